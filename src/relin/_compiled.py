@@ -1,0 +1,138 @@
+"""The programs of `_program`, compiled once for each kind of run and for all its lanes."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec as P
+from jaxtyping import PyTree
+
+from relin import _program
+from relin._observer import AbstractObserver
+from relin._program import Batch, Run, RunState, Sampling
+from relin._types import State, Step
+
+Lane = PyTree
+Shared = PyTree
+
+
+class Recombine:
+    """A PyTree's static part: called with the arrays it was separated from, it gives the PyTree back.
+
+    Equal static parts are equal, so that a second run of the same kind finds the compiled program.
+    """
+
+    def __init__(self, static: PyTree):
+        self.static = static
+        leaves, structure = jax.tree.flatten(static)
+        self.identity = (tuple(leaves), structure)
+
+    def __call__(self, arrays: PyTree) -> Any:
+        return eqx.combine(arrays, self.static)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recombine) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        try:
+            return hash(self.identity)
+        except TypeError:  # a static leaf without a hash: equal parts still compare equal
+            return hash(self.identity[1])
+
+
+def separate(tree: PyTree) -> tuple[PyTree, Recombine]:
+    """The arrays of a PyTree, and the function that puts them back."""
+    arrays, static = eqx.partition(tree, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
+    return arrays, Recombine(static)
+
+
+class Kind(eqx.Module):
+    """What is common to all lanes of a program, hashable: how a lane becomes a run, and how to take the shared apart."""
+
+    make: Callable[[Lane], Run]
+    shared: Recombine
+
+    def __call__(self, lane: Lane, shared: Shared) -> tuple[Run, Sampling, tuple[AbstractObserver, ...]]:
+        sampling, observers = self.shared(shared)
+        return self.make(lane), sampling, observers
+
+
+How = Literal["single", "map", "vmap"]
+
+
+def init(kind: Kind, how: How, lanes: Lane, shared: Shared, data: Batch) -> tuple[RunState, State]:
+    """The state before step 0 and the observers'."""
+
+    def one(shared: Shared, data: Batch, lane: Lane) -> tuple[RunState, State]:
+        run, sampling, observers = kind(lane, shared)
+        return started(run, observers, _program.batch_reader(run, sampling, data, 0, 1)(0))
+
+    return over_lanes(how, one)(shared, data, lanes)
+
+
+def started(run: Run, observers: tuple[AbstractObserver, ...], batch: Batch) -> tuple[RunState, State]:
+    state = _program.init(run, batch)
+    context = _program.context(run, state)
+    return state, tuple(observer.init(context) for observer in observers)
+
+
+def segment(
+    kind: Kind, how: How, lanes: Lane, shared: Shared, data: Batch, state: RunState, stop: Step, count: int
+) -> RunState:
+    """The state at step `stop`, at most `count` steps on."""
+
+    def one(shared: tuple[Shared, Step], data: Batch, lane: tuple[Lane, RunState]) -> RunState:
+        run, sampling, _ = kind(lane[0], shared[0])
+        return _program.segment(run, sampling, data, lane[1], shared[1], count, nested=how != "vmap")
+
+    return over_lanes(how, one)((shared, stop), data, (lanes, state))
+
+
+def observe(
+    kind: Kind, how: How, lanes: Lane, shared: Shared, state: RunState, observed: State
+) -> tuple[dict[str, Any], RunState, State]:
+    """A record, the state with its running loss begun anew, and the observers' new states."""
+
+    def one(shared: Shared, _: None, lane: tuple[Lane, RunState, State]) -> tuple[dict[str, Any], RunState, State]:
+        run, _, observers = kind(lane[0], shared)
+        return observed_by(run, observers, *lane[1:], traced=True)
+
+    return over_lanes(how, one)(shared, None, (lanes, state, observed))
+
+
+def observed_by(
+    run: Run, observers: tuple[AbstractObserver, ...], state: RunState, observed: State, traced: bool
+) -> tuple[dict[str, Any], RunState, State]:
+    context = _program.context(run, state, traced=traced)
+    record: dict[str, Any] = {"feature_updates": state.feature_updates}
+    record["training_loss"] = state.loss_sum / state.loss_count
+    states = []
+    for observer, observer_state in zip(observers, observed, strict=True):
+        values, observer_state = observer.compute(context, observer_state)
+        record.update(values)
+        states.append(observer_state)
+    return record, _program.forget_losses(state), tuple(states)
+
+
+def over_lanes(how: How, one: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+    """`one(shared, data, lane)` for every lane, spread over the devices there are."""
+    if how == "single":
+        return one
+
+    def all_here(shared: Any, data: Any, lanes: Any) -> Any:
+        if how == "vmap":
+            return jax.vmap(one, in_axes=(None, None, 0))(shared, data, lanes)
+        return jax.lax.map(partial(one, shared, data), lanes)
+
+    if jax.device_count() == 1:
+        return all_here
+    mesh = Mesh(np.array(jax.devices()), ("lanes",))
+    return jax.shard_map(all_here, mesh=mesh, in_specs=(P(), P(), P("lanes")), out_specs=P("lanes"), check_vma=False)
+
+
+jitted_init = jax.jit(init, static_argnums=(0, 1))
+jitted_segment = jax.jit(segment, static_argnums=(0, 1, 7))
+jitted_observe = jax.jit(observe, static_argnums=(0, 1))

@@ -1,0 +1,162 @@
+"""Who turns the crank: a loop compiled for the device, or the host, one step at a time."""
+
+import abc
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from relin import _compiled, _program, _stepwise
+from relin._compiled import How, Kind, Lane, Shared
+from relin._program import Batch, RunState
+from relin._types import State
+
+PLANNED_STEPS = 2**14
+"""Steps whose batches are planned at once, to bound the memory of the plan."""
+
+
+class DataExhaustedError(Exception):
+    """The iterable of batches ended before the last step; carries the step it ended at and the state there."""
+
+    def __init__(self, step: int, state: RunState):
+        super().__init__(step)
+        self.step, self.state = step, state
+
+
+class AbstractDriver(abc.ABC):
+    """Runs the programs of one kind of run."""
+
+    @abc.abstractmethod
+    def init(self) -> tuple[RunState, State]: ...
+
+    @abc.abstractmethod
+    def run(self, state: RunState, start: int, stop: int) -> RunState:
+        """The state at step `stop`."""
+
+    @abc.abstractmethod
+    def observe(self, state: RunState, observed: State) -> tuple[dict[str, Any], RunState, State]: ...
+
+
+class CompiledDriver(AbstractDriver):
+    """Everything between two records is one program on the device, for one run or for many lanes."""
+
+    def __init__(self, kind: Kind, how: How, lanes: Lane, shared: Shared, data: Batch, longest: int):
+        self.arguments = (kind, how, lanes, shared)
+        self.data, self.count = data, min(longest, PLANNED_STEPS)
+
+    def init(self) -> tuple[RunState, State]:
+        return _compiled.jitted_init(*self.arguments, self.data)
+
+    def run(self, state: RunState, start: int, stop: int) -> RunState:
+        for piece in range(start, stop, self.count):
+            end = min(piece + self.count, stop)
+            state = _compiled.jitted_segment(*self.arguments, self.data, state, end, self.count)
+        return state
+
+    def observe(self, state: RunState, observed: State) -> tuple[dict[str, Any], RunState, State]:
+        return _compiled.jitted_observe(*self.arguments, state, observed)
+
+
+class ArraySource:
+    """Batches drawn on the device from arrays, one step at a time."""
+
+    def __init__(self, arguments: tuple[Kind, Lane, Shared], data: Batch, num_steps: int):
+        self.arguments, self.data = arguments, data
+        self.count = min(num_steps, PLANNED_STEPS // 16)
+        self.planned: tuple[range, State] = (range(0), None)
+
+    def __call__(self, step: int) -> Batch:
+        steps, planned = self.planned
+        if step not in steps:
+            steps = range(step, step + self.count)
+            planned = _stepwise.plan(*self.arguments, self.data, step, self.count)
+            self.planned = steps, planned
+        return _stepwise.read(*self.arguments, self.data, planned, step)
+
+
+class IterableSource:
+    """Batches from a Python iterable, begun again when it ends if it can be."""
+
+    def __init__(self, arguments: tuple[Kind, Lane, Shared], batches: Iterable[Batch]):
+        self.arguments, self.batches = arguments, batches
+        self.iterator: Iterator[Batch] = iter(batches)
+        self.upcoming: tuple[int, Batch] | None = None
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step, asked for in order; the same step may be asked for twice. `StopIteration` at the end."""
+        if self.upcoming is None or self.upcoming[0] != step:
+            batch = jax.tree.map(jax.numpy.asarray, self._next())
+            self.upcoming = step, _stepwise.augment(*self.arguments, batch, step)
+        return self.upcoming[1]
+
+    def _next(self) -> Batch:
+        try:
+            batch = next(self.iterator)
+        except StopIteration:
+            if self.iterator is self.batches:
+                raise
+            self.iterator = iter(self.batches)
+            batch = next(self.iterator)
+        if not (isinstance(batch, tuple | list) and len(batch) == 2):
+            raise TypeError(
+                f"Each batch of an iterable must be a pair (x, y), got {type(batch).__name__}; "
+                "pass a tuple (x, y) of arrays for data held in memory."
+            )
+        return batch[0], batch[1]
+
+
+class HostDriver(AbstractDriver):
+    """The host calls one compiled step after another.
+
+    For batches that come from Python, and for convolutions on CPU: XLA runs them many times slower inside a loop.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        lane: Lane,
+        shared: Shared,
+        source: Callable[[int], Batch],
+        on_step: Callable[[int], None] | None = None,
+    ):
+        self.arguments, self.source = (kind, lane, shared), source
+        self.on_step = on_step or (lambda step: None)
+
+    def init(self) -> tuple[RunState, State]:
+        return _stepwise.init(*self.arguments, self.source(0))
+
+    def run(self, state: RunState, start: int, stop: int) -> RunState:
+        run = self.arguments[0](*self.arguments[1:])[0]
+        return self._ordinary(state, start, stop) if run.ordinary else self._linearised(state, start, stop)
+
+    def _linearised(self, state: RunState, start: int, stop: int) -> RunState:
+        due = np.asarray(_stepwise.due(*self.arguments, start, stop - start))
+        for step in range(start, stop):
+            batch = self._batch(step, state)
+            if due[step - start]:
+                state = _stepwise.begin(*self.arguments, state, batch)
+            state = _stepwise.advance(*self.arguments, state, batch)
+            self.on_step(step + 1)
+        return state
+
+    def _ordinary(self, state: RunState, start: int, stop: int) -> RunState:
+        light = replace(state, solver=(state.solver.exact, state.solver.optimiser))
+        for step in range(start, stop - 1):
+            light = _stepwise.ordinary_advance(*self.arguments, light, self._batch(step, light, _program.settled))
+            self.on_step(step + 1)
+        batch = self._batch(stop - 1, light, _program.settled)
+        state = _stepwise.ordinary_finish(*self.arguments, light, batch)
+        self.on_step(stop)
+        return state
+
+    def _batch(self, step: int, state: Any, settle: Callable[[Any], RunState] = lambda state: state) -> Batch:
+        try:
+            return self.source(step)
+        except StopIteration:
+            raise DataExhaustedError(step, settle(state)) from None
+
+    def observe(self, state: RunState, observed: State) -> tuple[dict[str, Any], RunState, State]:
+        run, _, observers = self.arguments[0](*self.arguments[1:])
+        return _compiled.observed_by(run, observers, state, observed, traced=False)

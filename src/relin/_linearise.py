@@ -1,0 +1,51 @@
+"""The network linearised at an anchor: f̄(x) = f(x; θ_s) + J_s(x) δ."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+
+from relin import _tree
+from relin._types import Inputs, Outputs, Params
+
+
+class Linearisation(eqx.Module):
+    """The first-order Taylor expansion of a network around an anchor, as a function of the displacement.
+
+    **Arguments:**
+
+    - `apply`: `apply(params, x) -> outputs`, any function JAX can differentiate; `outputs` of shape `(batch, C)`.
+    - `anchor`: θ_s, a PyTree of floating-point arrays.
+
+    The pair (anchor, displacement) is the state: θ_t = anchor + displacement is formed only where the full parameters
+    are needed, since subtracting two nearly equal vectors loses what is measured. Inside one `jax.jit` the forward pass
+    is shared between the methods.
+    """
+
+    apply: Callable[[Params, Inputs], Outputs]
+    anchor: Params
+
+    def at_anchor(self, x: Inputs) -> Outputs:
+        """f(x; θ_s), shape `(batch, C)`."""
+        return self.apply(self.anchor, x)
+
+    def value(self, displacement: Params, x: Inputs) -> Outputs:
+        """f̄(x) = f(x; θ_s) + J_s(x) δ, shape `(batch, C)`: one Jacobian–vector product."""
+        outputs, tangent = jax.jvp(lambda p: self.apply(p, x), (self.anchor,), (displacement,))
+        return outputs + tangent
+
+    def jvp(self, displacement: Params, x: Inputs) -> Outputs:
+        """J_s(x) δ, shape `(batch, C)`."""
+        return jax.jvp(lambda p: self.apply(p, x), (self.anchor,), (displacement,))[1]
+
+    def vjp(self, x: Inputs, cotangent: Outputs) -> Params:
+        """J_s(x)ᵀ c summed over the batch, a PyTree like `anchor`; `cotangent` has shape `(batch, C)`."""
+        return jax.vjp(lambda p: self.apply(p, x), self.anchor)[1](cotangent)[0]
+
+    def network(self, displacement: Params, x: Inputs) -> Outputs:
+        """f(x; θ_s + δ), shape `(batch, C)`: the network itself, not its linearisation."""
+        return self.apply(_tree.add(self.anchor, displacement), x)
+
+    def moved(self, displacement: Params) -> "Linearisation":
+        """The linearisation at anchor + displacement: a re-linearisation, after which the displacement is zero."""
+        return Linearisation(self.apply, _tree.add(self.anchor, displacement))

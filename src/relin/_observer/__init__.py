@@ -1,0 +1,5 @@
+"""Observers: what is measured while training."""
+
+from relin._observer._base import AbstractObserver as AbstractObserver
+from relin._observer._geometry import LinearisationError as LinearisationError, Movement as Movement
+from relin._observer._performance import Performance as Performance

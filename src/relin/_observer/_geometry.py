@@ -1,0 +1,43 @@
+"""How far training moved, and how wrong the linearisation is."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Shaped
+
+from relin import _tree
+from relin._context import Context, relative_error
+from relin._observer._base import AbstractObserver
+from relin._types import Inputs, State
+
+
+class LinearisationError(AbstractObserver):
+    """‖f(x; θ_t) − f̄_t(x)‖ / ‖f(x; θ_t) − f(x; θ_s)‖ on a probe set x, as `linearisation_error`; 0 at an anchor."""
+
+    probe: Inputs
+    chunk_size: int = 1000
+
+    def __init__(self, probe: Inputs, chunk_size: int = 1000):
+        self.probe, self.chunk_size = jax.tree.map(jnp.asarray, probe), chunk_size
+
+    def compute(self, context: Context, state: State) -> tuple[dict[str, Shaped[Array, ""]], State]:
+        predictions = context.predictions_in_chunks(self.probe, self.chunk_size)
+        return {"linearisation_error": relative_error(*predictions)}, state
+
+
+class Movement(AbstractObserver):
+    """How far the parameters are from where they began and from the anchor.
+
+    Records `parameter_movement`, ‖θ_t − θ_0‖/‖θ_0‖ (Chizat et al. 2019, arXiv:1812.07956), and `displacement_norm`,
+    ‖δ_t‖. θ_t − θ_0 is summed as (θ_s − θ_0) + δ_t: with the anchor still at θ_0 nothing cancels.
+    """
+
+    def init(self, context: Context) -> State:
+        return context.anchor
+
+    def compute(self, context: Context, state: State) -> tuple[dict[str, Shaped[Array, ""]], State]:
+        moved = _tree.add(_tree.subtract(context.anchor, state), context.displacement)
+        record = {
+            "parameter_movement": _tree.norm(moved) / _tree.norm(state),
+            "displacement_norm": _tree.norm(context.displacement),
+        }
+        return record, state

@@ -1,0 +1,44 @@
+"""Loss and accuracy on held-out data."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Shaped
+
+from relin._context import Context
+from relin._observer._base import AbstractObserver
+from relin._types import Inputs, State, Targets
+
+
+class Performance(AbstractObserver):
+    """Mean loss, and accuracy where the targets are classes, of both predictors.
+
+    Records `{name}_loss` and `{name}_accuracy` (a fraction) of the linearised network, the primary predictor, and
+    `network_{name}_loss` and `network_{name}_accuracy` of the network at θ_t.
+
+    **Arguments:**
+
+    - `data`: inputs and targets `(x, y)`.
+    - `name`: the prefix of the recorded names.
+    - `chunk_size`: how many examples go through the network at once.
+    """
+
+    data: tuple[Inputs, Targets]
+    name: str = eqx.field(static=True, default="test")
+    chunk_size: int = eqx.field(static=True, default=1000)
+
+    def __init__(self, data: tuple[Inputs, Targets], name: str = "test", chunk_size: int = 1000):
+        self.data = jax.tree.map(jnp.asarray, data)
+        self.name, self.chunk_size = name, chunk_size
+
+    def compute(self, context: Context, state: State) -> tuple[dict[str, Shaped[Array, ""]], State]:
+        x, y = self.data
+        linearised, network, _ = context.predictions_in_chunks(x, self.chunk_size)
+        loss, record = context.problem.loss, {}
+        for prefix, outputs in (("", linearised), ("network_", network)):
+            record[f"{prefix}{self.name}_loss"] = loss.mean(outputs, y)
+            correct = loss.correct(outputs, y)
+            if correct is not None:
+                finite = jnp.all(jnp.isfinite(outputs), axis=-1)
+                record[f"{prefix}{self.name}_accuracy"] = jnp.mean(correct & finite, dtype=outputs.dtype)
+        return record, state

@@ -1,0 +1,224 @@
+"""The steps of a run as pure functions, and the loops that run them on the device."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from relin import _tree
+from relin._augment import AbstractAugmentation
+from relin._batches import AbstractBatches
+from relin._context import Context
+from relin._problem import Problem
+from relin._schedule import AbstractSchedule
+from relin._solver import AbstractSolver, SolverState, WeightSpace
+from relin._types import Flag, Inputs, Key, Params, Scalar, State, Step, Targets
+
+Batch = tuple[Inputs, Targets]
+
+
+class Run(eqx.Module):
+    """One training run: all that may differ between the lanes of one program."""
+
+    problem: Problem
+    solver: AbstractSolver
+    schedule: AbstractSchedule
+    params: Params
+    key: Key
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether the run is known to be ordinary training, which has a path of its own."""
+        return self.schedule.every_step and isinstance(self.solver, WeightSpace)
+
+
+class Sampling(eqx.Module):
+    """How batches are drawn from the data: the same for all lanes."""
+
+    batches: AbstractBatches
+    augment: AbstractAugmentation | None
+
+
+class RunState(eqx.Module):
+    """Where a run is, between two steps."""
+
+    step: Int[Array, ""]
+    solver: SolverState
+    schedule: State
+    feature_updates: Int[Array, ""]
+    diverged_at: Int[Array, ""]
+    """The first step whose batch loss was not finite; −1 before."""
+    loss_sum: Float[Array, ""]
+    """Of the batches since the last record."""
+    loss_count: Int[Array, ""]
+
+
+def context(run: Run, state: RunState, batch: Batch | None = None, traced: bool = True) -> Context:
+    inputs, targets = (None, None) if batch is None else batch
+    solver = state.solver
+    return Context(
+        run.problem,
+        solver.anchor,
+        solver.displacement,
+        state.step,
+        state.feature_updates,
+        inputs,
+        targets,
+        traced,
+    )
+
+
+def init(run: Run, first_batch: Batch) -> RunState:
+    """The state before step 0."""
+    zero = jnp.zeros((), jnp.int32)
+    loss_type = jax.eval_shape(lambda: step_loss(run, run.solver.init(run.params), first_batch)).dtype
+    solver = run.solver.init(run.params)
+    if run.ordinary:
+        solver = replace(solver, exact=solver.anchor)
+    state = RunState(zero, solver, (), zero, zero - 1, jnp.zeros((), loss_type), zero)
+    schedule = run.schedule.init(context(run, state, first_batch))
+    return replace(state, schedule=schedule)
+
+
+def step_loss(run: Run, solver: SolverState, batch: Batch) -> Scalar:
+    return run.solver.step(run.problem, solver, *batch)[1]
+
+
+def begin(run: Run, state: RunState, batch: Batch) -> RunState:
+    """What happens before a due step: ask the schedule, re-linearise if it says so."""
+    relinearised = run.solver.relinearise(state.solver)
+    if not run.schedule.adaptive:
+        return _begun(state, relinearised, state.schedule, True)
+    wanted, schedule = run.schedule.query(context(run, state, batch), state.schedule)
+    return _begun(state, _tree.select(wanted, relinearised, state.solver), schedule, wanted)
+
+
+def _begun(state: RunState, solver: SolverState, schedule: State, updated: Flag) -> RunState:
+    counted = state.feature_updates + jnp.asarray(updated & (state.diverged_at < 0), jnp.int32)
+    return replace(state, solver=solver, schedule=schedule, feature_updates=counted)
+
+
+def advance(run: Run, state: RunState, batch: Batch) -> RunState:
+    """One step of the linearised problem."""
+    solver, loss = run.solver.step(run.problem, state.solver, *batch)
+    return _advanced(state, solver, loss, state.feature_updates)
+
+
+def _advanced(state: RunState, solver: SolverState, loss: Scalar, feature_updates: Int[Array, ""]) -> RunState:
+    failed = (state.diverged_at < 0) & ~jnp.isfinite(loss)
+    return RunState(
+        state.step + 1,
+        solver,
+        state.schedule,
+        feature_updates,
+        jnp.where(failed, state.step, state.diverged_at),
+        state.loss_sum + loss,
+        state.loss_count + 1,
+    )
+
+
+def is_due(run: Run, step: Step) -> Flag:
+    return jnp.asarray(run.schedule.due(step)) & (step > 0)
+
+
+def segment(
+    run: Run, sampling: Sampling, data: Batch, state: RunState, stop: Step, count: int, nested: bool
+) -> RunState:
+    """Runs the steps up to `stop`, at most `count` of them, as loops on the device.
+
+    `nested` puts the steps between two re-linearisations into an inner loop, so that what happens once per anchor costs
+    nothing per step. Under `vmap` lanes with different schedules would wait for each other there; without it every
+    step decides for itself.
+    """
+    batch_at = batch_reader(run, sampling, data, state.step, count)
+
+    def alive(s: RunState) -> Flag:
+        return (s.step < stop) & (s.diverged_at < 0)
+
+    if run.ordinary:
+        return _ordinary_loop(run, batch_at, state, stop)
+
+    def one_step(s: RunState) -> RunState:
+        return advance(run, s, batch_at(s.step))
+
+    def until_due(s: RunState) -> RunState:
+        def more(carry):
+            s, fresh = carry
+            return alive(s) & (fresh | ~is_due(run, s.step))
+
+        return jax.lax.while_loop(more, lambda c: (one_step(c[0]), jnp.zeros((), bool)), (s, jnp.ones((), bool)))[0]
+
+    def body(s: RunState) -> RunState:
+        s = jax.lax.cond(is_due(run, s.step), lambda s: begin(run, s, batch_at(s.step)), lambda s: s, s)
+        return until_due(s) if nested else one_step(s)
+
+    return jax.lax.while_loop(alive, body, state)
+
+
+def _ordinary_loop(run: Run, batch_at: Callable[[Step], Batch], state: RunState, stop: Step) -> RunState:
+    """Ordinary training: the loop carries θ_t alone, and the last step keeps its anchor and displacement."""
+    params, optimiser = state.solver.exact, state.solver.optimiser
+    light = replace(state, solver=(params, optimiser))
+
+    def more(s):
+        return (s.step < stop - 1) & (s.diverged_at < 0)
+
+    light = jax.lax.while_loop(more, lambda s: ordinary_advance(run, s, batch_at(s.step)), light)
+    return ordinary_finish(run, light, batch_at(light.step))
+
+
+def ordinary_advance(run: Run, light: Any, batch: Batch) -> Any:
+    """One ordinary step on the pair (θ_t, optimiser state)."""
+    params, optimiser, loss = _weight_space(run).ordinary_step(run.problem, *light.solver, *batch)
+    return _advanced(light, (params, optimiser), loss, light.feature_updates + (light.step > 0))
+
+
+def ordinary_finish(run: Run, light: Any, batch: Batch) -> RunState:
+    """One ordinary step that ends in the full state."""
+    solver, loss = _weight_space(run).ordinary_step_in_full(run.problem, *light.solver, *batch)
+    return _advanced(light, solver, loss, light.feature_updates + (light.step > 0))
+
+
+def _weight_space(run: Run) -> WeightSpace:
+    return cast(WeightSpace, run.solver)
+
+
+def settled(light: Any) -> RunState:
+    """The full state of a pair (θ_t, optimiser state) whose last displacement is not known: an anchor."""
+    params, optimiser = light.solver
+    return replace(light, solver=SolverState(params, _tree.zeros_like(params), optimiser, params))
+
+
+def batch_reader(run: Run, sampling: Sampling, data: Batch, start: Step, count: int) -> Callable[[Step], Batch]:
+    """A function from a step in `start`, …, `start + count − 1` to its batch."""
+    return reader_of_plan(run, sampling, data, plan(run, sampling, data, start, count))
+
+
+def plan(run: Run, sampling: Sampling, data: Batch, start: Step, count: int) -> State:
+    num_examples = jax.tree.leaves(data)[0].shape[0]
+    return sampling.batches.plan(jax.random.fold_in(run.key, 0), num_examples, start, count)
+
+
+def reader_of_plan(run: Run, sampling: Sampling, data: Batch, planned: State) -> Callable[[Step], Batch]:
+    def batch_at(step: Step) -> Batch:
+        indices = sampling.batches.indices(planned, step)
+        batch = data if indices is None else jax.tree.map(lambda a: a[indices], data)
+        return augmented(run, sampling, batch, step)
+
+    return batch_at
+
+
+def augmented(run: Run, sampling: Sampling, batch: Batch, step: Step) -> Batch:
+    if sampling.augment is None:
+        return batch
+    key = jax.random.fold_in(jax.random.fold_in(run.key, 1), step)
+    return sampling.augment(key, batch[0]), batch[1]
+
+
+def forget_losses(state: RunState) -> RunState:
+    """The state after a record: the running mean of the loss begins anew."""
+    return replace(state, loss_sum=jnp.zeros_like(state.loss_sum), loss_count=jnp.zeros_like(state.loss_count))

@@ -1,0 +1,52 @@
+"""When to re-linearise."""
+
+import abc
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from relin._context import Context
+from relin._types import Flag, State, Step
+
+
+class AbstractSchedule(eqx.Module):
+    """Decides before which steps the network is re-linearised.
+
+    A schedule that depends on the step alone gives `due`. One that looks at the network is *adaptive*: it gives `init`
+    and `query` too, and `query` is evaluated at due steps only, so that `due` bounds what looking costs.
+    """
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether `query` must be asked; otherwise every due step re-linearises."""
+        return False
+
+    @property
+    def every_step(self) -> bool:
+        """Whether it is known, without tracing, that every step re-linearises: ordinary training."""
+        return False
+
+    @abc.abstractmethod
+    def due(self, step: Step) -> Flag:
+        """Whether a re-linearisation may happen before this step. `step` counts from 0 and may be traced."""
+
+    def init(self, context: Context) -> State:
+        """The schedule's state before step 0."""
+        return ()
+
+    def query(self, context: Context, state: State) -> tuple[Flag, State]:
+        """At a due step after step 0: whether to re-linearise, and the new state."""
+        return True, state
+
+
+def check_count(value: Step, name: str, least: int, remedy: str) -> None:
+    """Raises `TypeError` or `ValueError` unless `value` is an integer of at least `least`, or traced."""
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        if value.ndim != 0 or not np.issubdtype(value.dtype, np.integer):
+            raise TypeError(f"{name} must be one integer, got {value.dtype} of shape {value.shape}; {remedy}.")
+        return
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {value!r}; {remedy}.")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}; {remedy}.")

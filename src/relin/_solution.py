@@ -1,0 +1,78 @@
+"""What a training run gives back."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from relin._errors import Result, TrainingError
+from relin._types import Params
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The end of a training run.
+
+    **Attributes:**
+
+    - `params`: θ_T, a PyTree; anchor + displacement.
+    - `anchor`: θ_s, where the network was last linearised.
+    - `displacement`: δ_T = θ_T − θ_s, kept apart so that nothing cancels.
+    - `feature_updates`: re-linearisations after step 0.
+    - `records`: named columns, one row per record: `step`, `feature_updates`, `training_loss` (mean loss of the batches
+      since the last record; not a number at step 0), and what the observers measured.
+    - `result`: how the run ended.
+    - `diverged_at`: the first step whose batch loss was not finite, or `None`.
+    - `optimiser_state`: the solver's.
+    """
+
+    params: Params
+    anchor: Params
+    displacement: Params
+    feature_updates: int
+    records: dict[str, np.ndarray]
+    result: Result
+    diverged_at: int | None
+    optimiser_state: Any
+
+    def __repr__(self) -> str:
+        last = {name: column[-1].item() for name, column in self.records.items()}
+        return f"Solution(result={self.result.value!r}, last record={last})"
+
+    def throw(self) -> "Solution":
+        """Raises `TrainingError`, which carries this solution, unless the run was successful."""
+        if self.result is Result.diverged:
+            raise TrainingError(
+                f"Training diverged: the loss of the batch at step {self.diverged_at} is not finite; lower the learning "
+                "rate, re-linearise more often or with relin.WhenError, or pass throw=False to have divergence recorded.",
+                self,
+            )
+        if self.result is Result.data_exhausted:
+            raise TrainingError(
+                f"The iterable of batches ended after {self.records['step'][-1]} steps; pass one that can be iterated "
+                "again (a list or a loader, not a generator), fewer steps, or throw=False.",
+                self,
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class LaneSolutions:
+    """The ends of many runs trained together: a sequence of `Solution`."""
+
+    solutions: tuple[Solution, ...]
+
+    def __len__(self) -> int:
+        return len(self.solutions)
+
+    def __getitem__(self, lane: int) -> Solution:
+        return self.solutions[lane]
+
+    def __iter__(self) -> Iterator[Solution]:
+        return iter(self.solutions)
+
+
+def columns(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Rows of scalars as named columns, in the rows' order."""
+    return {name: np.asarray([row[name] for row in rows]) for name in rows[0]}

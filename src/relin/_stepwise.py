@@ -1,0 +1,64 @@
+"""The programs of `_program`, one compiled step at a time, for the loop of `_drive.HostDriver`."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from relin import _program
+from relin._compiled import Kind, Lane, Shared, started
+from relin._program import Batch, RunState
+from relin._types import State, Step
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def due(kind: Kind, lane: Lane, shared: Shared, start: Step, count: int) -> Bool[Array, " count"]:
+    """Which of the steps `start`, …, `start + count − 1` are due."""
+    run, _, _ = kind(lane, shared)
+    return jax.vmap(lambda step: jnp.asarray(_program.is_due(run, step)))(start + jnp.arange(count))
+
+
+@partial(jax.jit, static_argnums=(0, 5))
+def plan(kind: Kind, lane: Lane, shared: Shared, data: Batch, start: Step, count: int) -> State:
+    run, sampling, _ = kind(lane, shared)
+    return _program.plan(run, sampling, data, start, count)
+
+
+@partial(jax.jit, static_argnums=0)
+def read(kind: Kind, lane: Lane, shared: Shared, data: Batch, planned: State, step: Step) -> Batch:
+    run, sampling, _ = kind(lane, shared)
+    return _program.reader_of_plan(run, sampling, data, planned)(step)
+
+
+@partial(jax.jit, static_argnums=0)
+def augment(kind: Kind, lane: Lane, shared: Shared, batch: Batch, step: Step) -> Batch:
+    run, sampling, _ = kind(lane, shared)
+    return _program.augmented(run, sampling, batch, step)
+
+
+@partial(jax.jit, static_argnums=0)
+def init(kind: Kind, lane: Lane, shared: Shared, batch: Batch) -> tuple[RunState, State]:
+    run, _, observers = kind(lane, shared)
+    return started(run, observers, batch)
+
+
+@partial(jax.jit, static_argnums=0)
+def begin(kind: Kind, lane: Lane, shared: Shared, state: RunState, batch: Batch) -> RunState:
+    return _program.begin(kind(lane, shared)[0], state, batch)
+
+
+@partial(jax.jit, static_argnums=0)
+def advance(kind: Kind, lane: Lane, shared: Shared, state: RunState, batch: Batch) -> RunState:
+    return _program.advance(kind(lane, shared)[0], state, batch)
+
+
+@partial(jax.jit, static_argnums=0)
+def ordinary_advance(kind: Kind, lane: Lane, shared: Shared, light: Any, batch: Batch) -> Any:
+    return _program.ordinary_advance(kind(lane, shared)[0], light, batch)
+
+
+@partial(jax.jit, static_argnums=0)
+def ordinary_finish(kind: Kind, lane: Lane, shared: Shared, light: Any, batch: Batch) -> RunState:
+    return _program.ordinary_finish(kind(lane, shared)[0], light, batch)

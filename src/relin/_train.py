@@ -1,0 +1,287 @@
+"""The training loop: one run, or many at once."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from relin import _validate
+from relin._augment import AbstractAugmentation
+from relin._batches import AbstractBatches, FullBatch, Shuffled
+from relin._compiled import Kind, separate
+from relin._drive import (
+    AbstractDriver,
+    ArraySource,
+    CompiledDriver,
+    DataExhaustedError,
+    HostDriver,
+    IterableSource,
+)
+from relin._errors import Result
+from relin._observer import AbstractObserver
+from relin._primitives import slow_in_loops
+from relin._problem import Problem
+from relin._program import Batch, Run, RunState, Sampling
+from relin._schedule import AbstractSchedule
+from relin._solution import LaneSolutions, Solution, columns
+from relin._solver import AbstractSolver, current_params
+from relin._types import Key, Params
+
+Progress = Callable[[int, int], None]
+Drive = Literal["auto", "compiled", "host"]
+Rows = list[dict[str, Any]]
+
+
+def train(
+    problem: Problem,
+    solver: AbstractSolver,
+    schedule: AbstractSchedule,
+    params: Params,
+    data: Batch | Iterable[Batch],
+    *,
+    num_steps: int,
+    batch_size: int | None = None,
+    key: Key,
+    observers: Sequence[AbstractObserver] = (),
+    record_every: int | None = None,
+    batches: AbstractBatches | None = None,
+    augment: AbstractAugmentation | None = None,
+    drive: Drive = "auto",
+    progress: Progress | None = None,
+    throw: bool = True,
+) -> Solution:
+    """Trains a network by iterative linearisation (Goldwaser & Ge, arXiv:2211.12345).
+
+    Before step t, if the schedule says so, the anchor moves to the current parameters. Then the solver takes one step
+    on the network linearised at the anchor, f̄(x) = f(x; θ_s) + J_s(x) δ. With `Every(1)` this is ordinary training, bit
+    for bit; with `Never()` it is lazy training.
+
+    **Arguments:**
+
+    - `problem`, `solver`, `schedule`: what is minimised, how the linearised problem is advanced, when features are updated.
+    - `params`: θ_0, a PyTree of floating-point arrays.
+    - `data`: a pair `(x, y)` of arrays with leading axis N, or any other iterable of batches `(x, y)`, begun again when
+      it ends.
+    - `num_steps`: T.
+    - `batch_size`: examples a step, drawn by shuffling once an epoch; `None` for all of them.
+    - `key`: decides the batches and the augmentation, the same for every schedule and solver.
+    - `observers`: what to measure, at step 0, every `record_every` steps (default: only at the end) and at the end.
+    - `batches`: another way to draw them, such as `WithReplacement(64)`, instead of `batch_size`.
+    - `augment`: a random change of each batch's inputs, inside the compiled step.
+    - `drive`: `"compiled"` runs all steps between two records as one program on the device; `"host"` calls one
+      compiled step after another. `"auto"` takes the first, except for convolutions on CPU, which XLA runs many times
+      slower inside a loop.
+    - `progress`: called with (steps done, T).
+    - `throw`: whether a run that fails raises.
+
+    **Returns:** a `Solution`.
+
+    **Raises:** `TypeError` and `ValueError` for input that cannot be trained; `TrainingError`, which carries the
+    solution so far, if the run diverges or its data end, unless `throw=False`.
+    """
+    _validate.params(params)
+    params = jax.tree.map(jnp.asarray, params)
+    run = Run(problem, solver, _as_arrays(schedule), params, _validate.key(key))
+    in_memory = isinstance(data, tuple)
+    sampling = Sampling(_batches(batch_size, batches, in_memory), augment)
+    lane, make = separate(run)
+    shared, recombine = separate((sampling, tuple(observers)))
+    kind = Kind(make, recombine)
+    longest = _longest_stretch(num_steps, record_every)
+    _check(run, num_steps, record_every, drive)
+    report = _reporter(progress, num_steps)
+    arguments = (kind, lane, shared)
+    if isinstance(data, tuple):
+        batch = _as_batch(data)
+        _check_data(run, sampling, batch)
+        if _drive(drive, run, batch) == "compiled":
+            driver = CompiledDriver(kind, "single", lane, shared, batch, longest)
+        else:
+            driver = HostDriver(*arguments, ArraySource(arguments, batch, num_steps), report)
+    elif drive == "compiled":
+        raise ValueError(
+            'An iterable of batches is driven from the host; pass drive="auto", or a tuple (x, y) of arrays.'
+        )
+    else:
+        source = IterableSource(arguments, data)
+        _validate.network(run, source(0))
+        driver = HostDriver(*arguments, source, report)
+    state, rows, exhausted = _follow(driver, num_steps, record_every, report)
+    solution = _solution(state, rows, exhausted)
+    return solution.throw() if throw else solution
+
+
+def train_lanes(
+    make: Callable[[Any], Run],
+    lanes: PyTree,
+    data: Batch,
+    *,
+    num_steps: int,
+    batch_size: int | None = None,
+    observers: Sequence[AbstractObserver] = (),
+    record_every: int | None = None,
+    batches: AbstractBatches | None = None,
+    augment: AbstractAugmentation | None = None,
+    drive: Literal["auto", "map", "vmap", "host"] = "auto",
+    progress: Progress | None = None,
+) -> LaneSolutions:
+    """Trains many runs in one compiled program, spread over the devices there are.
+
+    **Arguments:**
+
+    - `make`: from one lane's arrays, possibly traced, to its `Run(problem, solver, schedule, params, key)`. The same
+      function object finds its compiled program again.
+    - `lanes`: a PyTree of arrays with a leading axis of lanes: periods, learning rates, seeds, keys, ….
+    - `drive`: `"vmap"` advances all lanes together, `"map"` one after another in the same program, `"host"` one after
+      another by single steps. `"auto"` takes the first on accelerators and the second on CPU, where small networks stay
+      in the cache; the third for convolutions on CPU.
+    - the others as for `train`.
+
+    **Returns:** `LaneSolutions`, one `Solution` a lane, each what the same run gives alone. Divergence is recorded, never
+    raised.
+    """
+    lanes = jax.tree.map(jnp.asarray, lanes)
+    num_lanes = jax.tree.leaves(lanes)[0].shape[0]
+    first = make(jax.tree.map(lambda a: a[0], lanes))
+    sampling = Sampling(_batches(batch_size, batches, True), augment)
+    shared, recombine = separate((sampling, tuple(observers)))
+    kind = Kind(make, recombine)
+    data = _as_batch(data)
+    _check(first, num_steps, record_every, drive)
+    _check_data(first, sampling, data)
+    if drive == "auto":
+        drive = "map" if jax.default_backend() == "cpu" else "vmap"
+        drive = "host" if _drive("auto", first, data) == "host" else drive
+    if drive == "host":
+        solutions = []
+        for index in range(num_lanes):
+            arguments = (kind, jax.tree.map(lambda a, index=index: a[index], lanes), shared)
+            report = _reporter(progress, num_lanes * num_steps, index * num_steps)
+            driver = HostDriver(*arguments, ArraySource(arguments, data, num_steps), report)
+            solutions.append(_solution(*_follow(driver, num_steps, record_every, report)))
+        return LaneSolutions(tuple(solutions))
+    padded = _pad(lanes, -num_lanes % jax.device_count())
+    driver = CompiledDriver(kind, drive, padded, shared, data, _longest_stretch(num_steps, record_every))
+    state, rows, _ = _follow(driver, num_steps, record_every, _reporter(progress, num_steps))
+    state = jax.device_get(state)
+    rows = [{name: np.asarray(value) for name, value in row.items()} for row in rows]
+    return LaneSolutions(tuple(_lane_solution(state, rows, lane) for lane in range(num_lanes)))
+
+
+def _follow(
+    driver: AbstractDriver, num_steps: int, record_every: int | None, report: Callable[[int], None]
+) -> tuple[RunState, Rows, bool]:
+    """Runs to the end, recording on the way; ends early where every lane diverged or the data ended."""
+    state, observed = driver.init()
+    rows: Rows = []
+
+    def record(step: int) -> None:
+        nonlocal state, observed
+        row, state, observed = driver.observe(state, observed)
+        rows.append({"step": step, **row})
+
+    record(0)
+    every = record_every or num_steps
+    for start in range(0, num_steps, every):
+        stop = min(start + every, num_steps)
+        try:
+            state = driver.run(state, start, stop)
+        except DataExhaustedError as end:
+            state = end.state
+            record(end.step)
+            return state, rows, True
+        record(stop)
+        report(stop)
+        if np.all(np.asarray(state.diverged_at) >= 0):
+            break
+    return state, rows, False
+
+
+def _solution(state: RunState, rows: Rows, exhausted: bool) -> Solution:
+    diverged_at = int(state.diverged_at)
+    result = Result.data_exhausted if exhausted else Result.successful
+    solver = state.solver
+    return Solution(
+        params=current_params(solver),
+        anchor=solver.anchor,
+        displacement=solver.displacement,
+        feature_updates=int(state.feature_updates),
+        records=columns([{name: np.asarray(value) for name, value in row.items()} for row in rows]),
+        result=Result.diverged if diverged_at >= 0 else result,
+        diverged_at=diverged_at if diverged_at >= 0 else None,
+        optimiser_state=solver.optimiser,
+    )
+
+
+def _lane_solution(state: RunState, rows: Rows, lane: int) -> Solution:
+    """One lane of a state and rows with a leading axis of lanes; its rows end with its divergence."""
+    own = jax.tree.map(lambda a: a[lane], state)
+    mine = []
+    for row in rows:
+        mine.append({name: value if name == "step" else value[lane] for name, value in row.items()})
+        if 0 <= own.diverged_at < row["step"]:
+            break
+    return _solution(own, mine, False)
+
+
+def _as_arrays(schedule: AbstractSchedule) -> AbstractSchedule:
+    """The schedule with its numbers as arrays, so that one program serves every K; ordinary training keeps its own."""
+    if schedule.every_step:
+        return schedule
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf) if isinstance(leaf, int | float | np.ndarray) else leaf, schedule
+    )
+
+
+def _as_batch(data: tuple) -> Batch:
+    _validate.arrays(data)
+    x, y = jax.tree.map(jnp.asarray, data)
+    return x, y
+
+
+def _batches(batch_size: int | None, batches: AbstractBatches | None, in_memory: bool) -> AbstractBatches:
+    if not in_memory and not (batch_size is None and batches is None):
+        raise ValueError("An iterable of batches decides its own batch size; leave out `batch_size` and `batches`.")
+    if batches is None:
+        return FullBatch() if batch_size is None else Shuffled(batch_size)
+    if batch_size is not None:
+        raise ValueError("Pass either `batch_size` or `batches`, not both.")
+    return batches
+
+
+def _check(run: Run, num_steps: int, record_every: int | None, drive: str) -> None:
+    _validate.positive(num_steps, "num_steps")
+    if record_every is not None:
+        _validate.positive(record_every, "record_every")
+    if drive not in ("auto", "compiled", "host", "map", "vmap"):
+        raise ValueError(f'`drive` must be "auto" or one of the ways its documentation names, got {drive!r}.')
+
+
+def _check_data(run: Run, sampling: Sampling, data: Batch) -> None:
+    num_examples = _validate.arrays(data)
+    sampling.batches.check(num_examples)
+    _validate.network(run, data)
+
+
+def _drive(drive: Drive, run: Run, data: Batch) -> Literal["compiled", "host"]:
+    if drive != "auto":
+        return drive
+    one = jax.tree.map(lambda a: a[:1], data)
+    derivative = run.problem.linearised_value_and_grad
+    return "host" if slow_in_loops(derivative, run.params, run.params, *one) else "compiled"
+
+
+def _longest_stretch(num_steps: int, record_every: int | None) -> int:
+    return min(record_every or num_steps, num_steps)
+
+
+def _pad(lanes: PyTree, extra: int) -> PyTree:
+    """The lanes and `extra` copies of the last one, so that every device gets equally many."""
+    return jax.tree.map(lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], extra, axis=0)]), lanes)
+
+
+def _reporter(progress: Progress | None, total: int, offset: int = 0) -> Callable[[int], None]:
+    return (lambda step: None) if progress is None else lambda step: progress(offset + step, total)

@@ -1,0 +1,17 @@
+"""Names for the types that cross module boundaries."""
+
+from typing import Any
+
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
+
+Params = PyTree[Array]
+"""θ, an anchor or a displacement: any PyTree of floating-point arrays, seen as one vector."""
+
+Inputs = PyTree[Shaped[Array, "batch ..."]]
+Outputs = Float[Array, "batch C"]
+Targets = Shaped[Array, "batch ..."]
+Scalar = Float[Array, ""]
+Step = Int[Array, ""] | int
+Flag = Bool[Array, ""] | bool
+Key = PRNGKeyArray
+State = Any
