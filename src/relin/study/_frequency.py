@@ -1,0 +1,377 @@
+"""From stored records to the answer: which K are on par with ordinary training, and what suffices.
+
+The contract is the section *"On par"* of the method: runs paired by seed, learning rates chosen on
+validation data, a one-sided bound against the margin, Holm's correction, and divergence as an outcome that
+counts.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+
+from relin.study._result import FrequencyResult, Interval, ScheduleOutcome
+from relin.study._statistics import RESOLUTION, holm, lower_bound, mean_interval, p_value_not_worse
+
+_INTERVAL_CONFIDENCE = 0.95
+_ACCURACIES = ("validation_accuracy", "test_accuracy", "network_test_accuracy")
+_SETTINGS = ("study", "data", "model", "num_steps", "batch_size")
+_RUN = ("schedule", "learning_rate", "seed")
+_COLUMNS = (*_SETTINGS, *_RUN, "period", "step", "feature_updates", "validation_loss", *_ACCURACIES, "result")
+
+
+def schedule_label(schedule: str, period: float | None) -> str:
+    """Name of a schedule for people.
+
+    **Arguments:**
+
+    - `schedule`: name as in the records, such as `every-4`, `never` or `when-error-0.1`.
+    - `period`: K; infinity for `never`; none for a schedule without a period.
+
+    **Returns:** for example `K = 4`, `K = ∞ (lazy)` or `error ≤ 0.1`; else the name itself.
+    """
+    if period is not None:
+        return "K = ∞ (lazy)" if math.isinf(period) else f"K = {period:.0f}"
+    if schedule.startswith("when-error-"):
+        return f"error ≤ {schedule.removeprefix('when-error-')}"
+    return schedule
+
+
+def choose_learning_rates(records: pl.DataFrame, chance: float) -> dict[str, float]:
+    """Learning rate of every schedule: the highest mean validation accuracy at the end of training.
+
+    Rates are compared over the seeds that all rates of the schedule share, so the choice stays the same when
+    the chosen rate is later run with more seeds. Diverged runs count at chance accuracy and at infinite loss.
+    Ties go to the lower mean validation loss, then to the larger rate.
+
+    **Arguments:**
+
+    - `records`: one row per run and recorded step.
+    - `chance`: the accuracy of a diverged run, 1/C.
+
+    **Returns:** the chosen rate by schedule name.
+    """
+    return _choose_rates(_final_runs(records, chance))
+
+
+def frequency_result(records: pl.DataFrame, *, margin: float, confidence: float, num_classes: int) -> FrequencyResult:
+    """Answer *how rarely can features be updated without loss?* from the records of one study.
+
+    Every schedule stands at the learning rate `choose_learning_rates` gives it and is paired by seed with
+    K = 1. It is on par where the Holm-adjusted p-value of *the mean difference is −margin or less* is below
+    1 − `confidence`. The periods other than 1, K = ∞ included, form one family; schedules without a period
+    form a second family of their own, because K* rests on the first alone and should not depend on what else
+    was tried. Intervals of means and differences are two-sided at 95 %. `k_star` is 1 where the smallest K
+    tested is not on par, and none only where no K above 1 was tested.
+
+    **Arguments:**
+
+    - `records`: one row per run and recorded step; the last recorded step of a run is its outcome.
+    - `margin`: the largest acceptable loss of test accuracy, a fraction (0.01 is one percentage point).
+    - `confidence`: of the one-sided bounds, and 1 − the family-wise error; a fraction such as 0.95.
+    - `num_classes`: C; a diverged run counts at accuracy 1/C.
+
+    **Returns:** the result, its outcomes ordered by K, the schedules without a period after them.
+
+    **Raises:** `ValueError` without K = 1, with fewer than two paired seeds of a schedule, or with records of
+    more than one setting.
+    """
+    _check_arguments(margin, confidence, num_classes)
+    runs = _final_runs(records, 1 / num_classes)
+    rates = _choose_rates(runs)
+    chosen = {name: runs.filter(schedule=name, learning_rate=rate) for name, rate in rates.items()}
+    ordinary = _ordinary_schedule(chosen)
+    others = sorted(chosen.keys() - {ordinary})
+    differences = {name: _paired_differences(name, chosen[name], chosen[ordinary]) for name in others}
+    compared = {name: _compare(values, margin, confidence) for name, values in differences.items()}
+    families = [[name for name in others if (_period(chosen[name]) is None) is none] for none in (False, True)]
+    for family in families:
+        adjusted = holm(np.array([compared[name]["p_value"] for name in family]))
+        for name, p_value in zip(family, adjusted.tolist(), strict=True):
+            compared[name] |= {"p_value_holm": p_value, "on_par": p_value < 1 - confidence}
+    compared[ordinary] = dict.fromkeys(("difference", "bound", "p_value", "p_value_holm", "on_par"))
+    outcomes = [
+        ScheduleOutcome(**_describe(name, chosen[name], runs.filter(schedule=name)), **compared[name])
+        for name in sorted(chosen, key=lambda name: _order(name, _period(chosen[name])))
+    ]
+    paired = [differences[name].size for name in families[0] or others] or [chosen[ordinary].height]
+    return _conclude(runs, outcomes, paired, margin=margin, confidence=confidence, chance=1 / num_classes)
+
+
+def _check_arguments(margin: float, confidence: float, num_classes: int) -> None:
+    if not 0 <= margin < 1:
+        raise ValueError(
+            f"Expected a margin between 0 and 1, got {margin}; please give a fraction (0.01 is one percentage point)."
+        )
+    if not 0 < confidence < 1:
+        raise ValueError(
+            f"Expected a confidence between 0 and 1, got {confidence}; please give a fraction such as 0.95."
+        )
+    if num_classes < 2:
+        raise ValueError(
+            f"Expected at least 2 classes, got {num_classes}; please give the number of classes of the data."
+        )
+
+
+def _final_runs(records: pl.DataFrame, chance: float) -> pl.DataFrame:
+    """One row per run, its last record, with diverged runs at chance accuracy and infinite loss."""
+    missing = [name for name in _COLUMNS if name not in records.columns]
+    if missing:
+        raise ValueError(
+            f"Expected records with the columns {', '.join(_COLUMNS)}, got none named {', '.join(missing)}; "
+            "please pass the records of a study as stored."
+        )
+    diverged = pl.col("result") == "diverged"
+    runs = (
+        records.select(_COLUMNS)
+        .filter(pl.col("step") == pl.col("step").max().over(*_RUN, *_SETTINGS))
+        .unique()  # the same run stored twice is one run
+        .with_columns(diverged.alias("diverged"), pl.col("period").cast(pl.Float64).fill_nan(None))
+        .with_columns(pl.when("diverged").then(chance).otherwise(pl.col(name)).alias(name) for name in _ACCURACIES)
+        .with_columns(pl.when("diverged").then(math.inf).otherwise("validation_loss").alias("validation_loss"))
+        .sort(_RUN)
+    )
+    _check_runs(runs)
+    return runs
+
+
+def _check_runs(runs: pl.DataFrame) -> None:
+    for name in _SETTINGS:
+        if runs[name].n_unique() > 1:
+            raise ValueError(
+                f"Expected records of one {name}, got {runs[name].unique().sort().to_list()}; please filter them first."
+            )
+    twice = runs.filter(pl.struct(_RUN).is_duplicated())
+    if not twice.is_empty():
+        raise ValueError(
+            f"Expected one outcome per run, got different ones for {_run_name(twice)}; please remove all but one."
+        )
+    finished = runs.filter(~pl.col("diverged"))
+    if finished["step"].n_unique() > 1:
+        early = finished.filter(pl.col("step") < finished["step"].max())
+        raise ValueError(
+            f"Expected all runs that did not diverge to end at step {finished['step'].max()}, got "
+            f"step {early['step'][0]} for {_run_name(early)}; please finish the study first."
+        )
+    valid = pl.all_horizontal(pl.col(name).is_between(0, 1).fill_null(False) for name in _ACCURACIES)
+    wrong = finished.filter(~valid)
+    if not wrong.is_empty():
+        raise ValueError(
+            f"Expected accuracies between 0 and 1 of {_run_name(wrong)}, which did not diverge, got "
+            f"{wrong.select(_ACCURACIES).row(0, named=True)}; please run it again."
+        )
+
+
+def _run_name(runs: pl.DataFrame) -> str:
+    schedule, rate, seed = runs.select(_RUN).row(0)
+    return f"{schedule} at learning rate {rate:g}, seed {seed}"
+
+
+def _choose_rates(runs: pl.DataFrame) -> dict[str, float]:
+    names = runs["schedule"].unique(maintain_order=True)
+    return {name: _choose_rate(name, runs.filter(schedule=name)) for name in names}
+
+
+def _choose_rate(schedule: str, runs: pl.DataFrame) -> float:
+    rates_run = pl.col("learning_rate").n_unique().over("seed")
+    shared = runs.filter(rates_run == runs["learning_rate"].n_unique())
+    if shared.is_empty():
+        raise ValueError(
+            f"Expected at least one seed run at every learning rate of {schedule}, got none for "
+            f"{runs['learning_rate'].unique().sort().to_list()}; please run one seed at all of them."
+        )
+    means = shared.group_by("learning_rate").agg(pl.mean("validation_accuracy"), pl.mean("validation_loss"))
+    accuracy = pl.col("validation_accuracy")
+    best = means.filter(accuracy >= accuracy.max() - RESOLUTION).sort(
+        "validation_loss", "learning_rate", descending=[False, True], nulls_last=True
+    )
+    return best["learning_rate"][0]
+
+
+def _ordinary_schedule(chosen: dict[str, pl.DataFrame]) -> str:
+    for name, runs in chosen.items():
+        if _period(runs) == 1:
+            return name
+    raise ValueError(
+        f"Expected runs of K = 1 to compare with, got only {', '.join(chosen) or 'no runs'}; "
+        "please add the schedule every-1 to the study."
+    )
+
+
+def _period(runs: pl.DataFrame) -> float | None:
+    return runs["period"][0]
+
+
+def _order(schedule: str, period: float | None) -> tuple[bool, float, str]:
+    return (period is None, period or 0.0, schedule)
+
+
+def _paired_differences(schedule: str, runs: pl.DataFrame, ordinary: pl.DataFrame) -> Float[np.ndarray, " n"]:
+    """Test accuracy minus that of K = 1, over the seeds both have."""
+    pairs = runs.join(ordinary, on="seed", suffix="_ordinary").sort("seed")
+    if pairs.height < 2:
+        raise ValueError(
+            f"Expected at least 2 seeds paired between {schedule} and K = 1 at their chosen learning rates, "
+            f"got {pairs.height}; please run more seeds."
+        )
+    return (pairs["test_accuracy"] - pairs["test_accuracy_ordinary"]).to_numpy()
+
+
+def _compare(differences: Float[np.ndarray, " n"], margin: float, confidence: float) -> dict[str, Any]:
+    return {
+        "difference": mean_interval(differences, _INTERVAL_CONFIDENCE),
+        "bound": lower_bound(differences, confidence),
+        "p_value": p_value_not_worse(differences, margin),
+    }
+
+
+def _describe(schedule: str, runs: pl.DataFrame, all_rates: pl.DataFrame) -> dict[str, Any]:
+    """What is known of a schedule by itself, without comparing it to K = 1."""
+    if runs.height < 2:
+        raise ValueError(
+            f"Expected at least 2 seeds of {schedule} at its chosen learning rate, got {runs.height}; "
+            "please run more seeds."
+        )
+    return {
+        "schedule": schedule,
+        "label": schedule_label(schedule, _period(runs)),
+        "period": _period(runs),
+        "learning_rate": runs["learning_rate"][0],
+        "num_seeds": runs.height,
+        "num_diverged": int(runs["diverged"].sum()),
+        "num_diverged_all_rates": int(all_rates["diverged"].sum()),
+        "num_runs_all_rates": all_rates.height,
+        "feature_updates": float(np.mean(runs["feature_updates"].to_numpy())),
+        "validation_accuracy": float(np.mean(runs["validation_accuracy"].to_numpy())),
+        "test_accuracy": mean_interval(runs["test_accuracy"].to_numpy(), _INTERVAL_CONFIDENCE),
+        "network_test_accuracy": mean_interval(runs["network_test_accuracy"].to_numpy(), _INTERVAL_CONFIDENCE),
+    }
+
+
+def _conclude(
+    runs: pl.DataFrame,
+    outcomes: list[ScheduleOutcome],
+    paired: list[int],
+    *,
+    margin: float,
+    confidence: float,
+    chance: float,
+) -> FrequencyResult:
+    study, data, model, num_steps = runs.select("study", "data", "model", "num_steps").row(0)
+    k_star = _k_star(outcomes)
+    result = FrequencyResult(
+        study=study,
+        data=data,
+        model=model,
+        num_steps=num_steps,
+        num_seeds=min(paired),
+        margin=margin,
+        confidence=confidence,
+        chance=chance,
+        outcomes=outcomes,
+        k_star=k_star,
+        sufficient_feature_updates=None if k_star is None else _feature_updates(num_steps, k_star),
+        lazy_gap=_lazy_gap(outcomes),
+        verdict="",
+    )
+    return result.model_copy(update={"verdict": _verdict(result, max(paired))})
+
+
+def _tested(outcomes: list[ScheduleOutcome]) -> list[ScheduleOutcome]:
+    """The family K* is read from: every K but 1, in increasing order."""
+    return [outcome for outcome in outcomes if outcome.period is not None and outcome.period != 1]
+
+
+def _k_star(outcomes: list[ScheduleOutcome]) -> float | None:
+    """Largest K that is on par together with every smaller one tested; 1 is on par with itself."""
+    tested = _tested(outcomes)
+    if not tested:
+        return None
+    k_star = 1.0
+    for outcome in tested:
+        if not outcome.on_par or outcome.period is None:
+            break
+        k_star = outcome.period
+    return k_star
+
+
+def _feature_updates(num_steps: int, period: float) -> int:
+    """Re-linearisations after step 0 of T steps: ⌈T/K⌉ − 1, and none for K = ∞."""
+    return 0 if math.isinf(period) else math.ceil(num_steps / period) - 1
+
+
+def _lazy_gap(outcomes: list[ScheduleOutcome]) -> Interval | None:
+    for outcome in _tested(outcomes):
+        if outcome.period == math.inf and outcome.difference is not None:
+            lazy = outcome.difference
+            return Interval(mean=-lazy.mean, low=-lazy.high, high=-lazy.low)
+    return None
+
+
+def _verdict(result: FrequencyResult, most_paired: int) -> str:
+    tested = _tested(result.outcomes)
+    if not tested:
+        clauses = [f"On {result.data}, no K above 1 was tested, so nothing is known about rarer feature updates"]
+    else:
+        clauses = [f"On {result.data}, {_answer(result, tested)} ({_criterion(result, len(tested), most_paired)})"]
+    if result.lazy_gap is not None:
+        clauses.append(_lazy_clause(result.lazy_gap))
+    diverged = sum(outcome.num_diverged for outcome in result.outcomes)
+    if diverged:
+        total = sum(outcome.num_seeds for outcome in result.outcomes)
+        clauses.append(
+            f"{diverged} of the {total} runs at the chosen learning rates diverged and "
+            f"{'counts' if diverged == 1 else 'count'} at chance accuracy ({100 * result.chance:.3g} %)"
+        )
+    return "; ".join(clauses) + "."
+
+
+def _answer(result: FrequencyResult, tested: list[ScheduleOutcome]) -> str:
+    updates, num_steps = result.sufficient_feature_updates, result.num_steps
+    if result.k_star == 1:
+        missed = (
+            f"{tested[0].label}, the smallest K tested above 1, was not shown"
+            if any(outcome.on_par for outcome in tested)
+            else "no K tested above 1 was shown"
+        )
+        return f"K* = 1: {missed} to be on par, so all {updates} feature updates in {num_steps} steps stay"
+    if result.k_star == math.inf:
+        star = "∞"
+    else:
+        star = f"{result.k_star:.0f}" + (", the largest K tested" if result.k_star == tested[-1].period else "")
+    match updates:
+        case 0:
+            enough = f"no feature update in {num_steps} steps is needed"
+        case 1:
+            enough = f"1 feature update in {num_steps} steps suffices"
+        case _:
+            enough = f"{updates} feature updates in {num_steps} steps suffice"
+    return f"K* = {star}: {enough}"
+
+
+def _criterion(result: FrequencyResult, num_tested: int, most_paired: int) -> str:
+    seeds = f"{result.num_seeds}" if result.num_seeds == most_paired else f"{result.num_seeds} to {most_paired}"
+    margin = f"{100 * result.margin:g} percentage point" + ("" if 100 * result.margin == 1 else "s")
+    return (
+        f"test accuracy at most {margin} below ordinary training, "
+        f"one-sided {100 * result.confidence:g} % confidence, Holm-corrected over {num_tested} K, "
+        f"{seeds} paired seeds"
+    )
+
+
+def _lazy_clause(gap: Interval) -> str:
+    """The lazy gap in words; the interval is told in their direction, so that the mean lies in it."""
+    lower = gap.mean >= 0
+    low, high = (gap.low, gap.high) if lower else (-gap.high, -gap.low)
+    zero = ", which contains zero" if low <= 0 <= high else ""
+    return (
+        f"without feature learning (K = ∞) accuracy is {_points(abs(gap.mean))} points "
+        f"{'lower' if lower else 'higher'}, "
+        f"{100 * _INTERVAL_CONFIDENCE:g} % interval [{_points(low)}, {_points(high)}]{zero}"
+    )
+
+
+def _points(fraction: float) -> str:
+    return f"{round(100 * fraction, 2) + 0.0:.2f}"  # + 0.0 turns −0.0 into 0.0
