@@ -4,44 +4,21 @@ Train the first-order Taylor expansion of a network, and re-linearise it only ev
 training (K = ∞, no feature learning) and ordinary training (K = 1).
 """
 
-from relin._augment import (
-    AbstractAugmentation as AbstractAugmentation,
-    Chain as Chain,
-    Flip as Flip,
-    PaddedCrop as PaddedCrop,
-)
-from relin._batches import (
-    AbstractBatches as AbstractBatches,
-    FullBatch as FullBatch,
-    Shuffled as Shuffled,
-    WithReplacement as WithReplacement,
-)
-from relin._context import Context as Context
-from relin._errors import Result as Result, TrainingError as TrainingError
-from relin._linearise import Linearisation as Linearisation
-from relin._loss import (
-    AbstractLoss as AbstractLoss,
-    CrossEntropy as CrossEntropy,
-    SquaredError as SquaredError,
-)
-from relin._observer import (
-    AbstractObserver as AbstractObserver,
-    LinearisationError as LinearisationError,
-    Movement as Movement,
-    Performance as Performance,
-)
-from relin._problem import Problem as Problem
-from relin._program import Run as Run
-from relin._schedule import (
-    AbstractSchedule as AbstractSchedule,
-    After as After,
-    AtSteps as AtSteps,
-    Every as Every,
-    Geometric as Geometric,
-    Never as Never,
-    Until as Until,
-    WhenError as WhenError,
-)
-from relin._solution import LaneSolutions as LaneSolutions, Solution as Solution
-from relin._solver import AbstractSolver as AbstractSolver, WeightSpace as WeightSpace
-from relin._train import train as train, train_lanes as train_lanes
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from relin._public import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported at their first use: `relin --help` need not wait for JAX."""
+    if not name.startswith("_"):
+        public = import_module("relin._public")
+        if hasattr(public, name):
+            return getattr(public, name)
+    raise AttributeError(f"module 'relin' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(name for name in vars(import_module("relin._public")) if not name.startswith("_"))

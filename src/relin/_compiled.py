@@ -12,8 +12,8 @@ from jaxtyping import PyTree
 
 from relin import _program
 from relin._observer import AbstractObserver
-from relin._program import Batch, Run, RunState, Sampling
-from relin._types import State, Step
+from relin._program import Batch, Data, Run, RunState, Sampling
+from relin._types import Inputs, Params, Scalar, State, Step, Targets
 
 Lane = PyTree
 Shared = PyTree
@@ -49,6 +49,12 @@ def separate(tree: PyTree) -> tuple[PyTree, Recombine]:
     return arrays, Recombine(static)
 
 
+@partial(jax.jit, static_argnums=0)
+def derivative(make: Recombine, problem: PyTree, params: Params, x: Inputs, y: Targets) -> tuple[Scalar, Params]:
+    """A linearised step's loss and gradient: a program to look at, traced once for all runs on the same problem."""
+    return make(problem).linearised_value_and_grad(params, params, x, y)
+
+
 class Kind(eqx.Module):
     """What is common to all lanes of a program, hashable: how a lane becomes a run, and how to take the shared apart."""
 
@@ -63,10 +69,10 @@ class Kind(eqx.Module):
 How = Literal["single", "map", "vmap"]
 
 
-def init(kind: Kind, how: How, lanes: Lane, shared: Shared, data: Batch) -> tuple[RunState, State]:
+def init(kind: Kind, how: How, lanes: Lane, shared: Shared, data: Data) -> tuple[RunState, State]:
     """The state before step 0 and the observers'."""
 
-    def one(shared: Shared, data: Batch, lane: Lane) -> tuple[RunState, State]:
+    def one(shared: Shared, data: Data, lane: Lane) -> tuple[RunState, State]:
         run, sampling, observers = kind(lane, shared)
         return started(run, observers, _program.batch_reader(run, sampling, data, 0, 1)(0))
 
@@ -80,11 +86,11 @@ def started(run: Run, observers: tuple[AbstractObserver, ...], batch: Batch) -> 
 
 
 def segment(
-    kind: Kind, how: How, lanes: Lane, shared: Shared, data: Batch, state: RunState, stop: Step, count: int
+    kind: Kind, how: How, lanes: Lane, shared: Shared, data: Data, state: RunState, stop: Step, count: int
 ) -> RunState:
     """The state at step `stop`, at most `count` steps on."""
 
-    def one(shared: tuple[Shared, Step], data: Batch, lane: tuple[Lane, RunState]) -> RunState:
+    def one(shared: tuple[Shared, Step], data: Data, lane: tuple[Lane, RunState]) -> RunState:
         run, sampling, _ = kind(lane[0], shared[0])
         return _program.segment(run, sampling, data, lane[1], shared[1], count, nested=how != "vmap")
 

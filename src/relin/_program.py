@@ -7,7 +7,7 @@ from typing import Any, cast
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from relin import _tree
 from relin._augment import AbstractAugmentation
@@ -19,6 +19,7 @@ from relin._solver import AbstractSolver, SolverState, WeightSpace
 from relin._types import Flag, Inputs, Key, Params, Scalar, State, Step, Targets
 
 Batch = tuple[Inputs, Targets]
+Data = tuple[PyTree[Shaped[Array, "examples ..."]], Shaped[Array, "examples ..."]]
 
 
 class Run(eqx.Module):
@@ -47,7 +48,8 @@ class RunState(eqx.Module):
     """Where a run is, between two steps."""
 
     step: Int[Array, ""]
-    solver: SolverState
+    solver: Any
+    """A `SolverState`; between ordinary steps the pair (θ_t, optimiser state)."""
     schedule: State
     feature_updates: Int[Array, ""]
     diverged_at: Int[Array, ""]
@@ -108,16 +110,17 @@ def advance(run: Run, state: RunState, batch: Batch) -> RunState:
     return _advanced(state, solver, loss, state.feature_updates)
 
 
-def _advanced(state: RunState, solver: SolverState, loss: Scalar, feature_updates: Int[Array, ""]) -> RunState:
-    failed = (state.diverged_at < 0) & ~jnp.isfinite(loss)
+def _advanced(state: RunState, solver: Any, loss: Scalar, feature_updates: Int[Array, ""]) -> RunState:
+    alive = state.diverged_at < 0
+    failed = alive & ~jnp.isfinite(loss)
     return RunState(
         state.step + 1,
         solver,
         state.schedule,
         feature_updates,
         jnp.where(failed, state.step, state.diverged_at),
-        state.loss_sum + loss,
-        state.loss_count + 1,
+        jnp.where(alive, state.loss_sum + loss, state.loss_sum),
+        state.loss_count + jnp.asarray(alive, jnp.int32),
     )
 
 
@@ -126,7 +129,7 @@ def is_due(run: Run, step: Step) -> Flag:
 
 
 def segment(
-    run: Run, sampling: Sampling, data: Batch, state: RunState, stop: Step, count: int, nested: bool
+    run: Run, sampling: Sampling, data: Data, state: RunState, stop: Step, count: int, nested: bool
 ) -> RunState:
     """Runs the steps up to `stop`, at most `count` of them, as loops on the device.
 
@@ -174,13 +177,17 @@ def _ordinary_loop(run: Run, batch_at: Callable[[Step], Batch], state: RunState,
 def ordinary_advance(run: Run, light: Any, batch: Batch) -> Any:
     """One ordinary step on the pair (θ_t, optimiser state)."""
     params, optimiser, loss = _weight_space(run).ordinary_step(run.problem, *light.solver, *batch)
-    return _advanced(light, (params, optimiser), loss, light.feature_updates + (light.step > 0))
+    return _advanced(light, (params, optimiser), loss, _with_ordinary_update(light))
 
 
 def ordinary_finish(run: Run, light: Any, batch: Batch) -> RunState:
     """One ordinary step that ends in the full state."""
     solver, loss = _weight_space(run).ordinary_step_in_full(run.problem, *light.solver, *batch)
-    return _advanced(light, solver, loss, light.feature_updates + (light.step > 0))
+    return _advanced(light, solver, loss, _with_ordinary_update(light))
+
+
+def _with_ordinary_update(light: Any) -> Int[Array, ""]:
+    return light.feature_updates + ((light.step > 0) & (light.diverged_at < 0))
 
 
 def _weight_space(run: Run) -> WeightSpace:
@@ -193,17 +200,17 @@ def settled(light: Any) -> RunState:
     return replace(light, solver=SolverState(params, _tree.zeros_like(params), optimiser, params))
 
 
-def batch_reader(run: Run, sampling: Sampling, data: Batch, start: Step, count: int) -> Callable[[Step], Batch]:
+def batch_reader(run: Run, sampling: Sampling, data: Data, start: Step, count: int) -> Callable[[Step], Batch]:
     """A function from a step in `start`, …, `start + count − 1` to its batch."""
     return reader_of_plan(run, sampling, data, plan(run, sampling, data, start, count))
 
 
-def plan(run: Run, sampling: Sampling, data: Batch, start: Step, count: int) -> State:
+def plan(run: Run, sampling: Sampling, data: Data, start: Step, count: int) -> State:
     num_examples = jax.tree.leaves(data)[0].shape[0]
     return sampling.batches.plan(jax.random.fold_in(run.key, 0), num_examples, start, count)
 
 
-def reader_of_plan(run: Run, sampling: Sampling, data: Batch, planned: State) -> Callable[[Step], Batch]:
+def reader_of_plan(run: Run, sampling: Sampling, data: Data, planned: State) -> Callable[[Step], Batch]:
     def batch_at(step: Step) -> Batch:
         indices = sampling.batches.indices(planned, step)
         batch = data if indices is None else jax.tree.map(lambda a: a[indices], data)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool
 
 from relin import _program
 from relin._compiled import Kind, Lane, Shared, started
-from relin._program import Batch, RunState
+from relin._program import Batch, Data, RunState
 from relin._types import State, Step
 
 
@@ -21,13 +21,13 @@ def due(kind: Kind, lane: Lane, shared: Shared, start: Step, count: int) -> Bool
 
 
 @partial(jax.jit, static_argnums=(0, 5))
-def plan(kind: Kind, lane: Lane, shared: Shared, data: Batch, start: Step, count: int) -> State:
+def plan(kind: Kind, lane: Lane, shared: Shared, data: Data, start: Step, count: int) -> State:
     run, sampling, _ = kind(lane, shared)
     return _program.plan(run, sampling, data, start, count)
 
 
 @partial(jax.jit, static_argnums=0)
-def read(kind: Kind, lane: Lane, shared: Shared, data: Batch, planned: State, step: Step) -> Batch:
+def read(kind: Kind, lane: Lane, shared: Shared, data: Data, planned: State, step: Step) -> Batch:
     run, sampling, _ = kind(lane, shared)
     return _program.reader_of_plan(run, sampling, data, planned)(step)
 

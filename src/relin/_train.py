@@ -1,6 +1,7 @@
 """The training loop: one run, or many at once."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import PyTree
 from relin import _validate
 from relin._augment import AbstractAugmentation
 from relin._batches import AbstractBatches, FullBatch, Shuffled
-from relin._compiled import Kind, separate
+from relin._compiled import Kind, derivative, separate
 from relin._drive import (
     AbstractDriver,
     ArraySource,
@@ -269,9 +270,8 @@ def _check_data(run: Run, sampling: Sampling, data: Batch) -> None:
 def _drive(drive: Drive, run: Run, data: Batch) -> Literal["compiled", "host"]:
     if drive != "auto":
         return drive
-    one = jax.tree.map(lambda a: a[:1], data)
-    derivative = run.problem.linearised_value_and_grad
-    return "host" if slow_in_loops(derivative, run.params, run.params, *one) else "compiled"
+    arrays, make = separate(run.problem)
+    return "host" if slow_in_loops(partial(derivative, make), arrays, run.params, *data) else "compiled"
 
 
 def _longest_stretch(num_steps: int, record_every: int | None) -> int:

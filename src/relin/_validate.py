@@ -1,11 +1,13 @@
 """What is wrong with the input of a run, in one sentence, before anything is compiled."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from relin._compiled import derivative, separate
 from relin._program import Batch, Run
 from relin._types import Key
 
@@ -67,7 +69,8 @@ def network(run: Run, batch: Batch) -> None:
         raise TypeError(f"The network must return one floating-point array of shape (batch, C), got {outputs}.")
     jax.eval_shape(problem.loss.mean, outputs, batch[1])
     try:
-        jax.eval_shape(problem.linearised_value_and_grad, run.params, run.params, *batch)
+        arrays, make = separate(problem)
+        jax.eval_shape(partial(derivative, make), arrays, run.params, *batch)
     except TypeError as error:
         if "custom_vjp" not in str(error):
             raise

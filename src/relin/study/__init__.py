@@ -9,4 +9,9 @@ from relin.study._spec import (
     shipped as shipped,
 )
 from relin.study._store import Store as Store
-from relin.study._study import Progress as Progress, conclude as conclude, run_study as run_study
+from relin.study._study import (
+    Progress as Progress,
+    conclude as conclude,
+    run_study as run_study,
+    train_one as train_one,
+)

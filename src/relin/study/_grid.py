@@ -31,6 +31,25 @@ class Schedule:
         return self.value if self.kind == "every" else None
 
 
+def parse_schedule(name: str) -> Schedule:
+    """The schedule of a name as the records have it. Raises `ValueError` for another one."""
+    if name == "never":
+        return Schedule("every", math.inf)
+    kind, _, value = name.rpartition("-")
+    if kind == "every" and value.isdecimal() and int(value) >= 1:
+        return Schedule("every", int(value))
+    if kind == "when-error" and _is_number(value):
+        return Schedule("when-error", float(value))
+    raise ValueError(f"The schedule must be every-K (K = 1, 2, …), never or when-error-TOLERANCE, got {name!r}.")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return 0 <= float(text) < math.inf
+    except ValueError:
+        return False
+
+
 @dataclass(frozen=True, order=True)
 class RunSpec:
     """One run of a study."""

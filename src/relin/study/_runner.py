@@ -48,9 +48,9 @@ class Runner:
     def observers(self) -> tuple[il.AbstractObserver, ...]:
         validation, test = self.dataset.validation, self.dataset.test
         return (
-            il.Performance((validation.x, validation.y), "validation"),
-            il.Performance((test.x, test.y), "test"),
-            il.LinearisationError(validation.x[: self.spec.probe_size]),
+            il.Performance((jnp.asarray(validation.x), jnp.asarray(validation.y)), "validation"),
+            il.Performance((jnp.asarray(test.x), jnp.asarray(test.y)), "test"),
+            il.LinearisationError(jnp.asarray(validation.x[: self.spec.probe_size])),
             il.Movement(),
         )
 
@@ -124,6 +124,7 @@ class Runner:
             seed=pl.lit(run.seed, pl.Int64),
             num_steps=pl.lit(spec.steps, pl.Int64),
             batch_size=pl.lit(spec.batch_size, pl.Int64),
+            num_classes=pl.lit(self.dataset.num_classes, pl.Int64),
             result=pl.lit(solution.result.value),
             diverged_at=pl.lit(solution.diverged_at, pl.Int64),
             spec=pl.lit(describe(spec.model_dump(mode="json"))),

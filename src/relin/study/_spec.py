@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
 
+from relin.datasets import names
+
 
 class SpecError(ValueError):
     """A study's settings are wrong; the message says which, and what is allowed."""
@@ -55,7 +57,7 @@ class FrequencySpec(BaseModel):
     decay: Literal["linear", "cosine", "none"] = Field("linear", description="How the rate falls to 0 over a run.")
     comparison: Literal["equal-steps", "equal-distance"] = Field(
         "equal-steps",
-        description="Whether every rate takes T steps, or smaller rates more: T · (largest rate that K = 1 may use) / rate.",
+        description="Whether every rate takes T steps, or smaller rates take more: T · reference_rate / rate.",
     )
     reference_rate: float | None = Field(
         None,
@@ -73,6 +75,13 @@ class FrequencySpec(BaseModel):
     probe_size: Positive = Field(256, description="Validation examples on which the linearisation error is measured.")
     margin: float = Field(1.0, gt=0, lt=100, description="Largest acceptable loss of accuracy, in percentage points.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the one-sided bound against the margin.")
+
+    @field_validator("data")
+    @classmethod
+    def _known(cls, data: str) -> str:
+        if data not in names():
+            raise ValueError(f"the data sets are {', '.join(names())}")
+        return data
 
     @field_validator("periods")
     @classmethod
@@ -124,7 +133,10 @@ def read_spec(name: str, data: str | None = None, overrides: dict[str, Any] | No
     fields = _read(name)
     by_data = fields.pop("by_data", {})
     data = data or fields.get("data", "digits")
-    merged = {**fields, **by_data.get(data, {}), "data": data, **(overrides or {})}
+    overrides = overrides or {}
+    if overrides.get("model", fields.get("model")) != fields.get("model"):
+        fields.pop("model_options", None)  # they belong to the file's network
+    merged = {**fields, **by_data.get(data, {}), "data": data, **overrides}
     try:
         return FrequencySpec.model_validate(merged)
     except ValidationError as error:

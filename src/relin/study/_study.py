@@ -9,7 +9,7 @@ import polars as pl
 
 from relin.study._executor import AbstractExecutor, ThreadExecutor
 from relin.study._frequency import choose_learning_rates, frequency_result
-from relin.study._grid import Pack, comparison_cost, comparison_packs, selection_packs
+from relin.study._grid import Pack, RunSpec, comparison_cost, comparison_packs, parse_schedule, selection_packs
 from relin.study._result import FrequencyResult
 from relin.study._runner import Runner
 from relin.study._spec import FrequencySpec
@@ -68,12 +68,34 @@ def run_study(
     tracker.total = total + sum(pack.cost for pack in comparison)
     _compute(store, runner, executor, comparison, tracker, "comparing schedules")
     records = store.read(selection + comparison)
-    return conclude(spec, records, runner.dataset.num_classes), records
+    return conclude(spec, records), records
 
 
-def conclude(spec: FrequencySpec, records: pl.DataFrame, num_classes: int) -> FrequencyResult:
+def conclude(spec: FrequencySpec, records: pl.DataFrame) -> FrequencyResult:
     """The answer, from stored records only."""
-    return frequency_result(records, margin=spec.margin / 100, confidence=spec.confidence, num_classes=num_classes)
+    return frequency_result(
+        records,
+        margin=spec.margin / 100,
+        confidence=spec.confidence,
+        num_classes=records.item(0, "num_classes"),
+    )
+
+
+def train_one(
+    spec: FrequencySpec,
+    schedule: str,
+    rate: float,
+    seed: int,
+    *,
+    data_dir: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> pl.DataFrame:
+    """The records of one run with a study's data, network and optimiser.
+
+    **Raises:** `ValueError` for settings that cannot be run.
+    """
+    run = RunSpec(parse_schedule(schedule), spec.steps, rate, seed)
+    return Runner(spec, data_dir).train(Pack("select", (run,)), progress)
 
 
 class _Tracker:

@@ -1,0 +1,45 @@
+"""Everything public, by its public name. `import relin` gives these names, and imports JAX at their first use."""
+
+from relin import adapters as adapters, datasets as datasets, models as models
+from relin._augment import (
+    AbstractAugmentation as AbstractAugmentation,
+    Chain as Chain,
+    Flip as Flip,
+    PaddedCrop as PaddedCrop,
+)
+from relin._batches import (
+    AbstractBatches as AbstractBatches,
+    FullBatch as FullBatch,
+    Shuffled as Shuffled,
+    WithReplacement as WithReplacement,
+)
+from relin._context import Context as Context
+from relin._errors import Result as Result, TrainingError as TrainingError
+from relin._linearise import Linearisation as Linearisation
+from relin._loss import (
+    AbstractLoss as AbstractLoss,
+    CrossEntropy as CrossEntropy,
+    SquaredError as SquaredError,
+)
+from relin._observer import (
+    AbstractObserver as AbstractObserver,
+    LinearisationError as LinearisationError,
+    Movement as Movement,
+    Performance as Performance,
+)
+from relin._problem import Problem as Problem
+from relin._program import Run as Run
+from relin._schedule import (
+    AbstractSchedule as AbstractSchedule,
+    After as After,
+    AtSteps as AtSteps,
+    Every as Every,
+    Geometric as Geometric,
+    Never as Never,
+    Until as Until,
+    WhenError as WhenError,
+)
+from relin._solution import LaneSolutions as LaneSolutions, Solution as Solution
+from relin._solver import AbstractSolver as AbstractSolver, WeightSpace as WeightSpace
+from relin._train import train as train, train_lanes as train_lanes
+from relin.adapters import from_equinox as from_equinox

@@ -1,0 +1,3 @@
+"""The command line: arguments, progress bars, exit codes. What it does lives elsewhere."""
+
+from relin.cli._app import main as main

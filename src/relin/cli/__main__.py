@@ -1,0 +1,3 @@
+from relin.cli import main
+
+main()

@@ -1,0 +1,86 @@
+"""`relin`: the commands and their options."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from relin.cli._failure import run
+
+app = typer.Typer(
+    name="relin",
+    help="Iterative linearised training: control and measure how often a network updates its features.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DataDir = Annotated[Path | None, typer.Option(help="Folder in which the data set's files are looked for first.")]
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="A shipped study (frequency), or a file ending in .toml.")],
+    data: Annotated[str | None, typer.Option(help="Data set; `relin data` lists them.")] = None,
+    model: Annotated[str | None, typer.Option(help="Network: mlp, cnn, lenet5 or resnet18.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for records and report [studies/NAME-DATA-MODEL].")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps of a run.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Paired seeds.")] = None,
+    margin: Annotated[float | None, typer.Option(help="Largest acceptable loss, in percentage points.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, as in the file: --set periods='[1, 64]'."),
+    ] = None,
+    data_dir: DataDir = None,
+    settings: Annotated[bool, typer.Option("--settings", help="Print the study's settings and stop.")] = False,
+) -> None:
+    """Train a grid of runs and answer a question; the same command again resumes."""
+    from relin.cli import _study
+
+    named = {"model": model, "steps": steps, "seeds": seeds, "margin": margin}
+    given = {key: value for key, value in named.items() if value is not None}
+    _study.study(name, data, {**given, **_study.read_settings(setting or [])}, out, data_dir, settings)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="The folder of a study.")]) -> None:
+    """Answer a study's question again, and write its report, from the stored records only."""
+    from relin.cli import _study
+
+    _study.report(folder)
+
+
+@app.command()
+def train(
+    data: Annotated[str, typer.Option(help="Data set; `relin data` lists them.")] = "digits",
+    model: Annotated[str, typer.Option(help="Network: mlp, cnn, lenet5 or resnet18.")] = "mlp",
+    schedule: Annotated[str, typer.Option(help="every-K, never, or when-error-TOLERANCE.")] = "every-64",
+    rate: Annotated[float, typer.Option(help="Learning rate of SGD with momentum.")] = 0.03,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 1000,
+    batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of the initial network and the batches.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the records and a figure.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of a study, such as momentum=0."),
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Train one network and show what was measured on the way."""
+    from relin.cli import _study, _train
+
+    named = {"data": data, "model": model, "steps": steps, "batch_size": batch_size}
+    _train.train({**named, **_study.read_settings(setting or [])}, schedule, rate, seed, out, data_dir)
+
+
+@app.command("data")
+def list_data(data_dir: DataDir = None) -> None:
+    """List the data sets: what is here, what is missing, and how to get it."""
+    from relin.cli import _data
+
+    _data.list_data(data_dir)
+
+
+def main() -> None:
+    """The entry point: exit code 0, 1 after a failure, 2 after a wrong use."""
+    run(app)

@@ -1,0 +1,18 @@
+"""What the command line asks of JAX before it is used."""
+
+import os
+from pathlib import Path
+
+
+def prepare() -> None:
+    """Keeps compiled programs in the user's cache folder, so that the next run of the same study starts at once."""
+    import jax
+    import platformdirs
+
+    folder = Path(os.environ.get("RELIN_CACHE") or platformdirs.user_cache_dir("relin")) / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # without a cache everything still works, a little later
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

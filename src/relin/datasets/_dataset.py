@@ -1,0 +1,72 @@
+"""What `load` and `status` return."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int32
+
+
+class Examples(NamedTuple):
+    """Inputs with their classes, the example first: `x, y = dataset.train`."""
+
+    x: Float32[np.ndarray, "examples ..."]
+    y: Int32[np.ndarray, " examples"]
+
+
+class RawExamples(NamedTuple):
+    """The same before normalisation: x (examples, …, channels) is uint8 or float64."""
+
+    x: np.ndarray
+    y: Int32[np.ndarray, " examples"]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A dataset in three parts, normalised.
+
+    Attributes:
+        name: as `load` takes it.
+        train, validation, test: inputs x (float32, channels last) and classes y (int32).
+        num_classes: C; every y lies in 0, …, C − 1.
+        normalisation: the formula that was applied to the raw inputs, with its numbers.
+        split: one sentence: which examples are in which part.
+    """
+
+    name: str
+    train: Examples
+    validation: Examples
+    test: Examples
+    num_classes: int
+    normalisation: str
+    split: str
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, without the example axis."""
+        return self.train.x.shape[1:]
+
+
+@dataclass(frozen=True)
+class DatasetStatus:
+    """Whether a dataset can be loaded without a download.
+
+    Attributes:
+        name: as `load` takes it.
+        available: it is on this machine, or can be made on it.
+        where: the file or folder it is read from, or the package that provides it; none if it is missing.
+        num_examples: of the published dataset, all parts together.
+        input_shape: of one input.
+        num_classes: C.
+        size: bytes its files take on this disk; none where it has no files here.
+        how_to_get: one sentence.
+    """
+
+    name: str
+    available: bool
+    where: str | None
+    num_examples: int
+    input_shape: tuple[int, ...]
+    num_classes: int
+    size: int | None
+    how_to_get: str

@@ -1,0 +1,126 @@
+"""Datasets that need no files: scikit-learn's digits and the generated MNIST-1D."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import io
+import os
+import random
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ._dataset import RawExamples
+from ._errors import DatasetError
+from ._locate import cache_folder
+
+_DIGITS_TRAIN, _DIGITS_VALIDATION = 1200, 297
+_ARRAYS = ("x", "y", "x_test", "y_test")
+
+
+def digits() -> tuple[RawExamples, RawExamples, RawExamples]:
+    """The 1797 digits of scikit-learn (UCI's optdigits test set), uint8 (N, 8, 8, 1) of 0 to 16, in 3 parts.
+
+    The order is a fixed one in which every prefix is stratified: within its class an example gets a random
+    rank r, and examples are sorted by (r + ½)/(class size). The file's own order would give training and test
+    different writers.
+    """
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    images = pixels.astype(np.uint8).reshape(-1, 8, 8, 1)
+    # RandomState's stream is frozen for good, which default_rng's is not (NumPy's NEP 19).
+    shuffled = np.random.RandomState(0).permutation(len(labels))
+    position = np.empty(len(labels))
+    for label in range(10):
+        members = shuffled[labels[shuffled] == label]
+        position[members] = (np.arange(len(members)) + 0.5) / len(members)
+    order = np.argsort(position, kind="stable")
+    parts = np.split(order, [_DIGITS_TRAIN, _DIGITS_TRAIN + _DIGITS_VALIDATION])
+    train, validation, test = (RawExamples(images[part], labels[part].astype(np.int32)) for part in parts)
+    return train, validation, test
+
+
+def mnist1d() -> tuple[RawExamples, RawExamples]:
+    """MNIST-1D's official training (4000) and test (1000) sets, float64 (N, 40, 1).
+
+    Made by the published generator with its default arguments (Greydanus, arXiv:2011.14439) and kept in the
+    cache, as that takes seconds.
+    """
+    path = mnist1d_cache()
+    arrays = _read_cache(path) if path.is_file() else None
+    if arrays is None:
+        arrays = _generate_mnist1d()
+        # A cache that cannot be written costs time, not the data.
+        with contextlib.suppress(OSError):
+            _write_cache(path, arrays)
+    x, y, x_test, y_test = arrays
+    return RawExamples(x[..., None], y.astype(np.int32)), RawExamples(x_test[..., None], y_test.astype(np.int32))
+
+
+def mnist1d_cache() -> Path:
+    """The file the generated arrays are kept in, one for each version of the generator."""
+    return cache_folder() / "mnist1d" / f"mnist1d-{importlib.metadata.version('mnist1d')}.npz"
+
+
+def _generate_mnist1d() -> list[np.ndarray]:
+    from mnist1d.data import get_dataset_args, make_dataset
+
+    with _global_seeds_kept():
+        data = make_dataset(get_dataset_args())
+    return [np.ascontiguousarray(data[name]) for name in _ARRAYS]
+
+
+@contextlib.contextmanager
+def _global_seeds_kept() -> Iterator[None]:
+    # The generator seeds the global generators of Python and NumPy.
+    state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(numpy_state)
+
+
+def _checksum(arrays: list[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _write_cache(path: Path, arrays: list[np.ndarray]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
+    np.savez(content, sha256=np.array(_checksum(arrays)), **dict(zip(_ARRAYS, arrays, strict=True)))
+    # Written aside and moved, so that a reader or a killed process never sees half a file.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.getbuffer())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _read_cache(path: Path) -> list[np.ndarray]:
+    remedy = "delete it to have it generated again"
+    try:
+        # Opened here, because np.load leaves the file open when it is no zip file.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays, expected = [stored[name] for name in _ARRAYS], str(stored["sha256"])
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise DatasetError(
+            f"{path} is not a readable npz file of MNIST-1D ({type(error).__name__}: {error}); {remedy}."
+        ) from error
+    actual = _checksum(arrays)
+    if actual != expected:
+        raise DatasetError(
+            f"{path} has arrays of SHA-256 checksum {actual} where it records {expected}, so it was changed; {remedy}."
+        )
+    return arrays
