@@ -1,0 +1,94 @@
+"""The networks that are measured, with synthetic data of their shape, and loops to measure them in."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import relin as il
+from relin._compiled import Kind, separate
+from relin._drive import ArraySource, CompiledDriver, HostDriver
+from relin._program import Run, Sampling
+
+SHAPES = {"mlp": (28, 28, 1), "cnn": (28, 28, 1), "lenet5": (28, 28, 1), "resnet18": (32, 32, 3)}
+OPTIMISER = optax.sgd(0.01, momentum=0.9)
+EXAMPLES = 2048
+
+
+def subject(name: str, batch: int, **options: Any) -> tuple[il.Problem, Any, tuple[jax.Array, jax.Array]]:
+    """A problem, its initial parameters, and data."""
+    apply, params = il.from_equinox(il.models.build(name, SHAPES[name], 10, key=jax.random.key(0), **options))
+    x = jax.random.normal(jax.random.key(1), (max(EXAMPLES, batch), *SHAPES[name]))
+    y = jax.random.randint(jax.random.key(2), x.shape[:1], 0, 10)
+    return il.Problem(apply, il.CrossEntropy()), params, (x, y)
+
+
+def relin_steps(
+    problem: il.Problem, params: Any, data: Any, batch: int, schedule: il.AbstractSchedule, steps: int, host: bool
+) -> Callable[[], Any]:
+    """A function that takes `steps` steps of `train`'s own loop."""
+    run = Run(problem, il.WeightSpace(OPTIMISER), schedule, params, jax.random.key(0))
+    lane, make = separate(run)
+    shared, recombine = separate((Sampling(il.Shuffled(batch), None), ()))
+    kind = Kind(make, recombine)
+    if host:
+        driver = HostDriver(kind, lane, shared, ArraySource((kind, lane, shared), data, steps))
+    else:
+        driver = CompiledDriver(kind, "single", lane, shared, data, steps)
+    state, _ = driver.init()
+    return lambda: driver.run(state, 0, steps)
+
+
+def plain_loop(problem: il.Problem, params: Any, data: Any, batch: int, steps: int) -> Callable[[], Any]:
+    """The ordinary training loop a person would compile: the yardstick."""
+    x, y = data
+    num_batches = x.shape[0] // batch
+    order = jax.random.permutation(jax.random.key(0), x.shape[0])[: num_batches * batch].reshape(num_batches, batch)
+
+    @jax.jit
+    def loop(params, state):
+        def step(i, carry):
+            index = order[i % num_batches]
+            return plain_step(problem, *carry, x[index], y[index])
+
+        return jax.lax.fori_loop(0, steps, step, (params, state))
+
+    state = OPTIMISER.init(params)
+    return lambda: loop(params, state)
+
+
+def plain_steps(problem: il.Problem, params: Any, data: Any, batch: int, steps: int) -> Callable[[], Any]:
+    """Separately jitted ordinary steps, called from the host."""
+    batches = [
+        jax.tree.map(lambda a, i=i: a[i * batch : (i + 1) * batch], data) for i in range(data[0].shape[0] // batch)
+    ]
+    step = jax.jit(lambda *arguments: plain_step(problem, *arguments))
+
+    def loop():
+        carry = params, OPTIMISER.init(params)
+        for i in range(steps):
+            carry = step(*carry, *batches[i % len(batches)])
+        return carry
+
+    return loop
+
+
+def plain_step(problem: il.Problem, params: Any, state: Any, x: jax.Array, y: jax.Array) -> tuple[Any, Any]:
+    gradient = jax.grad(lambda p: problem.loss.mean(problem.apply(p, x), y))(params)
+    updates, state = OPTIMISER.update(gradient, state, params)
+    return optax.apply_updates(params, updates), state
+
+
+def linearised_step(
+    problem: il.Problem, anchor: Any, displacement: Any, state: Any, x: jax.Array, y: jax.Array
+) -> tuple[Any, Any]:
+    linearised = problem.linearise(anchor)
+    cotangent = jax.grad(problem.loss.mean)(linearised.value(displacement, x), y)
+    updates, state = OPTIMISER.update(linearised.vjp(x, cotangent), state, displacement)
+    return optax.apply_updates(displacement, updates), state
+
+
+def zeros(params: Any) -> Any:
+    return jax.tree.map(jnp.zeros_like, params)

@@ -1,0 +1,153 @@
+"""The drawings of the frequency study that check it: learning rates tried, and how linear the training was."""
+
+import math
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+
+from relin.report import _text as text
+from relin.report._frequency_data import Cell, FrequencyRecords
+from relin.report._periods import PeriodAxis
+from relin.report._style import FONT_SIZE, Theme, new_figure
+from relin.study._result import FrequencyResult, Interval
+
+
+def rates_tried(result: FrequencyResult, records: FrequencyRecords, theme: Theme) -> Figure:
+    """Mean validation accuracy of every schedule at every learning rate, diverged runs counted, choice outlined."""
+    rates, cells = records.rates(), records.cells()
+    height = max(4.2, 1.7 + 0.62 * len(rates))
+    figure = new_figure(max(7.0, 2.4 + 0.82 * len(result.outcomes)), height)
+    axes = figure.subplots()
+    axes.grid(visible=False)
+    colormap = matplotlib.colormaps[theme.colormap]
+    scale = _scale(result, list(cells.values()))
+    size = FONT_SIZE - 1
+    for column, outcome in enumerate(result.outcomes):
+        for row, rate in enumerate(rates):
+            cell = cells.get((outcome.schedule, rate))
+            if cell is None:
+                continue
+            colour = colormap(scale(100 * cell.validation_accuracy))
+            ink = "#ffffff" if np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.5 else "#10141a"
+            all_dead = cell.num_diverged == cell.num_runs
+            axes.add_patch(
+                Rectangle(
+                    (column - 0.5, row - 0.5),
+                    1,
+                    1,
+                    facecolor=theme.background if all_dead else colour,
+                    edgecolor=theme.muted if all_dead else theme.background,
+                    hatch="//" if all_dead else None,
+                    linewidth=0.0 if all_dead else 1.5,
+                )
+            )
+            _cell_text(axes, (column, row), cell, theme.ink if all_dead else ink, size, theme if all_dead else None)
+        chosen = min(range(len(rates)), key=lambda i: abs(rates[i] - outcome.learning_rate))
+        axes.add_patch(
+            Rectangle(
+                (column - 0.46, chosen - 0.46), 0.92, 0.92, fill=False, edgecolor=theme.outline, linewidth=3.2, zorder=5
+            )
+        )
+    axes.set_xlim(-0.5, len(result.outcomes) - 0.5)
+    axes.set_ylim(-0.5, len(rates) - 0.5)
+    names = [text.two_lines(o.label) if o.period is None else text.period(o.period) for o in result.outcomes]
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(rates)), [text.rate(rate) for rate in rates])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("K, steps between feature updates")
+    axes.set_ylabel("learning rate")
+    return figure
+
+
+def _scale(result: FrequencyResult, cells: list[Cell]) -> Normalize:
+    """Colours span the accuracies of cells without divergence; what lies at chance would use them all up."""
+    clean = [100 * c.validation_accuracy for c in cells if not c.num_diverged and math.isfinite(c.validation_accuracy)]
+    low, high = (min(clean), max(clean)) if clean else (100 * result.chance, 100.0)
+    return Normalize(low, max(high, low + 1e-9), clip=True)
+
+
+def _cell_text(axes: Axes, place: tuple[float, float], cell: Cell, ink: str, size: float, theme: Theme | None) -> Text:
+    """Accuracy in percent, and below it how many runs diverged; `theme` is given where all of them did."""
+    mark = f"×{cell.num_diverged}/{cell.num_runs}"
+    accuracy = text.percent(cell.validation_accuracy, 1)
+    content = mark if theme is not None else (f"{accuracy}\n{mark}" if cell.num_diverged else accuracy)
+    written = axes.text(*place, content, ha="center", va="center", color=ink, fontsize=size, linespacing=1.15)
+    if theme is not None:
+        written.set_bbox({"facecolor": theme.background, "edgecolor": "none", "pad": 1.5})
+    return written
+
+
+def linearity(result: FrequencyResult, records: FrequencyRecords, theme: Theme) -> Figure:
+    """Accuracy of both predictors, linearisation error and parameter movement, each against K."""
+    figure = new_figure(13.5, 6.4)
+    panels = figure.subplot_mosaic([["accuracy", "error"], ["accuracy", "movement"]], width_ratios=[1.35, 1])
+    # The panels have no room for names, unless those are all there is.
+    periods = PeriodAxis(result.outcomes, beside=all(o.period is None for o in result.outcomes))
+    accuracy = panels["accuracy"]
+    lines = (
+        ("linearised network, as trained", "o", "-", theme.ink, [o.test_accuracy for o in periods.outcomes]),
+        (
+            "network at the same parameters",
+            "s",
+            "--",
+            theme.accent,
+            [o.network_test_accuracy for o in periods.outcomes],
+        ),
+    )
+    apart = min(0.12, 0.008 * (max(periods.positions.values()) - min(periods.positions.values()) + 1.3))
+    for shift, (name, marker, style, colour, intervals) in zip((-apart, apart), lines, strict=True):
+        values = [(100 * i.mean, 100 * i.low, 100 * i.high) for i in intervals]
+        _series(accuracy, periods, values, colour, marker, style, name, shift)
+    figure.legend(*accuracy.get_legend_handles_labels(), loc="outside lower left", ncols=2)
+    accuracy.set_title("test accuracy, %")
+    periods.dress(accuracy, theme)
+    quantities = (
+        ("error", "linearisation_error", "linearisation error at the end", "v"),
+        ("movement", "parameter_movement", "parameter movement, ‖θ − θ₀‖ / ‖θ₀‖", "^"),
+    )
+    for panel, column, name, marker in quantities:
+        values = [records.final(outcome, column) for outcome in periods.outcomes]
+        _series(panels[panel], periods, values, theme.ink, marker, "-", name, 0.0)
+        panels[panel].set_title(name)
+        highest = max((high if math.isfinite(high) else mean for mean, _, high in values), default=math.nan)
+        highest = highest if math.isfinite(highest) and highest > 0 else 1.0
+        panels[panel].set_ylim(-0.06 * highest, 1.12 * highest)
+        periods.dress(panels[panel], theme, every=2, name="K" if panel == "movement" else "")
+    return figure
+
+
+def _series(
+    axes: Axes,
+    periods: PeriodAxis,
+    values: list[tuple[float, float, float]],
+    colour: str,
+    marker: str,
+    style: str,
+    name: str,
+    shift: float,
+) -> None:
+    """Means with intervals; the line joins the finite K and stops at the break before ∞."""
+    x = np.array([periods.at(outcome) for outcome in periods.outcomes]) + shift
+    mean, low, high = (np.array(part) for part in zip(*values, strict=True))
+    finite = len(periods.finite)
+    axes.vlines(x, np.where(np.isfinite(low), low, mean), np.where(np.isfinite(high), high, mean), color=colour, lw=2)
+    axes.plot(x[finite:], mean[finite:], marker, color=colour, markersize=7.5, zorder=3)
+    drawn = {"color": colour, "linewidth": 1.8, "markersize": 7.5, "label": name, "zorder": 3}
+    axes.plot(x[:finite], mean[:finite], style, marker=marker, **drawn)
+
+
+def widest_gap(result: FrequencyResult) -> tuple[float, str]:
+    """The largest difference in accuracy between the two predictors and the schedule that has it."""
+
+    def gap(linearised: Interval, network: Interval) -> float:
+        difference = abs(linearised.mean - network.mean)
+        return difference if math.isfinite(difference) else 0.0
+
+    gaps = [(gap(o.test_accuracy, o.network_test_accuracy), o.label) for o in result.outcomes]
+    return max(gaps, key=lambda pair: pair[0])

@@ -1,0 +1,246 @@
+"""The drawings of the frequency study about accuracy: against K, against feature updates, against the step."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from relin.report import _text as text
+from relin.report._frequency_data import FrequencyRecords, answered, with_period
+from relin.report._periods import PeriodAxis
+from relin.report._style import FONT_SIZE, Theme, halo, label_right, new_figure
+from relin.study._result import FrequencyResult, Interval, ScheduleOutcome
+
+SMALL = FONT_SIZE - 1.5
+
+
+def accuracy_against_period(result: FrequencyResult, records: FrequencyRecords, theme: Theme) -> Figure:
+    """Test accuracy against K: means with intervals, one dot a seed, bands of ordinary and lazy training."""
+    figure = new_figure(11.5, 6.2)
+    axes = figure.subplots()
+    periods = PeriodAxis(result.outcomes)
+    shown = [_ends(outcome.test_accuracy) for outcome in periods.outcomes]
+    width = min(0.28, 0.018 * (max(periods.positions.values()) - min(periods.positions.values()) + 1.3))
+    diverged = {}
+    for outcome in periods.outcomes:
+        x, colour = periods.at(outcome), periods.colour(outcome, theme)
+        accuracy, dead = records.seeds(outcome)
+        alive = accuracy[~dead]
+        jitter = width * (np.arange(alive.size) - (alive.size - 1) / 2) / max(alive.size - 1, 1)
+        axes.plot(x + jitter, 100 * alive, ".", color=colour, alpha=0.35, markersize=6, zorder=2)
+        _mean_with_interval(axes, x, outcome, colour, theme)
+        shown.append((100 * alive.min(initial=math.inf), 100 * alive.max(initial=-math.inf)))
+        if dead.any():
+            diverged[outcome.schedule] = (x, int(dead.sum()), dead.size)
+    periods.dress(axes, theme)
+    axes.set_ylabel("test accuracy, %")
+    _limit(axes, shown, room_below=bool(diverged))
+    _references(axes, result, theme)
+    for x, number, total in diverged.values():
+        # Diverged seeds count at chance, most often far below these axes: they are counted instead of drawn.
+        axes.annotate(
+            f"×{number}/{total}",
+            (x, 0.015),
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            va="bottom",
+            fontsize=SMALL,
+            color=theme.ink,
+            path_effects=halo(theme),
+        )
+    star = with_period(periods.outcomes, result.k_star) if answered(result) else None
+    if star is not None:
+        _mark_answer(axes, periods.at(star), star, f"K* = {text.period(star.period)}", theme)
+    _legend_on_par(figure, theme)
+    return figure
+
+
+def accuracy_against_updates(result: FrequencyResult, theme: Theme) -> Figure:
+    """Test accuracy against the number of feature updates, on an axis that is logarithmic and yet has a zero."""
+    figure = new_figure(11.5, 6.2)
+    axes = figure.subplots()
+    periods = PeriodAxis(result.outcomes)
+    regular = [*periods.finite, *periods.lazy]
+    line = sorted((o.feature_updates, 100 * o.test_accuracy.mean) for o in regular)
+    axes.plot([x for x, _ in line], [y for _, y in line], color=theme.grid, linewidth=2, zorder=1)
+    axes.set_xscale("symlog", linthresh=1, linscale=0.6)
+    most = max([o.feature_updates for o in result.outcomes] + [1.0])
+    axes.set_xlim(-0.35, most * 2.2)
+    axes.xaxis.set_major_locator(FixedLocator([0.0, *(10.0**e for e in range(math.ceil(math.log10(most)) + 1))]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.count(value)))
+    for outcome in periods.outcomes:
+        adaptive = outcome.period is None
+        colour = periods.colour(outcome, theme)
+        _mean_with_interval(axes, outcome.feature_updates, outcome, colour, theme, marker="D" if adaptive else "o")
+        _name_beside(axes, outcome, colour, theme)
+    axes.set_xlabel("feature updates during training")
+    axes.set_ylabel("test accuracy, %")
+    _limit(axes, [_ends(outcome.test_accuracy) for outcome in result.outcomes])
+    _references(axes, result, theme)
+    star = with_period(result.outcomes, result.k_star) if answered(result) else None
+    if star is not None:
+        answer = f"{text.count(result.sufficient_feature_updates)} suffice"
+        _mark_answer(axes, star.feature_updates, star, answer, theme)
+    _legend_on_par(figure, theme)
+    return figure
+
+
+def _name_beside(axes: Axes, outcome: ScheduleOutcome, colour: str, theme: Theme) -> None:
+    """Adaptive schedules lie above the line of regular ones, which rises to the right and ends in a plateau."""
+    if outcome.period is None:
+        offset, ha, va = (-9, 9), "right", "bottom"
+    elif outcome.on_par or outcome.difference is None:
+        offset, ha, va = (0, 9), "center", "bottom"
+    else:
+        offset, ha, va = (8, -8), "left", "top"
+    axes.annotate(
+        text.schedule(outcome),
+        (outcome.feature_updates, 100 * outcome.test_accuracy.mean),
+        xytext=offset,
+        textcoords="offset points",
+        ha=ha,
+        va=va,
+        fontsize=SMALL - 0.5,
+        color=colour,
+        path_effects=halo(theme),
+        zorder=3,  # above the lines it crosses, below the marks of others
+    )
+
+
+def _mark_answer(axes: Axes, x: float, outcome: ScheduleOutcome, answer: str, theme: Theme) -> None:
+    """A dotted line from the outcome of K* to the top of the axes, with the answer in words above."""
+    top = axes.get_ylim()[1]
+    mean = 100 * outcome.test_accuracy.mean
+    axes.plot([x, x], [mean, top], color=theme.ink, linewidth=1.4, linestyle=(0, (1, 2)), zorder=1)
+    axes.annotate(
+        answer,
+        (x, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 5),
+        textcoords="offset points",
+        ha="center",
+        fontweight="bold",
+        annotation_clip=False,
+    )
+
+
+def selection(result: FrequencyResult) -> list[ScheduleOutcome]:
+    """At most six periods that tell the story: ordinary, on the way, K*, beyond it, the largest, lazy."""
+    finite = sorted((o for o in result.outcomes if o.period and o.period < math.inf), key=lambda o: o.period or 0)
+    lazy = with_period(result.outcomes, math.inf)
+    star = next((i for i, o in enumerate(finite) if o.period == result.k_star), 0)
+    last = len(finite) - 1
+    wanted = sorted({i for i in (0, star, star + 1, (star + 1 + last) // 2, last) if 0 <= i <= last})
+    return [finite[i] for i in wanted] + ([lazy] if lazy else [])
+
+
+def learning_curves(result: FrequencyResult, records: FrequencyRecords, theme: Theme) -> Figure:
+    """Test accuracy and training loss against the step, mean and interval over seeds."""
+    figure = new_figure(13.5, 6.0)
+    panels = figure.subplots(1, 2)
+    periods = PeriodAxis(result.outcomes)
+    columns = (("test_accuracy", "test accuracy, %", 100.0), ("train_loss", "training loss", 1.0))
+    for axes, (column, name, factor) in zip(panels, columns, strict=True):
+        ends, lows, highs = [], [], []
+        for outcome in selection(result) or result.outcomes[:6]:
+            colour = periods.colour(outcome, theme)
+            curve = records.curve(outcome, column)
+            usable = np.isfinite(curve.mean)
+            if column == "train_loss":
+                usable &= curve.mean > 0
+            if not usable.any():
+                continue
+            steps, mean = curve.steps[usable], factor * curve.mean[usable]
+            low, high = factor * curve.low[usable], factor * curve.high[usable]
+            if column == "train_loss":
+                low = np.maximum(low, 0.2 * mean)  # an interval of a mean may cross zero, a logarithmic axis may not
+            axes.plot(steps, mean, color=colour, zorder=3)
+            axes.fill_between(steps, low, high, where=np.isfinite(low), color=colour, alpha=0.18, linewidth=0)
+            mark = f" ({outcome.num_diverged} diverged)" if outcome.num_diverged else ""
+            ends.append((mean[-1], text.schedule(outcome) + mark, colour))
+            lows.append(mean.min())
+            highs.append(mean.max())
+        axes.set_title(name)
+        axes.set_xlabel("step")
+        axes.set_xlim(0, result.num_steps)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.count(value)))
+        if column == "train_loss" and lows:
+            _log_axis(axes, min(lows), max(highs))
+        elif lows:
+            axes.set_ylim(max(0.0, min(lows) - 2), min(100.0, max(highs) + 2))
+        label_right(axes, ends)
+    return figure
+
+
+def _log_axis(axes: Axes, low: float, high: float) -> None:
+    axes.set_yscale("log")
+    axes.set_ylim(low / 1.3, high * 1.3)
+    # Less than a decade has at most one power of ten in it: name 2 and 5 as well.
+    multiples = (1.0, 2.0, 5.0) if high / low < 300 else (1.0,)
+    axes.yaxis.set_major_locator(LogLocator(subs=multiples))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text.tick(value)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _ends(interval: Interval) -> tuple[float, float]:
+    """Ends of the interval in percent, or its mean where one seed gives no interval."""
+    ends = np.array([interval.low, interval.high])
+    ends = np.where(np.isfinite(ends), ends, interval.mean)
+    return 100 * float(ends[0]), 100 * float(ends[1])
+
+
+def _limit(axes: Axes, shown: Sequence[tuple[float, float]], room_below: bool = False) -> None:
+    values = np.array(shown, dtype=float).ravel()
+    values = values[np.isfinite(values)]
+    low, high = (values.min(), values.max()) if values.size else (0.0, 100.0)
+    pad = max(0.5, 0.06 * (high - low))
+    axes.set_ylim(max(-12.0 if room_below else -2.0, low - (2.4 if room_below else 1.6) * pad), min(102.0, high + pad))
+
+
+def _mean_with_interval(
+    axes: Axes, x: float, outcome: ScheduleOutcome, colour: str, theme: Theme, marker: str = "o"
+) -> None:
+    low, high = _ends(outcome.test_accuracy)
+    axes.plot([x, x], [low, high], color=colour, linewidth=2.6, solid_capstyle="butt", zorder=2)
+    proven = outcome.on_par or outcome.difference is None
+    face = colour if proven else theme.background
+    axes.plot(
+        [x],
+        [100 * outcome.test_accuracy.mean],
+        marker,
+        color=colour,
+        markerfacecolor=face,
+        markeredgewidth=2.2,
+        markersize=9.5,
+        zorder=4,
+    )
+
+
+def _references(axes: Axes, result: FrequencyResult, theme: Theme) -> None:
+    """Bands of ordinary and lazy training and the line one margin below the former, named at their right."""
+    labels = []
+    for period, name, colour in ((1.0, "ordinary (K = 1)", theme.ordinary), (math.inf, "lazy (K = ∞)", theme.lazy)):
+        outcome = with_period(result.outcomes, period)
+        if outcome is None:
+            continue
+        low, high = _ends(outcome.test_accuracy)
+        axes.axhspan(low, high, color=colour, alpha=0.18, linewidth=0, zorder=0)
+        mean = 100 * outcome.test_accuracy.mean
+        labels.append((mean, f"{name}\n{text.fixed(mean, 1)} %", colour))
+        if period == 1:
+            floor = mean - 100 * result.margin
+            axes.axhline(floor, color=theme.ordinary, linewidth=1.4, linestyle=(0, (5, 3)), zorder=1)
+            labels.append((floor, f"margin, {text.short_points(-result.margin)}", theme.ordinary))
+    label_right(axes, labels)
+
+
+def _legend_on_par(figure: Figure, theme: Theme) -> None:
+    faces = (("on par with K = 1", theme.muted), ("not shown to be on par", theme.background))
+    look = {"marker": "o", "linestyle": "", "color": theme.muted, "markeredgewidth": 2, "markersize": 9}
+    handles = [Line2D([], [], markerfacecolor=face, label=name, **look) for name, face in faces]
+    figure.legend(handles=handles, loc="outside lower left", ncols=2, labelcolor=theme.muted, handletextpad=0.2)

@@ -1,0 +1,96 @@
+"""Numbers as people read them: percent, percentage points, p-values; NaN and none read as a dash."""
+
+import math
+
+from relin.study._result import Interval, ScheduleOutcome
+
+DASH = "–"
+MINUS = "−"
+
+
+def fixed(value: float | None, digits: int) -> str:
+    """`value` with a true minus sign, without a negative zero."""
+    if value is None or math.isnan(value):
+        return DASH
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", MINUS)
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """A fraction as percent, without the sign: 0.943 is "94.30"."""
+    return fixed(None if fraction is None else 100 * fraction, digits)
+
+
+def signed(fraction: float | None, digits: int = 2) -> str:
+    """A difference of fractions in percentage points, with its sign: 0.004 is "+0.40"."""
+    text = percent(fraction, digits)
+    return text if text == DASH or text.startswith(MINUS) or float(text) == 0 else f"+{text}"
+
+
+def plus_minus(interval: Interval, digits: int = 2, gap: str = " ") -> str:
+    """Mean ± half the width of the interval, both in percent."""
+    half = percent((interval.high - interval.low) / 2, digits)
+    return f"{percent(interval.mean, digits)}{gap}±{gap}{half}"
+
+
+def bracket(interval: Interval | None, digits: int = 2) -> str:
+    """The two ends of an interval of differences, in percentage points."""
+    if interval is None:
+        return DASH
+    return f"[{signed(interval.low, digits)}, {signed(interval.high, digits)}]"
+
+
+def p_value(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return DASH
+    return "<.001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
+
+
+def rate(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def count(value: float | None) -> str:
+    """A count or a mean of counts: 1999 is "1,999", 61.33 is "61.3"."""
+    if value is None or math.isnan(value):
+        return DASH
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+
+
+def period(K: float | None) -> str:
+    if K is None or math.isnan(K):
+        return DASH
+    return "∞" if math.isinf(K) else f"{K:g}"
+
+
+def schedule(outcome: ScheduleOutcome) -> str:
+    """The shortest name that still says what it is: "K = ∞", "error ≤ 0.1"."""
+    return outcome.label if outcome.period is None else f"K = {period(outcome.period)}"
+
+
+def two_lines(label: str) -> str:
+    """A label for a narrow place, broken at its first space: "error ≤ 0.1" is "error" over "≤ 0.1"."""
+    return label.replace(" ", "\n", 1)
+
+
+def points(fraction: float) -> str:
+    """A margin in words: 0.01 is "1 percentage point"."""
+    value = f"{100 * fraction:.4g}"
+    return f"{value} percentage point{'' if value == '1' else 's'}"
+
+
+def short_points(fraction: float) -> str:
+    """A difference on a figure: -0.01 is "−1 point"."""
+    value = tick(round(100 * fraction, 4))
+    return f"{value} point{'' if value.lstrip(MINUS) == '1' else 's'}"
+
+
+def tick(value: float) -> str:
+    """A tick label without mathematics, so that no label can be read as a formula."""
+    return f"{value:.6g}".replace("-", MINUS)
+
+
+def on_par(value: bool | None) -> str:
+    return DASH if value is None else ("✓" if value else "✗")
