@@ -73,7 +73,7 @@ def linearised_steps(problem, params, data, batch, steps):
 def foreign(key: jax.Array) -> eqx.Module:
     """A network of another library's layers, with its own convolutions."""
     keys = jax.random.split(key, 3)
-    height, width, channels = SHAPES["cnn"]
+    channels = SHAPES["cnn"][-1]
     return eqx.nn.Sequential(
         [
             eqx.nn.Lambda(lambda x: x.transpose(2, 0, 1)),

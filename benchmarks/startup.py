@@ -1,0 +1,40 @@
+"""How long one waits for `import relin`, `relin --help`, and a study's first and second start."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks._measure import heading, row, table
+
+COMMANDS = {
+    "import relin": [sys.executable, "-c", "import relin"],
+    "import relin; relin.train": [sys.executable, "-c", "import relin; relin.train"],
+    "relin --help": ["relin", "--help"],
+}
+TINY = ["relin", "study", "frequency", "--steps", "20", "--seeds", "2", "--set", "learning_rates=[0.03]"]
+
+
+def main() -> None:
+    heading("Starting up")
+    table(("what", "seconds"))
+    for name, command in COMMANDS.items():
+        row(name, min(_seconds(command) for _ in range(5)))
+    with tempfile.TemporaryDirectory() as folder:
+        cache = {"RELIN_CACHE": str(Path(folder) / "cache")}
+        for name in ("first", "second"):
+            command = [*TINY, "--out", str(Path(folder) / name)]
+            row(
+                f"a tiny study, {name} time (compilation cache {'empty' if name == 'first' else 'full'})",
+                _seconds(command, cache),
+            )
+
+
+def _seconds(command: list[str], environment: dict[str, str] | None = None) -> float:
+    bin_folder = str(Path(sys.executable).parent)
+    environment = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", **(environment or {})}
+    start = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    return time.perf_counter() - start
