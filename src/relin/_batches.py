@@ -21,6 +21,10 @@ class AbstractBatches(eqx.Module):
     def check(self, num_examples: int) -> None:
         """Raises `ValueError` if batches cannot be drawn from so many examples."""
 
+    def planned_per_step(self, num_examples: int) -> int:
+        """How many entries of `plan` one step takes."""
+        return 0
+
     @abc.abstractmethod
     def plan(self, key: Key, num_examples: int, start: Step, count: int) -> State:
         """What the steps `start`, …, `start + count − 1` need; `count` is static."""
@@ -44,6 +48,9 @@ class Shuffled(AbstractBatches):
                 f"`batch_size` must be at most the number of examples, {num_examples}, got {self.batch_size}; "
                 "pass a smaller one, or None for the full batch."
             )
+
+    def planned_per_step(self, num_examples: int) -> int:
+        return -(-num_examples // (num_examples // self.batch_size))
 
     def plan(self, key: Key, num_examples: int, start: Step, count: int) -> State:
         per_epoch = num_examples // self.batch_size

@@ -56,7 +56,7 @@ def derivative(make: Recombine, problem: PyTree, params: Params, x: Inputs, y: T
 
 
 class Kind(eqx.Module):
-    """What is common to all lanes of a program, hashable: how a lane becomes a run, and how to take the shared apart."""
+    """What is common to all lanes of a program, hashable: how a lane becomes a run, how to take the shared apart."""
 
     make: Callable[[Lane], Run]
     shared: Recombine
@@ -102,7 +102,9 @@ def observe(
 ) -> tuple[dict[str, Any], RunState, State]:
     """A record, the state with its running loss begun anew, and the observers' new states."""
 
-    def one(shared: Shared, _: None, lane: tuple[Lane, RunState, State]) -> tuple[dict[str, Any], RunState, State]:
+    def one(
+        shared: Shared, no_data: None, lane: tuple[Lane, RunState, State]
+    ) -> tuple[dict[str, Any], RunState, State]:
         run, _, observers = kind(lane[0], shared)
         return observed_by(run, observers, *lane[1:], traced=True)
 
@@ -118,6 +120,8 @@ def observed_by(
     states = []
     for observer, observer_state in zip(observers, observed, strict=True):
         values, observer_state = observer.compute(context, observer_state)
+        if twice := sorted(record.keys() & values.keys()):
+            raise ValueError(f"Two observers record {twice[0]!r}, so one would be lost; give one of them another name.")
         record.update(values)
         states.append(observer_state)
     return record, _program.forget_losses(state), tuple(states)

@@ -10,11 +10,22 @@ import numpy as np
 
 from relin import _compiled, _program, _stepwise
 from relin._compiled import How, Kind, Lane, Shared
-from relin._program import Batch, RunState
+from relin._program import Batch, Data, RunState
 from relin._types import State
 
 PLANNED_STEPS = 2**14
-"""Steps whose batches are planned at once, to bound the memory of the plan."""
+PLANNED_EXAMPLES = 2**23
+"""How many steps, and how many examples, are planned at once: a bound on the memory of the plan."""
+
+CHECK_EVERY = 32
+"""Steps between two looks from the host at whether a run diverged."""
+
+
+def planned_steps(kind: Kind, shared: Shared, data: Data, longest: int) -> int:
+    """How many steps' batches to plan at once, at most `longest`."""
+    batches = kind.shared(shared)[0].batches
+    per_step = batches.planned_per_step(jax.tree.leaves(data)[0].shape[0])
+    return min(longest, PLANNED_STEPS, max(1, PLANNED_EXAMPLES // max(1, per_step)))
 
 
 class DataExhaustedError(Exception):
@@ -42,9 +53,9 @@ class AbstractDriver(abc.ABC):
 class CompiledDriver(AbstractDriver):
     """Everything between two records is one program on the device, for one run or for many lanes."""
 
-    def __init__(self, kind: Kind, how: How, lanes: Lane, shared: Shared, data: Batch, longest: int):
+    def __init__(self, kind: Kind, how: How, lanes: Lane, shared: Shared, data: Data, longest: int):
         self.arguments = (kind, how, lanes, shared)
-        self.data, self.count = data, min(longest, PLANNED_STEPS)
+        self.data, self.count = data, planned_steps(kind, shared, data, longest)
 
     def init(self) -> tuple[RunState, State]:
         return _compiled.jitted_init(*self.arguments, self.data)
@@ -64,7 +75,7 @@ class ArraySource:
 
     def __init__(self, arguments: tuple[Kind, Lane, Shared], data: Batch, num_steps: int):
         self.arguments, self.data = arguments, data
-        self.count = min(num_steps, PLANNED_STEPS // 16)
+        self.count = planned_steps(arguments[0], arguments[2], data, min(num_steps, PLANNED_STEPS // 16))
         self.planned: tuple[range, State] = (range(0), None)
 
     def __call__(self, step: int) -> Batch:
@@ -90,6 +101,15 @@ class IterableSource:
             batch = jax.tree.map(jax.numpy.asarray, self._next())
             self.upcoming = step, _stepwise.augment(*self.arguments, batch, step)
         return self.upcoming[1]
+
+    def first(self) -> Batch:
+        """The batch of step 0."""
+        try:
+            return self(0)
+        except StopIteration:
+            raise ValueError(
+                "`data` must give at least one batch (x, y), got an iterable without any; pass a fresh iterable."
+            ) from None
 
     def _next(self) -> Batch:
         try:
@@ -134,6 +154,8 @@ class HostDriver(AbstractDriver):
     def _linearised(self, state: RunState, start: int, stop: int) -> RunState:
         due = np.asarray(_stepwise.due(*self.arguments, start, stop - start))
         for step in range(start, stop):
+            if self._failed(step, state):
+                break
             batch = self._batch(step, state)
             if due[step - start]:
                 state = _stepwise.begin(*self.arguments, state, batch)
@@ -144,12 +166,18 @@ class HostDriver(AbstractDriver):
     def _ordinary(self, state: RunState, start: int, stop: int) -> RunState:
         light = replace(state, solver=(state.solver.exact, state.solver.optimiser))
         for step in range(start, stop - 1):
+            if self._failed(step, light):
+                break
             light = _stepwise.ordinary_advance(*self.arguments, light, self._batch(step, light, _program.settled))
             self.on_step(step + 1)
         batch = self._batch(stop - 1, light, _program.settled)
         state = _stepwise.ordinary_finish(*self.arguments, light, batch)
         self.on_step(stop)
         return state
+
+    def _failed(self, step: int, state: Any) -> bool:
+        """Whether the run diverged; looked at now and then, since looking waits for the device."""
+        return step % CHECK_EVERY == 0 and int(state.diverged_at) >= 0
 
     def _batch(self, step: int, state: Any, settle: Callable[[Any], RunState] = lambda state: state) -> Batch:
         try:

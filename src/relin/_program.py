@@ -176,13 +176,15 @@ def _ordinary_loop(run: Run, batch_at: Callable[[Step], Batch], state: RunState,
 
 def ordinary_advance(run: Run, light: Any, batch: Batch) -> Any:
     """One ordinary step on the pair (θ_t, optimiser state)."""
-    params, optimiser, loss = _weight_space(run).ordinary_step(run.problem, *light.solver, *batch)
+    (params, optimiser), (x, y) = light.solver, batch
+    params, optimiser, loss = _weight_space(run).ordinary_step(run.problem, params, optimiser, x, y)
     return _advanced(light, (params, optimiser), loss, _with_ordinary_update(light))
 
 
 def ordinary_finish(run: Run, light: Any, batch: Batch) -> RunState:
     """One ordinary step that ends in the full state."""
-    solver, loss = _weight_space(run).ordinary_step_in_full(run.problem, *light.solver, *batch)
+    (params, optimiser), (x, y) = light.solver, batch
+    solver, loss = _weight_space(run).ordinary_step_in_full(run.problem, params, optimiser, x, y)
     return _advanced(light, solver, loss, _with_ordinary_update(light))
 
 

@@ -44,8 +44,9 @@ class Solution:
         """Raises `TrainingError`, which carries this solution, unless the run was successful."""
         if self.result is Result.diverged:
             raise TrainingError(
-                f"Training diverged: the loss of the batch at step {self.diverged_at} is not finite; lower the learning "
-                "rate, re-linearise more often or with relin.WhenError, or pass throw=False to have divergence recorded.",
+                f"Training diverged: the loss of the batch at step {self.diverged_at} is not finite; lower the "
+                "learning rate, re-linearise more often or with relin.WhenError, or pass throw=False to have it "
+                "recorded.",
                 self,
             )
         if self.result is Result.data_exhausted:
@@ -74,5 +75,7 @@ class LaneSolutions:
 
 
 def columns(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Rows of scalars as named columns, in the rows' order."""
-    return {name: np.asarray([row[name] for row in rows]) for name in rows[0]}
+    """Rows of scalars as named columns: the loop's own first, then the observers' by name, for every drive."""
+    own = [name for name in ("step", "feature_updates", "training_loss") if name in rows[0]]
+    names = own + sorted(rows[0].keys() - set(own))
+    return {name: np.asarray([row[name] for row in rows]) for name in names}

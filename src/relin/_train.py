@@ -62,7 +62,8 @@ def train(
 
     **Arguments:**
 
-    - `problem`, `solver`, `schedule`: what is minimised, how the linearised problem is advanced, when features are updated.
+    - `problem`, `solver`, `schedule`: what is minimised, how the linearised problem is advanced, when features are
+      updated.
     - `params`: θ_0, a PyTree of floating-point arrays.
     - `data`: a pair `(x, y)` of arrays with leading axis N, or any other iterable of batches `(x, y)`, begun again when
       it ends.
@@ -84,6 +85,7 @@ def train(
     solution so far, if the run diverges or its data end, unless `throw=False`.
     """
     _validate.params(params)
+    _validate.parts(problem, solver, schedule)
     params = jax.tree.map(jnp.asarray, params)
     run = Run(problem, solver, _as_arrays(schedule), params, _validate.key(key))
     in_memory = isinstance(data, tuple)
@@ -92,7 +94,7 @@ def train(
     shared, recombine = separate((sampling, tuple(observers)))
     kind = Kind(make, recombine)
     longest = _longest_stretch(num_steps, record_every)
-    _check(run, num_steps, record_every, drive)
+    _check(num_steps, record_every, drive, ("auto", "compiled", "host"))
     report = _reporter(progress, num_steps)
     arguments = (kind, lane, shared)
     if isinstance(data, tuple):
@@ -104,11 +106,12 @@ def train(
             driver = HostDriver(*arguments, ArraySource(arguments, batch, num_steps), report)
     elif drive == "compiled":
         raise ValueError(
-            'An iterable of batches is driven from the host; pass drive="auto", or a tuple (x, y) of arrays.'
+            'An iterable of batches must be driven from the host, got drive="compiled"; pass drive="auto", or a tuple '
+            "(x, y) of arrays."
         )
     else:
         source = IterableSource(arguments, data)
-        _validate.network(run, source(0))
+        _validate.network(run, source.first())
         driver = HostDriver(*arguments, source, report)
     state, rows, exhausted = _follow(driver, num_steps, record_every, report)
     solution = _solution(state, rows, exhausted)
@@ -141,17 +144,20 @@ def train_lanes(
       in the cache; the third for convolutions on CPU.
     - the others as for `train`.
 
-    **Returns:** `LaneSolutions`, one `Solution` a lane, each what the same run gives alone. Divergence is recorded, never
-    raised.
+    **Returns:** `LaneSolutions`, one `Solution` a lane, each what the same run gives alone. Divergence is recorded,
+    never raised.
     """
     lanes = jax.tree.map(jnp.asarray, lanes)
-    num_lanes = jax.tree.leaves(lanes)[0].shape[0]
+    num_lanes = _validate.lanes(lanes)
+    _check(num_steps, record_every, drive, ("auto", "map", "vmap", "host"))
     first = make(jax.tree.map(lambda a: a[0], lanes))
+    _validate.params(first.params)
+    _validate.parts(first.problem, first.solver, first.schedule)
+    _validate.key(first.key)
     sampling = Sampling(_batches(batch_size, batches, True), augment)
     shared, recombine = separate((sampling, tuple(observers)))
     kind = Kind(make, recombine)
     data = _as_batch(data)
-    _check(first, num_steps, record_every, drive)
     _check_data(first, sampling, data)
     if drive == "auto":
         drive = "map" if jax.default_backend() == "cpu" else "vmap"
@@ -192,7 +198,8 @@ def _follow(
             state = driver.run(state, start, stop)
         except DataExhaustedError as end:
             state = end.state
-            record(end.step)
+            if rows[-1]["step"] < end.step:
+                record(end.step)
             return state, rows, True
         record(stop)
         report(stop)
@@ -225,7 +232,7 @@ def _lane_solution(state: RunState, rows: Rows, lane: int) -> Solution:
         mine.append({name: value if name == "step" else value[lane] for name, value in row.items()})
         if 0 <= own.diverged_at < row["step"]:
             break
-    return _solution(own, mine, False)
+    return _solution(jax.tree.map(jnp.asarray, own), mine, False)
 
 
 def _as_arrays(schedule: AbstractSchedule) -> AbstractSchedule:
@@ -245,20 +252,25 @@ def _as_batch(data: tuple) -> Batch:
 
 def _batches(batch_size: int | None, batches: AbstractBatches | None, in_memory: bool) -> AbstractBatches:
     if not in_memory and not (batch_size is None and batches is None):
-        raise ValueError("An iterable of batches decides its own batch size; leave out `batch_size` and `batches`.")
+        raise ValueError(
+            f"An iterable of batches must decide its own batch size, got batch_size={batch_size} and "
+            f"batches={batches}; leave both out, or pass a tuple (x, y) of arrays."
+        )
     if batches is None:
         return FullBatch() if batch_size is None else Shuffled(batch_size)
     if batch_size is not None:
-        raise ValueError("Pass either `batch_size` or `batches`, not both.")
+        raise ValueError(
+            f"Either `batch_size` or `batches` must be given, got both {batch_size} and {batches}; leave one out."
+        )
     return batches
 
 
-def _check(run: Run, num_steps: int, record_every: int | None, drive: str) -> None:
-    _validate.positive(num_steps, "num_steps")
+def _check(num_steps: int, record_every: int | None, drive: str, drives: tuple[str, ...]) -> None:
+    _validate.positive(num_steps, "num_steps", "pass the number of steps to train")
     if record_every is not None:
-        _validate.positive(record_every, "record_every")
-    if drive not in ("auto", "compiled", "host", "map", "vmap"):
-        raise ValueError(f'`drive` must be "auto" or one of the ways its documentation names, got {drive!r}.')
+        _validate.positive(record_every, "record_every", "pass the steps between two records, or None for the end only")
+    if drive not in drives:
+        raise ValueError(f'`drive` must be one of {drives}, got {drive!r}; pass "auto" unless you know better.')
 
 
 def _check_data(run: Run, sampling: Sampling, data: Batch) -> None:

@@ -8,17 +8,43 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from relin._compiled import derivative, separate
+from relin._primitives import primitives
+from relin._problem import Problem
 from relin._program import Batch, Run
+from relin._schedule import AbstractSchedule
+from relin._solver import AbstractSolver
 from relin._types import Key
 
 
-def positive(value: Any, name: str) -> int:
+def positive(value: Any, name: str, remedy: str) -> int:
     """`value`, a positive integer; raises `TypeError` or `ValueError`."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"`{name}` must be an integer, got {value!r}.")
+        raise TypeError(f"`{name}` must be an integer, got {value!r}; {remedy}.")
     if value < 1:
-        raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        raise ValueError(f"`{name}` must be at least 1, got {value}; {remedy}.")
     return value
+
+
+def parts(problem: Any, solver: Any, schedule: Any) -> None:
+    """Raises `TypeError` unless a run is made of the right kinds of objects."""
+    for value, kind, name, example in (
+        (problem, Problem, "problem", "Problem(apply, relin.CrossEntropy())"),
+        (solver, AbstractSolver, "solver", "WeightSpace(optax.sgd(0.1))"),
+        (schedule, AbstractSchedule, "schedule", "Every(64)"),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError(f"`{name}` must be a relin {name}, got {value!r}; pass for example relin.{example}.")
+
+
+def lanes(tree: PyTree) -> int:
+    """The number of lanes; raises `ValueError` unless all arrays have a leading axis of as many."""
+    shapes = [leaf.shape for leaf in jax.tree.leaves(tree)]
+    sizes = {shape[0] if shape else 0 for shape in shapes}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(
+            f"`lanes` must hold arrays with one leading axis of lanes, got shapes {shapes}; stack one entry a lane."
+        )
+    return sizes.pop()
 
 
 def params(tree: PyTree) -> None:
@@ -41,14 +67,17 @@ def arrays(data: Batch) -> int:
     leaves = jax.tree.leaves(data)
     shapes = {getattr(leaf, "shape", None) for leaf in leaves}
     if len(data) != 2 or not leaves or None in shapes or () in shapes:
-        raise TypeError("`data` must be a pair (x, y) of arrays, or an iterable of such pairs.")
+        raise TypeError(
+            f"`data` must be a pair (x, y) of arrays, got a tuple of {len(data)} with shapes {shapes}; convert both to "
+            "arrays with a leading axis of examples, or pass a list or another iterable of such pairs."
+        )
     sizes = {shape[0] for shape in shapes if shape}
     if len(sizes) != 1:
         raise ValueError(
             f"Inputs and targets must have the same number of examples, got {sorted(sizes)}; check `data`."
         )
     if not sizes - {0}:
-        raise ValueError("`data` holds no examples.")
+        raise ValueError("`data` must hold at least one example, got none; check how it was selected.")
     return sizes.pop()
 
 
@@ -58,7 +87,7 @@ def key(value: Any) -> Key:
         return jax.random.wrap_key_data(value)
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key) and value.ndim == 0:
         return value
-    raise TypeError(f"`key` must be one random key such as jax.random.key(0), got {value!r}.")
+    raise TypeError(f"`key` must be one random key such as jax.random.key(0), got {value!r}; make one from a seed.")
 
 
 def network(run: Run, batch: Batch) -> None:
@@ -66,15 +95,14 @@ def network(run: Run, batch: Batch) -> None:
     problem = run.problem
     outputs = jax.eval_shape(problem.apply, run.params, batch[0])
     if not (isinstance(outputs, jax.ShapeDtypeStruct) and jnp.issubdtype(outputs.dtype, jnp.floating)):
-        raise TypeError(f"The network must return one floating-point array of shape (batch, C), got {outputs}.")
+        raise TypeError(
+            f"The network must return one floating-point array of shape (batch, C), got {outputs}; "
+            "let `apply` return the logits or regression values alone."
+        )
     jax.eval_shape(problem.loss.mean, outputs, batch[1])
-    try:
-        arrays, make = separate(problem)
-        jax.eval_shape(partial(derivative, make), arrays, run.params, *batch)
-    except TypeError as error:
-        if "custom_vjp" not in str(error):
-            raise
+    arrays, make = separate(problem)
+    if "custom_lin" in primitives(partial(derivative, make), arrays, run.params, *batch):  # custom_vjp's tangent
         raise ValueError(
-            "The network cannot be linearised, because it uses a function with a custom_vjp rule, for which JAX has no "
-            "forward-mode derivative; replace that function, or give it a custom_jvp rule instead."
-        ) from error
+            "The network must have a forward-mode derivative to be linearised, got one that uses a function with a "
+            "custom_vjp rule, for which JAX has none; replace that function, or give it a custom_jvp rule instead."
+        )

@@ -1,5 +1,6 @@
 """How far training moved, and how wrong the linearisation is."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
@@ -14,9 +15,13 @@ class LinearisationError(AbstractObserver):
     """‖f(x; θ_t) − f̄_t(x)‖ / ‖f(x; θ_t) − f(x; θ_s)‖ on a probe set x, as `linearisation_error`; 0 at an anchor."""
 
     probe: Inputs
-    chunk_size: int = 1000
+    chunk_size: int = eqx.field(static=True, default=1000)
 
     def __init__(self, probe: Inputs, chunk_size: int = 1000):
+        if not chunk_size >= 1:
+            raise ValueError(
+                f"`chunk_size` must be at least 1, got {chunk_size}; pass how many examples fit in memory."
+            )
         self.probe, self.chunk_size = jax.tree.map(jnp.asarray, probe), chunk_size
 
     def compute(self, context: Context, state: State) -> tuple[dict[str, Shaped[Array, ""]], State]:

@@ -28,6 +28,10 @@ class Performance(AbstractObserver):
     chunk_size: int = eqx.field(static=True, default=1000)
 
     def __init__(self, data: tuple[Inputs, Targets], name: str = "test", chunk_size: int = 1000):
+        if not chunk_size >= 1:
+            raise ValueError(
+                f"`chunk_size` must be at least 1, got {chunk_size}; pass how many examples fit in memory."
+            )
         self.data = jax.tree.map(jnp.asarray, data)
         self.name, self.chunk_size = name, chunk_size
 

@@ -29,7 +29,8 @@ class WhenError(AbstractSchedule):
         check_count(self.check_every, "`check_every`", 1, "pass the number of steps between two checks")
         if isinstance(self.tolerance, jax.Array | np.ndarray | np.generic):
             return
-        if not isinstance(self.tolerance, int | float) or not self.tolerance >= 0:
+        number = isinstance(self.tolerance, int | float) and not isinstance(self.tolerance, bool)
+        if not number or not self.tolerance >= 0:
             raise ValueError(
                 f"`tolerance` must be a number of at least 0, got {self.tolerance!r}; typical values are 0.05 to 0.5."
             )

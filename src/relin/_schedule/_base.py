@@ -5,6 +5,7 @@ import abc
 import equinox as eqx
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from relin._context import Context
 from relin._types import Flag, State, Step
@@ -45,7 +46,9 @@ def check_count(value: Step, name: str, least: int, remedy: str) -> None:
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         if value.ndim != 0 or not np.issubdtype(value.dtype, np.integer):
             raise TypeError(f"{name} must be one integer, got {value.dtype} of shape {value.shape}; {remedy}.")
-        return
+        if isinstance(value, Tracer):
+            return
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, got {value!r}; {remedy}.")
     if value < least:

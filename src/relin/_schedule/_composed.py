@@ -34,7 +34,8 @@ class Until(AbstractSchedule):
 class After(AbstractSchedule):
     """Never before step n, then another schedule: features start to move at step n.
 
-    The inner schedule counts steps from the start of the run, so that `After(Every(64), 100)` first re-linearises at 128.
+    The inner schedule counts steps from the start of the run, so that `After(Every(64), 100)` first re-linearises at
+    step 128.
     """
 
     schedule: AbstractSchedule

@@ -47,7 +47,7 @@ class AtSteps(AbstractSchedule):
             values = np.asarray(list(steps))
             if values.size and (values.ndim != 1 or not np.issubdtype(values.dtype, np.integer)):
                 raise TypeError(
-                    f"`steps` must be a sequence of integers, got {steps!r}; pass whole step numbers such as [100, 200]."
+                    f"`steps` must be a sequence of integers, got {steps!r}; pass whole steps such as [100, 200]."
                 )
             if values.size and values.min() < 0:
                 raise ValueError(f"`steps` must not be negative, got {int(values.min())}; steps count from 0.")
@@ -78,6 +78,8 @@ class Geometric(AbstractSchedule):
         if not (isinstance(ratio, int | float) and math.isfinite(ratio) and ratio > 1):
             raise ValueError(f"`ratio` must be a number greater than 1, got {ratio!r}; use Every(k) for even spacing.")
         self.first, self.ratio = first, ratio
+        if ratio < 1 + 1e-4:
+            raise ValueError(f"`ratio` must be at least 1.0001, got {ratio!r}; use Every(1) for every step.")
         terms = 1 + int(math.log(np.iinfo(np.int32).max / first) / math.log(ratio))
         self.steps = np.unique(np.rint(first * float(ratio) ** np.arange(terms)).astype(np.int32))
 

@@ -32,7 +32,10 @@ class WeightSpace(AbstractSolver):
                 "pass for example optax.sgd(0.1, momentum=0.9)."
             )
         if self.on_relinearise not in ("keep", "reset"):
-            raise ValueError(f'`on_relinearise` must be "keep" or "reset", got {self.on_relinearise!r}.')
+            raise ValueError(
+                f'`on_relinearise` must be "keep" or "reset", got {self.on_relinearise!r}; '
+                'pass "keep" to let the optimiser\'s state live on.'
+            )
 
     def init(self, params: Params) -> SolverState:
         return SolverState(params, _tree.zeros_like(params), self.optimiser.init(params))
@@ -50,7 +53,7 @@ class WeightSpace(AbstractSolver):
     def ordinary_step(
         self, problem: Problem, params: Params, optimiser: Any, x: Inputs, y: Targets
     ) -> tuple[Params, Any, Scalar]:
-        """A step that re-linearises first: f̄ = f there, so it is the ordinary step, with its operations and its cost."""
+        """A step that re-linearises first: f̄ = f there, so it is the ordinary step, with its operations and cost."""
         optimiser = self._carry_over(optimiser, params)
         loss, gradient = problem.value_and_grad(params, x, y)
         updates, optimiser = self.optimiser.update(gradient, optimiser, params)
@@ -90,6 +93,8 @@ def _reset_all_but_schedules(state: Any, fresh: Any) -> Any:
         return state
     if hasattr(state, "hyperparams") and hasattr(state, "inner_state"):  # optax.inject_hyperparams
         return state._replace(inner_state=_reset_all_but_schedules(state.inner_state, fresh.inner_state))
+    if isinstance(state, dict):  # optax.partition
+        return {name: _reset_all_but_schedules(part, fresh[name]) for name, part in state.items()}
     if isinstance(state, tuple):
         parts = [_reset_all_but_schedules(s, f) for s, f in zip(state, fresh, strict=True)]
         return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)

@@ -1,0 +1,137 @@
+"""What cannot be trained is refused before anything is compiled: expected, got, remedy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import relin as il
+from core import oracles
+
+LOSS = il.CrossEntropy()
+X, Y = oracles.data(LOSS)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: il.Every(0), ValueError, r"period K must be at least 1, got 0; .*use Never\(\) for K = ∞"),
+        (lambda: il.Every(-1), ValueError, r"period K must be at least 1, got -1; .*Never\(\)"),
+        (lambda: il.Every(2.5), TypeError, r"period K must be an integer, got 2.5; .*Never\(\)"),
+        (lambda: il.Every(float("inf")), TypeError, r"period K must be an integer, got inf; .*Never\(\)"),
+        (lambda: il.Every(True), TypeError, "period K must be an integer, got True; pass a whole number"),
+        (lambda: il.Every(jnp.asarray(2.0)), TypeError, r"must be one integer, got float64 of shape \(\); pass"),
+        (lambda: il.Every(np.arange(3)), TypeError, r"must be one integer, got int64 of shape \(3,\); pass"),
+        (lambda: il.Every(np.int64(0)), ValueError, "period K must be at least 1, got 0; pass"),
+        (lambda: il.Every(jnp.asarray(0)), ValueError, "period K must be at least 1, got 0; pass"),
+        (lambda: il.Until(il.Every(2), -1), ValueError, "`step` must be at least 0, got -1; pass the step"),
+        (lambda: il.After(il.Every(2), 1.5), TypeError, "`step` must be an integer, got 1.5; pass the step"),
+        (lambda: il.AtSteps([1, -2]), ValueError, "`steps` must not be negative, got -2; steps count from 0"),
+        (lambda: il.AtSteps([1.5]), TypeError, r"`steps` must be a sequence of integers, got \[1.5\]; pass"),
+        (lambda: il.Geometric(1, 1), ValueError, r"`ratio` must be a number greater than 1, got 1; use Every"),
+        (lambda: il.Geometric(1, float("nan")), ValueError, "`ratio` must be a number greater than 1, got nan"),
+        (lambda: il.Geometric(0, 2), ValueError, "`first` must be at least 1, got 0; pass the step"),
+        (lambda: il.WhenError(-0.1), ValueError, "`tolerance` must be a number of at least 0, got -0.1; typical"),
+        (lambda: il.WhenError("0.1"), ValueError, "`tolerance` must be a number of at least 0, got '0.1'; typical"),
+        (lambda: il.WhenError(float("nan")), ValueError, "`tolerance` must be a number .*got nan; typical"),
+        (lambda: il.WhenError(True), ValueError, "`tolerance` must be a number .*got True; typical"),
+        (lambda: il.WhenError(0.1, 0), ValueError, "`check_every` must be at least 1, got 0; pass the number"),
+        (lambda: il.WeightSpace(0.1), TypeError, "must be an Optax gradient transformation, got 0.1; pass for"),
+        (lambda: il.WeightSpace(optax.sgd(1.0), "forget"), ValueError, '"keep" or "reset", got \'forget\'; pass'),
+        (lambda: il.Problem("net", LOSS), TypeError, r"function apply\(params, x\) -> outputs, got str; use"),
+        (lambda: il.Problem(oracles.mlp, oracles.mlp), TypeError, "instance of a relin loss, got .*; pass relin"),
+    ],
+)
+def test_parts(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+@jax.custom_vjp
+def only_backward(x):
+    return x
+
+
+only_backward.defvjp(lambda x: (x, None), lambda _, cotangent: (cotangent,))
+
+
+def train(apply=oracles.mlp, loss=LOSS, solver=None, schedule=None, params=None, data=(X, Y), **options):
+    params = oracles.mlp_params() if params is None else params
+    solver = solver or il.WeightSpace(optax.sgd(0.1))
+    options = {"num_steps": 2, "key": oracles.KEY} | options
+    return il.train(il.Problem(apply, loss), solver, schedule or il.Every(2), params, data, **options)
+
+
+INTEGER = {"layer": [jnp.ones(2), jnp.arange(3)]}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"batch_size": 13}, ValueError, "`batch_size` must be at most the number of examples, 12, got 13; pass"),
+        ({"batch_size": 4, "batches": il.FullBatch()}, ValueError, "Either .* got both 4 and FullBatch.*; leave one"),
+        ({"data": [(X, Y)], "batch_size": 4}, ValueError, "must decide its own batch size, got batch_size=4 .*; leave"),
+        ({"data": [(X, Y)], "drive": "compiled"}, ValueError, 'driven from the host, got drive="compiled"; pass'),
+        ({"data": []}, ValueError, "at least one batch .* got an iterable without any; pass"),
+        ({"data": X}, TypeError, r"Each batch of an iterable must be a pair \(x, y\), got ArrayImpl; pass a tuple"),
+        ({"data": (X, Y[:5])}, ValueError, r"the same number of examples, got \[5, 12\]; check `data`"),
+        ({"data": (X, Y, Y)}, TypeError, r"must be a pair \(x, y\) of arrays, got a tuple of 3 .*; convert"),
+        ({"data": (X, 3.0)}, TypeError, r"must be a pair \(x, y\) of arrays, got a tuple of 2 .*; convert"),
+        ({"data": (X[:0], Y[:0])}, ValueError, "at least one example, got none; check"),
+        ({"data": (X, jnp.zeros((12, 7)))}, ValueError, r"Targets must have shape \(12,\) .*got \(12, 7\); reshape"),
+        ({"data": (X, Y.astype(float))}, ValueError, "must be integer classes, got float64; cast"),
+        ({"params": INTEGER}, TypeError, r"floating-point array, got int64 at params\['layer'\]\[1\]; keep what"),
+        ({"params": {"a": 1.0}}, TypeError, r"floating-point array, got float at params\['a'\]; keep what"),
+        ({"params": {}}, ValueError, "`params` holds no array, so there is nothing to train; pass"),
+        ({"apply": lambda p, x: jnp.zeros((12, 3), int)}, TypeError, "one floating-point array .*got .*int64.*; let"),
+        ({"apply": lambda p, x: (x, x)}, TypeError, "one floating-point array of shape .*got .*; let `apply` return"),
+        ({"apply": lambda p, x: only_backward(oracles.mlp(p, x))}, ValueError, "custom_vjp rule, .*; replace that"),
+        ({"key": 3}, TypeError, r"`key` must be one random key such as jax.random.key\(0\), got 3; make"),
+        ({"key": jax.random.split(oracles.KEY)}, TypeError, "(?s)`key` must be one random key .*got .*; make"),
+        ({"num_steps": 0}, ValueError, "`num_steps` must be at least 1, got 0; pass"),
+        ({"num_steps": 2.0}, TypeError, "`num_steps` must be an integer, got 2.0; pass"),
+        ({"record_every": 0}, ValueError, "`record_every` must be at least 1, got 0; pass"),
+        ({"record_every": True}, TypeError, "`record_every` must be an integer, got True; pass"),
+        ({"drive": "vmap"}, ValueError, r"`drive` must be one of \('auto', 'compiled', 'host'\), got 'vmap'; pass"),
+        ({"schedule": 64}, TypeError, r"`schedule` must be a relin schedule, got 64; pass for example relin.Every"),
+        (
+            {"solver": optax.sgd(0.1)},
+            TypeError,
+            "`solver` must be a relin solver, got .*; pass for example relin.Weight",
+        ),
+    ],
+)
+def test_runs(options, error, message):
+    with pytest.raises(error, match=message):
+        train(**options)
+
+
+def lane(k):
+    return il.Run(il.Problem(oracles.mlp, LOSS), il.WeightSpace(optax.sgd(0.1)), il.Every(k), oracles.mlp_params(), KEY)
+
+
+KEY = oracles.KEY
+
+
+@pytest.mark.parametrize(
+    ("lanes", "options", "error", "message"),
+    [
+        ({"k": jnp.arange(1, 3), "seed": jnp.arange(3)}, {}, ValueError, r"leading axis of lanes, got shapes \[\(2,\)"),
+        ({}, {}, ValueError, r"leading axis of lanes, got shapes \[\]; stack"),
+        (jnp.asarray(4), {}, ValueError, r"leading axis of lanes, got shapes \[\(\)\]; stack"),
+        (jnp.arange(3), {}, ValueError, "period K must be at least 1, got 0"),
+        (jnp.arange(1, 3), {"drive": "compiled"}, ValueError, r"one of \('auto', 'map', 'vmap', 'host'\), got 'comp"),
+        (jnp.arange(1, 3), {"batch_size": 13}, ValueError, "at most the number of examples, 12, got 13; pass"),
+        (jnp.arange(1, 3), {"num_steps": -1}, ValueError, "`num_steps` must be at least 1, got -1; pass"),
+    ],
+)
+def test_lanes(lanes, options, error, message):
+    with pytest.raises(error, match=message):
+        il.train_lanes(lane, lanes, (X, Y), **({"num_steps": 2} | options))
+
+
+def test_a_raw_key_is_taken_for_the_typed_one():
+    raw = train(key=jax.random.PRNGKey(5), batch_size=5)
+    typed = train(key=jax.random.key(5), batch_size=5)
+    assert oracles.same_bits(raw.params, typed.params)

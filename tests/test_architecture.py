@@ -1,0 +1,106 @@
+"""Imports point down: the table of docs/architecture.md, read from the source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "src" / "relin"
+
+# From bottom to top. A module may import its own room and rooms below it; rooms on one line are strangers.
+FLOORS = [
+    ("_types", "_errors"),
+    ("_tree",),
+    ("_primitives",),
+    ("_loss", "_linearise", "_augment", "_batches"),
+    ("_problem",),
+    ("_context",),
+    ("_kernel",),
+    ("_schedule", "_observer", "_solver"),
+    ("_program",),
+    ("_compiled",),
+    ("_stepwise", "_validate", "_solution"),
+    ("_drive",),
+    ("_train",),
+    ("adapters", "models", "datasets"),
+    ("_public",),
+    ("study",),
+    ("report",),
+    ("cli",),
+    ("__main__",),
+]
+HEIGHTS = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+MODULES = sorted(ROOT.rglob("*.py"))
+NEVER_IN_REPORT = {"jax", "optax", "equinox", "relin._train", "relin._drive", "relin._compiled", "relin._program"}
+
+
+def name_of(path):
+    parts = ("relin", *path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES = {name_of(path) for path in MODULES}
+
+
+def room_of(module):
+    """The room of a module, `None` for the package's own face and for what is not ours."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "relin" and len(parts) > 1 else None
+
+
+def imported(path):
+    """The dotted names of everything a module imports, anywhere in it."""
+    package = ("relin", *path.relative_to(ROOT).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            source = ".".join((*above, *filter(None, [node.module])))
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                yield inner if inner in NAMES or source == "jax" else source
+
+
+def test_every_room_has_a_floor():
+    rooms = {room_of(name) for name in NAMES} - {None}
+    assert rooms <= set(HEIGHTS), f"give {sorted(rooms - set(HEIGHTS))} a place among FLOORS"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_down(path):
+    own = room_of(name_of(path))
+    for module in imported(path):
+        room = "_public" if module == "relin" else room_of(module)
+        if own is None or room is None or room == own:
+            continue
+        assert HEIGHTS[room] < HEIGHTS[own], f"{name_of(path)} imports {module}, which is not below it"
+
+
+def test_only_public_jax():
+    for path in MODULES:
+        for module in imported(path):
+            assert not module.startswith(("jax._src", "jax.extend", "jaxlib")), f"{name_of(path)} imports {module}"
+
+
+def test_reports_never_train():
+    for path in (ROOT / "report").rglob("*.py"):
+        for module in imported(path):
+            root = module.split(".")[0]
+            assert module not in NEVER_IN_REPORT, f"{name_of(path)} imports {module}"
+            assert root not in NEVER_IN_REPORT, f"{name_of(path)} imports {module}"
+            assert module != "relin", f"{name_of(path)} imports all of relin, the training loop with it"
+
+
+def test_nobody_imports_the_command_line():
+    for path in MODULES:
+        if room_of(name_of(path)) not in ("cli", "__main__"):
+            assert "cli" not in {room_of(module) for module in imported(path)}, name_of(path)
+
+
+def test_the_reader_of_imports_sees_them():
+    """The tests above could not fail if this found nothing."""
+    seen = set(imported(ROOT / "_train.py"))
+    assert {"jax", "jax.numpy", "relin._validate", "relin._problem"} <= seen
+    assert "relin.models._mlp" in set(imported(ROOT / "models" / "_registry.py"))
+    assert len(MODULES) > 40
