@@ -1,11 +1,12 @@
 """`relin`: the commands and their options."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from relin.cli._failure import run
+from relin.cli._failure import UsageError, run
 
 app = typer.Typer(
     name="relin",
@@ -20,7 +21,9 @@ DataDir = Annotated[Path | None, typer.Option(help="Folder in which the data set
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="A shipped study (frequency), or a file ending in .toml.")],
+    name: Annotated[
+        str | None, typer.Argument(help="A shipped study (frequency), or a file ending in .toml.", show_default=False)
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Data set; `relin data` lists them.")] = None,
     model: Annotated[str | None, typer.Option(help="Network: mlp, cnn, lenet5 or resnet18.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for records and report [studies/NAME-DATA-MODEL].")] = None,
@@ -32,14 +35,18 @@ def study(
         typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, as in the file: --set periods='[1, 64]'."),
     ] = None,
     data_dir: DataDir = None,
-    settings: Annotated[bool, typer.Option("--settings", help="Print the study's settings and stop.")] = False,
+    settings: Annotated[
+        bool, typer.Option("--settings", help="Print every setting with its value and meaning, and stop.")
+    ] = False,
 ) -> None:
     """Train a grid of runs and answer a question; the same command again resumes."""
     from relin.cli import _study
 
+    if name is None and not settings:
+        raise UsageError("Name a study, such as `relin study frequency`, or a file ending in .toml.")
     named = {"model": model, "steps": steps, "seeds": seeds, "margin": margin}
     given = {key: value for key, value in named.items() if value is not None}
-    _study.study(name, data, {**given, **_study.read_settings(setting or [])}, out, data_dir, settings)
+    _study.study(name or "frequency", data, {**given, **_study.read_settings(setting or [])}, out, data_dir, settings)
 
 
 @app.command()
@@ -83,4 +90,4 @@ def list_data(data_dir: DataDir = None) -> None:
 
 def main() -> None:
     """The entry point: exit code 0, 1 after a failure, 2 after a wrong use."""
-    run(app)
+    run(lambda: app(sys.argv[1:] or ["--help"], standalone_mode=False))

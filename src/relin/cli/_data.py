@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from relin.cli._failure import CommandError
@@ -15,10 +17,18 @@ def list_data(data_dir: Path | None) -> None:
         entries = status(data_dir)
     except DatasetError as error:
         raise CommandError(str(error)) from None
-    table = Table("data set", "here", "examples", "input", "classes", "where, or how to get it")
+    console = Console(highlight=False)
+    table = Table("data set", "here", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("examples", "input", "classes"):
+        table.add_column(heading, justify="right")
+    table.add_column("where", overflow="fold")  # a path is to be read whole
     for entry in entries:
         shape = "×".join(str(size) for size in entry.input_shape)
-        where = str(entry.where) if entry.available else entry.how_to_get
         here = "[green]yes[/green]" if entry.available else "[yellow]no[/yellow]"
+        where = escape(str(entry.where)) if entry.available else "see below"
         table.add_row(entry.name, here, f"{entry.num_examples:,}", shape, str(entry.num_classes), where)
-    Console().print(table)
+    console.print(table)
+    for entry in entries:
+        if not entry.available:
+            how = entry.how_to_get.replace("data_dir", "--data-dir")
+            console.print(f"[bold]{entry.name}[/bold]: {escape(how)}", overflow="fold")

@@ -1,7 +1,13 @@
 """How the command line fails: one sentence, an exit code, no traceback."""
 
+import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable
+from typing import Any, NoReturn
+
+import typer
 
 
 class CommandError(Exception):
@@ -16,21 +22,63 @@ class UsageError(CommandError):
     exit_code = 2
 
 
-def run(app: Callable[[], None]) -> None:
-    """Runs the commands; failures that are known become a sentence and an exit code."""
+class _TerminatedError(KeyboardInterrupt):
+    """The system asked the process to end; handled like Ctrl-C."""
+
+
+def run(app: Callable[[], Any]) -> None:
+    """Runs the commands; every failure becomes a sentence and an exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except CommandError as error:
         _fail(str(error), error.exit_code)
+    except _TerminatedError:
+        _stop(128 + signal.SIGTERM)
+    except (KeyboardInterrupt, typer.Abort):
+        _stop(128 + signal.SIGINT)
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has left; nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
         _fail(
-            f"The system refused to read or write{place} ({error.strerror or error}); what was finished is kept, "
-            "and the same command resumes.",
+            f"The system refused to read or write{place} ({error.strerror or error}); finished runs of a "
+            "study are kept, and the same command resumes it once that is mended.",
+            1,
+        )
+    except typer.TyperException as error:
+        _fail(_usage(error), getattr(error, "exit_code", 2))
+    except Exception as error:
+        if os.environ.get("RELIN_TRACEBACK"):
+            traceback.print_exc()
+        _fail(
+            f"Something unexpected failed ({type(error).__name__}: {' '.join(str(error).split())}); finished runs of "
+            "a study are kept, and with RELIN_TRACEBACK=1 in the environment the same command shows where it failed.",
             1,
         )
 
 
-def _fail(message: str, exit_code: int) -> None:
+def _usage(error: Any) -> str:
+    """What is wrong with the arguments, and where the right ones are described."""
+    message = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    return f"{message}; see `{context.command_path if context else 'relin'} --help`."
+
+
+def _terminate(number: int, frame: Any) -> NoReturn:
+    raise _TerminatedError
+
+
+def _stop(exit_code: int) -> NoReturn:
+    """Ends the process at once: threads in the middle of a run have nothing left to save."""
+    print("relin: Stopped; finished runs of a study are kept, and the same command resumes it.", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
     print(f"relin: {message}", file=sys.stderr)
     sys.exit(exit_code)

@@ -1,6 +1,10 @@
 """`relin study` and `relin report`."""
 
+import shlex
+import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,73 +20,76 @@ def read_settings(settings: list[str]) -> dict[str, Any]:
     given = {}
     for text in settings:
         name, equals, value = text.partition("=")
-        if not equals or not name.isidentifier():
+        if not equals or not name.strip().isidentifier() or not value.strip():
             raise UsageError(f"--set takes NAME=VALUE, got {text!r}; for example --set batch_size=128.")
         try:
-            given[name] = tomllib.loads(f"value = {value}")["value"]
+            given[name.strip()] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
-            given[name] = value
+            given[name.strip()] = value.strip()
     return given
 
 
 def study(
     name: str, data: str | None, overrides: dict[str, Any], out: Path | None, data_dir: Path | None, only_show: bool
 ) -> None:
-    from relin.study._spec import SpecError, read_spec
+    with failures():
+        from relin.study import read_spec
 
-    console = Console()
-    try:
         spec = read_spec(name, data, overrides)
-    except SpecError as error:
-        raise UsageError(str(error)) from None
+    console = Console()
     if only_show:
         _show_settings(spec, console)
         return
     prepare()
-    from relin.datasets import DatasetError
     from relin.study import run_study
 
     folder = out or Path("studies") / f"{spec.study}-{spec.data}-{spec.model}"
-    with progress_bar(console) as bar:
+    with progress_bar(console) as bar, failures():
         task = bar.add_task("preparing", total=None)
+        stages: set[str] = set()
 
         def show(progress: Any) -> None:
-            bar.update(task, description=progress.stage, completed=progress.done, total=progress.total)
+            shown = {"description": progress.stage, "completed": progress.done, "total": progress.total}
+            if progress.stage in stages:
+                bar.update(task, **shown)
+            else:  # what was finished before says nothing about how fast the rest will be
+                bar.reset(task, **shown)
+            stages.add(progress.stage)
 
-        try:
-            result, records = run_study(spec, folder, data_dir=data_dir and str(data_dir), report=show)
-        except KeyboardInterrupt:
-            raise CommandError("Stopped; what was finished is kept, and the same command resumes.") from None
-        except DatasetError as error:
-            raise CommandError(str(error)) from None
-        except (ValueError, TypeError) as error:
-            raise UsageError(str(error)) from None
-    _write(spec, result, records, folder, console)
+        result, records = run_study(spec, folder, data_dir=data_dir and str(data_dir), report=show)
+    _write(spec, result, records, folder, console, shlex.join(["relin", *sys.argv[1:]]))
 
 
 def report(folder: Path) -> None:
-    from relin.study._spec import SpecError
-    from relin.study._store import Store
-    from relin.study._study import conclude
+    with failures():
+        from relin.study import stored_study
 
-    store = Store(folder)
+        spec, result, records = stored_study(folder)
+    again = shlex.join(["relin", "study", str(folder / "spec.json"), "--out", str(folder)])
+    _write(spec, result, records, folder, Console(), again)
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Refusals of the library as those of the command line."""
+    from relin.datasets import DatasetError
+    from relin.study import StoreError
+
     try:
-        spec, records = store.spec(), store.read()
-        result = conclude(spec, records)
-    except SpecError as error:
+        yield
+    except (DatasetError, StoreError) as error:
         raise CommandError(str(error)) from None
-    except ValueError as error:
-        raise CommandError(f"{folder} does not hold a whole study yet: {error}") from None
-    _write(spec, result, records, folder, Console())
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from None
 
 
-def _write(spec: Any, result: Any, records: Any, folder: Path, console: Console) -> None:
+def _write(spec: Any, result: Any, records: Any, folder: Path, console: Console, command: str) -> None:
     import json
 
     from relin.report import terminal_summary, write_report
 
     first = records.row(0, named=True)
-    environment = {**json.loads(first["versions"]), "device": first["device"]}
+    environment = {**json.loads(first["versions"]), "device": first["device"], "command": command}
     page = write_report(result, records, spec.model_dump(mode="json"), environment, folder)
     console.print(terminal_summary(result))
     console.print(f"Report: {page}", soft_wrap=True, highlight=False)
@@ -97,13 +104,33 @@ def progress_bar(console: Console) -> Progress:
         TextColumn("left:"),
         TimeRemainingColumn(),
         console=console,
+        speed_estimate_period=600,  # a large network may take minutes from one record to the next
     )
 
 
 def _show_settings(spec: Any, console: Console) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("setting", "value", "meaning")
+    values = spec.model_dump(mode="json")
     for name, field in type(spec).model_fields.items():
-        table.add_row(name, str(spec.model_dump(mode="json")[name]), field.description)
+        table.add_row(name, escape(_as_toml(values[name])), escape(field.description or ""))
     console.print(table)
+
+
+def _as_toml(value: Any) -> str:
+    """A value as a study's file has it."""
+    match value:
+        case None:
+            return "not set"
+        case dict():
+            return "{" + ", ".join(f"{name} = {_as_toml(inner)}" for name, inner in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(_as_toml, value)) + "]"
+        case str():
+            return f'"{value}"'
+        case bool():
+            return str(value).lower()
+        case _:
+            return str(value)

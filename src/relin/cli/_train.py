@@ -1,24 +1,26 @@
 """`relin train`."""
 
+import io
+import math
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from relin.cli._failure import CommandError, UsageError
 from relin.cli._jax import prepare
-from relin.cli._study import progress_bar
+from relin.cli._study import failures, progress_bar
 
 COLUMNS = {
-    "step": "{:.0f}",
-    "feature_updates": "{:.0f}",
-    "train_loss": "{:.4g}",
-    "validation_accuracy": "{:.2%}",
-    "test_accuracy": "{:.2%}",
-    "network_test_accuracy": "{:.2%}",
-    "linearisation_error": "{:.3g}",
-    "parameter_movement": "{:.3g}",
+    "step": ("step", "{:.0f}"),
+    "feature_updates": ("feature\nupdates", "{:.0f}"),
+    "train_loss": ("training\nloss", "{:.4g}"),
+    "validation_accuracy": ("validation\naccuracy", "{:.2%}"),
+    "test_accuracy": ("test\naccuracy", "{:.2%}"),
+    "network_test_accuracy": ("network\ntest acc.", "{:.2%}"),
+    "linearisation_error": ("linearis.\nerror", "{:.3g}"),
+    "parameter_movement": ("movement\nof params", "{:.3g}"),
 }
 
 
@@ -26,40 +28,51 @@ def train(
     settings: dict[str, Any], schedule: str, rate: float, seed: int, out: Path | None, data_dir: Path | None
 ) -> None:
     prepare()
-    from relin.datasets import DatasetError
-    from relin.study import SpecError, read_spec, train_one
+    from relin.study import read_spec, train_one
 
     console = Console()
-    with progress_bar(console) as bar:
-        task = bar.add_task("training", total=settings["steps"])
-        try:
-            spec = read_spec("frequency", overrides=settings)
-            records = train_one(
-                spec,
-                schedule,
-                rate,
-                seed,
-                data_dir=data_dir and str(data_dir),
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-        except DatasetError as error:
-            raise CommandError(str(error)) from None
-        except (SpecError, ValueError, TypeError) as error:
-            raise UsageError(str(error)) from None
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before training, not after
+    with progress_bar(console) as bar, failures():
+        spec = read_spec("frequency", overrides=settings)
+        task = bar.add_task("training", total=spec.steps)
+        records = train_one(
+            spec,
+            schedule,
+            rate,
+            seed,
+            data_dir=data_dir and str(data_dir),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
     console.print(_table(records))
     last = records.row(-1, named=True)
     if last["result"] == "diverged":
-        console.print(f"Training diverged at step {last['diverged_at']}; a lower --rate may not.")
+        console.print(f"Training diverged at step {last['diverged_at']}; a lower --rate or a smaller K may not.")
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        records.write_parquet(out / "records.parquet")
-        records.write_csv(out / "records.csv")
-        console.print(f"Records: {out / 'records.csv'}", soft_wrap=True, highlight=False)
+        _write(records, out, console)
+
+
+def _write(records: Any, out: Path, console: Console) -> None:
+    from relin.report._training import write_training_curve
+    from relin.study._store import write_atomically
+
+    for name, write in (("records.parquet", records.write_parquet), ("records.csv", records.write_csv)):
+        content = io.BytesIO()
+        write(content)
+        write_atomically(out / name, content.getvalue())
+    figure = write_training_curve(records, out)
+    for title, path in (("Records", out / "records.csv"), ("Figure", figure)):
+        console.print(f"{title}: {path}", soft_wrap=True, highlight=False)
 
 
 def _table(records: Any) -> Table:
-    table = Table(*(name.replace("_", " ") for name in COLUMNS))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for heading, _ in COLUMNS.values():
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in records.iter_rows(named=True):
-        cells = (form.format(row[name]) if row[name] is not None else "" for name, form in COLUMNS.items())
-        table.add_row(*cells)
+        table.add_row(*(_cell(row[name], form) for name, (_, form) in COLUMNS.items()))
     return table
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "–" if value is None or math.isnan(value) else form.format(value)

@@ -8,10 +8,11 @@ from relin.study._spec import (
     read_spec as read_spec,
     shipped as shipped,
 )
-from relin.study._store import Store as Store
+from relin.study._store import Store as Store, StoreError as StoreError
 from relin.study._study import (
     Progress as Progress,
     conclude as conclude,
     run_study as run_study,
+    stored_study as stored_study,
     train_one as train_one,
 )

@@ -13,28 +13,36 @@ class AbstractExecutor(abc.ABC):
 
     @abc.abstractmethod
     def run(self, compute: Callable[[Pack], None], packs: Iterable[Pack]) -> Iterator[Pack]:
-        """Calls `compute` for each pack, and yields the packs as they finish. An error in one is raised here."""
+        """Calls `compute` for each pack, and yields the packs as they finish. An error in one is raised here.
+
+        Whoever leaves early, by an error or an interrupt, does not wait for the packs in flight.
+        """
 
 
 class ThreadExecutor(AbstractExecutor):
     """Packs in threads of this process: compiled programs of small networks keep one core busy each."""
 
     def __init__(self, workers: int | None = None):
+        """`workers`: packs at a time; by default one a core."""
+        if workers is not None and workers < 1:
+            raise ValueError(f"`workers` must be at least 1, got {workers}; leave it out for one a core.")
         self.workers = workers or os.cpu_count() or 1
 
     def run(self, compute: Callable[[Pack], None], packs: Iterable[Pack]) -> Iterator[Pack]:
         waiting = iter(packs)
-        with ThreadPoolExecutor(self.workers) as pool:
-            running: dict[Future[None], Pack] = {}
-            try:
-                while True:
-                    while len(running) < self.workers and (pack := next(waiting, None)) is not None:
-                        running[pool.submit(compute, pack)] = pack
-                    if not running:
-                        return
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        pack = running.pop(future)
-                        future.result()
-                        yield pack
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        pool = ThreadPoolExecutor(self.workers)
+        running: dict[Future[None], Pack] = {}
+        try:
+            while True:
+                while len(running) < self.workers and (pack := next(waiting, None)) is not None:
+                    running[pool.submit(compute, pack)] = pack
+                if not running:
+                    return
+                # Not for ever: polars' handler of Ctrl-C restarts a wait without a limit, which then is not interrupted.
+                for future in wait(running, timeout=0.2, return_when=FIRST_COMPLETED).done:
+                    pack = running.pop(future)
+                    future.result()
+                    yield pack
+        finally:
+            # Without waiting, unlike a `with` block: an interrupt must not sit out the packs in flight.
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -6,7 +6,7 @@ counts.
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -14,6 +14,9 @@ from jaxtyping import Float
 
 from relin.study._result import FrequencyResult, Interval, ScheduleOutcome
 from relin.study._statistics import RESOLUTION, holm, lower_bound, mean_interval, p_value_not_worse
+
+Comparison = Literal["equal-steps", "equal-distance"]
+"""Whether all runs take T steps, or runs at smaller learning rates more, so that rate × steps is the same."""
 
 _INTERVAL_CONFIDENCE = 0.95
 _ACCURACIES = ("validation_accuracy", "test_accuracy", "network_test_accuracy")
@@ -39,7 +42,9 @@ def schedule_label(schedule: str, period: float | None) -> str:
     return schedule
 
 
-def choose_learning_rates(records: pl.DataFrame, chance: float) -> dict[str, float]:
+def choose_learning_rates(
+    records: pl.DataFrame, chance: float, comparison: Comparison = "equal-steps"
+) -> dict[str, float]:
     """Learning rate of every schedule: the highest mean validation accuracy at the end of training.
 
     Rates are compared over the seeds that all rates of the schedule share, so the choice stays the same when
@@ -50,13 +55,21 @@ def choose_learning_rates(records: pl.DataFrame, chance: float) -> dict[str, flo
 
     - `records`: one row per run and recorded step.
     - `chance`: the accuracy of a diverged run, 1/C.
+    - `comparison`: whether all runs that did not diverge end at the same step, or only those at the same rate.
 
     **Returns:** the chosen rate by schedule name.
     """
-    return _choose_rates(_final_runs(records, chance))
+    return _choose_rates(_final_runs(records, chance, comparison))
 
 
-def frequency_result(records: pl.DataFrame, *, margin: float, confidence: float, num_classes: int) -> FrequencyResult:
+def frequency_result(
+    records: pl.DataFrame,
+    *,
+    margin: float,
+    confidence: float,
+    num_classes: int,
+    comparison: Comparison = "equal-steps",
+) -> FrequencyResult:
     """Answer *how rarely can features be updated without loss?* from the records of one study.
 
     Every schedule stands at the learning rate `choose_learning_rates` gives it and is paired by seed with
@@ -72,6 +85,8 @@ def frequency_result(records: pl.DataFrame, *, margin: float, confidence: float,
     - `margin`: the largest acceptable loss of test accuracy, a fraction (0.01 is one percentage point).
     - `confidence`: of the one-sided bounds, and 1 − the family-wise error; a fraction such as 0.95.
     - `num_classes`: C; a diverged run counts at accuracy 1/C.
+    - `comparison`: with `equal-distance`, runs at different learning rates may end at different steps; the feature
+      updates that suffice are then the mean number of K*'s runs instead of ⌈T/K*⌉ − 1.
 
     **Returns:** the result, its outcomes ordered by K, the schedules without a period after them.
 
@@ -79,7 +94,7 @@ def frequency_result(records: pl.DataFrame, *, margin: float, confidence: float,
     more than one setting.
     """
     _check_arguments(margin, confidence, num_classes)
-    runs = _final_runs(records, 1 / num_classes)
+    runs = _final_runs(records, 1 / num_classes, comparison)
     rates = _choose_rates(runs)
     chosen = {name: runs.filter(schedule=name, learning_rate=rate) for name, rate in rates.items()}
     ordinary = _ordinary_schedule(chosen)
@@ -97,7 +112,15 @@ def frequency_result(records: pl.DataFrame, *, margin: float, confidence: float,
         for name in sorted(chosen, key=lambda name: _order(name, _period(chosen[name])))
     ]
     paired = [differences[name].size for name in families[0] or others] or [chosen[ordinary].height]
-    return _conclude(runs, outcomes, paired, margin=margin, confidence=confidence, chance=1 / num_classes)
+    return _conclude(
+        chosen,
+        outcomes,
+        paired,
+        margin=margin,
+        confidence=confidence,
+        chance=1 / num_classes,
+        comparison=comparison,
+    )
 
 
 def _check_arguments(margin: float, confidence: float, num_classes: int) -> None:
@@ -115,7 +138,7 @@ def _check_arguments(margin: float, confidence: float, num_classes: int) -> None
         )
 
 
-def _final_runs(records: pl.DataFrame, chance: float) -> pl.DataFrame:
+def _final_runs(records: pl.DataFrame, chance: float, comparison: Comparison) -> pl.DataFrame:
     """One row per run, its last record, with diverged runs at chance accuracy and infinite loss."""
     missing = [name for name in _COLUMNS if name not in records.columns]
     if missing:
@@ -133,11 +156,11 @@ def _final_runs(records: pl.DataFrame, chance: float) -> pl.DataFrame:
         .with_columns(pl.when("diverged").then(math.inf).otherwise("validation_loss").alias("validation_loss"))
         .sort(_RUN)
     )
-    _check_runs(runs)
+    _check_runs(runs, comparison)
     return runs
 
 
-def _check_runs(runs: pl.DataFrame) -> None:
+def _check_runs(runs: pl.DataFrame, comparison: Comparison) -> None:
     for name in _SETTINGS:
         if runs[name].n_unique() > 1:
             raise ValueError(
@@ -149,10 +172,12 @@ def _check_runs(runs: pl.DataFrame) -> None:
             f"Expected one outcome per run, got different ones for {_run_name(twice)}; please remove all but one."
         )
     finished = runs.filter(~pl.col("diverged"))
-    if finished["step"].n_unique() > 1:
-        early = finished.filter(pl.col("step") < finished["step"].max())
+    last = pl.max("step").over("learning_rate") if comparison == "equal-distance" else pl.max("step")
+    early = finished.with_columns(last=last).filter(pl.col("step") < pl.col("last"))
+    if not early.is_empty():
+        alike = "at the same learning rate " if comparison == "equal-distance" else ""
         raise ValueError(
-            f"Expected all runs that did not diverge to end at step {finished['step'].max()}, got "
+            f"Expected all runs {alike}that did not diverge to end at step {early['last'][0]}, got "
             f"step {early['step'][0]} for {_run_name(early)}; please finish the study first."
         )
     valid = pl.all_horizontal(pl.col(name).is_between(0, 1).fill_null(False) for name in _ACCURACIES)
@@ -251,16 +276,21 @@ def _describe(schedule: str, runs: pl.DataFrame, all_rates: pl.DataFrame) -> dic
 
 
 def _conclude(
-    runs: pl.DataFrame,
+    chosen: dict[str, pl.DataFrame],
     outcomes: list[ScheduleOutcome],
     paired: list[int],
     *,
     margin: float,
     confidence: float,
     chance: float,
+    comparison: Comparison,
 ) -> FrequencyResult:
-    study, data, model, num_steps = runs.select("study", "data", "model", "num_steps").row(0)
+    study, data, model, num_steps = next(iter(chosen.values())).select("study", "data", "model", "num_steps").row(0)
     k_star = _k_star(outcomes)
+    steps, updates = num_steps, None if k_star is None else _feature_updates(num_steps, k_star)
+    if k_star is not None and comparison == "equal-distance":
+        star = next(outcome for outcome in outcomes if outcome.period == k_star)
+        steps, updates = int(chosen[star.schedule]["step"].max()), round(star.feature_updates)  # pyright: ignore
     result = FrequencyResult(
         study=study,
         data=data,
@@ -272,11 +302,11 @@ def _conclude(
         chance=chance,
         outcomes=outcomes,
         k_star=k_star,
-        sufficient_feature_updates=None if k_star is None else _feature_updates(num_steps, k_star),
+        sufficient_feature_updates=updates,
         lazy_gap=_lazy_gap(outcomes),
         verdict="",
     )
-    return result.model_copy(update={"verdict": _verdict(result, max(paired))})
+    return result.model_copy(update={"verdict": _verdict(result, steps, comparison, max(paired))})
 
 
 def _tested(outcomes: list[ScheduleOutcome]) -> list[ScheduleOutcome]:
@@ -310,12 +340,15 @@ def _lazy_gap(outcomes: list[ScheduleOutcome]) -> Interval | None:
     return None
 
 
-def _verdict(result: FrequencyResult, most_paired: int) -> str:
+def _verdict(result: FrequencyResult, num_steps: int, comparison: Comparison, most_paired: int) -> str:
+    """`num_steps`: of the runs of K*."""
     tested = _tested(result.outcomes)
     if not tested:
         clauses = [f"On {result.data}, no K above 1 was tested, so nothing is known about rarer feature updates"]
     else:
-        clauses = [f"On {result.data}, {_answer(result, tested)} ({_criterion(result, len(tested), most_paired)})"]
+        equal = ", equal learning rate × steps" if comparison == "equal-distance" else ""
+        criterion = _criterion(result, len(tested), most_paired) + equal
+        clauses = [f"On {result.data}, {_answer(result, tested, num_steps)} ({criterion})"]
     if result.lazy_gap is not None:
         clauses.append(_lazy_clause(result.lazy_gap))
     diverged = sum(outcome.num_diverged for outcome in result.outcomes)
@@ -328,8 +361,8 @@ def _verdict(result: FrequencyResult, most_paired: int) -> str:
     return "; ".join(clauses) + "."
 
 
-def _answer(result: FrequencyResult, tested: list[ScheduleOutcome]) -> str:
-    updates, num_steps = result.sufficient_feature_updates, result.num_steps
+def _answer(result: FrequencyResult, tested: list[ScheduleOutcome], num_steps: int) -> str:
+    updates = result.sufficient_feature_updates
     if result.k_star == 1:
         missed = (
             f"{tested[0].label}, the smallest K tested above 1, was not shown"

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Literal
 
@@ -24,7 +25,7 @@ class Schedule:
     def name(self) -> str:
         if self.kind == "every":
             return "never" if math.isinf(self.value) else f"every-{int(self.value)}"
-        return f"when-error-{self.value:g}"
+        return f"when-error-{repr(float(self.value)).removesuffix('.0')}"
 
     @property
     def period(self) -> float | None:
@@ -35,12 +36,15 @@ def parse_schedule(name: str) -> Schedule:
     """The schedule of a name as the records have it. Raises `ValueError` for another one."""
     if name == "never":
         return Schedule("every", math.inf)
-    kind, _, value = name.rpartition("-")
-    if kind == "every" and value.isdecimal() and int(value) >= 1:
-        return Schedule("every", int(value))
-    if kind == "when-error" and _is_number(value):
-        return Schedule("when-error", float(value))
-    raise ValueError(f"The schedule must be every-K (K = 1, 2, …), never or when-error-TOLERANCE, got {name!r}.")
+    period, tolerance = name.removeprefix("every-"), name.removeprefix("when-error-")
+    if period != name and period.isdecimal() and int(period) >= 1:
+        return Schedule("every", int(period))
+    if tolerance != name and _is_number(tolerance):
+        return Schedule("when-error", float(tolerance))
+    raise ValueError(
+        f"The schedule must be every-K (K = 1, 2, …), never or when-error-TOLERANCE, got {name!r}; "
+        "for example every-64 or when-error-0.1."
+    )
 
 
 def _is_number(text: str) -> bool:
@@ -75,7 +79,7 @@ class Pack:
     def num_steps(self) -> int:
         return self.runs[0].num_steps
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Unique in its study, the same on every machine."""
         text = json.dumps([asdict(run) for run in self.runs], sort_keys=True)
@@ -134,7 +138,9 @@ def _pack(stage: Stage, runs: Iterable[RunSpec], lanes: int) -> list[Pack]:
     for _, group in groupby(sorted(runs, key=program), key=program):
         members = list(group)
         width = max(1, sum(run.seed == members[0].seed for run in members) if stage == "compare" else _width(members))
-        size = max(1, round(lanes / width)) * width
+        groups = math.ceil(len(members) / width)
+        count = math.ceil(groups / max(1, round(lanes / width)))
+        size = math.ceil(groups / count) * width
         packs += [Pack(stage, tuple(part)) for part in _chunks(members, size)]
     return sorted(packs, key=lambda pack: (min(run.seed for run in pack.runs), pack.kind != "every"))
 

@@ -61,6 +61,8 @@ class FrequencyResult(BaseModel):
         description="Largest K on par together with every smaller K tested; 1 if the smallest is not, "
         "none if no K above 1 was tested."
     )
-    sufficient_feature_updates: int | None = Field(description="⌈T/K*⌉ − 1; none without K*.")
+    sufficient_feature_updates: int | None = Field(
+        description="⌈T/K*⌉ − 1, or the mean of K*'s runs where they may take more steps than T; none without K*."
+    )
     lazy_gap: Interval | None = Field(description="Accuracy of K = 1 minus K = ∞, paired by seed, two-sided.")
     verdict: str = Field(description="One sentence.")

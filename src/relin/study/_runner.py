@@ -1,9 +1,10 @@
 """Trains one pack of runs, and gives their records."""
 
+import json
 import math
 import platform
 from collections.abc import Callable
-from functools import cached_property
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -24,33 +25,67 @@ LOSSES = {"cross-entropy": il.CrossEntropy, "squared-error": il.SquaredError}
 _PACKAGES = ("relin", "jax", "jaxlib", "equinox", "optax", "numpy", "polars")
 
 
-class Runner:
-    """A study's data and networks, and the functions that make its runs.
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the run of a lane, from all that its program depends on.
 
-    One object serves all packs of a study, so that each kind of program is compiled once.
+    Equal ones are interchangeable, so that a compiled program is found again: by another pack, thread or study.
     """
+
+    kind: str
+    num_steps: int
+    model: str
+    model_options: str
+    input_shape: tuple[int, ...]
+    num_classes: int
+    loss: str
+    momentum: float
+    decay: str
+    check_every: int
+
+    def __call__(self, lane: dict[str, jax.Array]) -> il.Run:
+        key = jax.random.key(lane["seed"])
+        apply, params = self.build(jax.random.fold_in(key, 0))
+        if self.kind == "every":
+            schedule = il.Every(lane["period"])
+        else:
+            schedule = il.WhenError(lane["tolerance"], self.check_every)
+        solver = il.WeightSpace(self._optimiser(lane["learning_rate"]))
+        problem = il.Problem(apply, LOSSES[self.loss]())
+        return il.Run(problem, solver, schedule, params, jax.random.fold_in(key, 1))
+
+    def build(self, key: jax.Array) -> Any:
+        """The network as a function, and its initial parameters."""
+        options = json.loads(self.model_options)
+        return from_equinox(models.build(self.model, self.input_shape, self.num_classes, key=key, **options))
+
+    def _optimiser(self, rate: Any) -> optax.GradientTransformation:
+        """SGD with momentum, its rate falling to 0 as the settings say."""
+        if self.decay == "linear":
+            rate = optax.linear_schedule(rate, 0.0, self.num_steps)
+        elif self.decay == "cosine":
+            rate = optax.cosine_decay_schedule(rate, self.num_steps)
+        return optax.sgd(rate, momentum=self.momentum or None)
+
+
+class Runner:
+    """A study's data and networks: trains its packs."""
 
     def __init__(self, spec: FrequencySpec, data_dir: str | None = None):
         """**Raises:** `ValueError` for data or a network that does not exist or does not fit."""
         self.spec = spec
+        _check_network(spec)
         self.dataset = datasets.load(spec.data, data_dir=data_dir, limit=spec.train_limit)
-        smallest = self.dataset.train.x.shape[0]
-        il.Shuffled(spec.batch_size).check(smallest)
-        self._build(jax.random.key(0))
-        self._makers: dict[tuple[str, int], Callable[[Any], il.Run]] = {}
-
-    @cached_property
-    def data(self) -> tuple[jax.Array, jax.Array]:
-        x, y = self.dataset.train
-        return jnp.asarray(x), jnp.asarray(y)
-
-    @cached_property
-    def observers(self) -> tuple[il.AbstractObserver, ...]:
-        validation, test = self.dataset.validation, self.dataset.test
-        return (
-            il.Performance((jnp.asarray(validation.x), jnp.asarray(validation.y)), "validation"),
-            il.Performance((jnp.asarray(test.x), jnp.asarray(test.y)), "test"),
-            il.LinearisationError(jnp.asarray(validation.x[: self.spec.probe_size])),
+        _check_batch_size(spec, self.dataset.train.x.shape[0])
+        jax.eval_shape(self._maker("every", spec.steps).build, jax.random.key(0))
+        self.data, validation, test = (
+            (jnp.asarray(part.x), jnp.asarray(part.y))
+            for part in (self.dataset.train, self.dataset.validation, self.dataset.test)
+        )
+        self.observers = (
+            il.Performance(validation, "validation"),
+            il.Performance(test, "test"),
+            il.LinearisationError(validation[0][: spec.probe_size]),
             il.Movement(),
         )
 
@@ -69,43 +104,29 @@ class Runner:
         rows = [self._records(pack, run, solution) for run, solution in zip(pack.runs, solutions, strict=True)]
         return pl.concat(rows)
 
-    def _build(self, key: jax.Array) -> Any:
-        spec = self.spec
-        module = models.build(
-            spec.model, self.dataset.input_shape, self.dataset.num_classes, key=key, **spec.model_options
+    def _maker(self, kind: str, num_steps: int) -> "_Maker":
+        spec, dataset = self.spec, self.dataset
+        return _Maker(
+            kind=kind,
+            num_steps=num_steps,
+            model=spec.model,
+            model_options=describe(spec.model_options),
+            input_shape=dataset.input_shape,
+            num_classes=dataset.num_classes,
+            loss=spec.loss,
+            momentum=spec.momentum,
+            decay=spec.decay,
+            check_every=spec.check_every,
         )
-        return from_equinox(module)
-
-    def _maker(self, kind: str, num_steps: int) -> Callable[[Any], il.Run]:
-        """The same function for the same kind of program, so that its compiled form is found again."""
-        if (kind, num_steps) not in self._makers:
-            self._makers[kind, num_steps] = self._make_maker(kind, num_steps)
-        return self._makers[kind, num_steps]
-
-    def _make_maker(self, kind: str, num_steps: int) -> Callable[[Any], il.Run]:
-        spec = self.spec
-
-        def make(lane: dict[str, jax.Array]) -> il.Run:
-            key = jax.random.key(lane["seed"])
-            apply, params = self._build(jax.random.fold_in(key, 0))
-            if kind == "every":
-                schedule = il.Every(lane["period"])
-            else:
-                schedule = il.WhenError(lane["tolerance"], spec.check_every)
-            solver = il.WeightSpace(optimiser(spec, lane["learning_rate"], num_steps))
-            problem = il.Problem(apply, LOSSES[spec.loss]())
-            return il.Run(problem, solver, schedule, params, jax.random.fold_in(key, 1))
-
-        return make
 
     def _lanes(self, pack: Pack) -> dict[str, np.ndarray]:
-        """The pack's runs as arrays; K = ∞ is a period that no run reaches."""
+        """The pack's runs as arrays; K = ∞ is a period that no run reaches. A lane's kind reads one of the last two."""
         never = np.iinfo(np.int32).max
         values = np.array([run.schedule.value for run in pack.runs])
         return {
             "seed": np.array([run.seed for run in pack.runs], np.int32),
             "learning_rate": np.array([run.learning_rate for run in pack.runs], np.float32),
-            "period": np.where(np.isfinite(values) & (values >= 1), values, never).astype(np.int32),
+            "period": np.clip(values, 1, never).astype(np.int32),
             "tolerance": values.astype(np.float32),
         }
 
@@ -133,13 +154,24 @@ class Runner:
         ).rename({"training_loss": "train_loss"})
 
 
-def optimiser(spec: FrequencySpec, rate: Any, num_steps: int) -> optax.GradientTransformation:
-    """SGD with momentum, its rate falling to 0 as the spec says."""
-    if spec.decay == "linear":
-        rate = optax.linear_schedule(rate, 0.0, num_steps)
-    elif spec.decay == "cosine":
-        rate = optax.cosine_decay_schedule(rate, num_steps)
-    return optax.sgd(rate, momentum=spec.momentum or None)
+def _check_network(spec: FrequencySpec) -> None:
+    if spec.model not in models.names():
+        raise ValueError(f"model: the networks are {', '.join(models.names())}, got {spec.model!r}; name one of them.")
+    known = models.options(spec.model)
+    unknown = sorted(spec.model_options.keys() - known.keys())
+    if unknown:
+        raise ValueError(
+            f"model_options: {spec.model} has no option {', '.join(unknown)}; its options are {', '.join(known)}."
+        )
+
+
+def _check_batch_size(spec: FrequencySpec, num_examples: int) -> None:
+    if spec.batch_size > num_examples:
+        limited = "" if spec.train_limit is None else " that train_limit leaves"
+        raise ValueError(
+            f"batch_size: there are {num_examples} training examples{limited} in {spec.data}, got {spec.batch_size}; "
+            "choose a smaller batch."
+        )
 
 
 def versions() -> dict[str, str]:
@@ -147,7 +179,7 @@ def versions() -> dict[str, str]:
 
 
 def device() -> str:
-    """The device kind and how many there are, for example `cpu (x86_64, 2 cores)`."""
+    """The device kind and how many there are, for example `cpu (x86_64, 1 device)`."""
     first = jax.devices()[0]
     if first.platform == "cpu":
         return f"cpu ({platform.machine()}, {jax.device_count()} device)"

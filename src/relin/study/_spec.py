@@ -1,12 +1,23 @@
 """The settings of a study: a typed, validated file."""
 
+import difflib
+import json
 import math
 import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from relin.datasets import names
 
@@ -26,7 +37,8 @@ Period = Annotated[
     BeforeValidator(_read_period),
     PlainSerializer(lambda k: "inf" if math.isinf(k) else int(k), return_type=int | str, when_used="json"),
 ]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class FrequencySpec(BaseModel):
@@ -45,11 +57,9 @@ class FrequencySpec(BaseModel):
     periods: list[Period] = Field(
         [1, 4, 16, 64, 256, math.inf], description='Periods K to compare; 1 is ordinary training, "inf" lazy training.'
     )
-    tolerances: list[Annotated[float, Field(gt=0)]] = Field(
-        [], description="Tolerances of the adaptive schedule WhenError to show beside them."
-    )
+    tolerances: list[Rate] = Field([], description="Tolerances of the adaptive schedule WhenError to show beside them.")
     check_every: Positive = Field(10, description="Steps between two looks at the linearisation error.")
-    learning_rates: list[Annotated[float, Field(gt=0)]] = Field(
+    learning_rates: list[Rate] = Field(
         [0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003],
         description="Learning rates offered to every schedule; each gets the best of them on validation data.",
     )
@@ -59,9 +69,8 @@ class FrequencySpec(BaseModel):
         "equal-steps",
         description="Whether every rate takes T steps, or smaller rates take more: T · reference_rate / rate.",
     )
-    reference_rate: float | None = Field(
+    reference_rate: Rate | None = Field(
         None,
-        gt=0,
         description="With equal-distance: the rate that takes T steps; smaller ones take more, up to max_steps.",
     )
     max_steps: Positive = Field(10_000, description="With equal-distance: the most steps a run may take.")
@@ -98,6 +107,12 @@ class FrequencySpec(BaseModel):
     def _sorted(cls, values: list[float]) -> list[float]:
         return sorted(set(values), reverse=True)
 
+    @model_validator(mode="after")
+    def _long_enough(self) -> "FrequencySpec":
+        if self.comparison == "equal-distance" and self.max_steps < self.steps:
+            raise ValueError(f"max_steps must be at least steps, {self.steps}, got {self.max_steps}")
+        return self
+
     @field_validator("learning_rates")
     @classmethod
     def _some(cls, values: list[float]) -> list[float]:
@@ -124,19 +139,20 @@ def read_spec(name: str, data: str | None = None, overrides: dict[str, Any] | No
 
     **Arguments:**
 
-    - `name`: a shipped study's name or the path of a TOML file.
+    - `name`: a shipped study's name, the path of a TOML file, or of the `spec.json` in a study's folder.
     - `data`: the data set; the file's `[by_data.NAME]` settings for it apply.
     - `overrides`: fields to set last.
 
     **Raises:** `SpecError` if there is no such study, or its settings are wrong.
     """
     fields = _read(name)
-    by_data = fields.pop("by_data", {})
-    data = data or fields.get("data", "digits")
     overrides = overrides or {}
+    data = data or overrides.get("data") or fields.get("data", "digits")
+    by_data = _by_data(name, fields.pop("by_data", {}))
     if overrides.get("model", fields.get("model")) != fields.get("model"):
         fields.pop("model_options", None)  # they belong to the file's network
-    merged = {**fields, **by_data.get(data, {}), "data": data, **overrides}
+    special = by_data.get(data, {}) if isinstance(data, str) else {}
+    merged = {**fields, **special, "data": data, **overrides}
     try:
         return FrequencySpec.model_validate(merged)
     except ValidationError as error:
@@ -146,20 +162,38 @@ def read_spec(name: str, data: str | None = None, overrides: dict[str, Any] | No
 def _read(name: str) -> dict[str, Any]:
     path = Path(name)
     if name in shipped():
-        text = (resources.files("relin.study") / "specs" / f"{name}.toml").read_text()
-    elif path.suffix == ".toml":
+        text = (resources.files("relin.study") / "specs" / f"{name}.toml").read_text(encoding="utf-8")
+    elif path.suffix in (".toml", ".json"):
         try:
-            text = path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SpecError(f"The study file {name} cannot be read ({error}); check its path.") from None
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise SpecError(f"The study file {name} cannot be read ({error.strerror}); check its path.") from None
+        except UnicodeDecodeError:
+            raise SpecError(f"The study file {name} is not text in UTF-8; save it as such.") from None
     else:
         raise SpecError(
             f"There is no study named {name!r}; name one of {', '.join(shipped())}, or a file ending in .toml."
         )
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"The study file {name} is not valid TOML: {error}.") from None
+        fields = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        kind = path.suffix.removeprefix(".").upper()
+        raise SpecError(f"The study file {name} is not valid {kind} ({error}); correct it there.") from None
+    if not isinstance(fields, dict):
+        raise SpecError(f"The study file {name} holds no settings; copy the spec.json of a study's folder.")
+    return fields
+
+
+def _by_data(name: str, by_data: Any) -> dict[str, dict[str, Any]]:
+    """The settings for single data sets, each a table under a known name."""
+    tables = by_data if isinstance(by_data, dict) else {}
+    wrong = [key for key, table in tables.items() if key not in names() or not isinstance(table, dict)]
+    if wrong or not isinstance(by_data, dict):
+        raise SpecError(
+            f"The settings of study {name} are wrong: by_data holds a table for each data set, such as "
+            f"[by_data.digits], got {', '.join(wrong) or repr(by_data)}; the data sets are {', '.join(names())}."
+        )
+    return tables
 
 
 def _problems(error: ValidationError) -> str:
@@ -167,7 +201,16 @@ def _problems(error: ValidationError) -> str:
     for problem in error.errors():
         place = ".".join(str(part) for part in problem["loc"])
         reason = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            reason = f"there is no such setting; the settings are {', '.join(FrequencySpec.model_fields)}"
-        parts.append(f"{place}: {reason} (got {problem['input']!r})")
+        if not place:  # a rule about several settings names them itself
+            parts.append(reason)
+        elif problem["type"] == "extra_forbidden":
+            parts.append(f"there is no setting {place}{_closest(place)}")
+        else:
+            parts.append(f"{place}: {reason} (got {problem['input']!r})")
     return "; ".join(parts)
+
+
+def _closest(name: str) -> str:
+    fields = list(FrequencySpec.model_fields)
+    near = difflib.get_close_matches(name, fields, n=1)
+    return f" (did you mean {near[0]}?)" if near else f" (the settings are {', '.join(fields)})"

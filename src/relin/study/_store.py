@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import tempfile
@@ -17,47 +18,74 @@ from relin.study._spec import FrequencySpec, SpecError
 Claim = Literal["ours", "finished", "busy"]
 
 
+class StoreError(ValueError):
+    """What is stored cannot be used; the message names the file and the remedy."""
+
+
 class Store:
     """A study's folder.
 
-    `spec.json` holds the settings; `packs/NAME.parquet` the records of a finished pack, renamed into place when it is
-    whole; `locks/NAME` is held by the process that computes a pack, and let go by the system if that process dies.
+    `spec.json` holds the settings; `packing.json` how many runs a pack holds, so that a study begun on one device can
+    be finished on another; `packs/NAME.parquet` the records of a finished pack, renamed into place when it is whole;
+    `locks/NAME` is held by the process that computes a pack, and let go by the system if that process dies.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.packs, self.locks = folder / "packs", folder / "locks"
 
-    def open(self, spec: FrequencySpec) -> None:
-        """Makes the folder for a study, or finds it there.
+    def open(self, spec: FrequencySpec, lanes: int) -> int:
+        """Makes the folder for a study, or finds it there, and returns the number of runs a pack is to hold.
+
+        **Arguments:**
+
+        - `spec`: the settings.
+        - `lanes`: the runs a pack holds if the study is new.
 
         **Raises:** `SpecError` if the folder holds another study; `OSError` if it cannot be written.
         """
         for path in (self.packs, self.locks):
             path.mkdir(parents=True, exist_ok=True)
-        there = self.folder / "spec.json"
-        settings = spec.model_dump(mode="json")
-        if there.exists():
-            stored = json.loads(there.read_text())
-            different = sorted(name for name in settings if stored.get(name) != settings[name])
-            if different:
-                raise SpecError(
-                    f"{self.folder} holds a study with other settings ({', '.join(different)}); "
-                    "choose another folder with --out, or remove that one."
-                )
-        else:
-            write_atomically(there, json.dumps(settings, indent=2, ensure_ascii=False).encode())
+        with (self.locks / "study").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if (self.folder / "spec.json").exists():
+                self._check_same(spec)
+            else:
+                settings = json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False)
+                write_atomically(self.folder / "packing.json", json.dumps({"lanes": lanes}).encode())
+                write_atomically(self.folder / "spec.json", settings.encode())
+        return self.lanes()
+
+    def _check_same(self, spec: FrequencySpec) -> None:
+        stored, asked = (s.model_dump(mode="json") for s in (self.spec(), spec))
+        different = sorted(name for name in asked if stored[name] != asked[name])
+        if different:
+            raise SpecError(
+                f"{self.folder} holds a study with other settings ({', '.join(different)}); "
+                "choose another folder with --out, or remove that one."
+            )
 
     def spec(self) -> FrequencySpec:
-        """The settings of the study in this folder. Raises `SpecError` if there is none."""
+        """The settings of the study in this folder. Raises `SpecError` if there is none, `StoreError` if damaged."""
         path = self.folder / "spec.json"
-        if not path.exists():
+        if not path.is_file():
             raise SpecError(f"{self.folder} holds no study (no spec.json); name the folder given to --out.")
         try:
-            return FrequencySpec.model_validate_json(path.read_text())
+            return FrequencySpec.model_validate_json(path.read_text(encoding="utf-8"))
         except ValueError:
-            raise SpecError(
+            raise StoreError(
                 f"{path} is not a study's settings; restore it, or run the study in a new folder."
+            ) from None
+
+    def lanes(self) -> int:
+        """The number of runs a pack of this study is to hold."""
+        path = self.folder / "packing.json"
+        try:
+            return int(json.loads(path.read_text(encoding="utf-8"))["lanes"])
+        except (ValueError, KeyError, TypeError, FileNotFoundError):
+            raise StoreError(
+                f'{path} is missing or damaged; write {{"lanes": 1}} into it if the study was begun on a CPU, '
+                "or run the study in a new folder."
             ) from None
 
     def path(self, pack: Pack) -> Path:
@@ -67,57 +95,61 @@ class Store:
         return self.path(pack).exists()
 
     @contextlib.contextmanager
-    def claim(self, pack: Pack, wait: bool) -> Iterator[Claim]:
+    def claim(self, pack: Pack) -> Iterator[Claim]:
         """Holds a pack's lock: ours to compute, finished meanwhile, or busy in another process."""
         with (self.locks / pack.name).open("w") as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield "busy"
                 return
+            # Nobody else writes this pack now, so what is half written was left by a process that died.
+            for part in self.packs.glob(f".{pack.name}.parquet.*.part"):
+                part.unlink(missing_ok=True)
             yield "finished" if self.finished(pack) else "ours"
 
     def write(self, pack: Pack, records: pl.DataFrame) -> None:
         """Stores a finished pack's records, atomically. Raises `OSError` if the disk refuses."""
-        with temporary(self.path(pack)) as part:
-            records.write_parquet(part)
+        content = io.BytesIO()
+        records.write_parquet(content)
+        write_atomically(self.path(pack), content.getvalue())
 
-    def read(self, packs: list[Pack] | None = None) -> pl.DataFrame:
-        """The records of these packs, or of all finished ones, in a fixed order.
+    def read(self, packs: list[Pack]) -> pl.DataFrame:
+        """The records of these packs, in a fixed order.
 
-        **Raises:** `SpecError` if there are none, or a file is damaged.
+        **Raises:** `StoreError` if a file is missing or damaged.
         """
-        paths = sorted(self.packs.glob("*.parquet")) if packs is None else [self.path(pack) for pack in packs]
-        if not paths:
-            raise SpecError(f"{self.folder} holds no finished runs yet; run the study first.")
-        frames = []
-        for path in paths:
-            try:
-                frames.append(pl.read_parquet(path, glob=False))
-            except (pl.exceptions.PolarsError, OSError):
-                raise SpecError(f"{path} is damaged; remove it and run the study again to recompute it.") from None
         order = ["schedule", "num_steps", "learning_rate", "seed", "step"]
-        return pl.concat(frames, how="diagonal_relaxed").sort(order)
+        return pl.concat([self._read(pack) for pack in packs], how="diagonal_relaxed").sort(order)
 
-
-@contextlib.contextmanager
-def temporary(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place once written to the end."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
-    try:
-        yield part
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    def _read(self, pack: Pack) -> pl.DataFrame:
+        path = self.path(pack)
+        records = pl.DataFrame()
+        try:
+            records = pl.read_parquet(path.read_bytes())
+            runs = set(records.select("schedule", "learning_rate", "seed").unique().rows())
+        except FileNotFoundError:
+            raise StoreError(f"{path} is missing; run the study again to compute it.") from None
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError):
+            runs = None
+        if runs != {(run.schedule.name, run.learning_rate, run.seed) for run in pack.runs}:
+            raise StoreError(f"{path} is damaged; remove it and run the study again to recompute it.")
+        return records
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    with temporary(path) as part:
-        part.write_bytes(content)
+    """Writes a file beside `path` that takes its place once it is whole and on the disk."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.chmod(0o644)  # mkstemp lets only its owner read: a study's folder may be shared
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def describe(value: Any) -> str:

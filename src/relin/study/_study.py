@@ -1,7 +1,10 @@
 """A study from its settings to its answer."""
 
+import math
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -13,7 +16,7 @@ from relin.study._grid import Pack, RunSpec, comparison_cost, comparison_packs, 
 from relin.study._result import FrequencyResult
 from relin.study._runner import Runner
 from relin.study._spec import FrequencySpec
-from relin.study._store import Store
+from relin.study._store import Store, StoreError
 
 
 @dataclass(frozen=True)
@@ -50,25 +53,48 @@ def run_study(
 
     **Returns:** the answer, and the records it rests on.
 
-    **Raises:** `ValueError` for settings that cannot be run or a folder that holds another study; `OSError` where the
-    folder cannot be written.
+    **Raises:** `ValueError` for settings that cannot be run or a folder that holds another study; `StoreError` for a
+    damaged file in it; `OSError` where the folder cannot be written.
     """
     store = Store(folder)
     runner = Runner(spec, data_dir)
-    store.open(spec)
-    lanes = _lanes_per_pack()
-    executor = executor or ThreadExecutor()
-    chance = 1 / runner.dataset.num_classes
+    lanes = store.open(spec, _lanes_per_pack())
+    compute = _Computation(store, runner, executor or ThreadExecutor(), _Tracker(report))
     selection = selection_packs(spec, lanes)
-    total = sum(pack.cost for pack in selection)
-    tracker = _Tracker(report, total + comparison_cost(spec))
-    _compute(store, runner, executor, selection, tracker, "trying learning rates")
-    chosen = choose_learning_rates(store.read(selection), chance)
-    comparison = comparison_packs(spec, chosen, lanes)
-    tracker.total = total + sum(pack.cost for pack in comparison)
-    _compute(store, runner, executor, comparison, tracker, "comparing schedules")
+    compute(selection, comparison_cost(spec), "trying learning rates")
+    comparison = _comparison(spec, store.read(selection), lanes)
+    compute(comparison, 0, "comparing schedules")
     records = store.read(selection + comparison)
     return conclude(spec, records), records
+
+
+def stored_study(folder: Path) -> tuple[FrequencySpec, FrequencyResult, pl.DataFrame]:
+    """The settings, the answer and the records of a finished study, from its folder only.
+
+    **Raises:** `SpecError` if the folder holds no study; `StoreError` if the study is not finished or a file damaged.
+    """
+    store = Store(folder)
+    spec, lanes = store.spec(), store.lanes()
+    packs = selection_packs(spec, lanes)
+    _require(store, packs)
+    packs = packs + _comparison(spec, store.read(packs), lanes)
+    _require(store, packs)
+    records = store.read(packs)
+    return spec, conclude(spec, records), records
+
+
+def _require(store: Store, packs: list[Pack]) -> None:
+    missing = sum(not store.finished(pack) for pack in packs)
+    if missing:
+        raise StoreError(
+            f"{store.folder} does not hold a whole study yet ({missing} of {len(packs)} packs of runs are missing so "
+            "far); run the same study command again to finish it."
+        )
+
+
+def _comparison(spec: FrequencySpec, selected: pl.DataFrame, lanes: int) -> list[Pack]:
+    chosen = choose_learning_rates(selected, 1 / selected.item(0, "num_classes"), spec.comparison)
+    return comparison_packs(spec, chosen, lanes)
 
 
 def conclude(spec: FrequencySpec, records: pl.DataFrame) -> FrequencyResult:
@@ -78,6 +104,7 @@ def conclude(spec: FrequencySpec, records: pl.DataFrame) -> FrequencyResult:
         margin=spec.margin / 100,
         confidence=spec.confidence,
         num_classes=records.item(0, "num_classes"),
+        comparison=spec.comparison,
     )
 
 
@@ -94,51 +121,95 @@ def train_one(
 
     **Raises:** `ValueError` for settings that cannot be run.
     """
+    if not 0 < rate < math.inf:
+        raise ValueError(f"The learning rate must be above 0 and finite, got {rate:g}; for example 0.03.")
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"The seed must be from 0 to 2147483647, got {seed}; for example 0.")
     run = RunSpec(parse_schedule(schedule), spec.steps, rate, seed)
     return Runner(spec, data_dir).train(Pack("select", (run,)), progress)
 
 
 class _Tracker:
-    """Adds up the progress of packs that are computed at the same time."""
+    """Adds up the progress of packs that are computed at the same time, in any thread; it never goes back."""
 
-    def __init__(self, report: Report, total: int):
-        self.report, self.total, self.done = report, total, 0
-        self.partial: dict[str, float] = {}
+    def __init__(self, report: Report):
+        self.report, self.total, self.later, self.done, self.shown = report, 0, 0, 0, 0
+        self.partial: dict[Pack, float] = {}
         self.stage = ""
+        self.lock = threading.Lock()
+
+    def begin(self, stage: str, packs: list[Pack], finished: list[Pack], later: int) -> None:
+        """A stage of these packs, some of them finished before, with about `later` steps after it."""
+        with self.lock:
+            self.stage, self.later = stage, later
+            self.total += sum(pack.cost for pack in packs)
+            self.done += sum(pack.cost for pack in finished)
+            self._report()
 
     def advance(self, pack: Pack, fraction: float) -> None:
-        self.partial[pack.name] = fraction * pack.cost
-        self.report(Progress(int(self.done + sum(self.partial.values())), self.total, self.stage))
+        with self.lock:
+            self.partial[pack] = fraction * pack.cost
+            self._report()
 
     def finish(self, pack: Pack) -> None:
-        self.partial.pop(pack.name, None)
-        self.done += pack.cost
-        self.report(Progress(int(self.done + sum(self.partial.values())), self.total, self.stage))
+        with self.lock:
+            self.partial.pop(pack, None)
+            self.done += pack.cost
+            self._report()
+
+    def _report(self) -> None:
+        self.shown = max(self.shown, int(self.done + sum(self.partial.values())))
+        self.report(Progress(self.shown, self.total + self.later, self.stage))
 
 
-def _compute(
-    store: Store, runner: Runner, executor: AbstractExecutor, packs: list[Pack], tracker: _Tracker, stage: str
-) -> None:
-    """Computes the packs that are not stored; those another process works on are waited for at the end."""
-    tracker.stage = stage
-    for pack in packs:
-        if store.finished(pack):
-            tracker.finish(pack)
-    busy: list[Pack] = []
+class _StoppedError(Exception):
+    """Ends the packs in flight after an error elsewhere or an interrupt."""
 
-    def compute(pack: Pack, wait: bool) -> None:
-        with store.claim(pack, wait) as claim:
-            if claim == "busy":
-                busy.append(pack)
-            elif claim == "ours":
-                records = runner.train(pack, lambda done, total: tracker.advance(pack, done / total))
-                store.write(pack, records)
 
-    for pack in executor.run(lambda pack: compute(pack, False), [p for p in packs if not store.finished(p)]):
-        if pack not in busy:
-            tracker.finish(pack)
-    for pack in executor.run(lambda pack: compute(pack, True), list(busy)):
-        tracker.finish(pack)
+@dataclass(frozen=True)
+class _Computation:
+    store: Store
+    runner: Runner
+    executor: AbstractExecutor
+    tracker: _Tracker
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, packs: list[Pack], later: int, stage: str) -> None:
+        """Computes the packs that are not stored; those another process works on are waited for at the end."""
+        finished = [pack for pack in packs if self.store.finished(pack)]
+        self.tracker.begin(stage, packs, finished, later)
+        done, busy = set(finished), set[Pack]()
+        try:
+            for pack in self.executor.run(partial(self._try, busy), [pack for pack in packs if pack not in done]):
+                if pack not in busy:
+                    self.tracker.finish(pack)
+            for pack in self.executor.run(self._finish, [pack for pack in packs if pack in busy]):
+                self.tracker.finish(pack)
+        except BaseException:
+            self.stop.set()
+            raise
+
+    def _try(self, busy: set[Pack], pack: Pack) -> None:
+        if not self._compute(pack):
+            busy.add(pack)
+
+    def _finish(self, pack: Pack) -> None:
+        while not self._compute(pack):
+            if self.stop.wait(0.2):
+                raise _StoppedError
+
+    def _compute(self, pack: Pack) -> bool:
+        """Whether the pack is stored now, and not busy in another process."""
+        with self.store.claim(pack) as claim:
+            if claim == "ours":
+                records = self.runner.train(pack, partial(self._advance, pack))
+                self.store.write(pack, records)
+            return claim != "busy"
+
+    def _advance(self, pack: Pack, done: int, total: int) -> None:
+        if self.stop.is_set():
+            raise _StoppedError
+        self.tracker.advance(pack, done / total)
 
 
 def _lanes_per_pack() -> int:

@@ -1,0 +1,162 @@
+"""The real command in its own process: killed, interrupted, twice at once."""
+
+import shutil
+import signal
+import time
+
+import polars as pl
+import polars.testing
+import pytest
+from cli_sample import NUM_PACKS
+
+from relin.study import StoreError, stored_study
+
+COUNT_CACHE_HITS = """
+import jax, sys
+hits = []
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if event.endswith("cache_hits") else None)
+from relin.cli import main
+main()
+print("hits:", len(hits))
+"""
+
+
+def records_in(folder):
+    return stored_study(folder)[2]
+
+
+def packs_in(folder):
+    return set((folder / "packs").glob("*.parquet")) if (folder / "packs").exists() else set()
+
+
+def wait_for(condition, process, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_a_study_ends_with_its_table_verdict_and_report(finished):
+    folder, out = finished
+    assert len(packs_in(folder)) == NUM_PACKS
+    assert "comparing schedules" in out
+    assert "100%" in out
+    assert "On digits, K* = " in out
+    assert "Report: finished/report.html" in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    page = (folder / "report.html").read_text()
+    assert "relin study study.toml --out finished" in page.replace("-c", "relin")
+
+
+def test_compiled_programs_are_kept_and_found_again(finished, commands):
+    kept = {path.name.split("-")[0] for path in (commands.cache / "compiled").iterdir()}
+    assert {"jit_init", "jit_segment", "jit_observe"} <= kept
+
+
+@pytest.mark.parametrize("progress", [1, 5])
+def test_killed_studies_resume_to_the_same_records(finished, commands, progress):
+    folder = commands.folder / f"killed-{progress}"
+    arguments = ("study", "study.toml", "--out", folder.name)
+    with commands.start(*arguments) as process:
+        wait_for(lambda: len(packs_in(folder)) >= progress, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    before = packs_in(folder)
+    assert progress <= len(before) < NUM_PACKS
+    times = {path: path.stat().st_mtime_ns for path in before}
+    (folder / "packs" / f".{min(before).name}.abcd.part").write_bytes(b"half a file")
+    with pytest.raises(StoreError, match="does not hold a whole study yet"):
+        stored_study(folder)
+    code, out, err = commands.run(*arguments)
+    assert (code, err) == (0, "")
+    assert "On digits" in out
+    assert {path: path.stat().st_mtime_ns for path in before} == times  # not computed again
+    polars.testing.assert_frame_equal(records_in(folder), records_in(finished[0]), check_exact=True)
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_stops_promptly_and_says_how_to_resume(commands, number, expected):
+    folder = commands.folder / f"interrupted-{expected}"
+    # Long stretches between records: stopping must not wait for the next one.
+    arguments = ("study", "study.toml", "--out", folder.name, "--steps", "3000000", "--set", "num_records=1")
+    with commands.start(*arguments) as process:
+        wait_for(lambda: len(list((folder / "locks").glob("select-*"))) >= 1, process)
+        time.sleep(1)
+        start = time.monotonic()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert time.monotonic() - start < 5
+    assert process.returncode == expected
+    assert err == "relin: Stopped; finished runs of a study are kept, and the same command resumes it.\n"
+
+
+def test_two_processes_share_a_study(finished, commands):
+    folder = commands.folder / "shared"
+    arguments = ("study", "study.toml", "--out", folder.name)
+    code = COUNT_COMPUTED + COUNT_CACHE_HITS
+    with commands.start(*arguments, code=code) as first, commands.start(*arguments, code=code) as second:
+        both = (first, second)
+        ends = [process.communicate(timeout=100) for process in both]
+    assert [(process.returncode, err) for process, (_, err) in zip(both, ends, strict=True)] == [(0, ""), (0, "")]
+    polars.testing.assert_frame_equal(records_in(folder), records_in(finished[0]), check_exact=True)
+    computed = sum(int(line.split()[1]) for out, _ in ends for line in out.splitlines() if line.startswith("computed:"))
+    assert computed == NUM_PACKS
+    hits = [int(line.split()[1]) for out, _ in ends for line in out.splitlines() if line.startswith("hits:")]
+    assert min(hits) >= 3  # init, segment and observe come from the first process of the tests
+
+
+COUNT_COMPUTED = """
+import atexit
+from relin.study import Store
+computed, write = [], Store.write
+Store.write = lambda *arguments: (computed.append(1), write(*arguments))
+atexit.register(lambda: print("computed:", len(computed)))
+"""
+
+
+def test_help_does_not_wait_for_jax(commands):
+    code = (
+        "import sys, atexit; atexit.register(lambda: print('jax' in sys.modules)); from relin.cli import main; main()"
+    )
+    for arguments in (["--help"], [], ["study", "--help"], ["train", "--help"]):
+        status, out, err = commands.run(*arguments, code=code)
+        assert (status, err) == (0, "")
+        assert out.rstrip().endswith("False")
+        assert "Usage: " in out
+
+
+def test_a_full_disk_costs_nothing_that_was_finished(finished, commands, tmp_path):
+    """A limit on the size of files refuses writes as a full disk does, and needs no rights."""
+    folder = tmp_path / "full"
+    shutil.copytree(finished[0], folder)
+    removed = sorted(packs_in(folder))[:2]
+    for path in removed:
+        path.unlink()
+    code = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\nfrom relin.cli import main; main()"
+    status, _, err = commands.run("study", "study.toml", "--out", folder, code=code)
+    assert status == 1
+    assert err.startswith("relin: The system refused to read or write")
+    assert err.count("\n") == 1
+    assert "the same command resumes" in err
+    left = sorted(path.name for path in (folder / "packs").iterdir())
+    assert left == sorted(
+        path.name for path in packs_in(finished[0]) - {finished[0] / "packs" / p.name for p in removed}
+    )
+    status, _, err = commands.run("study", "study.toml", "--out", folder)
+    assert (status, err) == (0, "")
+    polars.testing.assert_frame_equal(records_in(folder), records_in(finished[0]), check_exact=True)
+
+
+def test_report_answers_again_from_the_folder_alone(finished, relin_command, tmp_path):
+    folder = tmp_path / "moved"
+    shutil.copytree(finished[0], folder)
+    (folder / "report.html").unlink()
+    code, out, err = relin_command("report", folder)
+    assert (code, err) == (0, "")
+    verdict = finished[1][finished[1].index("On digits") :].split("on par:")[0]
+    assert verdict in out
+    assert (folder / "report.html").is_file()
+    summary = pl.read_csv(folder / "table.csv")
+    assert summary.height == 3

@@ -1,0 +1,89 @@
+import math
+
+import matplotlib.image
+import numpy as np
+import polars as pl
+import polars.testing
+import pytest
+from cli_sample import SMALL
+
+from relin.report._training import write_training_curve
+
+
+def test_a_run_is_shown_and_stored(relin_command, tmp_path):
+    code, out, err = relin_command("train", "--steps", 40, "--schedule", "every-8", "--out", "run", *SMALL)
+    assert (code, err) == (0, "")
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert "…" not in out
+    assert "100%" in out
+    records = pl.read_parquet(tmp_path / "run" / "records.parquet")
+    assert records["step"].to_list() == list(range(0, 41, 4))
+    assert records["feature_updates"][-1] == 4
+    last = records.row(-1, named=True)
+    assert f"{last['test_accuracy']:.2%}" in next(line for line in out.splitlines() if line.split()[:1] == ["40"])
+    text = pl.read_csv(tmp_path / "run" / "records.csv")
+    polars.testing.assert_frame_equal(
+        text.select("step", "test_accuracy", "feature_updates"),
+        records.select("step", "test_accuracy", "feature_updates"),
+    )
+    assert "Figure: run/learning-curve.png" in out
+    image = matplotlib.image.imread(tmp_path / "run" / "learning-curve.png")
+    assert image.shape[0] > 500
+    assert np.ptp(image[..., :3]) > 0.5
+
+
+def test_divergence_is_told_and_stored(relin_command, tmp_path):
+    options = ["--steps", 40, "--schedule", "every-1", "--rate", 1e30, "--out", "run", "--set", "loss=squared-error"]
+    code, out, err = relin_command("train", *options, *SMALL)
+    assert (code, err) == (0, "")
+    last = pl.read_parquet(tmp_path / "run" / "records.parquet").row(-1, named=True)
+    assert last["result"] == "diverged"
+    assert f"Training diverged at step {last['diverged_at']}; a lower --rate" in out
+    assert (tmp_path / "run" / "learning-curve.png").is_file()
+
+
+def curve(**columns):
+    length = len(columns["step"])
+    base = {
+        "model": "mlp",
+        "data": "digits",
+        "schedule": "every-10",
+        "period": 10.0,
+        "learning_rate": 0.1,
+        "diverged_at": None,
+        "feature_updates": [0, 4, 9][:length],
+        **{f"{part}_accuracy": [0.1, 0.5, 0.9][:length] for part in ("test", "validation", "network_test")},
+        **{f"{part}_loss": [2.3, 1.0, 0.5][:length] for part in ("train", "test", "validation")},
+    }
+    return pl.DataFrame(base | columns, schema_overrides={"period": pl.Float64, "diverged_at": pl.Int64})
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"step": [0, 50, 100]},
+        {"step": [0]},
+        {"step": [0, 50, 100], "period": math.inf, "feature_updates": [0, 0, 0]},
+        {"step": [0, 50, 100], "period": None, "schedule": "when-error-0.1"},
+        {"step": [0, 50, 100], "test_loss": [2.0, math.inf, math.nan], "diverged_at": 60},
+        {"step": [0, 50, 100], "test_loss": [2.0, 0.0, 1e-9]},
+        {"step": [0, 50, 100], "test_loss": [2.0, 1e300, math.nan]},
+    ],
+)
+def test_learning_curves_are_drawn_without_a_warning(tmp_path, columns):
+    path = write_training_curve(curve(**columns), tmp_path / "new")
+    image = matplotlib.image.imread(path)
+    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])[:, :3]
+    assert np.ptp(image[..., :3]) > 0.5
+    assert np.all(border > 0.99)  # nothing runs over the edge
+
+
+def test_feature_updates_are_marked_where_the_period_puts_them(tmp_path):
+    with_marks = matplotlib.image.imread(write_training_curve(curve(step=[0, 50, 100]), tmp_path / "a"))
+    without = matplotlib.image.imread(
+        write_training_curve(curve(step=[0, 50, 100], feature_updates=[0, 0, 0]), tmp_path / "b")
+    )
+    accent = np.array([0xA3, 0x45, 0x7F]) / 255
+    near = [np.sum(np.all(np.abs(image[..., :3] - accent) < 0.02, axis=-1)) for image in (with_marks, without)]
+    assert near[0] > 100
+    assert near[1] == 0

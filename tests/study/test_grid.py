@@ -1,0 +1,91 @@
+import itertools
+import math
+from collections import Counter
+
+import pytest
+
+from relin.study import FrequencySpec
+from relin.study._grid import Schedule, comparison_cost, comparison_packs, parse_schedule, schedules, selection_packs
+
+SPEC = FrequencySpec(
+    steps=20,
+    periods=[1, 4, math.inf],
+    tolerances=[0.1],
+    learning_rates=[0.1, 0.01],
+    seeds=5,
+    select_seeds=2,
+)
+NAMES = ["every-1", "every-4", "never", "when-error-0.1"]
+
+
+def runs_of(packs):
+    return [run for pack in packs for run in pack.runs]
+
+
+def identity(run):
+    return run.schedule.name, run.learning_rate, run.seed
+
+
+@pytest.mark.parametrize("lanes", [1, 6, 128])
+def test_every_run_is_in_exactly_one_pack(lanes):
+    selected = runs_of(selection_packs(SPEC, lanes))
+    expected = Counter(itertools.product(NAMES, [0.1, 0.01], range(2)))
+    assert Counter(map(identity, selected)) == expected
+    chosen = dict.fromkeys(NAMES, 0.1) | {"never": 0.01}
+    compared = runs_of(comparison_packs(SPEC, chosen, lanes))
+    assert Counter(map(identity, compared)) == Counter(
+        (name, chosen[name], seed) for name in NAMES for seed in (2, 3, 4)
+    )
+
+
+@pytest.mark.parametrize("lanes", [1, 6, 128])
+@pytest.mark.parametrize("comparison", ["equal-steps", "equal-distance"])
+def test_a_pack_is_one_program(lanes, comparison):
+    spec = SPEC.model_copy(update={"comparison": comparison})
+    packs = selection_packs(spec, lanes) + comparison_packs(spec, dict.fromkeys(NAMES, 0.01), lanes)
+    for pack in packs:
+        assert len({(run.schedule.kind, run.num_steps) for run in pack.runs}) == 1
+        assert pack.cost == sum(run.num_steps for run in pack.runs)
+    assert {run.num_steps for run in runs_of(packs)} == ({20} if comparison == "equal-steps" else {20, 200})
+    assert len({pack.name for pack in packs}) == len(packs)
+
+
+def test_packs_of_a_kind_are_equally_large():
+    spec = SPEC.model_copy(update={"seeds": 14, "select_seeds": 4})
+    sizes = {len(pack.runs) for pack in selection_packs(spec, 15) if pack.kind == "every"}
+    assert sizes == {12}  # 8 groups of 3 runs as two packs of 4 groups, not as 5 and 3
+
+
+def test_names_of_packs_are_the_same_on_every_machine():
+    assert [pack.name for pack in selection_packs(SPEC, 1)][:2] == [
+        "select-every-seed000-3ab29f450672",
+        "select-every-seed000-5de3e130d0cc",
+    ]
+
+
+def test_the_cost_of_the_second_stage_is_not_underestimated():
+    for rate in SPEC.learning_rates:
+        packs = comparison_packs(SPEC, dict.fromkeys(NAMES, rate), 1)
+        assert sum(pack.cost for pack in packs) <= comparison_cost(SPEC)
+
+
+def test_all_seeds_may_select():
+    spec = SPEC.model_copy(update={"select_seeds": 9})
+    assert {run.seed for run in runs_of(selection_packs(spec, 1))} == set(range(5))
+    assert comparison_packs(spec, dict.fromkeys(NAMES, 0.1), 1) == []
+    assert comparison_cost(spec) == 0
+
+
+@pytest.mark.parametrize("tolerance", [0.1, 1.0, 1e-05, 0.123456789, 0.12345678901])
+def test_schedules_are_found_again_by_their_names(tolerance):
+    for schedule in [*schedules(SPEC), Schedule("when-error", tolerance)]:
+        assert parse_schedule(schedule.name) == schedule
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["every-0", "every--1", "every-1.5", "every-inf", "every", "when-error-x", "when-error-nan", "sometimes", "4", ""],
+)
+def test_unknown_schedules_are_refused(name):
+    with pytest.raises(ValueError, match=r"must be every-K \(K = 1, 2, …\), never or when-error-TOLERANCE, got"):
+        parse_schedule(name)

@@ -1,0 +1,117 @@
+import json
+import math
+
+import pytest
+
+from relin.study import FrequencySpec, SpecError, read_spec, shipped
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text, name="study.toml"):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def test_shipped_studies_are_valid_for_every_data_set_they_name():
+    assert "frequency" in shipped()
+    assert read_spec("frequency").periods == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, math.inf]
+    assert read_spec("frequency", "mnist1d").steps == 3000
+    assert read_spec("frequency", "digits").margin == 0.5
+
+
+def test_every_setting_is_explained():
+    assert all(field.description for field in FrequencySpec.model_fields.values())
+
+
+def test_overrides_win_over_the_settings_of_the_data_set_and_of_the_file(written):
+    name = written("steps = 5\nmargin = 2.0\n[by_data.digits]\nsteps = 6\n")
+    assert read_spec(name).steps == 6
+    assert read_spec(name, "mnist1d").steps == 5
+    assert read_spec(name, overrides={"steps": 7, "margin": 3.0}).steps == 7
+    assert read_spec(name, overrides={"data": "mnist1d"}).steps == 5
+
+
+def test_options_of_the_files_network_are_not_those_of_another():
+    assert read_spec("frequency", overrides={"model": "cnn"}).model_options == {}
+    assert read_spec("frequency", overrides={"model": "mlp"}).model_options == {"width": 128, "depth": 2}
+
+
+def test_settings_survive_json(written):
+    spec = read_spec("frequency", overrides={"periods": ["inf", 4, 1, 4]})
+    assert spec.periods == [1, 4, math.inf]
+    text = json.dumps(spec.model_dump(mode="json"))
+    assert FrequencySpec.model_validate_json(text) == spec
+    assert read_spec(written(text, "spec.json")) == spec
+
+
+def test_smaller_rates_take_more_steps_at_equal_distance():
+    fields = {"steps": 100, "learning_rates": [0.4, 0.1, 0.001], "max_steps": 1000}
+    equal = FrequencySpec(**fields)
+    assert [equal.steps_at(rate) for rate in equal.learning_rates] == [100, 100, 100]
+    distance = FrequencySpec(**fields, comparison="equal-distance")
+    assert [distance.steps_at(rate) for rate in distance.learning_rates] == [100, 400, 1000]
+    reference = FrequencySpec(**fields, comparison="equal-distance", reference_rate=0.2)
+    assert [reference.steps_at(rate) for rate in reference.learning_rates] == [100, 200, 1000]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stepz = 4", r"there is no setting stepz \(did you mean steps\?\)"),
+        ("wibble = 4", r"there is no setting wibble \(the settings are study, data"),
+        ("steps = 0", "steps: .*greater than or equal to 1"),
+        ("steps = 4000000000", "steps: .*less than or equal"),
+        ("periods = [4]", "periods must include 1"),
+        ("periods = [1, 2.5]", "a period must be a whole number of at least 1"),
+        ("periods = [1, 0]", "a period must be a whole number of at least 1"),
+        ("periods = [1, nan]", "a period must be a whole number"),
+        ("learning_rates = []", "at least one learning rate"),
+        ("learning_rates = [0.1, -0.1]", r"learning_rates\.1: .*greater than 0"),
+        ("learning_rates = [inf]", r"learning_rates\.0: .*finite"),
+        ("tolerances = [0]", r"tolerances\.0: .*greater than 0"),
+        ("momentum = 1", "momentum: .*less than 1"),
+        ("momentum = nan", "momentum: "),
+        ("margin = nan", "margin: "),
+        ("seeds = 1", "seeds: .*at least|seeds: .*greater than or equal to 2"),
+        ("batch_size = -1", "batch_size: .*greater than or equal to 1"),
+        ('data = "dogits"', "data: the data sets are digits, mnist1d"),
+        ("data = [1]", "data: "),
+        ('loss = "hinge"', "loss: .*cross-entropy"),
+        ('study = "other"', "study: .*frequency"),
+        ('comparison = "equal-distance"\nsteps = 20000', "max_steps must be at least steps, 20000, got 10000"),
+        ("by_data = 3", r"by_data holds a table for each data set, such as \[by_data\.digits\], got 3"),
+        ("[by_data.dogits]\nsteps = 3", "by_data holds a table for each data set.*got dogits"),
+        ("steps = [", r"is not valid TOML \(.*\); correct it there"),
+    ],
+)
+def test_wrong_settings_are_refused_in_one_sentence(written, text, message):
+    with pytest.raises(SpecError, match=message) as refusal:
+        read_spec(written(text))
+    assert "\n" not in str(refusal.value)
+    assert str(refusal.value).endswith(".")
+
+
+def test_several_mistakes_are_told_together(written):
+    with pytest.raises(SpecError, match=r"steps: .*; seeds: "):
+        read_spec(written("steps = 0\nseeds = 0"))
+
+
+def test_files_that_cannot_be_read_are_refused(written, tmp_path):
+    with pytest.raises(SpecError, match=r"no study named 'frequncy'; name one of frequency"):
+        read_spec("frequncy")
+    with pytest.raises(SpecError, match=r"cannot be read \(No such file or directory\); check its path"):
+        read_spec(str(tmp_path / "missing.toml"))
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(SpecError, match=r"cannot be read \(Is a directory\)"):
+        read_spec(str(tmp_path / "folder.toml"))
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(SpecError, match="not text in UTF-8"):
+        read_spec(str(tmp_path / "bytes.toml"))
+    with pytest.raises(SpecError, match="not valid JSON"):
+        read_spec(written("{", "spec.json"))
+    with pytest.raises(SpecError, match="holds no settings"):
+        read_spec(written("[1]", "list.json"))
