@@ -5,11 +5,15 @@ import polars as pl
 import pytest
 import scipy.stats
 
-from relin.study._frequency import choose_learning_rates, frequency_result, schedule_label
+from relin.study._frequency import frequency_result, rank_learning_rates, schedule_label
 from relin.study._result import FrequencyResult
 
 NUM_STEPS = 1000
 CHANCE = 0.1
+
+
+def chosen(frame, chance):
+    return {name: rates[0] for name, rates in rank_learning_rates(frame, chance).items()}
 
 
 def period_of(schedule):
@@ -237,7 +241,7 @@ def test_the_rate_with_the_best_validation_accuracy_is_chosen_not_the_best_on_te
             runs("every-2", [0.7, 0.7], rate=0.3, validation=0.7),
         ),
     )
-    assert choose_learning_rates(frame, CHANCE) == {"every-1": 0.2, "every-2": 0.1}
+    assert chosen(frame, CHANCE) == {"every-1": 0.2, "every-2": 0.1}
     outcomes = by_name(answer(frame))
     assert outcomes["every-1"].test_accuracy.mean == pytest.approx(0.7)
     assert (outcomes["every-1"].learning_rate, outcomes["every-1"].num_runs_all_rates) == (0.2, 4)
@@ -252,8 +256,18 @@ def test_rates_are_compared_over_the_seeds_all_of_them_share():
     ]
     # Stage two: the chosen rate with more seeds, which turn out worse and must not change the choice.
     more = [row for seed in (2, 3, 4) for row in run("every-1", seed, 0.9, rate=0.1, validation=0.2)]
-    assert choose_learning_rates(records(shared), CHANCE) == {"every-1": 0.1}
-    assert choose_learning_rates(records(shared, more), CHANCE) == {"every-1": 0.1}
+    assert chosen(records(shared), CHANCE) == {"every-1": 0.1}
+    assert chosen(records(shared, more), CHANCE) == {"every-1": 0.1}
+
+
+def test_rates_left_out_after_a_first_round_do_not_come_back():
+    first = [(0.1, 0.8), (0.2, 0.7), (0.3, 0.6), (0.4, 0.9)]
+    screened = [row for rate, v in first for row in run("every-1", 0, 0.9, rate=rate, validation=v)]
+    assert rank_learning_rates(records(screened), CHANCE) == {"every-1": [0.4, 0.1, 0.2, 0.3]}
+    finals = [row for rate, v in ((0.1, 0.9), (0.4, 0.5)) for row in run("every-1", 1, 0.9, rate=rate, validation=v)]
+    assert rank_learning_rates(records(screened, finals), CHANCE) == {"every-1": [0.1, 0.4]}
+    more = [row for seed in (2, 3) for row in run("every-1", seed, 0.9, rate=0.1, validation=0.1)]
+    assert rank_learning_rates(records(screened, finals, more), CHANCE) == {"every-1": [0.1, 0.4]}
 
 
 def test_ties_go_to_the_lower_loss_then_to_the_larger_rate():
@@ -267,31 +281,31 @@ def test_ties_go_to_the_lower_loss_then_to_the_larger_rate():
     # The means of these are 0.8, but not in the last bits of accuracies kept in float32.
     first, second = np.float32([0.9, 0.7]).astype(float), np.float32([0.8, 0.8]).astype(float)
     assert first.mean() < second.mean()
-    assert choose_learning_rates(records(at(0.1, first, 0.2), at(0.4, second, 0.3)), CHANCE) == {"never": 0.1}
-    assert choose_learning_rates(records(at(0.1, second, 0.3), at(0.4, first, 0.2)), CHANCE) == {"never": 0.4}
+    assert chosen(records(at(0.1, first, 0.2), at(0.4, second, 0.3)), CHANCE) == {"never": 0.1}
+    assert chosen(records(at(0.1, second, 0.3), at(0.4, first, 0.2)), CHANCE) == {"never": 0.4}
     three = records(at(0.2, first, 0.3), at(0.4, second, 0.3), at(0.1, first, 0.3))
-    assert choose_learning_rates(three, CHANCE) == {"never": 0.4}
+    assert chosen(three, CHANCE) == {"never": 0.4}
 
 
 def test_a_diverged_run_counts_at_chance_in_the_choice():
     steady = runs("every-1", [0.5, 0.5], rate=0.1, validation=0.5)
     # Mean (0.95 + 0.1)/2 = 0.525 wins, (0.85 + 0.1)/2 = 0.475 loses; without the diverged run both win.
-    for validation, chosen in ((0.95, 0.9), (0.85, 0.1)):
+    for validation, best in ((0.95, 0.9), (0.85, 0.1)):
         risky = run("every-1", 0, 0.9, rate=0.9, validation=validation) + run("every-1", 1, 0, rate=0.9, diverged_at=3)
-        assert choose_learning_rates(records(steady, risky), CHANCE) == {"every-1": chosen}
+        assert chosen(records(steady, risky), CHANCE) == {"every-1": best}
 
 
 def test_a_rate_that_diverges_loses_a_tie_at_chance():
     bad = runs("never", [0.1, 0.1], rate=0.1, validation=CHANCE, loss=5.0)
     diverged = runs("never", [0, 0], rate=9.0, diverged_at=1)
-    assert choose_learning_rates(records(bad, diverged), CHANCE) == {"never": 0.1}
-    assert choose_learning_rates(records(diverged), CHANCE) == {"never": 9.0}
+    assert chosen(records(bad, diverged), CHANCE) == {"never": 0.1}
+    assert chosen(records(diverged), CHANCE) == {"never": 9.0}
 
 
 def test_rates_without_a_common_seed_are_refused():
     frame = records(run("every-1", 0, 0.9, rate=0.1), run("every-1", 1, 0.9, rate=0.2))
     with pytest.raises(ValueError, match=r"one seed run at every learning rate of every-1, got none for \[0.1, 0.2\]"):
-        choose_learning_rates(frame, CHANCE)
+        chosen(frame, CHANCE)
 
 
 # Divergence

@@ -5,7 +5,15 @@ from collections import Counter
 import pytest
 
 from relin.study import FrequencySpec
-from relin.study._grid import Schedule, comparison_cost, comparison_packs, parse_schedule, schedules, selection_packs
+from relin.study._grid import (
+    Schedule,
+    comparison_packs,
+    finals_packs,
+    later_cost,
+    parse_schedule,
+    schedules,
+    selection_packs,
+)
 
 SPEC = FrequencySpec(
     steps=20,
@@ -22,6 +30,10 @@ def runs_of(packs):
     return [run for pack in packs for run in pack.runs]
 
 
+def ranked(*rates):
+    return {name: list(rates) for name in NAMES}
+
+
 def identity(run):
     return run.schedule.name, run.learning_rate, run.seed
 
@@ -31,10 +43,10 @@ def test_every_run_is_in_exactly_one_pack(lanes):
     selected = runs_of(selection_packs(SPEC, lanes))
     expected = Counter(itertools.product(NAMES, [0.1, 0.01], range(2)))
     assert Counter(map(identity, selected)) == expected
-    chosen = dict.fromkeys(NAMES, 0.1) | {"never": 0.01}
+    chosen = ranked(0.1) | {"never": [0.01]}
     compared = runs_of(comparison_packs(SPEC, chosen, lanes))
     assert Counter(map(identity, compared)) == Counter(
-        (name, chosen[name], seed) for name in NAMES for seed in (2, 3, 4)
+        (name, chosen[name][0], seed) for name in NAMES for seed in (2, 3, 4)
     )
 
 
@@ -42,7 +54,7 @@ def test_every_run_is_in_exactly_one_pack(lanes):
 @pytest.mark.parametrize("comparison", ["equal-steps", "equal-distance"])
 def test_a_pack_is_one_program(lanes, comparison):
     spec = SPEC.model_copy(update={"comparison": comparison})
-    packs = selection_packs(spec, lanes) + comparison_packs(spec, dict.fromkeys(NAMES, 0.01), lanes)
+    packs = selection_packs(spec, lanes) + comparison_packs(spec, ranked(0.01), lanes)
     for pack in packs:
         assert len({(run.schedule.kind, run.num_steps) for run in pack.runs}) == 1
         assert pack.cost == sum(run.num_steps for run in pack.runs)
@@ -65,15 +77,15 @@ def test_names_of_packs_are_the_same_on_every_machine():
 
 def test_the_cost_of_the_second_stage_is_not_underestimated():
     for rate in SPEC.learning_rates:
-        packs = comparison_packs(SPEC, dict.fromkeys(NAMES, rate), 1)
-        assert sum(pack.cost for pack in packs) <= comparison_cost(SPEC)
+        packs = comparison_packs(SPEC, ranked(rate), 1)
+        assert sum(pack.cost for pack in packs) <= later_cost(SPEC, "select")
 
 
 def test_all_seeds_may_select():
     spec = SPEC.model_copy(update={"select_seeds": 9})
     assert {run.seed for run in runs_of(selection_packs(spec, 1))} == set(range(5))
-    assert comparison_packs(spec, dict.fromkeys(NAMES, 0.1), 1) == []
-    assert comparison_cost(spec) == 0
+    assert comparison_packs(spec, ranked(0.1), 1) == []
+    assert later_cost(spec, "select") == 0
 
 
 @pytest.mark.parametrize("tolerance", [0.1, 1.0, 1e-05, 0.123456789, 0.12345678901])
@@ -89,3 +101,20 @@ def test_schedules_are_found_again_by_their_names(tolerance):
 def test_unknown_schedules_are_refused(name):
     with pytest.raises(ValueError, match=r"must be every-K \(K = 1, 2, …\), never or when-error-TOLERANCE, got"):
         parse_schedule(name)
+
+
+@pytest.mark.parametrize("lanes", [1, 6, 128])
+def test_finalists_alone_meet_the_other_seeds_that_choose(lanes):
+    spec = SPEC.model_copy(update={"finalists": 1, "select_seeds": 3})
+    assert Counter(map(identity, runs_of(selection_packs(spec, lanes)))) == Counter(
+        itertools.product(NAMES, [0.1, 0.01], [0])
+    )
+    best = ranked(0.1, 0.01) | {"never": [0.01, 0.1]}
+    finals, compared = finals_packs(spec, best, lanes), comparison_packs(spec, best, lanes)
+    assert Counter(map(identity, runs_of(finals))) == Counter(
+        (name, best[name][0], seed) for name in NAMES for seed in (1, 2)
+    )
+    assert {run.seed for run in runs_of(compared)} == {3, 4}
+    assert later_cost(spec, "select") >= sum(pack.cost for pack in finals + compared)
+    assert later_cost(spec, "finals") >= sum(pack.cost for pack in compared)
+    assert finals_packs(SPEC, best, lanes) == []

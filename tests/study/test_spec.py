@@ -37,7 +37,7 @@ def test_overrides_win_over_the_settings_of_the_data_set_and_of_the_file(written
 
 def test_options_of_the_files_network_are_not_those_of_another():
     assert read_spec("frequency", overrides={"model": "cnn"}).model_options == {}
-    assert read_spec("frequency", overrides={"model": "mlp"}).model_options == {"width": 128, "depth": 2}
+    assert read_spec("frequency", overrides={"model": "mlp"}).model_options == {"width": 64, "depth": 2}
 
 
 def test_settings_survive_json(written):

@@ -163,8 +163,9 @@ def learning_curves(result: FrequencyResult, records: FrequencyRecords, theme: T
             axes.fill_between(steps, low, high, where=np.isfinite(low), color=colour, alpha=0.18, linewidth=0)
             mark = f" ({outcome.num_diverged} diverged)" if outcome.num_diverged else ""
             ends.append((mean[-1], text.schedule(outcome) + mark, colour))
-            lows.append(mean.min())
-            highs.append(mean.max())
+            learnt = mean[steps > 0] if column == "test_accuracy" and (steps > 0).any() else mean
+            lows.append(learnt.min())  # the untrained network, at step 0, would squeeze all curves together
+            highs.append(learnt.max())
         axes.set_title(name)
         axes.set_xlabel("step")
         axes.set_xlim(0, result.num_steps)

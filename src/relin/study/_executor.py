@@ -38,7 +38,7 @@ class ThreadExecutor(AbstractExecutor):
                     running[pool.submit(compute, pack)] = pack
                 if not running:
                     return
-                # Not for ever: polars' handler of Ctrl-C restarts a wait without a limit, which then is not interrupted.
+                # Not for ever: polars restarts an unlimited wait after Ctrl-C, which then does not interrupt.
                 for future in wait(running, timeout=0.2, return_when=FIRST_COMPLETED).done:
                     pack = running.pop(future)
                     future.result()

@@ -42,14 +42,15 @@ def schedule_label(schedule: str, period: float | None) -> str:
     return schedule
 
 
-def choose_learning_rates(
+def rank_learning_rates(
     records: pl.DataFrame, chance: float, comparison: Comparison = "equal-steps"
-) -> dict[str, float]:
-    """Learning rate of every schedule: the highest mean validation accuracy at the end of training.
+) -> dict[str, list[float]]:
+    """Learning rates of every schedule, the best first: highest mean validation accuracy at the end of training.
 
-    Rates are compared over the seeds that all rates of the schedule share, so the choice stays the same when
-    the chosen rate is later run with more seeds. Diverged runs count at chance accuracy and at infinite loss.
-    Ties go to the lower mean validation loss, then to the larger rate.
+    The rates that were run with the most seeds compete, the very most-run one aside, over the seeds they share: so the
+    choice stays the same when the chosen rate is later run with more seeds, and rates left out after a first round
+    do not come back. Diverged runs count at chance accuracy and at infinite loss. Ties go to the lower mean validation
+    loss, then to the larger rate.
 
     **Arguments:**
 
@@ -57,9 +58,9 @@ def choose_learning_rates(
     - `chance`: the accuracy of a diverged run, 1/C.
     - `comparison`: whether all runs that did not diverge end at the same step, or only those at the same rate.
 
-    **Returns:** the chosen rate by schedule name.
+    **Returns:** the competing rates by schedule name.
     """
-    return _choose_rates(_final_runs(records, chance, comparison))
+    return _rank_rates(_final_runs(records, chance, comparison))
 
 
 def frequency_result(
@@ -95,7 +96,7 @@ def frequency_result(
     """
     _check_arguments(margin, confidence, num_classes)
     runs = _final_runs(records, 1 / num_classes, comparison)
-    rates = _choose_rates(runs)
+    rates = {name: ranked[0] for name, ranked in _rank_rates(runs).items()}
     chosen = {name: runs.filter(schedule=name, learning_rate=rate) for name, rate in rates.items()}
     ordinary = _ordinary_schedule(chosen)
     others = sorted(chosen.keys() - {ordinary})
@@ -194,25 +195,29 @@ def _run_name(runs: pl.DataFrame) -> str:
     return f"{schedule} at learning rate {rate:g}, seed {seed}"
 
 
-def _choose_rates(runs: pl.DataFrame) -> dict[str, float]:
+def _rank_rates(runs: pl.DataFrame) -> dict[str, list[float]]:
     names = runs["schedule"].unique(maintain_order=True)
-    return {name: _choose_rate(name, runs.filter(schedule=name)) for name in names}
+    return {name: _rank(name, runs.filter(schedule=name)) for name in names}
 
 
-def _choose_rate(schedule: str, runs: pl.DataFrame) -> float:
-    rates_run = pl.col("learning_rate").n_unique().over("seed")
-    shared = runs.filter(rates_run == runs["learning_rate"].n_unique())
+def _rank(schedule: str, runs: pl.DataFrame) -> list[float]:
+    num_seeds = pl.col("seed").n_unique().over("learning_rate")
+    counts = runs.group_by("learning_rate").agg(pl.n_unique("seed"))["seed"].sort(descending=True)
+    competing = runs.filter(num_seeds >= counts[min(1, counts.len() - 1)])
+    shared = competing.filter(pl.col("learning_rate").n_unique().over("seed") == competing["learning_rate"].n_unique())
     if shared.is_empty():
         raise ValueError(
             f"Expected at least one seed run at every learning rate of {schedule}, got none for "
-            f"{runs['learning_rate'].unique().sort().to_list()}; please run one seed at all of them."
+            f"{competing['learning_rate'].unique().sort().to_list()}; please run one seed at all of them."
         )
     means = shared.group_by("learning_rate").agg(pl.mean("validation_accuracy"), pl.mean("validation_loss"))
-    accuracy = pl.col("validation_accuracy")
-    best = means.filter(accuracy >= accuracy.max() - RESOLUTION).sort(
-        "validation_loss", "learning_rate", descending=[False, True], nulls_last=True
-    )
-    return best["learning_rate"][0]
+    accuracy, ranked = pl.col("validation_accuracy"), list[float]()
+    while not means.is_empty():
+        alike = means.filter(accuracy >= accuracy.max() - RESOLUTION)
+        best = alike.sort("validation_loss", "learning_rate", descending=[False, True], nulls_last=True)
+        ranked.append(best["learning_rate"][0])
+        means = means.filter(pl.col("learning_rate") != ranked[-1])
+    return ranked
 
 
 def _ordinary_schedule(chosen: dict[str, pl.DataFrame]) -> str:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from relin.study._spec import FrequencySpec
 
-Stage = Literal["select", "compare"]
+Stage = Literal["select", "finals", "compare"]
 
 
 @dataclass(frozen=True, order=True)
@@ -97,36 +97,54 @@ def schedules(spec: FrequencySpec) -> list[Schedule]:
 
 
 def selection_packs(spec: FrequencySpec, lanes: int) -> list[Pack]:
-    """The first stage: every schedule at every rate, with the first few seeds."""
-    seeds = range(min(spec.select_seeds, spec.seeds))
-    runs = [
-        RunSpec(schedule, spec.steps_at(rate), rate, seed)
+    """The first stage: every schedule at every rate, with the first seed, or with all that choose the rates."""
+    seeds = range(1 if spec.finalists else _selecting(spec))
+    return _pack("select", _runs(spec, seeds, dict.fromkeys(_names(spec), spec.learning_rates)), lanes)
+
+
+def finals_packs(spec: FrequencySpec, ranked: dict[str, list[float]], lanes: int) -> list[Pack]:
+    """The second stage, if there is one: every schedule at the best of its rates, with the other seeds that choose."""
+    if not spec.finalists:
+        return []
+    best = {name: rates[: spec.finalists] for name, rates in ranked.items()}
+    return _pack("finals", _runs(spec, range(1, _selecting(spec)), best), lanes)
+
+
+def comparison_packs(spec: FrequencySpec, ranked: dict[str, list[float]], lanes: int) -> list[Pack]:
+    """The last stage: every schedule at its own rate, with all other seeds."""
+    best = {name: rates[:1] for name, rates in ranked.items()}
+    return _pack("compare", _runs(spec, range(_selecting(spec), spec.seeds), best), lanes)
+
+
+def later_cost(spec: FrequencySpec, stage: Stage) -> int:
+    """Steps of all stages after this one, at most, before their rates are known."""
+    longest = max(spec.steps_at(rate) for rate in spec.learning_rates) * len(schedules(spec))
+    finals = min(spec.finalists or 0, len(spec.learning_rates)) * (_selecting(spec) - 1)
+    compared = spec.seeds - _selecting(spec)
+    return longest * {"select": finals + compared, "finals": compared, "compare": 0}[stage]
+
+
+def _selecting(spec: FrequencySpec) -> int:
+    return min(spec.select_seeds, spec.seeds)
+
+
+def _names(spec: FrequencySpec) -> list[str]:
+    return [schedule.name for schedule in schedules(spec)]
+
+
+def _runs(spec: FrequencySpec, seeds: Iterable[int], rates: dict[str, list[float]]) -> list[RunSpec]:
+    """Every schedule at its rates, which are as many for each; the runs of a pack stand together."""
+    places = range(max(len(own) for own in rates.values()))
+    return [
+        RunSpec(schedule, spec.steps_at(rates[schedule.name][place]), rates[schedule.name][place], seed)
         for seed in seeds
-        for rate in spec.learning_rates
+        for place in places
         for schedule in schedules(spec)
     ]
-    return _pack("select", runs, lanes)
-
-
-def comparison_packs(spec: FrequencySpec, chosen: dict[str, float], lanes: int) -> list[Pack]:
-    """The second stage: every schedule at its own rate, with the other seeds."""
-    runs = [
-        RunSpec(schedule, spec.steps_at(chosen[schedule.name]), chosen[schedule.name], seed)
-        for seed in range(min(spec.select_seeds, spec.seeds), spec.seeds)
-        for schedule in schedules(spec)
-    ]
-    return _pack("compare", runs, lanes)
-
-
-def comparison_cost(spec: FrequencySpec) -> int:
-    """Steps of the second stage, at most, before the rates are chosen."""
-    longest = max(spec.steps_at(rate) for rate in spec.learning_rates)
-    seeds = max(0, spec.seeds - spec.select_seeds)
-    return longest * seeds * len(schedules(spec))
 
 
 def _pack(stage: Stage, runs: Iterable[RunSpec], lanes: int) -> list[Pack]:
-    """Runs of one program in their order, in packs of whole (seed, rate) groups of about `lanes` runs.
+    """Runs of one program in their order, in packs of whole groups, one run of each schedule, of about `lanes` runs.
 
     Groups are equally large, so that packs are, and one compilation serves them all.
     """
@@ -137,18 +155,12 @@ def _pack(stage: Stage, runs: Iterable[RunSpec], lanes: int) -> list[Pack]:
     packs = []
     for _, group in groupby(sorted(runs, key=program), key=program):
         members = list(group)
-        width = max(1, sum(run.seed == members[0].seed for run in members) if stage == "compare" else _width(members))
+        width = len({run.schedule for run in members})
         groups = math.ceil(len(members) / width)
         count = math.ceil(groups / max(1, round(lanes / width)))
         size = math.ceil(groups / count) * width
         packs += [Pack(stage, tuple(part)) for part in _chunks(members, size)]
     return sorted(packs, key=lambda pack: (min(run.seed for run in pack.runs), pack.kind != "every"))
-
-
-def _width(runs: list[RunSpec]) -> int:
-    """The number of runs that share a seed and a rate."""
-    first = runs[0]
-    return sum(run.seed == first.seed and run.learning_rate == first.learning_rate for run in runs)
 
 
 def _chunks(items: list[RunSpec], size: int) -> Iterator[list[RunSpec]]:

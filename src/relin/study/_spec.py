@@ -77,8 +77,9 @@ class FrequencySpec(BaseModel):
     seeds: int = Field(
         10, ge=2, description="Paired seeds: the same seed is the same initial network and batches for every K."
     )
-    select_seeds: Positive = Field(
-        3, description="Of these, how many try every learning rate; the others only the best."
+    select_seeds: Positive = Field(3, description="Of these, how many take part in choosing the learning rates.")
+    finalists: Positive | None = Field(
+        None, description="Only so many of the best rates, by the first seed, go on to the other select_seeds."
     )
     num_records: Positive = Field(10, description="Records a run, evenly spaced.")
     probe_size: Positive = Field(256, description="Validation examples on which the linearisation error is measured.")

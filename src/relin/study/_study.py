@@ -11,8 +11,17 @@ import jax
 import polars as pl
 
 from relin.study._executor import AbstractExecutor, ThreadExecutor
-from relin.study._frequency import choose_learning_rates, frequency_result
-from relin.study._grid import Pack, RunSpec, comparison_cost, comparison_packs, parse_schedule, selection_packs
+from relin.study._frequency import frequency_result, rank_learning_rates
+from relin.study._grid import (
+    Pack,
+    RunSpec,
+    Stage,
+    comparison_packs,
+    finals_packs,
+    later_cost,
+    parse_schedule,
+    selection_packs,
+)
 from relin.study._result import FrequencyResult
 from relin.study._runner import Runner
 from relin.study._spec import FrequencySpec
@@ -27,6 +36,13 @@ class Progress:
     total: int
     stage: str
 
+
+STAGES: dict[Stage, str] = {
+    "select": "trying learning rates",
+    "finals": "choosing among the best",
+    "compare": "comparing schedules",
+}
+"""The stages of a study in their order, as the progress bar names them."""
 
 Report = Callable[[Progress], None]
 
@@ -60,12 +76,22 @@ def run_study(
     runner = Runner(spec, data_dir)
     lanes = store.open(spec, _lanes_per_pack())
     compute = _Computation(store, runner, executor or ThreadExecutor(), _Tracker(report))
-    selection = selection_packs(spec, lanes)
-    compute(selection, comparison_cost(spec), "trying learning rates")
-    comparison = _comparison(spec, store.read(selection), lanes)
-    compute(comparison, 0, "comparing schedules")
-    records = store.read(selection + comparison)
+    packs: list[Pack] = []
+    for stage in STAGES:
+        added = _packs_of(stage, spec, store, packs, lanes)
+        compute(added, later_cost(spec, stage), STAGES[stage])
+        packs += added
+    records = store.read(packs)
     return conclude(spec, records), records
+
+
+def _packs_of(stage: Stage, spec: FrequencySpec, store: Store, before: list[Pack], lanes: int) -> list[Pack]:
+    """The packs of a stage, which follow from the records of the stages before it."""
+    if stage == "select":
+        return selection_packs(spec, lanes)
+    records = store.read(before)
+    ranked = rank_learning_rates(records, 1 / records.item(0, "num_classes"), spec.comparison)
+    return {"finals": finals_packs, "compare": comparison_packs}[stage](spec, ranked, lanes)
 
 
 def stored_study(folder: Path) -> tuple[FrequencySpec, FrequencyResult, pl.DataFrame]:
@@ -75,10 +101,10 @@ def stored_study(folder: Path) -> tuple[FrequencySpec, FrequencyResult, pl.DataF
     """
     store = Store(folder)
     spec, lanes = store.spec(), store.lanes()
-    packs = selection_packs(spec, lanes)
-    _require(store, packs)
-    packs = packs + _comparison(spec, store.read(packs), lanes)
-    _require(store, packs)
+    packs: list[Pack] = []
+    for stage in STAGES:
+        packs += _packs_of(stage, spec, store, packs, lanes)
+        _require(store, packs)
     records = store.read(packs)
     return spec, conclude(spec, records), records
 
@@ -90,11 +116,6 @@ def _require(store: Store, packs: list[Pack]) -> None:
             f"{store.folder} does not hold a whole study yet ({missing} of {len(packs)} packs of runs are missing so "
             "far); run the same study command again to finish it."
         )
-
-
-def _comparison(spec: FrequencySpec, selected: pl.DataFrame, lanes: int) -> list[Pack]:
-    chosen = choose_learning_rates(selected, 1 / selected.item(0, "num_classes"), spec.comparison)
-    return comparison_packs(spec, chosen, lanes)
 
 
 def conclude(spec: FrequencySpec, records: pl.DataFrame) -> FrequencyResult:
