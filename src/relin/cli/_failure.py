@@ -22,21 +22,24 @@ class UsageError(CommandError):
     exit_code = 2
 
 
-class _TerminatedError(KeyboardInterrupt):
-    """The system asked the process to end; handled like Ctrl-C."""
+class _StoppedError(BaseException):
+    """Ctrl-C, or the system asked the process to end. Not a KeyboardInterrupt, of which Typer makes a normal end."""
+
+    def __init__(self, number: int):
+        self.exit_code = 128 + number
 
 
 def run(app: Callable[[], Any]) -> None:
     """Runs the commands; every failure becomes a sentence and an exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the caller wants it ignored
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         app()
     except CommandError as error:
         _fail(str(error), error.exit_code)
-    except _TerminatedError:
-        _stop(128 + signal.SIGTERM)
-    except (KeyboardInterrupt, typer.Abort):
-        _stop(128 + signal.SIGINT)
+    except _StoppedError as stopped:
+        _stop(stopped.exit_code)
     except BrokenPipeError:
         # The reader of our output, such as `head`, has left; nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,8 +70,8 @@ def _usage(error: Any) -> str:
     return f"{message}; see `{context.command_path if context else 'relin'} --help`."
 
 
-def _terminate(number: int, frame: Any) -> NoReturn:
-    raise _TerminatedError
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    raise _StoppedError(number)
 
 
 def _stop(exit_code: int) -> NoReturn:

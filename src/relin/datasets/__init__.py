@@ -3,6 +3,6 @@
 `load(name)` returns a `Dataset`; `names()` lists what there is; `status()` says what is on this machine.
 """
 
-from ._dataset import Dataset as Dataset, DatasetStatus as DatasetStatus, Examples as Examples
-from ._errors import DatasetError as DatasetError
-from ._registry import load as load, names as names, status as status
+from relin.datasets._dataset import Dataset as Dataset, DatasetStatus as DatasetStatus, Examples as Examples
+from relin.datasets._errors import DatasetError as DatasetError
+from relin.datasets._registry import load as load, names as names, status as status

@@ -7,9 +7,9 @@ in the same order, and `labels` or `fine_labels`.
 
 import numpy as np
 
-from ._errors import DatasetError
-from ._labels import check_counts, check_labels
-from ._unpickle import unpickle
+from relin.datasets._errors import DatasetError
+from relin.datasets._labels import check_counts, check_labels
+from relin.datasets._unpickle import unpickle
 
 _PIXELS = 3 * 32 * 32
 _COARSE_CLASSES = 20

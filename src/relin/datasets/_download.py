@@ -3,9 +3,9 @@
 import logging
 from typing import Any, cast
 
-from ._errors import DatasetError
-from ._locate import cache_folder
-from ._sources import Source
+from relin.datasets._errors import DatasetError
+from relin.datasets._locate import cache_folder
+from relin.datasets._sources import Source
 
 # Seconds without an answer or a byte before a download is given up.
 _TIMEOUT = 30.0

@@ -8,12 +8,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from . import _cifar, _idx
-from ._dataset import RawExamples
-from ._errors import DatasetError
-from ._labels import check_counts
-from ._locate import Found
-from ._sources import SOURCES, Source
+from relin.datasets import _cifar, _idx
+from relin.datasets._dataset import RawExamples
+from relin.datasets._errors import DatasetError
+from relin.datasets._labels import check_counts
+from relin.datasets._locate import Found
+from relin.datasets._sources import SOURCES, Source
 
 # What reading a damaged archive can raise.
 _ARCHIVE_FAULTS = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error)

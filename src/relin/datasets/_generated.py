@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ._dataset import RawExamples
-from ._errors import DatasetError
-from ._locate import cache_folder
+from relin.datasets._dataset import RawExamples
+from relin.datasets._errors import DatasetError
+from relin.datasets._locate import cache_folder
 
 _DIGITS_TRAIN, _DIGITS_VALIDATION = 1200, 297
 _ARRAYS = ("x", "y", "x_test", "y_test")

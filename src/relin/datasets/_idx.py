@@ -10,8 +10,8 @@ import zlib
 
 import numpy as np
 
-from ._errors import DatasetError
-from ._labels import check_labels
+from relin.datasets._errors import DatasetError
+from relin.datasets._labels import check_labels
 
 _IMAGES, _LABELS = 2051, 2049
 _KINDS = {_IMAGES: "images", _LABELS: "labels"}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ._errors import DatasetError
+from relin.datasets._errors import DatasetError
 
 
 def check_labels(where: str, labels: np.ndarray, num_classes: int, kind: str = "label") -> None:

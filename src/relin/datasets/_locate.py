@@ -8,8 +8,8 @@ from pathlib import Path
 
 import platformdirs
 
-from ._errors import DatasetError
-from ._sources import Layout, Source
+from relin.datasets._errors import DatasetError
+from relin.datasets._sources import Layout, Source
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ._errors import DatasetError
+from relin.datasets._errors import DatasetError
 
 # Images converted at a time, so that no temporary is as large as the dataset.
 _CHUNK = 4096

@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 from typing import NamedTuple, SupportsIndex
 
-from . import _generated
-from ._dataset import Dataset, DatasetStatus, Examples, RawExamples
-from ._download import download as fetch, missing
-from ._errors import DatasetError
-from ._files import read_files
-from ._locate import check_data_dir, locate, places, verify
-from ._normalise import Normaliser
-from ._sources import SOURCES, Source
+from relin.datasets import _generated
+from relin.datasets._dataset import Dataset, DatasetStatus, Examples, RawExamples
+from relin.datasets._download import download as fetch, missing
+from relin.datasets._errors import DatasetError
+from relin.datasets._files import read_files
+from relin.datasets._locate import check_data_dir, locate, places, verify
+from relin.datasets._normalise import Normaliser
+from relin.datasets._sources import SOURCES, Source
 
 _MNIST1D_VALIDATION = 500
 

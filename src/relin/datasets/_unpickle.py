@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ._errors import DatasetError
+from relin.datasets._errors import DatasetError
 
 
 class _ForbiddenGlobalError(pickle.UnpicklingError):

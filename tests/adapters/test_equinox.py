@@ -1,0 +1,192 @@
+"""Equinox modules as `(apply, params)`."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from relin import models
+from relin.adapters import from_equinox
+
+KEY = jax.random.key(0)
+
+
+class Counting(eqx.Module):
+    """A module with an integer array, a boolean array and a plain number beside its weights."""
+
+    weight: jax.Array
+    permutation: jax.Array
+    mask: jax.Array
+    power: float
+
+    def __init__(self, key, permutation=(2, 0, 1), power=2.0):
+        self.weight = jax.random.normal(key, (3,))
+        self.permutation = jnp.asarray(permutation)
+        self.mask = jnp.asarray([True, False, True])
+        self.power = power
+
+    def __call__(self, x):
+        return jnp.where(self.mask, self.weight * x[self.permutation] ** self.power, 0.0)
+
+
+def normal(*shape):
+    return jnp.asarray(np.random.default_rng(0).normal(size=shape))
+
+
+def build(key, **options):
+    return models.build("cnn", (8, 1), 3, key=key, **({"width": 2} | options))
+
+
+def test_round_trip_and_batch_axis():
+    module = build(KEY)
+    apply, params = from_equinox(module)
+    x = normal(5, 8, 1)
+    np.testing.assert_allclose(jax.jit(apply)(params, x), jnp.stack(list(map(jax.jit(module.__call__), x))), rtol=1e-12)
+    assert bool(eqx.tree_equal(apply.combine(params), module))
+    assert all(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(params))
+    doubled = apply.combine(jax.tree.map(lambda p: 2 * p, params))
+    np.testing.assert_array_equal(doubled.readout.weight, 2 * module.readout.weight)
+
+
+def test_foreign_module_with_functions_among_its_leaves():
+    module = eqx.nn.MLP(3, 2, 4, 1, activation=jnp.tanh, key=KEY)
+    apply, params = from_equinox(module)
+    x = normal(5, 3)
+    np.testing.assert_allclose(jax.jit(apply)(params, x), jax.vmap(module)(x), rtol=1e-13)
+    again, _ = from_equinox(eqx.nn.MLP(3, 2, 4, 1, activation=jnp.tanh, key=jax.random.key(1)))
+    other, _ = from_equinox(eqx.nn.MLP(3, 2, 4, 1, activation=jnp.sin, key=KEY))
+    assert apply == again
+    assert hash(apply) == hash(again)
+    assert apply != other
+
+
+def test_equality_is_that_of_the_architecture():
+    apply, _ = from_equinox(build(KEY))
+    same, _ = from_equinox(build(jax.random.key(1)))
+    assert apply == same
+    assert hash(apply) == hash(same)
+    for options in ({"width": 3}, {"activation": "tanh"}, {"parametrisation": "ntk"}, {"convolution": "lax"}):
+        other, params = from_equinox(build(KEY, **options))
+        if "width" in options:  # sizes belong to the parameters: the same function serves every width
+            assert apply == other
+        else:
+            assert apply != other
+        assert apply != params
+    assert apply != from_equinox(models.build("mlp", (8, 1), 3, key=KEY))[0]
+
+
+def test_one_compilation_serves_all_builds():
+    """As a static argument of jax.jit, as an argument of eqx.filter_jit and as a plain PyTree argument."""
+    traces = []
+
+    def run(apply, params, x):
+        traces.append(None)
+        return apply(params, x)
+
+    x = jnp.ones((2, 8, 1))
+    for jitted in (jax.jit(run, static_argnums=0), eqx.filter_jit(run), jax.jit(run)):
+        before = len(traces)
+        outputs = [jitted(*from_equinox(build(jax.random.key(seed))), x) for seed in range(3)]
+        assert len(traces) == before + 1
+        assert not np.array_equal(outputs[0], outputs[1])
+
+
+def test_traced_initialisation_makes_one_network_for_each_seed():
+    keys = jax.random.split(KEY, 3)
+    x = normal(4, 8, 1)
+
+    def outputs(key):
+        apply, params = from_equinox(build(key))
+        return apply(params, x), params
+
+    serial = jax.jit(outputs)
+    lanes, stacked = jax.jit(jax.vmap(outputs))(keys)
+    apply, _ = eqx.filter_eval_shape(lambda key: from_equinox(build(key)), KEY)
+    assert apply == from_equinox(build(KEY))[0]
+    for i, key in enumerate(keys):
+        single_outputs, _ = serial(key)
+        _, params = from_equinox(build(key))
+        np.testing.assert_allclose(lanes[i], single_outputs, rtol=1e-12)
+        for lane, single in zip(jax.tree.leaves(stacked), jax.tree.leaves(params), strict=True):
+            np.testing.assert_allclose(lane[i], single, rtol=1e-13)
+
+
+def test_integer_and_boolean_arrays_are_closed_over():
+    apply, params = from_equinox(Counting(KEY))
+    assert [leaf.shape for leaf in jax.tree.leaves(params)] == [(3,)]
+    assert sorted(str(leaf.dtype) for leaf in jax.tree.leaves(apply)) == ["bool", "int64"]
+    x = jnp.asarray([[2.0, 3.0, 5.0]])
+    weight = params.weight
+    np.testing.assert_allclose(apply(params, x)[0], weight * jnp.asarray([25.0, 0.0, 9.0]), rtol=1e-13)
+    gradient = jax.grad(lambda p: apply(p, x).sum())(params)
+    np.testing.assert_allclose(gradient.weight, [25.0, 0.0, 9.0], rtol=1e-13)
+    same, _ = from_equinox(Counting(jax.random.key(1)))
+    assert apply == same
+    assert hash(apply) == hash(same)
+    assert apply != from_equinox(Counting(KEY, permutation=(0, 1, 2)))[0]
+    assert apply != from_equinox(Counting(KEY, permutation=(0, 1)))[0]
+    assert apply != from_equinox(Counting(KEY, power=3.0))[0]
+    jitted = jax.jit(lambda f, p, x: f(p, x), static_argnums=0)
+    np.testing.assert_allclose(jitted(apply, params, x), apply(params, x), rtol=1e-13)
+
+
+class Inner(eqx.Module):
+    layers: list
+
+    def __call__(self, x):
+        return x
+
+
+class WithKey(eqx.Module):
+    weight: jax.Array
+
+    def __call__(self, x, key, *, scale):
+        return x * self.weight * scale
+
+
+class WithoutInput(eqx.Module):
+    weight: jax.Array
+
+    def __call__(self):
+        return self.weight
+
+
+def batch_norm():
+    return eqx.nn.make_with_state(eqx.nn.BatchNorm)(3, "batch", mode="batch")[0]
+
+
+REFUSALS = [
+    (lambda: jnp.tanh, TypeError, r"`module` must be a callable equinox\.Module, got .*; pass functions"),
+    (lambda: eqx.nn.State(Inner([])), TypeError, r"`module` must be a callable equinox\.Module, got State"),
+    (lambda: Inner([jnp.arange(3)]), ValueError, r"at least one floating-point array to train, got Inner with none"),
+    (batch_norm, ValueError, r"without a state, got BatchNorm with BatchNorm, which has one; replace it by"),
+    (lambda: Inner([batch_norm()]), ValueError, r"without a state, got Inner with BatchNorm, which has one"),
+    (lambda: eqx.nn.Sequential([batch_norm()]), ValueError, r"without a state, got Sequential with BatchNorm"),
+    (
+        lambda: eqx.nn.Sequential([eqx.nn.Linear(3, 3, key=KEY), eqx.nn.Dropout(0.5)]),
+        ValueError,
+        r"must be deterministic, got Sequential with Dropout in training mode.*pass equinox\.nn\.inference_mode",
+    ),
+    (
+        lambda: WithKey(jnp.ones(3)),
+        ValueError,
+        r"called as module\(x\), got WithKey, which needs `key`, `scale` as well",
+    ),
+    (lambda: WithoutInput(jnp.ones(3)), ValueError, r"got WithoutInput, which takes no input; wrap it"),
+]
+
+
+@pytest.mark.parametrize(("make", "kind", "message"), REFUSALS)
+def test_refusals_say_what_to_do(make, kind, message):
+    with pytest.raises(kind, match=message) as refusal:
+        from_equinox(make())
+    assert "\n" not in str(refusal.value)
+
+
+def test_modules_in_inference_mode_and_stateless_sequences_are_taken():
+    dropouts = [eqx.nn.Dropout(0.5, inference=True), eqx.nn.Dropout(0.0, inference=False)]
+    module = eqx.nn.Sequential([eqx.nn.Linear(3, 3, key=KEY), *dropouts])
+    apply, params = from_equinox(module)
+    x = normal(2, 3)
+    np.testing.assert_allclose(apply(params, x), jax.vmap(module.layers[0])(x), rtol=1e-13)

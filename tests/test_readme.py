@@ -1,0 +1,59 @@
+"""What README.md tells people to type works as it stands there."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.strip()
+]
+LONG = ("study", "report")
+
+
+def run(arguments, folder):
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_the_python_example_runs(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    ended = run(["-c", code], tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert float(ended.stdout.strip().rstrip("]").split()[-1]) > 0.9
+    assert ended.stdout.startswith("7 ")  # ⌈500/64⌉ − 1 feature updates
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "relin" and c[1] not in LONG], ids=" ".join)
+def test_short_commands_run(command, tmp_path):
+    ended = run(["-m", "relin.cli", *command[1:]], tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip()
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c[:2] == ["relin", "study"]], ids=" ".join)
+def test_studies_are_accepted(command, tmp_path):
+    ended = run(["-m", "relin.cli", *command[1:], *([] if "--settings" in command else ["--settings"])], tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "learning_rates" in ended.stdout
+
+
+def test_make_targets_exist():
+    targets = [c[1] for c in COMMANDS if c[0] == "make"]
+    assert targets == ["study", "test"]
+    for target in targets:
+        subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_links_lead_somewhere():
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert link.startswith("https://") or (ROOT / link).exists(), link
