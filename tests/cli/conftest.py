@@ -64,7 +64,7 @@ def relin_command(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("RELIN_CACHE", str(tmp_path / "cache"))
     for module in ("relin.cli._study", "relin.cli._train"):
         monkeypatch.setattr(f"{module}.prepare", lambda: None)  # JAX's settings are those of all tests
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def command(*arguments):
         monkeypatch.setattr(sys, "argv", ["relin", *map(str, arguments)])
@@ -76,4 +76,5 @@ def relin_command(monkeypatch, capsys, tmp_path):
         return code, *capsys.readouterr()
 
     yield command
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)

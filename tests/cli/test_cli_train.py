@@ -6,12 +6,16 @@ import polars as pl
 import polars.testing
 import pytest
 from cli_sample import SMALL
+from rich.console import Console
 
+from relin.cli._study import _TimeLeft, progress_bar
 from relin.report._training import write_training_curve
 
 
 def test_a_run_is_shown_and_stored(relin_command, tmp_path):
-    code, out, err = relin_command("train", "--steps", 40, "--schedule", "every-8", "--out", "run", *SMALL)
+    code, out, err = relin_command(
+        "train", "--steps", 40, "--schedule", "every-8", "--out", "run", "--set", "num_records=10", *SMALL
+    )
     assert (code, err) == (0, "")
     assert all(len(line) <= 80 for line in out.splitlines())
     assert "…" not in out
@@ -87,3 +91,18 @@ def test_feature_updates_are_marked_where_the_period_puts_them(tmp_path):
     near = [np.sum(np.all(np.abs(image[..., :3] - accent) < 0.02, axis=-1)) for image in (with_marks, without)]
     assert near[0] > 100
     assert near[1] == 0
+
+
+def test_time_left_is_told_at_the_speed_of_what_was_computed():
+    now = 100.0
+    bar = progress_bar(Console(width=80))
+    bar.get_time = lambda: now
+    task = bar.add_task("studying", total=None, before=0)
+    assert _TimeLeft().render(bar.tasks[task]).plain == "-:--:--"
+    bar.update(task, completed=600, total=1000, before=600)  # stored by an earlier command
+    assert _TimeLeft().render(bar.tasks[task]).plain == "-:--:--"
+    now = 160.0
+    bar.update(task, completed=700, before=600)
+    assert _TimeLeft().render(bar.tasks[task]).plain == "0:03:00"
+    bar.update(task, completed=1000, before=600)
+    assert _TimeLeft().render(bar.tasks[task]).plain == "0:00:00"

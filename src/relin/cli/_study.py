@@ -5,11 +5,21 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 
 from relin.cli._failure import CommandError, UsageError
 from relin.cli._jax import prepare
@@ -46,15 +56,15 @@ def study(
     folder = out or Path("studies") / f"{spec.study}-{spec.data}-{spec.model}"
     with progress_bar(console) as bar, failures():
         task = bar.add_task("preparing", total=None)
-        stages: set[str] = set()
+        stages, before = set[str](), 0
 
         def show(progress: Any) -> None:
-            shown = {"description": progress.stage, "completed": progress.done, "total": progress.total}
-            if progress.stage in stages:
-                bar.update(task, **shown)
-            else:  # what was finished before says nothing about how fast the rest will be
-                bar.reset(task, **shown)
+            nonlocal before
+            if progress.stage not in stages and before == bar.tasks[task].completed:
+                before = progress.done  # nothing was computed yet: all of it was stored
             stages.add(progress.stage)
+            shown = {"description": progress.stage, "completed": progress.done, "total": progress.total}
+            bar.update(task, **shown, before=before)
 
         result, records = run_study(spec, folder, data_dir=data_dir and str(data_dir), report=show)
     _write(spec, result, records, folder, console, shlex.join(["relin", *sys.argv[1:]]))
@@ -95,6 +105,18 @@ def _write(spec: Any, result: Any, records: Any, folder: Path, console: Console,
     console.print(f"Report: {page}", soft_wrap=True, highlight=False)
 
 
+@final
+class _TimeLeft(ProgressColumn):
+    """At the speed so far. Rich's own column looks at the last steps only, and those come in lumps, pack by pack."""
+
+    def render(self, task: Task) -> Text:
+        done = task.completed - task.fields.get("before", 0)
+        if not done or task.total is None or task.elapsed is None:
+            return Text("-:--:--")
+        seconds = task.elapsed * (task.total - task.completed) / done
+        return Text(str(timedelta(seconds=round(seconds))))
+
+
 def progress_bar(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
@@ -102,9 +124,8 @@ def progress_bar(console: Console) -> Progress:
         TaskProgressColumn(),
         TimeElapsedColumn(),
         TextColumn("left:"),
-        TimeRemainingColumn(),
+        _TimeLeft(),
         console=console,
-        speed_estimate_period=600,  # a large network may take minutes from one record to the next
     )
 
 
