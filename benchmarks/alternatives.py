@@ -24,7 +24,7 @@ def main() -> None:
 def measure(hidden: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
     widths = (64, *hidden, 10)
-    weights = [rng.standard_normal((a, b), np.float32) / np.sqrt(a) for a, b in pairwise(widths)]
+    weights = [rng.standard_normal((a, b), np.float32) / np.float32(np.sqrt(a)) for a, b in pairwise(widths)]
     x, y = rng.standard_normal((1200, 64), np.float32), rng.integers(0, 10, 1200)
     ways: dict[str, Callable[[], Any]] = {
         "relin.train": relin_way(weights, x, y),
