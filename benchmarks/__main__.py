@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-NAMES = ("step", "convolution", "alternatives", "sweep", "startup")
+NAMES = ("step", "convolution", "alternatives", "sweep", "startup", "parts")
 
 
 def main() -> None:

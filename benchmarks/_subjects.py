@@ -26,10 +26,18 @@ def subject(name: str, batch: int, **options: Any) -> tuple[il.Problem, Any, tup
 
 
 def relin_steps(
-    problem: il.Problem, params: Any, data: Any, batch: int, schedule: il.AbstractSchedule, steps: int, host: bool
+    problem: il.Problem,
+    params: Any,
+    data: Any,
+    batch: int,
+    schedule: il.AbstractSchedule,
+    steps: int,
+    host: bool,
+    solver: il.AbstractSolver | None = None,
+    safeguard: il.AbstractSafeguard | None = None,
 ) -> Callable[[], Any]:
     """A function that takes `steps` steps of `train`'s own loop."""
-    run = Run(problem, il.WeightSpace(OPTIMISER), schedule, params, jax.random.key(0))
+    run = Run(problem, solver or il.WeightSpace(OPTIMISER), schedule, params, jax.random.key(0), safeguard)
     lane, make = separate(run)
     shared, recombine = separate((Sampling(il.Shuffled(batch), None), ()))
     kind = Kind(make, recombine)

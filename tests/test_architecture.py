@@ -16,7 +16,7 @@ FLOORS = [
     ("_problem",),
     ("_context",),
     ("_kernel",),
-    ("_schedule", "_observer", "_solver"),
+    ("_schedule", "_observer", "_solver", "_safeguard"),
     ("_program",),
     ("_compiled",),
     ("_stepwise", "_validate", "_solution"),

@@ -24,6 +24,7 @@ class Flip(AbstractAugmentation):
     """Mirrors each image left to right with probability ½."""
 
     def __call__(self, key: Key, x: Images) -> Images:
+        _check_images(x)
         flip = jax.random.bernoulli(key, shape=(x.shape[0],))
         return jnp.where(flip[:, None, None, None], x[:, :, ::-1], x)
 
@@ -33,7 +34,12 @@ class PaddedCrop(AbstractAugmentation):
 
     padding: int = 4
 
+    def __check_init__(self):
+        if not (isinstance(self.padding, int) and self.padding >= 0):
+            raise ValueError(f"`padding` must be a whole number of at least 0, got {self.padding!r}; 4 is usual.")
+
     def __call__(self, key: Key, x: Images) -> Images:
+        _check_images(x)
         batch, height, width, channels = x.shape
         pad = ((0, 0), (self.padding, self.padding), (self.padding, self.padding), (0, 0))
         corners = jax.random.randint(key, (batch, 2), 0, 2 * self.padding + 1)
@@ -56,3 +62,11 @@ class Chain(AbstractAugmentation):
         for part, part_key in zip(self.parts, jax.random.split(key, len(self.parts)), strict=True):
             x = part(part_key, x)
         return x
+
+
+def _check_images(x: Images) -> None:
+    if x.ndim != 4:
+        raise ValueError(
+            f"Images to augment must have shape (batch, height, width, channels), got {x.shape}; reshape the inputs, "
+            "or leave `augment` out."
+        )

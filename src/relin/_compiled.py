@@ -117,6 +117,8 @@ def observed_by(
     context = _program.context(run, state, traced=traced)
     record: dict[str, Any] = {"feature_updates": state.feature_updates}
     record["training_loss"] = state.loss_sum / state.loss_count
+    if run.safeguard is not None:
+        record |= {"safeguard_scale": state.scale, "safeguard_evaluations": state.evaluations}
     states = []
     for observer, observer_state in zip(observers, observed, strict=True):
         values, observer_state = observer.compute(context, observer_state)

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from relin import _tree
 from relin._linearise import Linearisation
 from relin._problem import Problem
 from relin._types import Inputs, Outputs, Params, Scalar, Step, Targets
@@ -31,6 +32,13 @@ class Context(eqx.Module):
     def linearisation(self) -> Linearisation:
         return self.problem.linearise(self.anchor)
 
+    @property
+    def batch(self) -> tuple[Inputs, Targets]:
+        """The batch of the coming step. Schedules and safeguards are always shown one, observers never."""
+        if self.inputs is None or self.targets is None:
+            raise ValueError("There is no coming batch here; pass a probe.")
+        return self.inputs, self.targets
+
     def predictions(self, x: Inputs) -> Predictions:
         """f̄(x), f(x; θ_t) and f(x; θ_s), each of shape `(batch, C)`."""
         return _predictions(self.linearisation, self.displacement, x)
@@ -40,9 +48,12 @@ class Context(eqx.Module):
         num_inputs = jax.tree.leaves(x)[0].shape[0]
         whole = num_inputs - num_inputs % chunk_size
         if not self.traced:
-            starts = range(0, num_inputs, chunk_size)
-            pieces = [jax.tree.map(lambda a, i=i: a[i : i + chunk_size], x) for i in starts]
-            parts = [_compiled_predictions(self.linearisation, self.displacement, piece) for piece in pieces]
+            parts = []
+            for start in range(0, num_inputs, chunk_size):
+                first = max(0, min(start, num_inputs - chunk_size))  # the last piece is as long as the others
+                piece = jax.tree.map(lambda a, i=first: a[i : i + chunk_size], x)
+                outputs = _compiled_predictions(self.linearisation, self.displacement, piece)
+                parts.append(tuple(column[start - first :] for column in outputs))
         elif num_inputs <= chunk_size:
             return self.predictions(x)
         else:
@@ -58,6 +69,16 @@ class Context(eqx.Module):
         """‖f(x; θ_t) − f̄_t(x)‖ / ‖f(x; θ_t) − f(x; θ_s)‖ over the whole batch; 0 at an anchor."""
         return relative_error(*self.predictions(x))
 
+    def network_loss(self, scale: Scalar | float, x: Inputs, y: Targets) -> Scalar:
+        """L of the network at anchor + scale · displacement, on the batch (x, y)."""
+        loss = _network_loss if self.traced else _compiled_network_loss
+        return loss(self.problem, self.anchor, self.displacement, jnp.asarray(scale), x, y)
+
+    def linearised_loss(self, scale: Scalar | float, x: Inputs, y: Targets) -> Scalar:
+        """L of the linearised network at scale · displacement, on the batch (x, y)."""
+        loss = _linearised_loss if self.traced else _compiled_linearised_loss
+        return loss(self.problem, self.anchor, self.displacement, jnp.asarray(scale), x, y)
+
 
 def relative_error(linearised: Outputs, network: Outputs, at_anchor: Outputs) -> Scalar:
     """‖network − linearised‖ / ‖network − at_anchor‖; 0 where nothing moved."""
@@ -66,10 +87,29 @@ def relative_error(linearised: Outputs, network: Outputs, at_anchor: Outputs) ->
     return jnp.where(moved == 0, 0.0, error / jnp.where(moved == 0, 1.0, moved))
 
 
+def shortened(scale: Scalar, displacement: Params) -> Params:
+    """scale · displacement; zero where the scale is, also of a displacement that is not finite."""
+    return _tree.select(scale > 0, _tree.scale(scale, displacement), _tree.zeros_like(displacement))
+
+
 def _predictions(linearisation: Linearisation, displacement: Params, x: Inputs) -> Predictions:
     at_anchor = linearisation.at_anchor(x)
     linearised = at_anchor + linearisation.jvp(displacement, x)
     return linearised, linearisation.network(displacement, x), at_anchor
 
 
+def _network_loss(
+    problem: Problem, anchor: Params, displacement: Params, scale: Scalar, x: Inputs, y: Targets
+) -> Scalar:
+    return problem.loss.mean(problem.linearise(anchor).network(shortened(scale, displacement), x), y)
+
+
+def _linearised_loss(
+    problem: Problem, anchor: Params, displacement: Params, scale: Scalar, x: Inputs, y: Targets
+) -> Scalar:
+    return problem.loss.mean(problem.linearise(anchor).value(shortened(scale, displacement), x), y)
+
+
+_compiled_network_loss = eqx.filter_jit(_network_loss)
+_compiled_linearised_loss = eqx.filter_jit(_linearised_loss)
 _compiled_predictions = eqx.filter_jit(_predictions)

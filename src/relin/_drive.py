@@ -10,7 +10,7 @@ import numpy as np
 
 from relin import _compiled, _program, _stepwise
 from relin._compiled import How, Kind, Lane, Shared
-from relin._program import Batch, Data, RunState
+from relin._program import Batch, Data, Run, RunState
 from relin._types import State
 
 PLANNED_STEPS = 2**14
@@ -98,7 +98,7 @@ class IterableSource:
     def __call__(self, step: int) -> Batch:
         """The batch of a step, asked for in order; the same step may be asked for twice. `StopIteration` at the end."""
         if self.upcoming is None or self.upcoming[0] != step:
-            batch = jax.tree.map(jax.numpy.asarray, self._next())
+            batch = jax.tree.map(jax.numpy.asarray, self._next(), is_leaf=lambda part: isinstance(part, list))
             self.upcoming = step, _stepwise.augment(*self.arguments, batch, step)
         return self.upcoming[1]
 
@@ -149,16 +149,24 @@ class HostDriver(AbstractDriver):
 
     def run(self, state: RunState, start: int, stop: int) -> RunState:
         run = self.arguments[0](*self.arguments[1:])[0]
-        return self._ordinary(state, start, stop) if run.ordinary else self._linearised(state, start, stop)
+        return self._ordinary(state, start, stop) if run.ordinary else self._linearised(run, state, start, stop)
 
-    def _linearised(self, state: RunState, start: int, stop: int) -> RunState:
+    def _begin(self, run: Run, state: RunState, batch: Batch) -> RunState:
+        if run.safeguard is None:
+            return _stepwise.begin(*self.arguments, state, batch)
+        wanted, state = _stepwise.ask(*self.arguments, state, batch)
+        if not wanted or state.diverged_at >= 0:  # what a compiled run, which ends there, would not have judged
+            return state
+        return _stepwise.moved(*self.arguments, state, _program.judge(run, state, batch, traced=False))
+
+    def _linearised(self, run: Run, state: RunState, start: int, stop: int) -> RunState:
         due = np.asarray(_stepwise.due(*self.arguments, start, stop - start))
         for step in range(start, stop):
             if self._failed(step, state):
                 break
             batch = self._batch(step, state)
             if due[step - start]:
-                state = _stepwise.begin(*self.arguments, state, batch)
+                state = self._begin(run, state, batch)
             state = _stepwise.advance(*self.arguments, state, batch)
             self.on_step(step + 1)
         return state

@@ -71,7 +71,7 @@ class CrossEntropy(AbstractLoss):
         if classes and self.label_smoothing == 0:
             return cast(Array, optax.losses.softmax_cross_entropy_with_integer_labels(outputs, targets))
         num_classes = outputs.shape[-1]
-        soft = jax.nn.one_hot(targets, num_classes, dtype=outputs.dtype) if classes else targets
+        soft = jax.nn.one_hot(targets, num_classes, dtype=outputs.dtype) if classes else targets.astype(outputs.dtype)
         soft = optax.losses.smooth_labels(soft, self.label_smoothing) if self.label_smoothing else soft
         return cast(Array, optax.losses.softmax_cross_entropy(outputs, soft))
 
@@ -113,9 +113,9 @@ def _are_classes(outputs: Outputs, targets: Targets) -> bool:
             f"Targets of shape {targets.shape} must be integer classes, got {targets.dtype}; "
             "cast them to an integer type, or pass one row of C values per example."
         )
+    classes = f"{outputs.shape[:1]} (integer classes) or " if outputs.shape[1] > 1 else ""
     raise ValueError(
-        f"Targets must have shape {outputs.shape[:1]} (integer classes) or {outputs.shape}, got {targets.shape}; "
-        "reshape the targets or the outputs."
+        f"Targets must have shape {classes}{outputs.shape}, got {targets.shape}; reshape the targets or the outputs."
     )
 
 

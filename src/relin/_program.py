@@ -12,8 +12,9 @@ from jaxtyping import Array, Float, Int, PyTree, Shaped
 from relin import _tree
 from relin._augment import AbstractAugmentation
 from relin._batches import AbstractBatches
-from relin._context import Context
+from relin._context import Context, shortened
 from relin._problem import Problem
+from relin._safeguard import AbstractSafeguard, Verdict
 from relin._schedule import AbstractSchedule
 from relin._solver import AbstractSolver, SolverState, WeightSpace
 from relin._types import Flag, Inputs, Key, Params, Scalar, State, Step, Targets
@@ -30,11 +31,12 @@ class Run(eqx.Module):
     schedule: AbstractSchedule
     params: Params
     key: Key
+    safeguard: AbstractSafeguard | None = None
 
     @property
     def ordinary(self) -> bool:
         """Whether the run is known to be ordinary training, which has a path of its own."""
-        return self.schedule.every_step and isinstance(self.solver, WeightSpace)
+        return self.schedule.every_step and isinstance(self.solver, WeightSpace) and self.safeguard is None
 
 
 class Sampling(eqx.Module):
@@ -57,6 +59,11 @@ class RunState(eqx.Module):
     loss_sum: Float[Array, ""]
     """Of the batches since the last record."""
     loss_count: Int[Array, ""]
+    safeguard: State = ()
+    scale: Float[Array, ""] | None = None
+    """Of the last re-linearisation that a safeguard judged."""
+    evaluations: Int[Array, ""] | None = None
+    """Of the network by the safeguard, so far."""
 
 
 def context(run: Run, state: RunState, batch: Batch | None = None, traced: bool = True) -> Context:
@@ -77,13 +84,17 @@ def context(run: Run, state: RunState, batch: Batch | None = None, traced: bool 
 def init(run: Run, first_batch: Batch) -> RunState:
     """The state before step 0."""
     zero = jnp.zeros((), jnp.int32)
-    loss_type = jax.eval_shape(lambda: step_loss(run, run.solver.init(run.params), first_batch)).dtype
+    loss = jax.eval_shape(lambda: step_loss(run, run.solver.init(run.params), first_batch))
+    loss_type = jnp.promote_types(loss.dtype, jnp.float32)  # a sum of many losses needs more digits than half precision
     solver = run.solver.init(run.params)
     if run.ordinary:
         solver = replace(solver, exact=solver.anchor)
     state = RunState(zero, solver, (), zero, zero - 1, jnp.zeros((), loss_type), zero)
-    schedule = run.schedule.init(context(run, state, first_batch))
-    return replace(state, schedule=schedule)
+    seen = context(run, state, first_batch)
+    state = replace(state, schedule=run.schedule.init(seen))
+    if run.safeguard is None:
+        return state
+    return replace(state, safeguard=run.safeguard.init(seen), scale=jnp.ones((), loss_type), evaluations=zero)
 
 
 def step_loss(run: Run, solver: SolverState, batch: Batch) -> Scalar:
@@ -92,16 +103,40 @@ def step_loss(run: Run, solver: SolverState, batch: Batch) -> Scalar:
 
 def begin(run: Run, state: RunState, batch: Batch) -> RunState:
     """What happens before a due step: ask the schedule, re-linearise if it says so."""
+    if run.safeguard is not None:
+        wanted, state = ask(run, state, batch)
+        return jax.lax.cond(wanted, lambda s: moved(run, s, judge(run, s, batch)), lambda s: s, state)
     relinearised = run.solver.relinearise(state.solver)
     if not run.schedule.adaptive:
-        return _begun(state, relinearised, state.schedule, True)
+        return _begun(state, relinearised, True)
+    wanted, state = ask(run, state, batch)
+    return _begun(state, _tree.select(wanted, relinearised, state.solver), wanted)
+
+
+def ask(run: Run, state: RunState, batch: Batch) -> tuple[Flag, RunState]:
+    """Whether the schedule wants to re-linearise at a due step."""
     wanted, schedule = run.schedule.query(context(run, state, batch), state.schedule)
-    return _begun(state, _tree.select(wanted, relinearised, state.solver), schedule, wanted)
+    return jnp.asarray(wanted), replace(state, schedule=schedule)
 
 
-def _begun(state: RunState, solver: SolverState, schedule: State, updated: Flag) -> RunState:
+def judge(run: Run, state: RunState, batch: Batch, traced: bool = True) -> tuple[Verdict, State]:
+    """How far the safeguard lets the anchor go."""
+    return cast(AbstractSafeguard, run.safeguard).judge(context(run, state, batch, traced), state.safeguard)
+
+
+def moved(run: Run, state: RunState, judged: tuple[Verdict, State]) -> RunState:
+    """The state after a re-linearisation that a safeguard judged; where it went nowhere no feature was updated."""
+    verdict, safeguard = judged
+    followed = replace(state.solver, displacement=shortened(verdict.scale, state.solver.displacement))
+    scale = jnp.asarray(verdict.scale, cast(Array, state.scale).dtype)
+    evaluations = cast(Array, state.evaluations) + verdict.evaluations
+    state = replace(state, safeguard=safeguard, scale=scale, evaluations=evaluations)
+    return _begun(state, run.solver.relinearise(followed), verdict.scale > 0)
+
+
+def _begun(state: RunState, solver: SolverState, updated: Flag) -> RunState:
     counted = state.feature_updates + jnp.asarray(updated & (state.diverged_at < 0), jnp.int32)
-    return replace(state, solver=solver, schedule=schedule, feature_updates=counted)
+    return replace(state, solver=solver, feature_updates=counted)
 
 
 def advance(run: Run, state: RunState, batch: Batch) -> RunState:
@@ -113,14 +148,14 @@ def advance(run: Run, state: RunState, batch: Batch) -> RunState:
 def _advanced(state: RunState, solver: Any, loss: Scalar, feature_updates: Int[Array, ""]) -> RunState:
     alive = state.diverged_at < 0
     failed = alive & ~jnp.isfinite(loss)
-    return RunState(
-        state.step + 1,
-        solver,
-        state.schedule,
-        feature_updates,
-        jnp.where(failed, state.step, state.diverged_at),
-        jnp.where(alive, state.loss_sum + loss, state.loss_sum),
-        state.loss_count + jnp.asarray(alive, jnp.int32),
+    return replace(
+        state,
+        step=state.step + 1,
+        solver=solver,
+        feature_updates=feature_updates,
+        diverged_at=jnp.where(failed, state.step, state.diverged_at),
+        loss_sum=jnp.where(alive, state.loss_sum + loss, state.loss_sum),
+        loss_count=state.loss_count + jnp.asarray(alive, jnp.int32),
     )
 
 

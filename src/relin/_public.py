@@ -29,6 +29,12 @@ from relin._observer import (
 )
 from relin._problem import Problem as Problem
 from relin._program import Run as Run
+from relin._safeguard import (
+    AbstractSafeguard as AbstractSafeguard,
+    LineSearch as LineSearch,
+    TrustRegion as TrustRegion,
+    Verdict as Verdict,
+)
 from relin._schedule import (
     AbstractSchedule as AbstractSchedule,
     After as After,
@@ -38,6 +44,8 @@ from relin._schedule import (
     Never as Never,
     Until as Until,
     WhenError as WhenError,
+    WhenFunctionMoves as WhenFunctionMoves,
+    WhenLossGap as WhenLossGap,
 )
 from relin._solution import LaneSolutions as LaneSolutions, Solution as Solution
 from relin._solver import AbstractSolver as AbstractSolver, WeightSpace as WeightSpace

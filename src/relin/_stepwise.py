@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool
 from relin import _program
 from relin._compiled import Kind, Lane, Shared, started
 from relin._program import Batch, Data, RunState
-from relin._types import State, Step
+from relin._safeguard import Verdict
+from relin._types import Flag, State, Step
 
 
 @partial(jax.jit, static_argnums=(0, 4))
@@ -47,6 +48,16 @@ def init(kind: Kind, lane: Lane, shared: Shared, batch: Batch) -> tuple[RunState
 @partial(jax.jit, static_argnums=0)
 def begin(kind: Kind, lane: Lane, shared: Shared, state: RunState, batch: Batch) -> RunState:
     return _program.begin(kind(lane, shared)[0], state, batch)
+
+
+@partial(jax.jit, static_argnums=0)
+def ask(kind: Kind, lane: Lane, shared: Shared, state: RunState, batch: Batch) -> tuple[Flag, RunState]:
+    return _program.ask(kind(lane, shared)[0], state, batch)
+
+
+@partial(jax.jit, static_argnums=0)
+def moved(kind: Kind, lane: Lane, shared: Shared, state: RunState, judged: tuple[Verdict, State]) -> RunState:
+    return _program.moved(kind(lane, shared)[0], state, judged)
 
 
 @partial(jax.jit, static_argnums=0)

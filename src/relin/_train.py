@@ -26,6 +26,7 @@ from relin._observer import AbstractObserver
 from relin._primitives import slow_in_loops
 from relin._problem import Problem
 from relin._program import Batch, Run, RunState, Sampling
+from relin._safeguard import AbstractSafeguard, check_safeguard
 from relin._schedule import AbstractSchedule
 from relin._solution import LaneSolutions, Solution, columns
 from relin._solver import AbstractSolver, current_params
@@ -50,6 +51,7 @@ def train(
     record_every: int | None = None,
     batches: AbstractBatches | None = None,
     augment: AbstractAugmentation | None = None,
+    safeguard: AbstractSafeguard | None = None,
     drive: Drive = "auto",
     progress: Progress | None = None,
     throw: bool = True,
@@ -73,6 +75,8 @@ def train(
     - `observers`: what to measure, at step 0, every `record_every` steps (default: only at the end) and at the end.
     - `batches`: another way to draw them, such as `WithReplacement(64)`, instead of `batch_size`.
     - `augment`: a random change of each batch's inputs, inside the compiled step.
+    - `safeguard`: may stop a re-linearisation short of the full displacement, such as `LineSearch()`; records then also
+      hold `safeguard_scale`, of the last re-linearisation, and `safeguard_evaluations` of the network, so far.
     - `drive`: `"compiled"` runs all steps between two records as one program on the device; `"host"` calls one
       compiled step after another. `"auto"` takes the first, except for convolutions on CPU, which XLA runs many times
       slower inside a loop.
@@ -86,8 +90,12 @@ def train(
     """
     _validate.params(params)
     _validate.parts(problem, solver, schedule)
+    check_safeguard(safeguard)
+    _validate.helpers(observers, batches, augment)
     params = jax.tree.map(jnp.asarray, params)
-    run = Run(problem, solver, _as_arrays(schedule), params, _validate.key(key))
+    run = Run(problem, solver, _as_arrays(schedule), params, _validate.key(key), safeguard)
+    if not isinstance(data, Iterable):
+        raise TypeError(f"`data` must be a pair (x, y) of arrays or an iterable of such pairs, got {data!r}; pass one.")
     in_memory = isinstance(data, tuple)
     sampling = Sampling(_batches(batch_size, batches, in_memory), augment)
     lane, make = separate(run)
@@ -136,8 +144,8 @@ def train_lanes(
 
     **Arguments:**
 
-    - `make`: from one lane's arrays, possibly traced, to its `Run(problem, solver, schedule, params, key)`. The same
-      function object finds its compiled program again.
+    - `make`: from one lane's arrays, possibly traced, to its `Run(problem, solver, schedule, params, key)`, with a
+      safeguard last if there is one. The same function object finds its compiled program again.
     - `lanes`: a PyTree of arrays with a leading axis of lanes: periods, learning rates, seeds, keys, ….
     - `drive`: `"vmap"` advances all lanes together, `"map"` one after another in the same program, `"host"` one after
       another by single steps. `"auto"` takes the first on accelerators and the second on CPU, where small networks stay
@@ -151,8 +159,12 @@ def train_lanes(
     num_lanes = _validate.lanes(lanes)
     _check(num_steps, record_every, drive, ("auto", "map", "vmap", "host"))
     first = make(jax.tree.map(lambda a: a[0], lanes))
+    if not isinstance(first, Run):
+        raise TypeError(f"`make` must return a relin.Run, got {type(first).__name__}; see its documentation.")
+    _validate.helpers(observers, batches, augment)
     _validate.params(first.params)
     _validate.parts(first.problem, first.solver, first.schedule)
+    check_safeguard(first.safeguard)
     _validate.key(first.key)
     sampling = Sampling(_batches(batch_size, batches, True), augment)
     shared, recombine = separate((sampling, tuple(observers)))

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from relin._types import Flag, Params, Scalar
 
@@ -18,11 +19,20 @@ def zeros_like(a: Params) -> Params:
     return jax.tree.map(jnp.zeros_like, a)
 
 
+def scale(factor: Scalar | float, a: Params) -> Params:
+    """factor · a, in a's own types."""
+    return jax.tree.map(lambda x: (factor * x).astype(x.dtype), a)
+
+
 def select(flag: Flag, a: Params, b: Params) -> Params:
     """`a` where `flag` holds, else `b`; both are evaluated."""
     return jax.tree.map(lambda x, y: jnp.where(flag, x, y), a, b)
 
 
 def norm(a: Params) -> Scalar:
-    """The Euclidean norm of a PyTree seen as one vector."""
-    return jnp.sqrt(sum((jnp.sum(jnp.square(jnp.abs(leaf))) for leaf in jax.tree.leaves(a)), start=jnp.zeros(())))
+    """The Euclidean norm of a PyTree seen as one vector, in single precision at least."""
+
+    def squares(leaf: Array) -> Array:
+        return jnp.sum(jnp.square(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))))
+
+    return jnp.sqrt(sum((squares(leaf) for leaf in jax.tree.leaves(a)), start=jnp.zeros(())))

@@ -5,9 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import PyTree
 
+from relin._augment import AbstractAugmentation
+from relin._batches import AbstractBatches
 from relin._compiled import derivative, separate
+from relin._observer import AbstractObserver
 from relin._primitives import primitives
 from relin._problem import Problem
 from relin._program import Batch, Run
@@ -34,6 +38,20 @@ def parts(problem: Any, solver: Any, schedule: Any) -> None:
     ):
         if not isinstance(value, kind):
             raise TypeError(f"`{name}` must be a relin {name}, got {value!r}; pass for example relin.{example}.")
+
+
+def helpers(observers: Any, batches: Any, augment: Any) -> None:
+    """Raises `TypeError` unless what is passed beside a run's parts is of the right kinds."""
+    if not isinstance(observers, list | tuple) or not all(isinstance(o, AbstractObserver) for o in observers):
+        raise TypeError(f"`observers` must be a list of relin observers, got {observers!r}; pass [relin.Movement()].")
+    if batches is not None and not isinstance(batches, AbstractBatches):
+        raise TypeError(
+            f"`batches` must be one such as relin.WithReplacement(64), got {batches!r}; or pass batch_size."
+        )
+    if augment is not None and not isinstance(augment, AbstractAugmentation):
+        raise TypeError(
+            f"`augment` must be one such as relin.Flip(), got {augment!r}; subclass relin.AbstractAugmentation."
+        )
 
 
 def lanes(tree: PyTree) -> int:
@@ -64,6 +82,11 @@ def params(tree: PyTree) -> None:
 
 def arrays(data: Batch) -> int:
     """The number of examples; raises unless all arrays of (x, y) have that many rows."""
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(data)):
+        raise TypeError(
+            "`data` must be concrete arrays, got traced ones; call train outside jax.jit and jax.vmap (it compiles its "
+            "own loops), and train_lanes for many runs at once."
+        )
     leaves = jax.tree.leaves(data)
     shapes = {getattr(leaf, "shape", None) for leaf in leaves}
     if len(data) != 2 or not leaves or None in shapes or () in shapes:
@@ -100,9 +123,21 @@ def network(run: Run, batch: Batch) -> None:
             "let `apply` return the logits or regression values alone."
         )
     jax.eval_shape(problem.loss.mean, outputs, batch[1])
+    _classes(batch[1], outputs.shape[-1])
     arrays, make = separate(problem)
     if "custom_lin" in primitives(partial(derivative, make), arrays, run.params, *batch):  # custom_vjp's tangent
         raise ValueError(
             "The network must have a forward-mode derivative to be linearised, got one that uses a function with a "
             "custom_vjp rule, for which JAX has none; replace that function, or give it a custom_jvp rule instead."
         )
+
+
+def _classes(targets: Any, num_classes: int) -> None:
+    """Raises unless integer targets, one an example, name outputs that exist."""
+    if targets.ndim == 1 and num_classes > 1 and jnp.issubdtype(targets.dtype, jnp.integer):
+        least, most = int(jnp.min(targets)), int(jnp.max(targets))
+        if least < 0 or most >= num_classes:
+            raise ValueError(
+                f"Integer targets must be classes from 0 to {num_classes - 1}, as many as the network has outputs, got "
+                f"classes from {least} to {most}; relabel them, or give the network more outputs."
+            )

@@ -62,7 +62,7 @@ USAGE = [
 FAILURES = [
     ("study study.toml --out file", "The system refused to read or write file"),
     ("study study.toml --out /proc/none", "The system refused to read or write /proc/none"),
-    ("study study.toml --data-dir missing", "data_dir missing does not exist"),
+    ("study study.toml --data-dir missing", "relin: --data-dir missing does not exist"),
     ("study study.toml --out damaged", "spec.json is not a study's settings; restore it"),
     ("report damaged", "spec.json is not a study's settings; restore it"),
     ("report unfinished", "does not hold a whole study yet (4 of 4 packs of runs are missing so far); run the same"),

@@ -98,7 +98,7 @@ def test_one_regression_value():
         (jnp.zeros((5, 4)), jnp.zeros((5, 3)), r"must have shape \(5,\).*or \(5, 4\), got \(5, 3\); reshape"),
         (jnp.zeros((5, 4)), jnp.zeros((6,), int), r"got \(6,\); reshape"),
         (jnp.zeros((5, 4)), jnp.zeros((5,)), "must be integer classes, got float64; cast"),
-        (jnp.zeros((5, 1)), jnp.zeros((5,)), r"or \(5, 1\), got \(5,\); reshape"),
+        (jnp.zeros((5, 1)), jnp.zeros((5,)), r"must have shape \(5, 1\), got \(5,\); reshape"),
         (jnp.zeros((5,)), jnp.zeros((5,)), r"outputs of shape \(batch, C\), got \(5,\); reshape"),
     ],
 )

@@ -38,7 +38,26 @@ X, Y = oracles.data(LOSS)
         (lambda: il.WhenError(True), ValueError, "`tolerance` must be a number .*got True; typical"),
         (lambda: il.WhenError(0.1, 0), ValueError, "`check_every` must be at least 1, got 0; pass the number"),
         (lambda: il.WeightSpace(0.1), TypeError, "must be an Optax gradient transformation, got 0.1; pass for"),
-        (lambda: il.WeightSpace(optax.sgd(1.0), "forget"), ValueError, '"keep" or "reset", got \'forget\'; pass'),
+        (lambda: il.WhenLossGap(-1), ValueError, "`tolerance` must be a number of at least 0, got -1; it is a diff"),
+        (lambda: il.WhenLossGap(0.1, 2.5), TypeError, "`check_every` must be an integer, got 2.5; pass the number"),
+        (lambda: il.WhenFunctionMoves(None), ValueError, "`tolerance` must be a number .*got None; it is a dist"),
+        (lambda: il.WhenFunctionMoves(1.0, 0), ValueError, "`check_every` must be at least 1, got 0; pass the number"),
+        (lambda: weight_space("forget"), ValueError, "\"reset\" or a factor between 0 and 1, got 'forget'; pass"),
+        (lambda: weight_space(1.0), ValueError, '"keep", "reset" or a factor between 0 and 1, got 1.0; pass "keep"'),
+        (lambda: weight_space(0.0), ValueError, '"keep", "reset" or a factor between 0 and 1, got 0.0; pass "keep"'),
+        (lambda: weight_space(proximal=-0.1), ValueError, "`proximal` must be at least 0 and finite, got -0.1; pass 0"),
+        (lambda: weight_space(proximal=np.inf), ValueError, "`proximal` must be at least 0 and finite, got inf; pass"),
+        (lambda: weight_space(proximal=np.nan), ValueError, "`proximal` must be at least 0 and finite, got nan; pass"),
+        (lambda: il.LineSearch(0.9), ValueError, "`factor` must be at least 1, got 0.9; 1 allows no rise"),
+        (lambda: il.LineSearch(np.nan), ValueError, "`factor` must be at least 1, got nan; 1 allows no rise"),
+        (lambda: il.LineSearch(shrink=1.0), ValueError, "`shrink` must be between 0 and 1, got 1.0; 0.5 halves"),
+        (lambda: il.LineSearch(shrink=0), ValueError, "`shrink` must be between 0 and 1, got 0; 0.5 halves"),
+        (lambda: il.LineSearch(max_halvings=-1), ValueError, "`max_halvings` must be .*at least 0, got -1; 6 is"),
+        (lambda: il.LineSearch(max_halvings=1.5), ValueError, "`max_halvings` must be an integer .*got 1.5; 6 is"),
+        (lambda: il.TrustRegion(0), ValueError, "`radius` must be above 0, got 0; 1.0 is a usual start"),
+        (lambda: il.TrustRegion(np.nan), ValueError, "`radius` must be above 0, got nan; 1.0 is a usual start"),
+        (lambda: il.TrustRegion(1, shrink=1.5), ValueError, "`shrink` must be .* and `grow` above 1, got 1.5 and 2.0;"),
+        (lambda: il.TrustRegion(1, grow=1.0), ValueError, "`shrink` must be .* and `grow` above 1, got 0.5 and 1.0;"),
         (lambda: il.Problem("net", LOSS), TypeError, r"function apply\(params, x\) -> outputs, got str; use"),
         (lambda: il.Problem(oracles.mlp, oracles.mlp), TypeError, "instance of a relin loss, got .*; pass relin"),
     ],
@@ -46,6 +65,10 @@ X, Y = oracles.data(LOSS)
 def test_parts(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def weight_space(on_relinearise="keep", proximal=0.0):
+    return il.WeightSpace(optax.sgd(1.0), on_relinearise, proximal)
 
 
 @jax.custom_vjp
@@ -81,6 +104,14 @@ INTEGER = {"layer": [jnp.ones(2), jnp.arange(3)]}
         ({"data": (X[:0], Y[:0])}, ValueError, "at least one example, got none; check"),
         ({"data": (X, jnp.zeros((12, 7)))}, ValueError, r"Targets must have shape \(12,\) .*got \(12, 7\); reshape"),
         ({"data": (X, Y.astype(float))}, ValueError, "must be integer classes, got float64; cast"),
+        ({"data": (X, Y - 1)}, ValueError, "classes from 0 to 2, .*, got classes from -1 to 1; relabel"),
+        ({"data": (X, Y + 1)}, ValueError, "classes from 0 to 2, .*, got classes from 1 to 3; relabel"),
+        ({"data": None}, TypeError, r"a pair \(x, y\) of arrays or an iterable of such pairs, got None; pass"),
+        ({"observers": il.Movement()}, TypeError, r"must be a list of relin observers, got Movement\(\); pass"),
+        ({"observers": [3]}, TypeError, r"must be a list of relin observers, got \[3\]; pass"),
+        ({"batches": 16}, TypeError, "`batches` must be one such as .*, got 16; or pass batch_size"),
+        ({"augment": abs}, TypeError, r"`augment` must be one such as relin.Flip\(\), got <.*; subclass"),
+        ({"augment": il.Flip()}, ValueError, r"Images to augment must have shape .*, got \(12, .*; reshape"),
         ({"params": INTEGER}, TypeError, r"floating-point array, got int64 at params\['layer'\]\[1\]; keep what"),
         ({"params": {"a": 1.0}}, TypeError, r"floating-point array, got float at params\['a'\]; keep what"),
         ({"params": {}}, ValueError, "`params` holds no array, so there is nothing to train; pass"),
@@ -94,6 +125,8 @@ INTEGER = {"layer": [jnp.ones(2), jnp.arange(3)]}
         ({"record_every": 0}, ValueError, "`record_every` must be at least 1, got 0; pass"),
         ({"record_every": True}, TypeError, "`record_every` must be an integer, got True; pass"),
         ({"drive": "vmap"}, ValueError, r"`drive` must be one of \('auto', 'compiled', 'host'\), got 'vmap'; pass"),
+        ({"safeguard": "search"}, TypeError, "`safeguard` must be a relin safeguard or None, got 'search'; pass for"),
+        ({"safeguard": il.LineSearch}, TypeError, "`safeguard` must be a relin safeguard or None, got <class .*; pass"),
         ({"schedule": 64}, TypeError, r"`schedule` must be a relin schedule, got 64; pass for example relin.Every"),
         (
             {"solver": optax.sgd(0.1)},
@@ -135,3 +168,18 @@ def test_a_raw_key_is_taken_for_the_typed_one():
     raw = train(key=jax.random.PRNGKey(5), batch_size=5)
     typed = train(key=jax.random.key(5), batch_size=5)
     assert oracles.same_bits(raw.params, typed.params)
+
+
+def test_traced_data_are_refused():
+    with pytest.raises(TypeError, match=r"must be concrete arrays, got traced ones; call train outside jax\.jit"):
+        jax.jit(lambda x: train(data=(x, Y)).params)(X)
+
+
+def test_lanes_that_are_no_runs_are_refused():
+    with pytest.raises(TypeError, match=r"`make` must return a relin\.Run, got tuple"):
+        il.train_lanes(lambda k: (k,), jnp.arange(1, 3), (X, Y), num_steps=2)
+
+
+def test_a_negative_padding_is_refused():
+    with pytest.raises(ValueError, match="`padding` must be a whole number of at least 0, got -1; 4 is usual"):
+        il.PaddedCrop(-1)

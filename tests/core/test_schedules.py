@@ -48,6 +48,8 @@ def multiples(k):
         (il.After(il.Until(il.Every(3), 20), 7), {9, 12, 15, 18}),
         (il.WhenError(0.0, check_every=6), {6, 12, 18, 24}),
         (il.WhenError(1e9, check_every=1), set()),
+        (il.WhenLossGap(0.0, check_every=7), {7, 14, 21, 28}),
+        (il.WhenFunctionMoves(1e9, check_every=1), set()),
     ],
     ids=repr,
 )
@@ -95,6 +97,82 @@ def test_when_error_asks_at_the_steps_a_hand_written_loop_finds(with_probe, driv
     updates = solution.records["feature_updates"]
     assert [step for step in range(16) if updates[step + 1] > updates[step]] == wanted[3]
     np.testing.assert_allclose(oracles.flat(solution.params), wanted[0], atol=1e-10, rtol=0)
+
+
+def loss_gap(dense, anchor, displacement, x, y):
+    loss = il.CrossEntropy()
+    network, linearised = dense.value(anchor + displacement, x), dense.linearised(anchor, displacement, x)
+    return abs(float(oracles.mean_loss(loss, network, y) - oracles.mean_loss(loss, linearised, y)))
+
+
+def function_movement(dense, anchor, displacement, x, y):
+    moved = np.asarray(dense.jacobian(anchor, x) @ displacement)
+    return float(np.sqrt(np.mean(np.sum(moved**2, axis=1))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "measure", "tolerance", "with_probe", "drive"),
+    [
+        (il.WhenLossGap, loss_gap, 0.1, False, "compiled"),
+        (il.WhenLossGap, loss_gap, 0.1, True, "host"),
+        (il.WhenFunctionMoves, function_movement, 1.3, True, "compiled"),
+        (il.WhenFunctionMoves, function_movement, 1.3, False, "host"),
+    ],
+)
+def test_other_measures_ask_at_the_steps_a_hand_written_loop_finds(kind, measure, tolerance, with_probe, drive):
+    every, optimiser, (x, y) = 2, optax.sgd(0.5, momentum=0.5), oracles.data(il.CrossEntropy())
+    probe = (x[:3] + 1.0, y[:3]) if with_probe else None
+    batches, asked = oracles.minibatches(x, y, 16), []
+
+    def passes(step, now):
+        if step % every:
+            return False
+        asked.append(measure(*now[:3], *(probe or batches[step])))
+        return asked[-1] >= tolerance
+
+    wanted = oracles.dense_loop(oracles.mlp, il.CrossEntropy(), optimiser, oracles.mlp_params(), batches, passes)
+    assert min(asked) < tolerance < max(asked)  # the oracle both does and does not re-linearise
+    assert min(abs(value - tolerance) for value in asked) > 1e-6
+    shown = probe[0] if probe and kind is il.WhenFunctionMoves else probe
+    problem, schedule = il.Problem(oracles.mlp, il.CrossEntropy()), kind(tolerance, every, shown)
+    options = {"num_steps": 16, "batch_size": oracles.BATCH, "key": oracles.KEY, "drive": drive, "record_every": 1}
+    solution = il.train(problem, il.WeightSpace(optimiser), schedule, oracles.mlp_params(), (x, y), **options)
+    updates = solution.records["feature_updates"]
+    assert [step for step in range(16) if updates[step + 1] > updates[step]] == wanted[3]
+    np.testing.assert_allclose(oracles.flat(solution.params), wanted[0], atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "drive"),
+    [
+        (il.WhenError, "compiled"),
+        (il.WhenError, "host"),
+        (il.WhenLossGap, "compiled"),
+        (il.WhenFunctionMoves, "compiled"),
+    ],
+)
+def test_a_tolerance_of_zero_is_a_fixed_period_bit_for_bit(kind, drive):
+    loss = il.CrossEntropy()
+    options = {"num_steps": 11, "key": oracles.KEY, "drive": drive}
+    arguments = il.Problem(oracles.mlp, loss), il.WeightSpace(optax.adam(0.1))
+    period, adaptive = (
+        il.train(*arguments, schedule, oracles.mlp_params(), oracles.data(loss), **options)
+        for schedule in (il.Every(3), kind(0.0, 3))
+    )
+    for part in ("params", "anchor", "displacement", "optimiser_state"):
+        assert oracles.same_bits(getattr(adaptive, part), getattr(period, part))
+    assert adaptive.feature_updates == period.feature_updates == 3
+
+
+def test_a_measure_that_is_not_a_number_does_not_relinearise():
+    x = jnp.ones((1, 1))
+    problem = il.Problem(lambda params, x: jnp.log(params) + 0 * x, il.SquaredError())
+    context = il.Context(problem, x, -2.0 * x, 3, 0, x, x)
+    for schedule in (il.WhenError(0.0), il.WhenLossGap(0.0)):
+        assert np.isnan(schedule.measure(context))
+        assert not schedule.query(context, ())[0]
+    assert il.WhenFunctionMoves(1.999).query(context, ())[0]  # the linearised network: log 1 − 2
+    assert not il.WhenFunctionMoves(2.001).query(context, ())[0]
 
 
 class EveryOtherTime(il.AbstractSchedule):

@@ -331,6 +331,21 @@ def test_diverged_runs_count_at_chance_and_are_counted():
     )
 
 
+def test_nothing_is_on_par_with_ordinary_training_that_always_diverged():
+    failed = runs("every-1", [0, 0, 0], diverged_at=5)
+    result = answer(records(failed, steady("every-2", 0.9), steady("never", 0.9)))
+    assert (result.k_star, result.sufficient_feature_updates) == (None, None)
+    assert [outcome.on_par for outcome in result.outcomes] == [None, None, None]
+    assert result.verdict == (
+        "On digits, all runs of ordinary training (K = 1) diverged even at the best of its learning rates, so there is "
+        "nothing to compare with and lower rates must be offered; 3 of the 9 runs at the chosen learning rates "
+        "diverged and count at chance accuracy (10 %)."
+    )
+    # One run that trains is something to compare with.
+    partly = runs("every-1", [0, 0], diverged_at=5) + run("every-1", 2, 0.9)
+    assert answer(records(partly, steady("every-2", 0.9))).k_star is not None
+
+
 def leaves(tree):
     children = tree.values() if isinstance(tree, dict) else tree
     return [leaf for child in children for leaf in (leaves(child) if isinstance(child, dict | list) else [child])]

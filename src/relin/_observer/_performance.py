@@ -40,6 +40,7 @@ class Performance(AbstractObserver):
         linearised, network, _ = context.predictions_in_chunks(x, self.chunk_size)
         loss, record = context.problem.loss, {}
         for prefix, outputs in (("", linearised), ("network_", network)):
+            outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
             record[f"{prefix}{self.name}_loss"] = loss.mean(outputs, y)
             correct = loss.correct(outputs, y)
             if correct is not None:

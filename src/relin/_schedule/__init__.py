@@ -1,6 +1,11 @@
 """Schedules: when to re-linearise."""
 
-from relin._schedule._adaptive import WhenError as WhenError
+from relin._schedule._adaptive import (
+    AbstractWhen as AbstractWhen,
+    WhenError as WhenError,
+    WhenFunctionMoves as WhenFunctionMoves,
+    WhenLossGap as WhenLossGap,
+)
 from relin._schedule._base import AbstractSchedule as AbstractSchedule
 from relin._schedule._composed import After as After, Until as Until
 from relin._schedule._fixed import AtSteps as AtSteps, Every as Every, Geometric as Geometric, Never as Never

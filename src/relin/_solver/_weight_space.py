@@ -1,8 +1,11 @@
 """Training the displacement with an Optax optimiser."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from relin import _tree
@@ -19,11 +22,15 @@ class WeightSpace(AbstractSolver):
     - `optimiser`: any `optax.GradientTransformation`. It is shown θ_t = anchor + displacement as its parameters, so
       weight decay acts on the network's parameters.
     - `on_relinearise`: `"keep"` lets the optimiser's state live on through a re-linearisation; `"reset"` starts it
-      anew, except for the step counts and values of learning-rate schedules.
+      anew; a number between them, in (0, 1), shrinks its moments by that factor. The step counts and values of
+      learning-rate schedules always live on.
+    - `proximal`: λ of a term λ/2 ‖δ‖² added to the linearised problem's loss: the damping of Levenberg–Marquardt. It
+      leaves ordinary training as it is, where the displacement is zero at every step.
     """
 
     optimiser: optax.GradientTransformation
-    on_relinearise: Literal["keep", "reset"] = "keep"
+    on_relinearise: Literal["keep", "reset"] | float = "keep"
+    proximal: Scalar | float = 0.0
 
     def __check_init__(self):
         if not (hasattr(self.optimiser, "init") and hasattr(self.optimiser, "update")):
@@ -31,11 +38,14 @@ class WeightSpace(AbstractSolver):
                 f"`optimiser` must be an Optax gradient transformation, got {self.optimiser!r}; "
                 "pass for example optax.sgd(0.1, momentum=0.9)."
             )
-        if self.on_relinearise not in ("keep", "reset"):
+        on = self.on_relinearise
+        if on not in ("keep", "reset") and not (isinstance(on, float) and 0 < on < 1):
             raise ValueError(
-                f'`on_relinearise` must be "keep" or "reset", got {self.on_relinearise!r}; '
+                f'`on_relinearise` must be "keep", "reset" or a factor between 0 and 1, got {on!r}; '
                 'pass "keep" to let the optimiser\'s state live on.'
             )
+        if isinstance(self.proximal, int | float) and not 0 <= self.proximal < float("inf"):
+            raise ValueError(f"`proximal` must be at least 0 and finite, got {self.proximal}; pass 0 for no damping.")
 
     def init(self, params: Params) -> SolverState:
         return SolverState(params, _tree.zeros_like(params), self.optimiser.init(params))
@@ -46,7 +56,9 @@ class WeightSpace(AbstractSolver):
 
     def step(self, problem: Problem, state: SolverState, x: Inputs, y: Targets) -> tuple[SolverState, Scalar]:
         loss, gradient = problem.linearised_value_and_grad(state.anchor, state.displacement, x, y)
-        updates, optimiser = self.optimiser.update(gradient, state.optimiser, current_params(state))
+        if not (isinstance(self.proximal, int | float) and self.proximal == 0):
+            gradient = _tree.add(gradient, _tree.scale(self.proximal, state.displacement))
+        updates, optimiser = self._update(gradient, state.optimiser, current_params(state), loss)
         displacement = optax.apply_updates(state.displacement, updates)
         return SolverState(state.anchor, displacement, optimiser), loss
 
@@ -56,7 +68,7 @@ class WeightSpace(AbstractSolver):
         """A step that re-linearises first: f̄ = f there, so it is the ordinary step, with its operations and cost."""
         optimiser = self._carry_over(optimiser, params)
         loss, gradient = problem.value_and_grad(params, x, y)
-        updates, optimiser = self.optimiser.update(gradient, optimiser, params)
+        updates, optimiser = self._update(gradient, optimiser, params, loss)
         return optax.apply_updates(params, updates), optimiser, loss
 
     def ordinary_step_in_full(
@@ -69,17 +81,30 @@ class WeightSpace(AbstractSolver):
         """
         optimiser = self._carry_over(optimiser, params)
         loss, gradient = problem.value_and_grad(params, x, y)
-        updates, new_optimiser = self.optimiser.update(gradient, optimiser, params)
+        updates, new_optimiser = self._update(gradient, optimiser, params, loss)
         exact = optax.apply_updates(params, updates)
         gradient, optimiser, anchor = jax.lax.optimization_barrier((gradient, optimiser, params))
-        displacement, _ = self.optimiser.update(gradient, optimiser, anchor)
+        displacement, _ = self._update(gradient, optimiser, anchor, loss)
         displacement = optax.apply_updates(_tree.zeros_like(params), displacement)
         return SolverState(params, displacement, new_optimiser, exact), loss
+
+    def _update(self, gradient: Params, state: Any, params: Params, loss: Scalar) -> tuple[Params, Any]:
+        """Optax's update, with the batch's loss and gradient for those that ask (`optax.contrib.reduce_on_plateau`)."""
+        update = optax.with_extra_args_support(self.optimiser).update
+        return update(gradient, state, params, value=loss, grad=gradient)
 
     def _carry_over(self, state: Any, params: Params) -> Any:
         if self.on_relinearise == "keep":
             return state
-        return _reset_all_but_schedules(state, self.optimiser.init(params))
+        if self.on_relinearise == "reset":
+            return _all_but_schedules(lambda old, new: new, state, self.optimiser.init(params))
+        factor = self.on_relinearise
+
+        def shrunk(old: Any, new: Any) -> Any:
+            moment = jnp.issubdtype(jnp.result_type(old), jnp.inexact)
+            return (new + factor * (old - new)).astype(old.dtype) if moment else old
+
+        return _all_but_schedules(partial(jax.tree.map, shrunk), state, self.optimiser.init(params))
 
 
 def current_params(state: SolverState) -> Params:
@@ -87,15 +112,15 @@ def current_params(state: SolverState) -> Params:
     return _tree.add(state.anchor, state.displacement) if state.exact is None else state.exact
 
 
-def _reset_all_but_schedules(state: Any, fresh: Any) -> Any:
-    """`fresh`, with the counts and values of learning-rate schedules taken from `state`."""
+def _all_but_schedules(join: Callable[[Any, Any], Any], state: Any, fresh: Any) -> Any:
+    """`join` of the parts of an optimiser's state and of a fresh one; the schedules' counts and values from `state`."""
     if isinstance(state, optax.ScaleByScheduleState):
         return state
     if hasattr(state, "hyperparams") and hasattr(state, "inner_state"):  # optax.inject_hyperparams
-        return state._replace(inner_state=_reset_all_but_schedules(state.inner_state, fresh.inner_state))
+        return state._replace(inner_state=_all_but_schedules(join, state.inner_state, fresh.inner_state))
     if isinstance(state, dict):  # optax.partition
-        return {name: _reset_all_but_schedules(part, fresh[name]) for name, part in state.items()}
+        return {name: _all_but_schedules(join, part, fresh[name]) for name, part in state.items()}
     if isinstance(state, tuple):
-        parts = [_reset_all_but_schedules(s, f) for s, f in zip(state, fresh, strict=True)]
+        parts = [_all_but_schedules(join, s, f) for s, f in zip(state, fresh, strict=True)]
         return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
-    return fresh
+    return join(state, fresh)

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from relin.cli._failure import CommandError
+from relin.cli._failure import CommandError, in_options
 
 
 def list_data(data_dir: Path | None) -> None:
@@ -16,7 +16,7 @@ def list_data(data_dir: Path | None) -> None:
     try:
         entries = status(data_dir)
     except DatasetError as error:
-        raise CommandError(str(error)) from None
+        raise CommandError(in_options(str(error))) from None
     console = Console(highlight=False)
     table = Table("data set", "here", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("examples", "input", "classes"):
@@ -30,5 +30,4 @@ def list_data(data_dir: Path | None) -> None:
     console.print(table)
     for entry in entries:
         if not entry.available:
-            how = entry.how_to_get.replace("data_dir", "--data-dir")
-            console.print(f"[bold]{entry.name}[/bold]: {escape(how)}", overflow="fold")
+            console.print(f"[bold]{entry.name}[/bold]: {escape(in_options(entry.how_to_get))}", overflow="fold")

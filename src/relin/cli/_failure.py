@@ -1,13 +1,17 @@
 """How the command line fails: one sentence, an exit code, no traceback."""
 
 import os
+import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, NoReturn, TypeVar
 
 import typer
+
+Value = TypeVar("Value")
 
 
 class CommandError(Exception):
@@ -20,6 +24,11 @@ class UsageError(CommandError):
     """The command was given something it cannot take."""
 
     exit_code = 2
+
+
+def in_options(message: str) -> str:
+    """A sentence of the library that names its argument `data_dir`, with the option of the command line instead."""
+    return re.sub(r"(?<![\w/-])data_dir(?![\w/-])", "--data-dir", message)
 
 
 class _StoppedError(BaseException):
@@ -61,6 +70,20 @@ def run(app: Callable[[], Any]) -> None:
             "a study are kept, and with RELIN_TRACEBACK=1 in the environment the same command shows where it failed.",
             1,
         )
+
+
+def interruptibly(compute: Callable[[], Value]) -> Value:
+    """What `compute` returns or raises, from a thread of its own: a compilation takes up to minutes, in which the main
+    thread would not hear Ctrl-C.
+    """
+    pool = ThreadPoolExecutor(1)
+    try:
+        future = pool.submit(compute)
+        while not wait([future], timeout=0.2).done:
+            pass
+        return future.result()
+    finally:
+        pool.shutdown(wait=False)
 
 
 def _usage(error: Any) -> str:

@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from relin.cli._failure import CommandError, UsageError
+from relin.cli._failure import CommandError, UsageError, in_options
 from relin.cli._jax import prepare
 
 
@@ -87,7 +87,9 @@ def failures() -> Iterator[None]:
 
     try:
         yield
-    except (DatasetError, StoreError) as error:
+    except DatasetError as error:
+        raise CommandError(in_options(str(error))) from None
+    except StoreError as error:
         raise CommandError(str(error)) from None
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from None

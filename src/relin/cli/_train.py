@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from relin.cli._failure import interruptibly
 from relin.cli._jax import prepare
 from relin.cli._study import failures, progress_bar
 
@@ -36,18 +37,21 @@ def train(
     with progress_bar(console) as bar, failures():
         spec = read_spec("frequency", overrides=settings)
         task = bar.add_task("training", total=spec.steps)
-        records = train_one(
-            spec,
-            schedule,
-            rate,
-            seed,
-            data_dir=data_dir and str(data_dir),
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        records = interruptibly(
+            lambda: train_one(
+                spec,
+                schedule,
+                rate,
+                seed,
+                data_dir=data_dir and str(data_dir),
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
         )
     console.print(_table(records))
     last = records.row(-1, named=True)
     if last["result"] == "diverged":
-        console.print(f"Training diverged at step {last['diverged_at']}; a lower --rate or a smaller K may not.")
+        rarer = "" if last["period"] == 1 else " or a smaller K"
+        console.print(f"Training diverged at step {last['diverged_at']}; a lower --rate{rarer} may not.")
     if out is not None:
         _write(records, out, console)
 

@@ -116,7 +116,8 @@ def _statistics(result: FrequencyResult) -> list[str]:
         f"seeds that ran at every rate, and never by test data. A K is on par if the one-sided {confidence} lower "
         f"bound of its difference excludes a loss of {margin}, after Holm's correction over the K tested (schedules "
         "without a period are corrected among themselves); K* is the largest K that is on par together with every "
-        f"smaller one. A run that diverged counts at chance accuracy, {text.tick(100 * result.chance)} %, and is never "
+        "smaller one. A run diverged if its loss was not finite, or ended above that of the untrained network; it "
+        f"counts at chance accuracy, {text.tick(100 * result.chance)} %, and is never "
         "left out of a mean of accuracy.",
     ]
 

@@ -13,12 +13,19 @@ import polars as pl
 from jaxtyping import Float
 
 from relin.study._result import FrequencyResult, Interval, ScheduleOutcome
-from relin.study._statistics import RESOLUTION, holm, lower_bound, mean_interval, p_value_not_worse
+from relin.study._statistics import (
+    INTERVAL_CONFIDENCE,
+    RESOLUTION,
+    holm,
+    lower_bound,
+    mean_interval,
+    p_value_not_worse,
+)
+from relin.study._verdict import tested_periods, verdict
 
 Comparison = Literal["equal-steps", "equal-distance"]
 """Whether all runs take T steps, or runs at smaller learning rates more, so that rate × steps is the same."""
 
-_INTERVAL_CONFIDENCE = 0.95
 _ACCURACIES = ("validation_accuracy", "test_accuracy", "network_test_accuracy")
 _SETTINGS = ("study", "data", "model", "num_steps", "batch_size")
 _RUN = ("schedule", "learning_rate", "seed")
@@ -78,7 +85,8 @@ def frequency_result(
     1 − `confidence`. The periods other than 1, K = ∞ included, form one family; schedules without a period
     form a second family of their own, because K* rests on the first alone and should not depend on what else
     was tried. Intervals of means and differences are two-sided at 95 %. `k_star` is 1 where the smallest K
-    tested is not on par, and none only where no K above 1 was tested.
+    tested is not on par, and none where no K above 1 was tested or all runs of K = 1 diverged: being on par
+    with a failure would say nothing.
 
     **Arguments:**
 
@@ -106,7 +114,8 @@ def frequency_result(
     for family in families:
         adjusted = holm(np.array([compared[name]["p_value"] for name in family]))
         for name, p_value in zip(family, adjusted.tolist(), strict=True):
-            compared[name] |= {"p_value_holm": p_value, "on_par": p_value < 1 - confidence}
+            on_par = None if chosen[ordinary]["diverged"].all() else p_value < 1 - confidence
+            compared[name] |= {"p_value_holm": p_value, "on_par": on_par}
     compared[ordinary] = dict.fromkeys(("difference", "bound", "p_value", "p_value_holm", "on_par"))
     outcomes = [
         ScheduleOutcome(**_describe(name, chosen[name], runs.filter(schedule=name)), **compared[name])
@@ -251,7 +260,7 @@ def _paired_differences(schedule: str, runs: pl.DataFrame, ordinary: pl.DataFram
 
 def _compare(differences: Float[np.ndarray, " n"], margin: float, confidence: float) -> dict[str, Any]:
     return {
-        "difference": mean_interval(differences, _INTERVAL_CONFIDENCE),
+        "difference": mean_interval(differences, INTERVAL_CONFIDENCE),
         "bound": lower_bound(differences, confidence),
         "p_value": p_value_not_worse(differences, margin),
     }
@@ -275,8 +284,8 @@ def _describe(schedule: str, runs: pl.DataFrame, all_rates: pl.DataFrame) -> dic
         "num_runs_all_rates": all_rates.height,
         "feature_updates": float(np.mean(runs["feature_updates"].to_numpy())),
         "validation_accuracy": float(np.mean(runs["validation_accuracy"].to_numpy())),
-        "test_accuracy": mean_interval(runs["test_accuracy"].to_numpy(), _INTERVAL_CONFIDENCE),
-        "network_test_accuracy": mean_interval(runs["network_test_accuracy"].to_numpy(), _INTERVAL_CONFIDENCE),
+        "test_accuracy": mean_interval(runs["test_accuracy"].to_numpy(), INTERVAL_CONFIDENCE),
+        "network_test_accuracy": mean_interval(runs["network_test_accuracy"].to_numpy(), INTERVAL_CONFIDENCE),
     }
 
 
@@ -311,18 +320,13 @@ def _conclude(
         lazy_gap=_lazy_gap(outcomes),
         verdict="",
     )
-    return result.model_copy(update={"verdict": _verdict(result, steps, comparison, max(paired))})
-
-
-def _tested(outcomes: list[ScheduleOutcome]) -> list[ScheduleOutcome]:
-    """The family K* is read from: every K but 1, in increasing order."""
-    return [outcome for outcome in outcomes if outcome.period is not None and outcome.period != 1]
+    return result.model_copy(update={"verdict": verdict(result, steps, comparison == "equal-distance", max(paired))})
 
 
 def _k_star(outcomes: list[ScheduleOutcome]) -> float | None:
     """Largest K that is on par together with every smaller one tested; 1 is on par with itself."""
-    tested = _tested(outcomes)
-    if not tested:
+    tested = tested_periods(outcomes)
+    if not tested or tested[0].on_par is None:
         return None
     k_star = 1.0
     for outcome in tested:
@@ -338,78 +342,8 @@ def _feature_updates(num_steps: int, period: float) -> int:
 
 
 def _lazy_gap(outcomes: list[ScheduleOutcome]) -> Interval | None:
-    for outcome in _tested(outcomes):
+    for outcome in tested_periods(outcomes):
         if outcome.period == math.inf and outcome.difference is not None:
             lazy = outcome.difference
             return Interval(mean=-lazy.mean, low=-lazy.high, high=-lazy.low)
     return None
-
-
-def _verdict(result: FrequencyResult, num_steps: int, comparison: Comparison, most_paired: int) -> str:
-    """`num_steps`: of the runs of K*."""
-    tested = _tested(result.outcomes)
-    if not tested:
-        clauses = [f"On {result.data}, no K above 1 was tested, so nothing is known about rarer feature updates"]
-    else:
-        equal = ", equal learning rate × steps" if comparison == "equal-distance" else ""
-        criterion = _criterion(result, len(tested), most_paired) + equal
-        clauses = [f"On {result.data}, {_answer(result, tested, num_steps)} ({criterion})"]
-    if result.lazy_gap is not None:
-        clauses.append(_lazy_clause(result.lazy_gap))
-    diverged = sum(outcome.num_diverged for outcome in result.outcomes)
-    if diverged:
-        total = sum(outcome.num_seeds for outcome in result.outcomes)
-        clauses.append(
-            f"{diverged} of the {total} runs at the chosen learning rates diverged and "
-            f"{'counts' if diverged == 1 else 'count'} at chance accuracy ({100 * result.chance:.3g} %)"
-        )
-    return "; ".join(clauses) + "."
-
-
-def _answer(result: FrequencyResult, tested: list[ScheduleOutcome], num_steps: int) -> str:
-    updates = result.sufficient_feature_updates
-    if result.k_star == 1:
-        missed = (
-            f"{tested[0].label}, the smallest K tested above 1, was not shown"
-            if any(outcome.on_par for outcome in tested)
-            else "no K tested above 1 was shown"
-        )
-        return f"K* = 1: {missed} to be on par, so all {updates} feature updates in {num_steps} steps stay"
-    if result.k_star == math.inf:
-        star = "∞"
-    else:
-        star = f"{result.k_star:.0f}" + (", the largest K tested" if result.k_star == tested[-1].period else "")
-    match updates:
-        case 0:
-            enough = f"no feature update in {num_steps} steps is needed"
-        case 1:
-            enough = f"1 feature update in {num_steps} steps suffices"
-        case _:
-            enough = f"{updates} feature updates in {num_steps} steps suffice"
-    return f"K* = {star}: {enough}"
-
-
-def _criterion(result: FrequencyResult, num_tested: int, most_paired: int) -> str:
-    seeds = f"{result.num_seeds}" if result.num_seeds == most_paired else f"{result.num_seeds} to {most_paired}"
-    margin = f"{100 * result.margin:g} percentage point" + ("" if 100 * result.margin == 1 else "s")
-    return (
-        f"test accuracy at most {margin} below ordinary training, "
-        f"one-sided {100 * result.confidence:g} % confidence, Holm-corrected over {num_tested} K, "
-        f"{seeds} paired seeds"
-    )
-
-
-def _lazy_clause(gap: Interval) -> str:
-    """The lazy gap in words; the interval is told in their direction, so that the mean lies in it."""
-    lower = gap.mean >= 0
-    low, high = (gap.low, gap.high) if lower else (-gap.high, -gap.low)
-    zero = ", which contains zero" if low <= 0 <= high else ""
-    return (
-        f"without feature learning (K = ∞) accuracy is {_points(abs(gap.mean))} points "
-        f"{'lower' if lower else 'higher'}, "
-        f"{100 * _INTERVAL_CONFIDENCE:g} % interval [{_points(low)}, {_points(high)}]{zero}"
-    )
-
-
-def _points(fraction: float) -> str:
-    return f"{round(100 * fraction, 2) + 0.0:.2f}"  # + 0.0 turns −0.0 into 0.0

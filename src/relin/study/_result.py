@@ -40,7 +40,7 @@ class ScheduleOutcome(BaseModel):
     p_value_holm: float | None = Field(
         description="The same after Holm's correction over the K tested (or the schedules without a period)."
     )
-    on_par: bool | None
+    on_par: bool | None = Field(description="None for K = 1, and where all runs of K = 1 diverged.")
 
 
 class FrequencyResult(BaseModel):
@@ -59,7 +59,7 @@ class FrequencyResult(BaseModel):
     outcomes: list[ScheduleOutcome] = Field(description="Periods in increasing order, then the other schedules.")
     k_star: float | None = Field(
         description="Largest K on par together with every smaller K tested; 1 if the smallest is not, "
-        "none if no K above 1 was tested."
+        "none if no K above 1 was tested or all runs of K = 1 diverged."
     )
     sufficient_feature_updates: int | None = Field(
         description="⌈T/K*⌉ − 1, or the mean of K*'s runs where they may take more steps than T; none without K*."

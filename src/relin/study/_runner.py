@@ -131,7 +131,7 @@ class Runner:
         }
 
     def _records(self, pack: Pack, run: RunSpec, solution: il.Solution) -> pl.DataFrame:
-        spec = self.spec
+        spec, diverged_at = self.spec, divergence(solution)
         measured = pl.DataFrame(solution.records).with_columns(pl.col(pl.Float32).cast(pl.Float64))
         return measured.with_columns(
             pl.col("step", "feature_updates").cast(pl.Int64),
@@ -146,8 +146,8 @@ class Runner:
             num_steps=pl.lit(spec.steps, pl.Int64),
             batch_size=pl.lit(spec.batch_size, pl.Int64),
             num_classes=pl.lit(self.dataset.num_classes, pl.Int64),
-            result=pl.lit(solution.result.value),
-            diverged_at=pl.lit(solution.diverged_at, pl.Int64),
+            result=pl.lit("successful" if diverged_at is None else "diverged"),
+            diverged_at=pl.lit(diverged_at, pl.Int64),
             spec=pl.lit(describe(spec.model_dump(mode="json"))),
             versions=pl.lit(describe(versions())),
             device=pl.lit(device()),
@@ -174,6 +174,18 @@ def _check_batch_size(spec: FrequencySpec, num_examples: int) -> None:
         )
 
 
+def divergence(solution: il.Solution) -> int | None:
+    """The step at which a run diverged, or `None`.
+
+    That is the first step whose loss is not finite; or the last one where the loss, a mean since the record before,
+    ended above that of the untrained network: a linearised problem left far behind its network can end anywhere.
+    """
+    if solution.diverged_at is not None:
+        return solution.diverged_at
+    final, untrained = solution.records["training_loss"][-1], solution.records["validation_loss"][0]
+    return int(solution.records["step"][-1]) if final > untrained else None
+
+
 def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
@@ -182,5 +194,6 @@ def device() -> str:
     """The device kind and how many there are, for example `cpu (x86_64, 1 device)`."""
     first = jax.devices()[0]
     if first.platform == "cpu":
-        return f"cpu ({platform.machine()}, {jax.device_count()} device)"
+        count = jax.device_count()
+        return f"cpu ({platform.machine()}, {count} device{'' if count == 1 else 's'})"
     return f"{jax.device_count()} × {first.device_kind}"

@@ -6,6 +6,9 @@ from jaxtyping import Float
 
 from relin.study._result import Interval
 
+INTERVAL_CONFIDENCE = 0.95
+"""Of the two-sided intervals of means and differences."""
+
 RESOLUTION = 1e-7
 """Accuracies nearer to each other than this are equal: they are ratios of counts, at worst in float32.
 

@@ -1,0 +1,52 @@
+"""How far to follow the displacement when re-linearising."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Int
+
+from relin._context import Context
+from relin._types import Inputs, Scalar, State, Targets
+
+Probe = tuple[Inputs, Targets]
+
+
+class Verdict(eqx.Module):
+    """What a safeguard decides: anchor ← anchor + scale · displacement; and what it cost."""
+
+    scale: Scalar
+    """In [0, 1]."""
+    evaluations: Int[Array, ""]
+    """Evaluations of the network on the probe that were made to decide."""
+
+
+class AbstractSafeguard(eqx.Module):
+    """Looks at the network where a re-linearisation would put the anchor, and may stop short of it.
+
+    Between two anchors the linearised problem may be solved far from where it is a good model of the network; a
+    safeguard keeps the next anchor where the network itself is no worse.
+    """
+
+    def init(self, context: Context) -> State:
+        """The safeguard's state before step 0."""
+        return ()
+
+    @abc.abstractmethod
+    def judge(self, context: Context, state: State) -> tuple[Verdict, State]:
+        """At a re-linearisation: how far to go, and the new state. Not traced where `context.traced` is false."""
+
+
+def is_known(value: Scalar | float) -> bool:
+    """Whether a number can be checked: it is no array, which may be traced in a lane."""
+    return not isinstance(value, jax.Array | np.ndarray)
+
+
+def check_safeguard(value: Any) -> None:
+    """Raises `TypeError` unless `value` is a safeguard or `None`."""
+    if not (value is None or isinstance(value, AbstractSafeguard)):
+        raise TypeError(
+            f"`safeguard` must be a relin safeguard or None, got {value!r}; pass for example relin.LineSearch()."
+        )

@@ -1,0 +1,66 @@
+"""Backtracking along the displacement."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from relin._context import Context
+from relin._safeguard._base import AbstractSafeguard, Probe, Verdict, is_known
+from relin._types import Scalar, State
+
+
+class LineSearch(AbstractSafeguard):
+    """Goes along the displacement only as far as the network's own loss allows.
+
+    The scale is the largest α in 1, β, …, β^max_halvings with L(f(·; θ_s + α δ)) ≤ c L(f(·; θ_s)) on the probe; if none
+    is, it is 0 and the anchor stays. (Backtracking, Nocedal & Wright 2006, algorithm 3.1, with a bound on the loss in
+    place of sufficient decrease.)
+
+    **Arguments:**
+
+    - `factor`: c, at least 1: by how much the loss may rise over a re-linearisation.
+    - `shrink`: β, in (0, 1).
+    - `max_halvings`: how often the scale may be shrunk.
+    - `probe`: inputs and targets `(x, y)` on which the loss is measured; the coming step's batch if not given.
+    """
+
+    factor: Scalar | float = 1.0
+    shrink: Scalar | float = 0.5
+    max_halvings: int = eqx.field(static=True, default=6)
+    probe: Probe | None = None
+
+    def __check_init__(self):
+        if is_known(self.factor) and not self.factor >= 1:
+            raise ValueError(f"`factor` must be at least 1, got {self.factor}; 1 allows no rise of the loss.")
+        if is_known(self.shrink) and not 0 < self.shrink < 1:
+            raise ValueError(
+                f"`shrink` must be between 0 and 1, got {self.shrink}; 0.5 halves the scale at each refusal."
+            )
+        if not (isinstance(self.max_halvings, int) and self.max_halvings >= 0):
+            raise ValueError(f"`max_halvings` must be an integer of at least 0, got {self.max_halvings!r}; 6 is usual.")
+
+    def judge(self, context: Context, state: State) -> tuple[Verdict, State]:
+        x, y = context.batch if self.probe is None else self.probe
+        before = context.network_loss(0.0, x, y)
+        bound = self.factor * before
+
+        def refused(scale: jax.Array) -> jax.Array:
+            return ~(context.network_loss(scale, x, y) <= bound)  # not a number is refused too
+
+        def shrunk(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+            scale, tries, _ = carry
+            scale = (scale * self.shrink).astype(scale.dtype)
+            return scale, tries + 1, refused(scale)
+
+        def more(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+            return carry[2] & (carry[1] <= self.max_halvings)
+
+        whole = jnp.ones((), before.dtype)
+        carry = whole, jnp.ones((), jnp.int32), refused(whole)
+        if context.traced:
+            carry = jax.lax.while_loop(more, shrunk, carry)
+        else:
+            while more(carry):
+                carry = shrunk(carry)
+        scale, tries, still_refused = carry
+        return Verdict(jnp.where(still_refused, 0.0, scale), tries + 1), state
