@@ -36,6 +36,7 @@ def test_every_pixel_and_label(tmp_path, name, compress):
     assert "last 2 of the 12 training images in the files (the official training set has 60000)" in dataset.split
 
 
+@pytest.mark.fashion_mnist
 def test_real_fashion_mnist():
     dataset = load("fashion-mnist", data_dir=FASHION, download=False)
     with gzip.open(f"{FASHION}/{TRAIN_IMAGES}.gz") as file:
@@ -59,6 +60,7 @@ def test_real_fashion_mnist():
     assert abs(dataset.train.x.std(dtype=np.float64) - 1) < 1e-6
 
 
+@pytest.mark.fashion_mnist
 def test_fashion_mnist_is_not_taken_for_mnist():
     with pytest.raises(DatasetError, match=r"fashion-mnist holds the files of fashion-mnist .* load 'fashion-mnist'"):
         load("mnist", data_dir=FASHION, download=False)

@@ -190,6 +190,7 @@ def run_apart(script):
     subprocess.run([sys.executable, "-c", preamble + script, folder], check=True)
 
 
+@pytest.mark.fashion_mnist
 def test_status_finds_the_systems_fashion_mnist():
     # Apart, without the fixture that hides the operating system's folder.
     run_apart(
