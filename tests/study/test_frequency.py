@@ -4,94 +4,22 @@ import numpy as np
 import polars as pl
 import pytest
 import scipy.stats
+from frequency_records import (
+    CHANCE,
+    NUM_STEPS,
+    accuracies,
+    answer,
+    by_name,
+    chosen,
+    records,
+    run,
+    runs,
+    steady,
+    textbook_holm,
+)
 
-from relin.study._frequency import frequency_result, rank_learning_rates, schedule_label
+from relin.study._frequency import rank_learning_rates
 from relin.study._result import FrequencyResult
-
-NUM_STEPS = 1000
-CHANCE = 0.1
-
-
-def chosen(frame, chance):
-    return {name: rates[0] for name, rates in rank_learning_rates(frame, chance).items()}
-
-
-def period_of(schedule):
-    if schedule == "never":
-        return math.inf
-    return float(schedule.removeprefix("every-")) if schedule.startswith("every-") else None
-
-
-def run(schedule, seed, test, *, validation=0.9, loss=0.3, rate=0.1, diverged_at=None, **other):
-    """Records of one run: a row on the way, which must not count, and the final one."""
-    period = period_of(schedule)
-    diverged = diverged_at is not None
-    last = diverged_at if diverged else NUM_STEPS
-    row = {
-        "study": "frequency",
-        "data": "digits",
-        "model": "mlp",
-        "schedule": schedule,
-        "period": period,
-        "learning_rate": rate,
-        "seed": seed,
-        "num_steps": NUM_STEPS,
-        "batch_size": 64,
-        "step": last,
-        "feature_updates": 0 if period is None else math.ceil(last / period) - 1,
-        "train_loss": loss,
-        "validation_loss": math.nan if diverged else loss,
-        "validation_accuracy": math.nan if diverged else validation,
-        "test_loss": loss,
-        "test_accuracy": math.nan if diverged else test,
-        "network_test_loss": loss,
-        "network_test_accuracy": math.nan if diverged else test - 0.02,
-        "linearisation_error": 0.1,
-        "parameter_movement": 0.1,
-        "result": "diverged" if diverged else "successful",
-        "diverged_at": diverged_at,
-        "spec": "{}",
-        "versions": "{}",
-        "device": "cpu",
-    } | other
-    early = {
-        "step": last // 2,
-        "test_accuracy": 0.99,
-        "validation_accuracy": 0.999,
-        "network_test_accuracy": 0.99,
-    }
-    return [row | early, row]
-
-
-def runs(schedule, tests, **options):
-    return [row for seed, test in enumerate(tests) for row in run(schedule, seed, test, **options)]
-
-
-def records(*rows, shuffle=0):
-    return pl.DataFrame([row for group in rows for row in group], infer_schema_length=None).sample(
-        fraction=1.0, shuffle=True, seed=shuffle
-    )
-
-
-def answer(frame, *, margin=0.01, confidence=0.95, num_classes=10):
-    return frequency_result(frame, margin=margin, confidence=confidence, num_classes=num_classes)
-
-
-def accuracies(mean, num_seeds=8, spread=0.002, seed=0):
-    return mean + spread * np.random.default_rng(seed).standard_normal(num_seeds)
-
-
-def textbook_holm(p_values):
-    """Names to adjusted p-values, one rank at a time."""
-    adjusted, highest = {}, 0.0
-    for rank, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
-        highest = max(highest, (len(p_values) - rank) * p_values[name])
-        adjusted[name] = min(highest, 1.0)
-    return adjusted
-
-
-def by_name(result):
-    return {outcome.schedule: outcome for outcome in result.outcomes}
 
 
 @pytest.fixture
@@ -431,80 +359,6 @@ def test_missing_columns_are_refused():
 def test_arguments_out_of_range_are_refused(option, message, study):
     with pytest.raises(ValueError, match=message):
         answer(study[0], **option)
-
-
-# Words
-
-
-def test_labels():
-    assert schedule_label("every-1", 1.0) == "K = 1"
-    assert schedule_label("every-1024", 1024.0) == "K = 1024"
-    assert schedule_label("never", math.inf) == "K = ∞ (lazy)"
-    assert schedule_label("when-error-0.1", None) == "error ≤ 0.1"
-    assert schedule_label("freeze-after-100", None) == "freeze-after-100"
-
-
-def steady(schedule, accuracy):
-    return runs(schedule, [accuracy - 0.001, accuracy, accuracy + 0.001])
-
-
-def verdict(*rows, **options):
-    return answer(records(steady("every-1", 0.95), *rows), **options).verdict
-
-
-def test_verdict_of_a_finite_k_star():
-    rows = (steady("every-128", 0.95), steady("every-256", 0.9), runs("never", [0.939, 0.942, 0.945]))
-    # The lazy differences are 0.010, 0.008 and 0.006: mean 0.8 points, ± 4.30265 · 0.2/√3 = 0.4968.
-    assert verdict(*rows, margin=0.005) == (
-        "On digits, K* = 128: 7 feature updates in 1000 steps suffice (test accuracy at most 0.5 "
-        "percentage points below ordinary training, one-sided 95 % confidence, Holm-corrected over 3 K, "
-        "3 paired seeds); without feature learning (K = ∞) accuracy is 0.80 points lower, 95 % interval "
-        "[0.30, 1.30]."
-    )
-
-
-def test_verdict_of_lazy_training_on_par():
-    rows = (steady("every-2", 0.95), runs("never", [0.951, 0.952, 0.953]))
-    assert verdict(*rows, confidence=0.99) == (
-        "On digits, K* = ∞: no feature update in 1000 steps is needed (test accuracy at most 1 percentage "
-        "point below ordinary training, one-sided 99 % confidence, Holm-corrected over 2 K, 3 paired seeds); "
-        "without feature learning (K = ∞) accuracy is 0.20 points higher, 95 % interval [0.20, 0.20]."
-    )
-
-
-def test_verdict_without_a_rarer_schedule_on_par():
-    assert verdict(steady("every-2", 0.9), steady("every-4", 0.9)).startswith(
-        "On digits, K* = 1: no K tested above 1 was shown to be on par, so all 999 feature updates in 1000 steps stay ("
-    )
-    assert verdict(steady("every-2", 0.9), steady("every-4", 0.95)).startswith(
-        "On digits, K* = 1: K = 2, the smallest K tested above 1, was not shown to be on par, so all 999 "
-    )
-
-
-def test_verdict_where_the_largest_k_tested_is_on_par():
-    assert "K* = 8, the largest K tested: 124 feature updates" in verdict(steady("every-8", 0.95))
-    assert "K* = 500, the largest K tested: 1 feature update in 1000 steps suffices" in verdict(
-        steady("every-500", 0.95)
-    )
-    assert "no feature update in 1000 steps is needed" in verdict(steady("every-1000", 0.95))
-    assert "∞" not in verdict(steady("every-8", 0.95))
-
-
-def test_verdict_tells_an_interval_that_contains_zero():
-    # Differences 0.001, 0.003 and −0.001 in favour of K = 1: mean 0.1 points, ± 4.30265 · 0.2/√3 = 0.4968.
-    assert verdict(runs("never", [0.948, 0.947, 0.952])).endswith(
-        "accuracy is 0.10 points lower, 95 % interval [-0.40, 0.60], which contains zero."
-    )
-    assert verdict(runs("never", [0.950, 0.953, 0.950])).endswith(
-        "accuracy is 0.10 points higher, 95 % interval [-0.40, 0.60], which contains zero."
-    )
-    assert verdict(steady("never", 0.95)).endswith(
-        "accuracy is 0.00 points lower, 95 % interval [0.00, 0.00], which contains zero."
-    )
-
-
-def test_verdict_without_any_k_tested():
-    assert verdict() == ("On digits, no K above 1 was tested, so nothing is known about rarer feature updates.")
 
 
 def test_wrong_answers_are_as_rare_as_stated():
