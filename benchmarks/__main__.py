@@ -1,13 +1,14 @@
-"""`python -m benchmarks [NAME …]`: run some benchmarks, or all."""
+"""`python -m benchmarks [NAME …] [OPTION …]`: run some benchmarks, or all; options are for those that have any."""
 
 import sys
 from importlib import import_module
+from itertools import takewhile
 
-NAMES = ("step", "convolution", "alternatives", "sweep", "startup", "parts")
+NAMES = ("step", "convolution", "alternatives", "sweep", "startup", "parts", "preset")
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or NAMES
+    chosen = tuple(takewhile(lambda word: not word.startswith("-"), sys.argv[1:])) or NAMES
     unknown = set(chosen) - set(NAMES)
     if unknown:
         sys.exit(f"There is no benchmark named {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}.")

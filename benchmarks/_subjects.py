@@ -35,8 +35,8 @@ def relin_steps(
     host: bool,
     solver: il.AbstractSolver | None = None,
     safeguard: il.AbstractSafeguard | None = None,
-) -> Callable[[], Any]:
-    """A function that takes `steps` steps of `train`'s own loop."""
+) -> Callable[..., Any]:
+    """A function that takes `steps` steps of `train`'s own loop, or as many as it is told, at most `steps`."""
     run = Run(problem, solver or il.WeightSpace(OPTIMISER), schedule, params, jax.random.key(0), safeguard)
     lane, make = separate(run)
     shared, recombine = separate((Sampling(il.Shuffled(batch), None), ()))
@@ -46,25 +46,32 @@ def relin_steps(
     else:
         driver = CompiledDriver(kind, "single", lane, shared, data, steps)
     state, _ = driver.init()
-    return lambda: driver.run(state, 0, steps)
+    return lambda count=steps: driver.run(state, 0, count)
 
 
-def plain_loop(problem: il.Problem, params: Any, data: Any, batch: int, steps: int) -> Callable[[], Any]:
-    """The ordinary training loop a person would compile: the yardstick."""
+def plain_loop(problem: il.Problem, params: Any, data: Any, batch: int) -> Callable[[int], Any]:
+    """The ordinary training loop a person would compile, shuffling anew each epoch: the yardstick.
+
+    Its argument is the number of steps.
+    """
     x, y = data
     num_batches = x.shape[0] // batch
-    order = jax.random.permutation(jax.random.key(0), x.shape[0])[: num_batches * batch].reshape(num_batches, batch)
 
     @jax.jit
-    def loop(params, state):
-        def step(i, carry):
-            index = order[i % num_batches]
-            return plain_step(problem, *carry, x[index], y[index])
+    def loop(params: Any, state: Any, steps: int) -> Any:
+        def epoch(number: jax.Array, carry: Any) -> Any:
+            order = jax.random.permutation(jax.random.fold_in(jax.random.key(0), number), x.shape[0])
 
-        return jax.lax.fori_loop(0, steps, step, (params, state))
+            def step(i: jax.Array, carry: Any) -> Any:
+                index = jax.lax.dynamic_slice_in_dim(order, i * batch, batch)
+                return plain_step(problem, carry[0], carry[1], x[index], y[index])
+
+            return jax.lax.fori_loop(0, jnp.minimum(num_batches, steps - number * num_batches), step, carry)
+
+        return jax.lax.fori_loop(0, -(-steps // num_batches), epoch, (params, state))
 
     state = OPTIMISER.init(params)
-    return lambda: loop(params, state)
+    return lambda steps: loop(params, state, steps)
 
 
 def plain_steps(problem: il.Problem, params: Any, data: Any, batch: int, steps: int) -> Callable[[], Any]:

@@ -16,6 +16,7 @@ NEVER_REACHED = 1e9
 PARTS: dict[str, tuple[il.AbstractSchedule, il.WeightSpace, il.AbstractSafeguard | None]] = {
     "plain": (il.Every(PERIOD), il.WeightSpace(OPTIMISER), None),
     "WhenError, default": (il.WhenError(NEVER_REACHED), il.WeightSpace(OPTIMISER), None),
+    "WhenError, at most 80": (il.WhenError(NEVER_REACHED, max_check_every=80), il.WeightSpace(OPTIMISER), None),
     "WhenLossGap, default": (il.WhenLossGap(NEVER_REACHED), il.WeightSpace(OPTIMISER), None),
     "WhenFunctionMoves, default": (il.WhenFunctionMoves(NEVER_REACHED), il.WeightSpace(OPTIMISER), None),
     "LineSearch": (il.Every(PERIOD), il.WeightSpace(OPTIMISER), il.LineSearch()),

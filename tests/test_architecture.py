@@ -22,7 +22,7 @@ FLOORS = [
     ("_stepwise", "_validate", "_solution"),
     ("_drive",),
     ("_train",),
-    ("adapters", "models", "datasets"),
+    ("adapters", "models", "datasets", "preset"),
     ("_public",),
     ("study",),
     ("report",),

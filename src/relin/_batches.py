@@ -1,6 +1,7 @@
 """Which examples each step sees: deterministic in the key, the same for every K and every solver."""
 
 import abc
+import math
 
 import equinox as eqx
 import jax
@@ -57,7 +58,7 @@ class Shuffled(AbstractBatches):
         first = start // per_epoch
         num_epochs = (count + per_epoch - 2) // per_epoch + 1
         epochs = first + jnp.arange(num_epochs)
-        orders = jax.vmap(lambda e: jax.random.permutation(jax.random.fold_in(key, e), num_examples))(epochs)
+        orders = jax.vmap(lambda e: _permutation(jax.random.fold_in(key, e), num_examples))(epochs)
         batches = orders[:, : per_epoch * self.batch_size].reshape(num_epochs * per_epoch, self.batch_size)
         return first * per_epoch, batches
 
@@ -96,6 +97,24 @@ class FullBatch(AbstractBatches):
 
     def indices(self, plan: State, step: Step) -> None:
         return None
+
+
+def _permutation(key: Key, size: int) -> Int[Array, " size"]:
+    """`jax.random.permutation(key, size)`, the same numbers, about four times faster on CPU.
+
+    XLA's CPU sort of one array of integers is fast, that of keys with values calls a comparator; hence each random word
+    and its place are sorted as one 64-bit integer.
+    """
+    order = jnp.arange(size, dtype=jnp.int32)
+    for _ in range(math.ceil(3 * math.log(size) / math.log(2**32 - 1))):  # until equal words hardly matter
+        key, subkey = jax.random.split(key)
+        words = jax.random.bits(subkey, (size,), jnp.uint32)
+        with jax.enable_x64(True):
+            place = jnp.arange(size, dtype=jnp.uint64)
+            pairs = jax.lax.sort((words.astype(jnp.uint64) << jnp.uint64(32)) | place, is_stable=False)
+            places = pairs.astype(jnp.uint32)
+        order = order[places]
+    return order
 
 
 def _check_batch_size(batch_size: int) -> None:

@@ -39,6 +39,12 @@ class Context(eqx.Module):
             raise ValueError("There is no coming batch here; pass a probe.")
         return self.inputs, self.targets
 
+    @property
+    def half_batch(self) -> tuple[Inputs, Targets]:
+        """The first half of the coming batch, rounded down to at least one example: a cheaper batch to look at."""
+        num_examples = jax.tree.leaves(self.inputs)[0].shape[0]
+        return jax.tree.map(lambda a: a[: max(1, num_examples // 2)], self.batch)
+
     def predictions(self, x: Inputs) -> Predictions:
         """f̄(x), f(x; θ_t) and f(x; θ_s), each of shape `(batch, C)`."""
         return _predictions(self.linearisation, self.displacement, x)

@@ -151,7 +151,9 @@ class HostDriver(AbstractDriver):
         run = self.arguments[0](*self.arguments[1:])[0]
         return self._ordinary(state, start, stop) if run.ordinary else self._linearised(run, state, start, stop)
 
-    def _begin(self, run: Run, state: RunState, batch: Batch) -> RunState:
+    def _begin(self, run: Run, step: int, state: RunState, batch: Batch) -> RunState:
+        if not run.schedule.looks(step, state.schedule):
+            return state
         if run.safeguard is None:
             return _stepwise.begin(*self.arguments, state, batch)
         wanted, state = _stepwise.ask(*self.arguments, state, batch)
@@ -166,19 +168,26 @@ class HostDriver(AbstractDriver):
                 break
             batch = self._batch(step, state)
             if due[step - start]:
-                state = self._begin(run, state, batch)
+                state = self._begin(run, step, state, batch)
             state = _stepwise.advance(*self.arguments, state, batch)
             self.on_step(step + 1)
         return state
 
     def _ordinary(self, state: RunState, start: int, stop: int) -> RunState:
         light = replace(state, solver=(state.solver.exact, state.solver.optimiser))
+        batch = self._batch(start, state)
         for step in range(start, stop - 1):
             if self._failed(step, light):
                 break
-            light = _stepwise.ordinary_advance(*self.arguments, light, self._batch(step, light, _program.settled))
+            try:
+                following = self.source(step + 1)  # a batch ahead: the last step is another program, see `_program`
+            except StopIteration:
+                state = _stepwise.ordinary_finish(*self.arguments, light, batch)
+                self.on_step(step + 1)
+                raise DataExhaustedError(step + 1, state) from None
+            light = _stepwise.ordinary_advance(*self.arguments, light, batch)
+            batch = following
             self.on_step(step + 1)
-        batch = self._batch(stop - 1, light, _program.settled)
         state = _stepwise.ordinary_finish(*self.arguments, light, batch)
         self.on_step(stop)
         return state
@@ -187,11 +196,11 @@ class HostDriver(AbstractDriver):
         """Whether the run diverged; looked at now and then, since looking waits for the device."""
         return step % CHECK_EVERY == 0 and int(state.diverged_at) >= 0
 
-    def _batch(self, step: int, state: Any, settle: Callable[[Any], RunState] = lambda state: state) -> Batch:
+    def _batch(self, step: int, state: RunState) -> Batch:
         try:
             return self.source(step)
         except StopIteration:
-            raise DataExhaustedError(step, settle(state)) from None
+            raise DataExhaustedError(step, state) from None
 
     def observe(self, state: RunState, observed: State) -> tuple[dict[str, Any], RunState, State]:
         run, _, observers = self.arguments[0](*self.arguments[1:])

@@ -163,6 +163,11 @@ def is_due(run: Run, step: Step) -> Flag:
     return jnp.asarray(run.schedule.due(step)) & (step > 0)
 
 
+def asks(run: Run, state: RunState) -> Flag:
+    """Whether the coming step begins with a question to the schedule, or with a re-linearisation."""
+    return is_due(run, state.step) & jnp.asarray(run.schedule.looks(state.step, state.schedule))
+
+
 def segment(
     run: Run, sampling: Sampling, data: Data, state: RunState, stop: Step, count: int, nested: bool
 ) -> RunState:
@@ -186,12 +191,12 @@ def segment(
     def until_due(s: RunState) -> RunState:
         def more(carry):
             s, fresh = carry
-            return alive(s) & (fresh | ~is_due(run, s.step))
+            return alive(s) & (fresh | ~asks(run, s))
 
         return jax.lax.while_loop(more, lambda c: (one_step(c[0]), jnp.zeros((), bool)), (s, jnp.ones((), bool)))[0]
 
     def body(s: RunState) -> RunState:
-        s = jax.lax.cond(is_due(run, s.step), lambda s: begin(run, s, batch_at(s.step)), lambda s: s, s)
+        s = jax.lax.cond(asks(run, s), lambda s: begin(run, s, batch_at(s.step)), lambda s: s, s)
         return until_due(s) if nested else one_step(s)
 
     return jax.lax.while_loop(alive, body, state)
@@ -229,12 +234,6 @@ def _with_ordinary_update(light: Any) -> Int[Array, ""]:
 
 def _weight_space(run: Run) -> WeightSpace:
     return cast(WeightSpace, run.solver)
-
-
-def settled(light: Any) -> RunState:
-    """The full state of a pair (θ_t, optimiser state) whose last displacement is not known: an anchor."""
-    params, optimiser = light.solver
-    return replace(light, solver=SolverState(params, _tree.zeros_like(params), optimiser, params))
 
 
 def batch_reader(run: Run, sampling: Sampling, data: Data, start: Step, count: int) -> Callable[[Step], Batch]:

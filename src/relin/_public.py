@@ -1,6 +1,6 @@
 """Everything public, by its public name. `import relin` gives these names, and imports JAX at their first use."""
 
-from relin import adapters as adapters, datasets as datasets, models as models
+from relin import adapters as adapters, datasets as datasets, models as models, preset as preset
 from relin._augment import (
     AbstractAugmentation as AbstractAugmentation,
     Chain as Chain,
@@ -26,6 +26,7 @@ from relin._observer import (
     LinearisationError as LinearisationError,
     Movement as Movement,
     Performance as Performance,
+    Sharpness as Sharpness,
 )
 from relin._problem import Problem as Problem
 from relin._program import Run as Run

@@ -1,5 +1,6 @@
 """The training loop: one run, or many at once."""
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -101,8 +102,8 @@ def train(
     lane, make = separate(run)
     shared, recombine = separate((sampling, tuple(observers)))
     kind = Kind(make, recombine)
+    num_steps, record_every = _checked(num_steps, record_every, drive, ("auto", "compiled", "host"))
     longest = _longest_stretch(num_steps, record_every)
-    _check(num_steps, record_every, drive, ("auto", "compiled", "host"))
     report = _reporter(progress, num_steps)
     arguments = (kind, lane, shared)
     if isinstance(data, tuple):
@@ -157,7 +158,7 @@ def train_lanes(
     """
     lanes = jax.tree.map(jnp.asarray, lanes)
     num_lanes = _validate.lanes(lanes)
-    _check(num_steps, record_every, drive, ("auto", "map", "vmap", "host"))
+    num_steps, record_every = _checked(num_steps, record_every, drive, ("auto", "map", "vmap", "host"))
     first = make(jax.tree.map(lambda a: a[0], lanes))
     if not isinstance(first, Run):
         raise TypeError(f"`make` must return a relin.Run, got {type(first).__name__}; see its documentation.")
@@ -269,6 +270,8 @@ def _batches(batch_size: int | None, batches: AbstractBatches | None, in_memory:
             f"batches={batches}; leave both out, or pass a tuple (x, y) of arrays."
         )
     if batches is None:
+        if isinstance(batch_size, np.integer):
+            batch_size = operator.index(batch_size)
         return FullBatch() if batch_size is None else Shuffled(batch_size)
     if batch_size is not None:
         raise ValueError(
@@ -277,12 +280,15 @@ def _batches(batch_size: int | None, batches: AbstractBatches | None, in_memory:
     return batches
 
 
-def _check(num_steps: int, record_every: int | None, drive: str, drives: tuple[str, ...]) -> None:
-    _validate.positive(num_steps, "num_steps", "pass the number of steps to train")
+def _checked(num_steps: int, record_every: int | None, drive: str, drives: tuple[str, ...]) -> tuple[int, int | None]:
+    """`num_steps` and `record_every` as Python's integers; raises unless they and `drive` can be followed."""
+    num_steps = _validate.positive(num_steps, "num_steps", "pass the number of steps to train")
     if record_every is not None:
-        _validate.positive(record_every, "record_every", "pass the steps between two records, or None for the end only")
+        remedy = "pass the steps between two records, or None for the end only"
+        record_every = _validate.positive(record_every, "record_every", remedy)
     if drive not in drives:
         raise ValueError(f'`drive` must be one of {drives}, got {drive!r}; pass "auto" unless you know better.')
+    return num_steps, record_every
 
 
 def _check_data(run: Run, sampling: Sampling, data: Batch) -> None:

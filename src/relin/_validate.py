@@ -1,10 +1,12 @@
 """What is wrong with the input of a run, in one sentence, before anything is compiled."""
 
+import operator
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
@@ -21,12 +23,12 @@ from relin._types import Key
 
 
 def positive(value: Any, name: str, remedy: str) -> int:
-    """`value`, a positive integer; raises `TypeError` or `ValueError`."""
-    if not isinstance(value, int) or isinstance(value, bool):
+    """`value`, a positive integer of Python or NumPy, as Python's; raises `TypeError` or `ValueError`."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
         raise TypeError(f"`{name}` must be an integer, got {value!r}; {remedy}.")
     if value < 1:
         raise ValueError(f"`{name}` must be at least 1, got {value}; {remedy}.")
-    return value
+    return operator.index(value)
 
 
 def parts(problem: Any, solver: Any, schedule: Any) -> None:

@@ -39,6 +39,16 @@ def test_batches_depend_on_the_key_and_not_on_where_a_stretch_begins():
     assert not np.array_equal(whole, drawn(il.Shuffled(4), 13, 12, key=jax.random.key(12)))
 
 
+@pytest.mark.parametrize("num_examples", [1, 13, 1200, 2048])  # none, one and two rounds of sorting
+@pytest.mark.parametrize("wide", [False, True])
+def test_orders_are_those_of_a_permutation_drawn_with_each_epochs_key(num_examples, wide):
+    with jax.enable_x64(wide):
+        indices = drawn(il.Shuffled(num_examples), num_examples, 3)
+        for epoch, order in enumerate(indices):
+            expected = jax.random.permutation(jax.random.fold_in(KEY, epoch), num_examples)
+            np.testing.assert_array_equal(order, expected)
+
+
 def test_with_replacement_is_uniform_and_repeats():
     indices = drawn(il.WithReplacement(64), 4, 20)
     np.testing.assert_array_equal(indices[7:9], drawn(il.WithReplacement(64), 4, 2, start=7))

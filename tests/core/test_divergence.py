@@ -137,9 +137,19 @@ def test_a_generator_that_ends_leaves_everything_computed(period, record_every):
     solution = on_iterable(generated(BATCHES[:4]), il.Every(period), record_every=record_every, throw=False)
     whole = on_iterable(BATCHES[:4], il.Every(period), num_steps=4)
     assert solution.result is il.Result.data_exhausted
-    assert oracles.same_bits(solution.params, whole.params)
+    for part in ("params", "anchor", "displacement", "optimiser_state"):
+        assert oracles.same_bits(getattr(solution, part), getattr(whole, part))
+    assert np.max(np.abs(oracles.flat(solution.displacement))) > 1e-3
+    assert solution.feature_updates == whole.feature_updates
     assert solution.records["step"].tolist() == {None: [0, 4], 2: [0, 2, 4], 3: [0, 3, 4]}[record_every]
     assert np.isfinite(solution.records["training_loss"][1:]).all()
     with pytest.raises(il.TrainingError, match="ended after 4 steps; pass one that can be iterated again") as error:
         on_iterable(generated(BATCHES[:4]), il.Every(period), record_every=record_every)
     assert oracles.same_bits(error.value.solution.params, whole.params)
+
+
+@pytest.mark.parametrize("period", [1, 2])
+def test_no_batch_is_drawn_that_no_step_sees(period):
+    remaining = generated(BATCHES)
+    on_iterable(remaining, il.Every(period), num_steps=4, record_every=3)
+    assert len(list(remaining)) == 2

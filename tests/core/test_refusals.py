@@ -122,6 +122,11 @@ INTEGER = {"layer": [jnp.ones(2), jnp.arange(3)]}
         ({"key": jax.random.split(oracles.KEY)}, TypeError, "(?s)`key` must be one random key .*got .*; make"),
         ({"num_steps": 0}, ValueError, "`num_steps` must be at least 1, got 0; pass"),
         ({"num_steps": 2.0}, TypeError, "`num_steps` must be an integer, got 2.0; pass"),
+        ({"num_steps": np.bool_(True)}, TypeError, "`num_steps` must be an integer, got .*True.*; pass"),
+        ({"num_steps": np.float64(2)}, TypeError, "`num_steps` must be an integer, got .*2.0.*; pass"),
+        ({"num_steps": np.int64(0)}, ValueError, "`num_steps` must be at least 1, got 0; pass"),
+        ({"batch_size": np.float64(2)}, ValueError, "`batch_size` must be a positive integer, got .*2.0.*; pass None"),
+        ({"batch_size": np.int64(0)}, ValueError, "`batch_size` must be a positive integer, got 0; pass None"),
         ({"record_every": 0}, ValueError, "`record_every` must be at least 1, got 0; pass"),
         ({"record_every": True}, TypeError, "`record_every` must be an integer, got True; pass"),
         ({"drive": "vmap"}, ValueError, r"`drive` must be one of \('auto', 'compiled', 'host'\), got 'vmap'; pass"),
@@ -168,6 +173,16 @@ def test_a_raw_key_is_taken_for_the_typed_one():
     raw = train(key=jax.random.PRNGKey(5), batch_size=5)
     typed = train(key=jax.random.key(5), batch_size=5)
     assert oracles.same_bits(raw.params, typed.params)
+
+
+def test_numpy_integers_are_taken_for_pythons():
+    numbers = {"num_steps": 3, "batch_size": 5, "record_every": 2}
+    kinds = dict(zip(numbers, (np.int64, np.uint8, np.int32), strict=True))
+    wanted, found = train(**numbers), train(**{name: kinds[name](number) for name, number in numbers.items()})
+    assert oracles.same_bits(found.params, wanted.params)
+    assert found.records["step"].tolist() == wanted.records["step"].tolist() == [0, 2, 3]
+    lanes = il.train_lanes(lane, jnp.arange(1, 3), (X, Y), num_steps=np.int64(3), record_every=np.int8(2))
+    assert lanes[1].records["step"].tolist() == [0, 2, 3]
 
 
 def test_traced_data_are_refused():

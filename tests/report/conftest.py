@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_sample import ENVIRONMENT, SPEC, sample_study
+from report_sample import ENVIRONMENT, SPEC, sample_of_both, sample_study
 
 from relin.report import write_report
 
@@ -66,6 +66,18 @@ def study():
 def report(study, tmp_path_factory) -> Path:
     result, records = study
     return write_report(result, records, SPEC, ENVIRONMENT, tmp_path_factory.mktemp("study") / "new" / "report")
+
+
+@pytest.fixture(scope="session")
+def both():
+    """A study that compares with equal steps and with equal learning rate × steps."""
+    return sample_of_both()
+
+
+@pytest.fixture(scope="session")
+def report_of_both(both, tmp_path_factory) -> Path:
+    result, records = both
+    return write_report(result, records, SPEC, ENVIRONMENT, tmp_path_factory.mktemp("both"))
 
 
 @pytest.fixture

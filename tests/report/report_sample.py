@@ -1,7 +1,8 @@
 """A made-up frequency study with the shape of a real one: deterministic, no training, statistics from SciPy.
 
 Eleven periods, lazy training and two adaptive schedules; 12 seeds at the chosen learning rate and 3 at the others;
-middle periods diverge at high rates, as linearised training does.
+middle periods diverge at high rates, as linearised training does. A second study, of fewer periods, has those of the
+preset `sparse` beside them and compares both with equal steps and with equal learning rate × steps.
 """
 
 import math
@@ -20,6 +21,8 @@ NUM_SEEDS = 12
 NUM_TUNING_SEEDS = 3
 MARGIN = 0.01
 CHANCE = 0.1
+REFERENCE_RATE = 1.0
+MAX_STEPS = 9000
 RATES = (0.01, 0.0316, 0.1, 0.316, 1.0, 3.16)
 STEPS = np.unique(np.concatenate([[0, 1, 2, 5, 10, 20, 50], np.linspace(100, NUM_STEPS, 20)])).astype(int)
 SPEC = {
@@ -70,16 +73,34 @@ def _regimes() -> list[Regime]:
     return regimes
 
 
-def _run_rows(regime: Regime, rate: float, seed: int, rng: np.random.Generator) -> list[dict]:
+def _regimes_of_both() -> list[Regime]:
+    plain = [regime for regime in _regimes() if regime.period in (1, 4, 16, 64, 256, math.inf)]
+    sparse = [
+        Regime(f"every-{K}+sparse", f"K = {K}, sparse", None, math.ceil(NUM_STEPS / K) - 1, laziness, 10.0)
+        for K, laziness in ((16, 0.005), (64, 0.02), (256, 0.09))
+    ]
+    clipped = Regime("every-64+clip-1", "K = 64, clipped at 1", None, 31, 0.03, 1.1)
+    return [*plain, *sparse, clipped, Regime("when-error-0.1", "error ≤ 0.1", None, 29, 0.01, 3.5)]
+
+
+def steps_at(rate: float, comparison: str) -> int:
+    """Steps of a run: smaller rates take more of them where learning rate × steps is equal."""
+    return (
+        NUM_STEPS if comparison == "equal-steps" else min(MAX_STEPS, round(NUM_STEPS * max(1.0, REFERENCE_RATE / rate)))
+    )
+
+
+def _run_rows(regime: Regime, rate: float, seed: int, rng: np.random.Generator, run_steps: int) -> list[dict]:
+    longer = run_steps / NUM_STEPS
     seed_effect = 0.004 * math.sin(3.0 * seed)
     unlucky = regime.period == 128 and seed == 7  # one diverged run at the chosen rate
     diverges = unlucky or rate > regime.stable_rate * (1 + 0.5 * (seed % 3))
     diverged_at = int(rng.integers(40, 600)) if diverges else None
     quality = -0.005 * (math.log10(rate) - math.log10(0.316)) ** 2 * (2 + 4 * regime.laziness)
-    final = 0.943 - 0.20 * regime.laziness + quality + seed_effect + 0.0025 * rng.standard_normal()
+    final = 0.943 - 0.20 * regime.laziness / longer + quality + seed_effect + 0.0025 * rng.standard_normal()
     gap = 0.02 * regime.laziness + (0.004 if regime.period not in (1.0, math.inf) else 0.0)
     rows = []
-    for step in STEPS:
+    for step in np.rint(STEPS * longer).astype(int):
         dead = diverged_at is not None and step >= diverged_at
         progress = 1 - math.exp(-((step / 140) ** 0.6) * (rate / 0.316) ** 0.3)
         accuracy = math.nan if dead else CHANCE + (final - CHANCE) * progress + 0.002 * rng.standard_normal()
@@ -96,6 +117,7 @@ def _run_rows(regime: Regime, rate: float, seed: int, rng: np.random.Generator) 
                 "learning_rate": rate,
                 "seed": seed,
                 "num_steps": NUM_STEPS,
+                "run_steps": run_steps,
                 "batch_size": BATCH_SIZE,
                 "step": int(step),
                 "feature_updates": round(regime.updates * int(step) / NUM_STEPS),
@@ -117,7 +139,7 @@ def _run_rows(regime: Regime, rate: float, seed: int, rng: np.random.Generator) 
 
 def _final(runs: pl.DataFrame, column: str) -> np.ndarray:
     """The last recorded value of each run in the order of seeds, chance where the run diverged."""
-    last = runs.filter(pl.col("step") == NUM_STEPS).sort("seed")
+    last = runs.filter(pl.col("step") == pl.col("run_steps")).sort("seed")
     value = pl.when(pl.col("result") == "diverged").then(CHANCE).otherwise(pl.col(column))
     return last.select(value.alias("value"))["value"].to_numpy()
 
@@ -130,7 +152,7 @@ def _interval(values: np.ndarray) -> Interval:
 def _outcome(regime: Regime, runs: pl.DataFrame, rate: float, reference: np.ndarray | None) -> ScheduleOutcome:
     chosen = runs.filter(pl.col("learning_rate") == rate)
     test = _final(chosen, "test_accuracy")
-    last = runs.filter(pl.col("step") == NUM_STEPS)
+    last = runs.filter(pl.col("step") == pl.col("run_steps"))
     diverged = last.filter(pl.col("result") == "diverged")
     tested = {}
     if reference is not None:
@@ -148,7 +170,7 @@ def _outcome(regime: Regime, runs: pl.DataFrame, rate: float, reference: np.ndar
         num_diverged=len(diverged.filter(pl.col("learning_rate") == rate)),
         num_diverged_all_rates=len(diverged),
         num_runs_all_rates=len(last),
-        feature_updates=regime.updates,
+        feature_updates=chosen.filter(pl.col("step") == pl.col("run_steps"))["feature_updates"].mean(),
         validation_accuracy=float(_final(chosen, "validation_accuracy").mean()),
         test_accuracy=_interval(test),
         network_test_accuracy=_interval(_final(chosen, "network_test_accuracy")),
@@ -175,29 +197,70 @@ def _with_holm(outcomes: list[ScheduleOutcome]) -> list[ScheduleOutcome]:
 @cache
 def sample_study() -> tuple[FrequencyResult, pl.DataFrame]:
     """The result and the records of the made-up study."""
+    (result,), records = _study(_regimes(), ("equal-steps",))
+    return result, records
+
+
+@cache
+def sample_of_both() -> tuple[FrequencyResult, pl.DataFrame]:
+    """The result, with the other answer beside it, and the records of the study of both comparisons."""
+    (first, second), records = _study(_regimes_of_both(), ("equal-steps", "equal-distance"))
+    return first.model_copy(update={"equal_distance": second}), records
+
+
+def _study(regimes: list[Regime], comparisons: tuple[str, ...]) -> tuple[list[FrequencyResult], pl.DataFrame]:
     rng = np.random.default_rng(0)
-    outcomes, frames, reference = [], [], None
-    for regime in _regimes():
-        tuning = [
-            row for rate in RATES for seed in range(NUM_TUNING_SEEDS) for row in _run_rows(regime, rate, seed, rng)
-        ]
-        frame = pl.DataFrame(tuning, infer_schema_length=None)
-        means = {r: _final(frame.filter(pl.col("learning_rate") == r), "validation_accuracy").mean() for r in RATES}
-        rate = max(means, key=means.__getitem__)
-        final = [row for seed in range(NUM_TUNING_SEEDS, NUM_SEEDS) for row in _run_rows(regime, rate, seed, rng)]
-        frame = pl.DataFrame(tuning + final, infer_schema_length=None).cast(
-            {"diverged_at": pl.Int64, "period": pl.Float64}
-        )
-        outcomes.append(_outcome(regime, frame, rate, reference))
-        if regime.period == 1.0:
-            reference = _final(frame.filter(pl.col("learning_rate") == rate), "test_accuracy")
+    outcomes, frames, reference = {comparison: [] for comparison in comparisons}, [], {}
+    for regime in regimes:
+        frame, rates = _runs(regime, comparisons, rng)
         frames.append(frame)
-    outcomes = _with_holm(outcomes)
+        for comparison, rate in rates.items():
+            own = _of_comparison(frame, comparison)
+            outcomes[comparison].append(_outcome(regime, own, rate, reference.get(comparison)))
+            if regime.period == 1.0:
+                reference[comparison] = _final(own.filter(pl.col("learning_rate") == rate), "test_accuracy")
+    return [_result(_with_holm(outcomes[comparison]), comparison) for comparison in comparisons], pl.concat(frames)
+
+
+def _runs(
+    regime: Regime, comparisons: tuple[str, ...], rng: np.random.Generator
+) -> tuple[pl.DataFrame, dict[str, float]]:
+    """The records of a schedule, and the learning rate chosen for it in each comparison."""
+
+    def rows(rate: float, seeds: range, those: tuple[str, ...]) -> list[dict]:
+        lengths = sorted({steps_at(rate, comparison) for comparison in those})
+        return [row for steps in lengths for seed in seeds for row in _run_rows(regime, rate, seed, rng, steps)]
+
+    tuning = [row for rate in RATES for row in rows(rate, range(NUM_TUNING_SEEDS), comparisons)]
+    frame = pl.DataFrame(tuning, infer_schema_length=None)
+    chosen = {}
+    for comparison in comparisons:
+        own = _of_comparison(frame, comparison)
+        means = {r: _final(own.filter(pl.col("learning_rate") == r), "validation_accuracy").mean() for r in RATES}
+        chosen[comparison] = max(means, key=means.__getitem__)
+    others = range(NUM_TUNING_SEEDS, NUM_SEEDS)
+    final = []
+    for rate in dict.fromkeys(chosen.values()):
+        final += rows(rate, others, tuple(comparison for comparison in comparisons if chosen[comparison] == rate))
+    frame = pl.DataFrame(tuning + final, infer_schema_length=None)
+    return frame.cast({"diverged_at": pl.Int64, "period": pl.Float64}), chosen
+
+
+def _of_comparison(records: pl.DataFrame, comparison: str) -> pl.DataFrame:
+    """The rule the runs were made by, not the one that a report finds them by."""
+    steps = pl.col("learning_rate").replace_strict(RATES, [steps_at(rate, comparison) for rate in RATES])
+    return records.filter(pl.col("run_steps") == steps)
+
+
+def _result(outcomes: list[ScheduleOutcome], comparison: str) -> FrequencyResult:
     on_par = [o.period for o in outcomes if o.period is not None and o.period > 1 and o.on_par]
     k_star = max(K for K in on_par if all(o.on_par for o in outcomes if o.period and 1 < o.period <= K))
     lazy = next(o for o in outcomes if o.schedule == "never").difference
     updates = math.ceil(NUM_STEPS / k_star) - 1
-    result = FrequencyResult(
+    if comparison == "equal-distance":
+        updates = round(next(o.feature_updates for o in outcomes if o.period == k_star))
+    fewest = min((o for o in outcomes if o.on_par), key=lambda o: o.feature_updates)
+    return FrequencyResult(
         study="frequency",
         data="mnist1d",
         model="cnn",
@@ -207,10 +270,11 @@ def sample_study() -> tuple[FrequencyResult, pl.DataFrame]:
         confidence=0.95,
         chance=CHANCE,
         outcomes=outcomes,
+        comparison=comparison,
         k_star=k_star,
         sufficient_feature_updates=updates,
+        fewest_updates=fewest.schedule,
         lazy_gap=Interval(mean=-lazy.mean, low=-lazy.high, high=-lazy.low),
         verdict=f"{updates} feature updates in {NUM_STEPS} steps suffice: up to K = {k_star:g} the loss of test "
         f"accuracy to ordinary training is less than {100 * MARGIN:g} percentage point.",
     )
-    return result, pl.concat(frames)

@@ -1,14 +1,24 @@
 """The report of the frequency study, read back from the files as a reader gets them."""
 
+import itertools
 import math
 import re
 from collections import Counter
 
 import polars as pl
 import pytest
-from report_sample import ENVIRONMENT, SPEC
+from report_sample import ENVIRONMENT, MAX_STEPS, NUM_STEPS, RATES, SPEC, steps_at
 
 from relin.report import write_report
+from relin.report._frequency_data import FrequencyRecords
+from relin.report._frequency_figures import (
+    accuracy_against_period,
+    accuracy_against_updates,
+    both_comparisons,
+    learning_curves,
+)
+from relin.report._periods import PeriodAxis, narrow, sparse_period, stands_beside
+from relin.report._style import LIGHT, themed
 from relin.study._result import Interval
 
 PLOTS = ("accuracy-against-period", "accuracy-against-updates", "learning-curves", "learning-rates", "linearity")
@@ -195,3 +205,190 @@ def test_refusals(study, tmp_path, change, keep, message):
         write_report(result.model_copy(update=change), keep(records), SPEC, ENVIRONMENT, tmp_path)
     assert str(refusal.value).count(". ") == 0
     assert list(tmp_path.iterdir()) == []
+
+
+PLOTS_OF_BOTH = (
+    "accuracy-against-period",
+    "accuracy-against-updates",
+    "accuracy-against-updates-equal-distance",
+    *PLOTS[2:],
+)
+
+
+def headings(page_html: str) -> dict[str, str]:
+    """The title of each figure by its name."""
+    found = re.findall(r'<figure id="figure-([^"]*)">\s*<h3>(.*?)</h3>', page_html)
+    return {name: title.replace("\u00a0", " ") for name, title in found}
+
+
+def captions(page_html: str) -> list[str]:
+    return [text.replace("\u00a0", " ") for text in re.findall(r"<figcaption>(.*?)</figcaption>", page_html, re.DOTALL)]
+
+
+def test_both_comparisons_are_answered_on_one_page(report_of_both, both, parse):
+    first, second = both[0], both[0].equal_distance
+    assert (first.k_star, second.k_star) == (4, 16)  # else the page could take one for the other
+    html = report_of_both.read_text(encoding="utf-8")
+    titles = headings(html)
+    assert tuple(titles) == PLOTS_OF_BOTH
+    assert "up to K = 4 with equal steps, up to K = 16 with equal learning rate × steps" in titles[PLOTS_OF_BOTH[0]]
+    assert titles["accuracy-against-updates"] == (
+        "499 feature updates in 2,000 steps suffice with equal steps; error ≤ 0.1 makes do with 29"
+    )
+    star = next(o for o in second.outcomes if o.period == 16)
+    steps = steps_at(star.learning_rate, "equal-distance")
+    assert NUM_STEPS < steps < MAX_STEPS
+    assert titles["accuracy-against-updates-equal-distance"] == (
+        f"{second.sufficient_feature_updates:,} feature updates in {steps:,} steps suffice "
+        "with equal learning rate × steps; K = 256, sparse makes do with 22"
+    )
+    rows = {row[0]: row[1:] for row in parse(html).rows}
+    for name, result, last in (("equal steps", first, NUM_STEPS), ("equal learning rate × steps", second, steps)):
+        fewest = result.outcome(result.fewest_updates)
+        expected = [result.k_star, result.sufficient_feature_updates, last]
+        assert [number(cell) for cell in rows[name][:3]] == expected
+        assert rows[name][3].endswith(f", {fewest.label}")
+        assert number(rows[name][4].split(" ")[0]) == pytest.approx(100 * result.lazy_gap.mean, abs=0.0051)
+        assert f'<dt>K*, {name}</dt><dd class="value">{result.k_star:g}</dd>' in html
+
+
+def test_tables_hold_both_comparisons_apart(report_of_both, both):
+    table = pl.read_csv(report_of_both.parent / "table.csv", infer_schema_length=None)
+    for result in (both[0], both[0].equal_distance):
+        own = table.filter(comparison=result.comparison)
+        assert own["schedule"].to_list() == [outcome.schedule for outcome in result.outcomes]
+        assert own["test_accuracy"].to_list() == [outcome.test_accuracy.mean for outcome in result.outcomes]
+    assert len(table) == len(both[0].outcomes) + len(both[0].equal_distance.outcomes)
+
+
+@pytest.mark.parametrize("comparison", ["equal-steps", "equal-distance"])
+def test_records_of_a_comparison_are_those_its_result_was_computed_from(both, comparison):
+    result = both[0] if comparison == "equal-steps" else both[0].equal_distance
+    data = FrequencyRecords(result, both[1])
+    cells = data.cells()
+    assert set(cells) == {(outcome.schedule, rate) for outcome in result.outcomes for rate in RATES}
+    for outcome in result.outcomes:
+        accuracies, diverged = data.seeds(outcome)
+        assert len(accuracies) == outcome.num_seeds
+        assert accuracies.mean() == pytest.approx(outcome.test_accuracy.mean, rel=1e-12)
+        assert diverged.sum() == outcome.num_diverged
+        assert data.run_steps(outcome) == steps_at(outcome.learning_rate, comparison)
+        assert data.curve(outcome, "test_accuracy").steps[-1] == steps_at(outcome.learning_rate, comparison)
+        own = [cell for (schedule, _), cell in cells.items() if schedule == outcome.schedule]
+        assert sum(cell.num_runs for cell in own) == outcome.num_runs_all_rates
+        assert sum(cell.num_diverged for cell in own) == outcome.num_diverged_all_rates
+        chosen = cells[outcome.schedule, outcome.learning_rate]
+        assert chosen.validation_accuracy == pytest.approx(outcome.validation_accuracy, rel=1e-12)
+
+
+def test_learning_curves_go_on_to_the_end_of_the_longest_run(both):
+    for result in (both[0], both[0].equal_distance):
+        data = FrequencyRecords(result, both[1])
+        longest = max(steps_at(o.learning_rate, result.comparison) for o in result.outcomes if o.period is not None)
+        with themed(LIGHT):
+            panels = learning_curves(data, LIGHT).axes
+        assert [axes.get_xlim() for axes in panels] == [(0, longest)] * 2
+        ends = {int(line.get_xdata()[-1]) for axes in panels for line in axes.lines}
+        assert ends == {data.run_steps(o) for o in result.outcomes if o.period is not None}
+    assert len(ends) > 1  # of the second comparison
+
+
+def test_preset_stands_on_the_axis_of_its_periods(both):
+    outcomes = both[0].outcomes
+    preset = [o for o in outcomes if o.schedule.endswith("+sparse")]
+    never = preset[0].model_copy(update={"schedule": "never+sparse"})
+    eight = preset[0].model_copy(update={"schedule": "every-8+sparse"})
+    axis = PeriodAxis([*outcomes, never, eight])
+    assert [sparse_period(o) for o in axis.sparse] == [8, 16, 64, 256, math.inf]
+    plain = {o.period: axis.at(o) for o in outcomes if o.period is not None}
+    apart = [axis.at(o) - plain[sparse_period(o)] for o in axis.sparse if sparse_period(o) != 8]
+    assert apart == pytest.approx([apart[0]] * 4)
+    assert 0.1 < apart[0] < 0.5  # beside the plain one, whose nearest neighbour is at least 1 away
+    assert axis.at(eight) == pytest.approx(3 + apart[0])
+    beside = [o.schedule for o in outcomes if stands_beside(o)]
+    assert beside == ["every-64+clip-1", "when-error-0.1"]
+    assert [o.schedule for o in axis.others] == beside
+    assert min(axis.at(o) for o in axis.others) > axis.at(never)
+    looks = {(axis.marker(o), axis.colour(o, LIGHT)) for o in (outcomes[0], preset[0], axis.others[0])}
+    assert len({marker for marker, _ in looks}) == len({colour for _, colour in looks}) == 3
+
+
+def test_preset_is_a_line_of_its_own(both):
+    result = both[0]
+    preset = [o for o in result.outcomes if sparse_period(o) is not None]
+    with themed(LIGHT):
+        axes = accuracy_against_updates(result, LIGHT).axes[0]
+        panel = accuracy_against_period(FrequencyRecords(result, both[1]), LIGHT).axes[0]
+    heights = [100 * o.test_accuracy.mean for o in preset]
+    for drawn in (axes, panel):
+        joined = [line for line in drawn.lines if line.get_color() == LIGHT.accent and len(line.get_xdata()) == 3]
+        assert [list(line.get_ydata()) for line in joined] == [heights]
+
+
+def overlapping(texts) -> list[tuple[str, str]]:
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text()]
+    pairs = itertools.combinations(boxes, 2)
+    return [(one, two) for (one, a), (two, b) in pairs if a.x0 < b.x1 and b.x0 < a.x1 and a.y0 < b.y1 and b.y0 < a.y1]
+
+
+def test_names_beside_marks_cover_neither_marks_nor_each_other(both):
+    for result in (both[0], both[0].equal_distance):
+        with themed(LIGHT):
+            figure = accuracy_against_updates(result, LIGHT)
+            figure.draw_without_rendering()
+        axes = figure.axes[0]
+        names = [
+            o.label.split(",")[0] if sparse_period(o) else o.label.removesuffix(" (lazy)") for o in result.outcomes
+        ]
+        written = [text for text in axes.texts if text.get_text() in names]
+        assert Counter(text.get_text() for text in written) == Counter(names)
+        assert overlapping(written) == []
+        marks = axes.transData.transform([(o.feature_updates, 100 * o.test_accuracy.mean) for o in result.outcomes])
+        for text in written:
+            assert not any(text.get_window_extent().contains(*mark) for mark in marks), text.get_text()
+
+
+def test_crowded_axes_of_periods_stay_legible(study):
+    # Eleven periods in half a figure, and a diverged seed under each of them.
+    result, records = study
+    unlucky = (pl.col("seed") == 3) & pl.col("period").is_not_null()
+    records = records.with_columns(result=pl.when(unlucky).then(pl.lit("diverged")).otherwise("result"))
+    data = FrequencyRecords(result, records)
+    with themed(LIGHT):
+        figure = both_comparisons([data, data], LIGHT)
+        figure.draw_without_rendering()
+    for axes in figure.axes:
+        counts = [text for text in axes.texts if text.get_text().startswith("×")]
+        assert len(counts) == sum(o.period is not None for o in result.outcomes)
+        assert overlapping(counts) == []
+        assert overlapping(axes.get_xticklabels()) == []
+        bottom = axes.get_window_extent().y0
+        top = max(text.get_window_extent().y1 for text in counts)
+        lowest = min(axes.transData.transform((0, 100 * o.test_accuracy.mean))[1] for o in result.outcomes if o.period)
+        assert bottom < top < lowest
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
+
+
+@pytest.mark.parametrize(
+    ("label", "lines"),
+    [
+        ("K = 64, clipped at 1", ["K = 64", "clipped", "at 1"]),
+        ("K = ∞ (lazy), proximal 0.1", ["K = ∞", "proximal", "0.1"]),
+        ("loss gap ≤ 0.1, line search 2", ["loss gap", "≤ 0.1", "line", "search 2"]),
+    ],
+)
+def test_long_labels_are_broken_where_people_would(label, lines):
+    assert narrow(label).split("\n") == lines
+
+
+def test_captions_speak_of_what_is_shown_only(report, report_of_both):
+    alone, paired = captions(report.read_text(encoding="utf-8")), captions(report_of_both.read_text(encoding="utf-8"))
+    assert "diverged seeds" in alone[0]
+    assert "diverged seeds" not in paired[0]  # none did at its chosen rate
+    assert not re.search(r"×\d", " ".join(alone + paired))
+    assert "preset" not in alone[0] + alone[1]
+    assert "Joined squares are the preset" in paired[0]
+    assert "preset" in paired[1]
+    assert "preset" in paired[2]
+    assert "dotted line" in alone[0]
+    assert "dotted line" not in paired[0]

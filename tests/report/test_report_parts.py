@@ -196,5 +196,8 @@ def test_report_imports_neither_jax_nor_what_trains():
                 imported.add(node.module)
     assert "relin.study._result" in imported
     own = {name for name in imported if name.startswith("relin")}
-    assert {name for name in own if not name.startswith("relin.report")} == {"relin.study._result"}
+    assert {name for name in own if not name.startswith("relin.report")} == {
+        "relin.study._method",
+        "relin.study._result",
+    }
     assert not {name for name in imported if name.split(".")[0] in ("jax", "equinox", "optax") or "pyplot" in name}

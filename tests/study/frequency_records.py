@@ -5,7 +5,8 @@ import math
 import numpy as np
 import polars as pl
 
-from relin.study._frequency import frequency_result, rank_learning_rates
+from relin.study._frequency import frequency_result
+from relin.study._outcomes import rank_learning_rates
 
 NUM_STEPS = 1000
 CHANCE = 0.1

@@ -18,7 +18,7 @@ from frequency_records import (
     textbook_holm,
 )
 
-from relin.study._frequency import rank_learning_rates
+from relin.study._outcomes import rank_learning_rates
 from relin.study._result import FrequencyResult
 
 

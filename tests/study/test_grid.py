@@ -5,15 +5,7 @@ from collections import Counter
 import pytest
 
 from relin.study import FrequencySpec
-from relin.study._grid import (
-    Schedule,
-    comparison_packs,
-    finals_packs,
-    later_cost,
-    parse_schedule,
-    schedules,
-    selection_packs,
-)
+from relin.study._grid import comparison_packs, finals_packs, later_cost, selection_packs
 
 SPEC = FrequencySpec(
     steps=20,
@@ -30,12 +22,12 @@ def runs_of(packs):
     return [run for pack in packs for run in pack.runs]
 
 
-def ranked(*rates):
-    return {name: list(rates) for name in NAMES}
+def ranked(*rates, comparison="equal-steps", **other):
+    return {comparison: {name: list(rates) for name in NAMES} | other}
 
 
 def identity(run):
-    return run.schedule.name, run.learning_rate, run.seed
+    return run.method.name, run.learning_rate, run.seed
 
 
 @pytest.mark.parametrize("lanes", [1, 6, 128])
@@ -43,10 +35,10 @@ def test_every_run_is_in_exactly_one_pack(lanes):
     selected = runs_of(selection_packs(SPEC, lanes))
     expected = Counter(itertools.product(NAMES, [0.1, 0.01], range(2)))
     assert Counter(map(identity, selected)) == expected
-    chosen = ranked(0.1) | {"never": [0.01]}
+    chosen = ranked(0.1, never=[0.01])
     compared = runs_of(comparison_packs(SPEC, chosen, lanes))
     assert Counter(map(identity, compared)) == Counter(
-        (name, chosen[name][0], seed) for name in NAMES for seed in (2, 3, 4)
+        (name, chosen["equal-steps"][name][0], seed) for name in NAMES for seed in (2, 3, 4)
     )
 
 
@@ -54,9 +46,9 @@ def test_every_run_is_in_exactly_one_pack(lanes):
 @pytest.mark.parametrize("comparison", ["equal-steps", "equal-distance"])
 def test_a_pack_is_one_program(lanes, comparison):
     spec = SPEC.model_copy(update={"comparison": comparison})
-    packs = selection_packs(spec, lanes) + comparison_packs(spec, ranked(0.01), lanes)
+    packs = selection_packs(spec, lanes) + comparison_packs(spec, ranked(0.01, comparison=comparison), lanes)
     for pack in packs:
-        assert len({(run.schedule.kind, run.num_steps) for run in pack.runs}) == 1
+        assert len({(run.method.program, run.num_steps) for run in pack.runs}) == 1
         assert pack.cost == sum(run.num_steps for run in pack.runs)
     assert {run.num_steps for run in runs_of(packs)} == ({20} if comparison == "equal-steps" else {20, 200})
     assert len({pack.name for pack in packs}) == len(packs)
@@ -64,14 +56,14 @@ def test_a_pack_is_one_program(lanes, comparison):
 
 def test_packs_of_a_kind_are_equally_large():
     spec = SPEC.model_copy(update={"seeds": 14, "select_seeds": 4})
-    sizes = {len(pack.runs) for pack in selection_packs(spec, 15) if pack.kind == "every"}
+    sizes = {len(pack.runs) for pack in selection_packs(spec, 15) if pack.program == "every"}
     assert sizes == {12}  # 8 groups of 3 runs as two packs of 4 groups, not as 5 and 3
 
 
 def test_names_of_packs_are_the_same_on_every_machine():
     assert [pack.name for pack in selection_packs(SPEC, 1)][:2] == [
-        "select-every-seed000-3ab29f450672",
-        "select-every-seed000-5de3e130d0cc",
+        "select-every-seed000-e0edfd50deec",
+        "select-every-seed000-96cd9da0f206",
     ]
 
 
@@ -88,19 +80,22 @@ def test_all_seeds_may_select():
     assert later_cost(spec, "select") == 0
 
 
-@pytest.mark.parametrize("tolerance", [0.1, 1.0, 1e-05, 0.123456789, 0.12345678901])
-def test_schedules_are_found_again_by_their_names(tolerance):
-    for schedule in [*schedules(SPEC), Schedule("when-error", tolerance)]:
-        assert parse_schedule(schedule.name) == schedule
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["every-0", "every--1", "every-1.5", "every-inf", "every", "when-error-x", "when-error-nan", "sometimes", "4", ""],
-)
-def test_unknown_schedules_are_refused(name):
-    with pytest.raises(ValueError, match=r"must be every-K \(K = 1, 2, …\), never or when-error-TOLERANCE, got"):
-        parse_schedule(name)
+def test_two_comparisons_share_the_runs_they_have_in_common():
+    spec = SPEC.model_copy(update={"comparison": "both"})
+    selected = runs_of(selection_packs(spec, 1))
+    lengths = Counter((run.method.name, run.learning_rate, run.num_steps, run.seed) for run in selected)
+    assert lengths == Counter(
+        (name, rate, steps, seed)
+        for name in NAMES
+        for rate, steps in [(0.1, 20), (0.01, 20), (0.01, 200)]
+        for seed in range(2)
+    )
+    chosen = ranked(0.1) | ranked(0.01, comparison="equal-distance", never=[0.1])
+    compared = runs_of(comparison_packs(spec, chosen, 1))
+    assert Counter((run.method.name, run.num_steps) for run in compared if run.seed == 2) == Counter(
+        [(name, 20) for name in NAMES] + [(name, 200) for name in NAMES if name != "never"]
+    )
+    assert later_cost(spec, "select") >= sum(run.num_steps for run in compared)
 
 
 @pytest.mark.parametrize("lanes", [1, 6, 128])
@@ -109,10 +104,10 @@ def test_finalists_alone_meet_the_other_seeds_that_choose(lanes):
     assert Counter(map(identity, runs_of(selection_packs(spec, lanes)))) == Counter(
         itertools.product(NAMES, [0.1, 0.01], [0])
     )
-    best = ranked(0.1, 0.01) | {"never": [0.01, 0.1]}
+    best = ranked(0.1, 0.01, never=[0.01, 0.1])
     finals, compared = finals_packs(spec, best, lanes), comparison_packs(spec, best, lanes)
     assert Counter(map(identity, runs_of(finals))) == Counter(
-        (name, best[name][0], seed) for name in NAMES for seed in (1, 2)
+        (name, best["equal-steps"][name][0], seed) for name in NAMES for seed in (1, 2)
     )
     assert {run.seed for run in runs_of(compared)} == {3, 4}
     assert later_cost(spec, "select") >= sum(pack.cost for pack in finals + compared)

@@ -4,6 +4,7 @@ import math
 import pytest
 
 from relin.study import FrequencySpec, SpecError, read_spec, shipped
+from relin.study._specs import SPECS
 
 
 @pytest.fixture
@@ -17,14 +18,42 @@ def written(tmp_path):
 
 
 def test_shipped_studies_are_valid_for_every_data_set_they_name():
-    assert "frequency" in shipped()
+    assert shipped() == sorted(SPECS)
+    for name in shipped():
+        assert read_spec(name).study == name
+        assert read_spec(name, "mnist1d").steps == 3000
+        names = [method.name for method in read_spec(name).all_methods()]
+        assert names[0] == "every-1"
+        assert len(names) == len(set(names))
     assert read_spec("frequency").periods == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, math.inf]
     assert read_spec("frequency", "mnist1d").steps == 3000
     assert read_spec("frequency", "digits").margin == 0.5
 
 
 def test_every_setting_is_explained():
-    assert all(field.description for field in FrequencySpec.model_fields.values())
+    assert all(field.description for spec in SPECS.values() for field in spec.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('methods = ["evry-4"]', r"methods: The schedule must be every-K .* got 'evry-4'"),
+        ("sparse_periods = [2.5]", "sparse_periods: a period must be a whole number"),
+        ('study = "stability"\nparts = ["clip"]', "parts: "),
+        ('study = "essential"\nfrozen_after = [0]', r"frozen_after\.0: .*greater than or equal to 1"),
+        ('study = "timing"\nplacements = ["never"]', r"placements\.0: .*early"),
+        ('study = "timing"\nperiods = [1]', "there is no setting periods"),
+    ],
+)
+def test_wrong_settings_of_one_study_are_refused(written, text, message):
+    with pytest.raises(SpecError, match=message):
+        read_spec(written(text))
+
+
+def test_methods_are_each_named_once():
+    spec = FrequencySpec(periods=[1, 4, math.inf], sparse_periods=[4], tolerances=[0.1], methods=["every-4", "until-3"])
+    names = [method.name for method in spec.all_methods()]
+    assert names == ["every-1", "every-4", "never", "every-4+sparse", "when-error-0.1", "until-3"]
 
 
 def test_overrides_win_over_the_settings_of_the_data_set_and_of_the_file(written):
@@ -81,7 +110,7 @@ def test_smaller_rates_take_more_steps_at_equal_distance():
         ('data = "dogits"', "data: the data sets are digits, mnist1d"),
         ("data = [1]", "data: "),
         ('loss = "hinge"', "loss: .*cross-entropy"),
-        ('study = "other"', "study: .*frequency"),
+        ('study = "other"', "study must name the question, one of frequency, .* got 'other'"),
         ('comparison = "equal-distance"\nsteps = 20000', "max_steps must be at least steps, 20000, got 10000"),
         ("by_data = 3", r"by_data holds a table for each data set, such as \[by_data\.digits\], got 3"),
         ("[by_data.dogits]\nsteps = 3", "by_data holds a table for each data set.*got dogits"),
@@ -101,7 +130,7 @@ def test_several_mistakes_are_told_together(written):
 
 
 def test_files_that_cannot_be_read_are_refused(written, tmp_path):
-    with pytest.raises(SpecError, match=r"no study named 'frequncy'; name one of frequency"):
+    with pytest.raises(SpecError, match=r"no study named 'frequncy'; name one of essential, frequency"):
         read_spec("frequncy")
     with pytest.raises(SpecError, match=r"cannot be read \(No such file or directory\); check its path"):
         read_spec(str(tmp_path / "missing.toml"))

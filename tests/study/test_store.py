@@ -19,8 +19,9 @@ PACKS = selection_packs(SPEC, 1)
 def records_of(pack):
     rows = [
         {
-            "schedule": run.schedule.name,
+            "schedule": run.method.name,
             "num_steps": run.num_steps,
+            "run_steps": run.num_steps,
             "learning_rate": run.learning_rate,
             "seed": run.seed,
             "step": step,

@@ -1,20 +1,18 @@
-import math
-
 from frequency_records import (
     runs,
     steady,
     verdict,
 )
 
-from relin.study._frequency import schedule_label
+from relin.study._outcomes import schedule_label
 
 
 def test_labels():
-    assert schedule_label("every-1", 1.0) == "K = 1"
-    assert schedule_label("every-1024", 1024.0) == "K = 1024"
-    assert schedule_label("never", math.inf) == "K = ∞ (lazy)"
-    assert schedule_label("when-error-0.1", None) == "error ≤ 0.1"
-    assert schedule_label("freeze-after-100", None) == "freeze-after-100"
+    assert schedule_label("every-1") == "K = 1"
+    assert schedule_label("every-1024") == "K = 1024"
+    assert schedule_label("never") == "K = ∞ (lazy)"
+    assert schedule_label("when-error-0.1") == "error ≤ 0.1"
+    assert schedule_label("freeze-after-100") == "freeze-after-100"
 
 
 def test_verdict_of_a_finite_k_star():

@@ -3,3 +3,4 @@
 from relin._observer._base import AbstractObserver as AbstractObserver
 from relin._observer._geometry import LinearisationError as LinearisationError, Movement as Movement
 from relin._observer._performance import Performance as Performance
+from relin._observer._sharpness import Sharpness as Sharpness

@@ -7,7 +7,7 @@ from jaxtyping import Array, Shaped
 
 from relin import _tree
 from relin._context import Context, relative_error
-from relin._observer._base import AbstractObserver
+from relin._observer._base import AbstractObserver, chunk_of
 from relin._types import Inputs, State
 
 
@@ -15,14 +15,11 @@ class LinearisationError(AbstractObserver):
     """‖f(x; θ_t) − f̄_t(x)‖ / ‖f(x; θ_t) − f(x; θ_s)‖ on a probe set x, as `linearisation_error`; 0 at an anchor."""
 
     probe: Inputs
-    chunk_size: int = eqx.field(static=True, default=1000)
+    chunk_size: int = eqx.field(static=True)
 
-    def __init__(self, probe: Inputs, chunk_size: int = 1000):
-        if not chunk_size >= 1:
-            raise ValueError(
-                f"`chunk_size` must be at least 1, got {chunk_size}; pass how many examples fit in memory."
-            )
-        self.probe, self.chunk_size = jax.tree.map(jnp.asarray, probe), chunk_size
+    def __init__(self, probe: Inputs, chunk_size: int | None = None):
+        self.probe = jax.tree.map(jnp.asarray, probe)
+        self.chunk_size = chunk_of(self.probe, chunk_size)
 
     def compute(self, context: Context, state: State) -> tuple[dict[str, Shaped[Array, ""]], State]:
         predictions = context.predictions_in_chunks(self.probe, self.chunk_size)

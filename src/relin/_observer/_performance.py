@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
 from relin._context import Context
-from relin._observer._base import AbstractObserver
+from relin._observer._base import AbstractObserver, chunk_of
 from relin._types import Inputs, State, Targets
 
 
@@ -20,20 +20,16 @@ class Performance(AbstractObserver):
 
     - `data`: inputs and targets `(x, y)`.
     - `name`: the prefix of the recorded names.
-    - `chunk_size`: how many examples go through the network at once.
+    - `chunk_size`: how many examples go through the network at once; by default 1000, on CPU as many as suit its cache.
     """
 
     data: tuple[Inputs, Targets]
     name: str = eqx.field(static=True, default="test")
-    chunk_size: int = eqx.field(static=True, default=1000)
+    chunk_size: int = eqx.field(static=True, default=1)
 
-    def __init__(self, data: tuple[Inputs, Targets], name: str = "test", chunk_size: int = 1000):
-        if not chunk_size >= 1:
-            raise ValueError(
-                f"`chunk_size` must be at least 1, got {chunk_size}; pass how many examples fit in memory."
-            )
+    def __init__(self, data: tuple[Inputs, Targets], name: str = "test", chunk_size: int | None = None):
         self.data = jax.tree.map(jnp.asarray, data)
-        self.name, self.chunk_size = name, chunk_size
+        self.name, self.chunk_size = name, chunk_of(self.data[0], chunk_size)
 
     def compute(self, context: Context, state: State) -> tuple[dict[str, Shaped[Array, ""]], State]:
         x, y = self.data

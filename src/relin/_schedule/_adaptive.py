@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from relin._context import Context
 from relin._schedule._base import AbstractSchedule, check_count
@@ -17,10 +18,16 @@ class AbstractWhen(AbstractSchedule):
 
     Subclasses give `measure`. A measure that is not a number does not re-linearise: there is no network worth
     linearising there.
+
+    A look happens every `check_every` steps. With `max_check_every` the steps between two looks adapt: `check_every` at
+    first and after a look at half of the tolerance or more (which includes every re-linearisation), twice as many as
+    before after a look below a quarter of it, and as many as before between the two. They stay a multiple of
+    `check_every`, at most `max_check_every`.
     """
 
     tolerance: eqx.AbstractVar[Scalar | float]
     check_every: eqx.AbstractVar[Step]
+    max_check_every: eqx.AbstractVar[Step | None]
 
     @abc.abstractmethod
     def measure(self, context: Context) -> Scalar:
@@ -33,8 +40,28 @@ class AbstractWhen(AbstractSchedule):
     def due(self, step: Step) -> Flag:
         return step % self.check_every == 0
 
+    def init(self, context: Context) -> State:
+        """The step of the next look and the steps from the last one to it; nothing if they are fixed."""
+        if self.max_check_every is None:
+            return ()
+        interval = jnp.asarray(self.check_every, jnp.int32)
+        return interval, interval
+
+    def looks(self, step: Step, state: State) -> Flag:
+        return True if self.max_check_every is None else step >= state[0]
+
     def query(self, context: Context, state: State) -> tuple[Flag, State]:
-        return self.measure(context) >= self.tolerance, state
+        measured = self.measure(context)
+        wanted = measured >= self.tolerance
+        if self.max_check_every is None:
+            return wanted, state
+        shortest = jnp.asarray(self.check_every, jnp.int32)
+        longest = jnp.asarray(self.max_check_every, jnp.int32) // shortest * shortest
+        before = state[1]
+        doubled = jnp.minimum(2 * before, longest)
+        interval = jnp.where(measured < self.tolerance / 4, doubled, before)
+        interval = jnp.where(measured >= self.tolerance / 2, shortest, interval)
+        return wanted, (context.step + interval, interval)
 
 
 class WhenError(AbstractWhen):
@@ -45,21 +72,24 @@ class WhenError(AbstractWhen):
     **Arguments:**
 
     - `tolerance`: re-linearise where the error is at least this; 0 re-linearises at every check.
-    - `check_every`: steps between two looks at the error. A look costs about as much as a step on a probe of the
-      batch's size. Between two looks the displacement may leave the linearisation's reach: where `Every(K)` diverges at
+    - `check_every`: steps between two looks at the error. A look costs about half of a step if `probe` is not given.
+      Between two looks the displacement may leave the linearisation's reach: where `Every(K)` diverges at
       a learning rate, look more often than every K steps; 1 is the safe choice.
-    - `probe`: the inputs on which the error is measured; the coming step's batch if not given.
+    - `probe`: the inputs on which the error is measured; the first half of the coming step's batch if not given.
+    - `max_check_every`: lets the steps between two looks grow up to this while the measure stays far below the
+      tolerance, see `AbstractWhen`; `None` for a look every `check_every` steps.
     """
 
     tolerance: Scalar | float
     check_every: Step = 10
     probe: Inputs | None = None
+    max_check_every: Step | None = None
 
     def __check_init__(self):
-        check_tolerance(self.tolerance, self.check_every, "typical values are 0.05 to 0.5")
+        check_looks(self, "typical values are 0.05 to 0.5")
 
     def measure(self, context: Context) -> Scalar:
-        return context.linearisation_error(context.inputs if self.probe is None else self.probe)
+        return context.linearisation_error(context.half_batch[0] if self.probe is None else self.probe)
 
 
 class WhenLossGap(AbstractWhen):
@@ -69,18 +99,22 @@ class WhenLossGap(AbstractWhen):
 
     - `tolerance`: in the loss's unit; 0 re-linearises at every check.
     - `check_every`: steps between two looks.
-    - `probe`: inputs and targets `(x, y)` on which the losses are measured; the coming step's batch if not given.
+    - `probe`: inputs and targets `(x, y)` on which the losses are measured; the first half of the coming step's batch
+      if not given.
+    - `max_check_every`: lets the steps between two looks grow up to this while the measure stays far below the
+      tolerance, see `AbstractWhen`; `None` for a look every `check_every` steps.
     """
 
     tolerance: Scalar | float
     check_every: Step = 10
     probe: tuple[Inputs, Targets] | None = None
+    max_check_every: Step | None = None
 
     def __check_init__(self):
-        check_tolerance(self.tolerance, self.check_every, "it is a difference of losses, such as 0.1")
+        check_looks(self, "it is a difference of losses, such as 0.1")
 
     def measure(self, context: Context) -> Scalar:
-        x, y = context.batch if self.probe is None else self.probe
+        x, y = context.half_batch if self.probe is None else self.probe
         linearised, network, _ = context.predictions(x)
         loss = context.problem.loss
         return jnp.abs(loss.mean(network, y) - loss.mean(linearised, y))
@@ -93,24 +127,36 @@ class WhenFunctionMoves(AbstractWhen):
 
     - `tolerance`: root mean square over the inputs, in the outputs' unit; 0 re-linearises at every check.
     - `check_every`: steps between two looks.
-    - `probe`: the inputs x; the coming step's batch if not given.
+    - `probe`: the inputs x; the first half of the coming step's batch if not given.
+    - `max_check_every`: lets the steps between two looks grow up to this while the measure stays far below the
+      tolerance, see `AbstractWhen`; `None` for a look every `check_every` steps.
     """
 
     tolerance: Scalar | float
     check_every: Step = 10
     probe: Inputs | None = None
+    max_check_every: Step | None = None
 
     def __check_init__(self):
-        check_tolerance(self.tolerance, self.check_every, "it is a distance of outputs, such as 1.0")
+        check_looks(self, "it is a distance of outputs, such as 1.0")
 
     def measure(self, context: Context) -> Scalar:
-        moved = context.linearisation.jvp(context.displacement, context.inputs if self.probe is None else self.probe)
+        moved = context.linearisation.jvp(
+            context.displacement, context.half_batch[0] if self.probe is None else self.probe
+        )
         return jnp.linalg.norm(moved) / jnp.sqrt(jnp.asarray(moved.shape[0], moved.dtype))
 
 
-def check_tolerance(tolerance: Scalar | float, check_every: Step, remedy: str) -> None:
-    """Raises `TypeError` or `ValueError` unless both fit an adaptive schedule."""
-    check_count(check_every, "`check_every`", 1, "pass the number of steps between two checks")
+def check_looks(schedule: AbstractWhen, remedy: str) -> None:
+    """Raises `TypeError` or `ValueError` unless the numbers of an adaptive schedule fit it."""
+    tolerance, least, most = schedule.tolerance, schedule.check_every, schedule.max_check_every
+    check_count(least, "`check_every`", 1, "pass the number of steps between two checks")
+    if most is not None:
+        check_count(most, "`max_check_every`", 1, "pass the most steps between two checks, or None")
+        if not isinstance(least, Tracer) and not isinstance(most, Tracer) and most < least:
+            raise ValueError(
+                f"`max_check_every` must be at least `check_every`, {least}, got {most}; pass more, or None."
+            )
     if isinstance(tolerance, jax.Array | np.ndarray | np.generic):
         return
     number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)

@@ -15,7 +15,8 @@ class AbstractSchedule(eqx.Module):
     """Decides before which steps the network is re-linearised.
 
     A schedule that depends on the step alone gives `due`. One that looks at the network is *adaptive*: it gives `init`
-    and `query` too, and `query` is evaluated at due steps only, so that `due` bounds what looking costs.
+    and `query` too, and `query` is evaluated at due steps only, so that `due` bounds what looking costs. One that need
+    not look at every due step gives `looks`, which tells from its state.
     """
 
     @property
@@ -35,6 +36,10 @@ class AbstractSchedule(eqx.Module):
     def init(self, context: Context) -> State:
         """The schedule's state before step 0."""
         return ()
+
+    def looks(self, step: Step, state: State) -> Flag:
+        """Whether a due step happens at all: where not, nothing is re-linearised, and `query` is not asked."""
+        return True
 
     def query(self, context: Context, state: State) -> tuple[Flag, State]:
         """At a due step after step 0: whether to re-linearise, and the new state."""

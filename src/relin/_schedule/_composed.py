@@ -27,6 +27,9 @@ class Until(AbstractSchedule):
     def init(self, context: Context) -> State:
         return self.schedule.init(context)
 
+    def looks(self, step: Step, state: State) -> Flag:
+        return self.schedule.looks(step, state)
+
     def query(self, context: Context, state: State) -> tuple[Flag, State]:
         return self.schedule.query(context, state)
 
@@ -53,6 +56,9 @@ class After(AbstractSchedule):
 
     def init(self, context: Context) -> State:
         return self.schedule.init(context)
+
+    def looks(self, step: Step, state: State) -> Flag:
+        return self.schedule.looks(step, state)
 
     def query(self, context: Context, state: State) -> tuple[Flag, State]:
         return self.schedule.query(context, state)

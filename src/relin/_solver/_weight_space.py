@@ -13,6 +13,14 @@ from relin._problem import Problem
 from relin._solver._base import AbstractSolver, SolverState
 from relin._types import Inputs, Params, Scalar, Targets
 
+SCHEDULES = (optax.ScaleByScheduleState,)
+WITHOUT_MOMENTS = (
+    optax.ScaleByLBFGSState,
+    optax.ScaleByZoomLinesearchState,
+    optax.ScaleByBacktrackingLinesearchState,
+)
+"""States whose numbers mean nothing when shrunk: L-BFGS's differences, a line search's last step size and loss."""
+
 
 class WeightSpace(AbstractSolver):
     """δ_{t+1} = δ_t + Opt(g_t), with g_t the gradient of the linearised network's loss.
@@ -20,10 +28,14 @@ class WeightSpace(AbstractSolver):
     **Arguments:**
 
     - `optimiser`: any `optax.GradientTransformation`. It is shown θ_t = anchor + displacement as its parameters, so
-      weight decay acts on the network's parameters.
+      weight decay acts on the network's parameters. One that asks for more is given `value` and `grad`, the batch's
+      loss and gradient, and `value_fn`, that loss as a function of the parameters: line searches (`optax.lbfgs`) and
+      `optax.contrib.reduce_on_plateau` work as in a plain loop. The loss is that of the network linearised at the
+      anchor, with the proximal term.
     - `on_relinearise`: `"keep"` lets the optimiser's state live on through a re-linearisation; `"reset"` starts it
       anew; a number between them, in (0, 1), shrinks its moments by that factor. The step counts and values of
-      learning-rate schedules always live on.
+      learning-rate schedules always live on; under a factor so do a line search and the memory of `optax.lbfgs`, which
+      are no moments. That memory compares gradients: with `"reset"` only those of the same linear model.
     - `proximal`: λ of a term λ/2 ‖δ‖² added to the linearised problem's loss: the damping of Levenberg–Marquardt. It
       leaves ordinary training as it is, where the displacement is zero at every step.
     """
@@ -56,9 +68,17 @@ class WeightSpace(AbstractSolver):
 
     def step(self, problem: Problem, state: SolverState, x: Inputs, y: Targets) -> tuple[SolverState, Scalar]:
         loss, gradient = problem.linearised_value_and_grad(state.anchor, state.displacement, x, y)
-        if not (isinstance(self.proximal, int | float) and self.proximal == 0):
+        if self._damped:
             gradient = _tree.add(gradient, _tree.scale(self.proximal, state.displacement))
-        updates, optimiser = self._update(gradient, state.optimiser, current_params(state), loss)
+        params, value = current_params(state), self._with_proximal_term(loss, state.displacement)
+
+        def value_fn(p: Params) -> Scalar:
+            # p − anchor, written so that p = θ_t gives δ itself, and with it `value`, whatever θ_s + δ was rounded to
+            displacement = _tree.add(state.displacement, _tree.subtract(p, params))
+            outputs = problem.linearise(state.anchor).value(displacement, x)
+            return self._with_proximal_term(problem.loss.mean(outputs, y), displacement)
+
+        updates, optimiser = self._update(gradient, state.optimiser, params, value, value_fn)
         displacement = optax.apply_updates(state.displacement, updates)
         return SolverState(state.anchor, displacement, optimiser), loss
 
@@ -68,7 +88,7 @@ class WeightSpace(AbstractSolver):
         """A step that re-linearises first: f̄ = f there, so it is the ordinary step, with its operations and cost."""
         optimiser = self._carry_over(optimiser, params)
         loss, gradient = problem.value_and_grad(params, x, y)
-        updates, optimiser = self._update(gradient, optimiser, params, loss)
+        updates, optimiser = self._update(gradient, optimiser, params, loss, _loss_of(problem, x, y))
         return optax.apply_updates(params, updates), optimiser, loss
 
     def ordinary_step_in_full(
@@ -81,30 +101,47 @@ class WeightSpace(AbstractSolver):
         """
         optimiser = self._carry_over(optimiser, params)
         loss, gradient = problem.value_and_grad(params, x, y)
-        updates, new_optimiser = self._update(gradient, optimiser, params, loss)
+        value_fn = _loss_of(problem, x, y)
+        updates, new_optimiser = self._update(gradient, optimiser, params, loss, value_fn)
         exact = optax.apply_updates(params, updates)
         gradient, optimiser, anchor = jax.lax.optimization_barrier((gradient, optimiser, params))
-        displacement, _ = self._update(gradient, optimiser, anchor, loss)
+        displacement, _ = self._update(gradient, optimiser, anchor, loss, value_fn)
         displacement = optax.apply_updates(_tree.zeros_like(params), displacement)
         return SolverState(params, displacement, new_optimiser, exact), loss
 
-    def _update(self, gradient: Params, state: Any, params: Params, loss: Scalar) -> tuple[Params, Any]:
-        """Optax's update, with the batch's loss and gradient for those that ask (`optax.contrib.reduce_on_plateau`)."""
+    def _update(
+        self, gradient: Params, state: Any, params: Params, value: Scalar, value_fn: Callable[[Params], Scalar]
+    ) -> tuple[Params, Any]:
+        """Optax's update, with what line searches and the like ask for; `value_fn` is traced by those alone."""
         update = optax.with_extra_args_support(self.optimiser).update
-        return update(gradient, state, params, value=loss, grad=gradient)
+        return update(gradient, state, params, value=value, grad=gradient, value_fn=value_fn)
+
+    @property
+    def _damped(self) -> bool:
+        return not (isinstance(self.proximal, int | float) and self.proximal == 0)
+
+    def _with_proximal_term(self, loss: Scalar, displacement: Params) -> Scalar:
+        """L + λ/2 ‖δ‖²."""
+        if not self._damped:
+            return loss
+        return loss + (0.5 * self.proximal * optax.tree.norm(displacement, squared=True)).astype(loss.dtype)
 
     def _carry_over(self, state: Any, params: Params) -> Any:
         if self.on_relinearise == "keep":
             return state
         if self.on_relinearise == "reset":
-            return _all_but_schedules(lambda old, new: new, state, self.optimiser.init(params))
+            return _all_but(SCHEDULES, lambda old, new: new, state, self.optimiser.init(params))
         factor = self.on_relinearise
 
         def shrunk(old: Any, new: Any) -> Any:
             moment = jnp.issubdtype(jnp.result_type(old), jnp.inexact)
             return (new + factor * (old - new)).astype(old.dtype) if moment else old
 
-        return _all_but_schedules(partial(jax.tree.map, shrunk), state, self.optimiser.init(params))
+        return _all_but(SCHEDULES + WITHOUT_MOMENTS, partial(jax.tree.map, shrunk), state, self.optimiser.init(params))
+
+
+def _loss_of(problem: Problem, x: Inputs, y: Targets) -> Callable[[Params], Scalar]:
+    return lambda params: problem.loss.mean(problem.apply(params, x), y)
 
 
 def current_params(state: SolverState) -> Params:
@@ -112,15 +149,15 @@ def current_params(state: SolverState) -> Params:
     return _tree.add(state.anchor, state.displacement) if state.exact is None else state.exact
 
 
-def _all_but_schedules(join: Callable[[Any, Any], Any], state: Any, fresh: Any) -> Any:
-    """`join` of the parts of an optimiser's state and of a fresh one; the schedules' counts and values from `state`."""
-    if isinstance(state, optax.ScaleByScheduleState):
+def _all_but(kept: tuple[type, ...], join: Callable[[Any, Any], Any], state: Any, fresh: Any) -> Any:
+    """`join` of the parts of an optimiser's state and of a fresh one; parts of the `kept` types from `state`."""
+    if isinstance(state, kept):
         return state
     if hasattr(state, "hyperparams") and hasattr(state, "inner_state"):  # optax.inject_hyperparams
-        return state._replace(inner_state=_all_but_schedules(join, state.inner_state, fresh.inner_state))
+        return state._replace(inner_state=_all_but(kept, join, state.inner_state, fresh.inner_state))
     if isinstance(state, dict):  # optax.partition
-        return {name: _all_but_schedules(join, part, fresh[name]) for name, part in state.items()}
+        return {name: _all_but(kept, join, part, fresh[name]) for name, part in state.items()}
     if isinstance(state, tuple):
-        parts = [_all_but_schedules(join, s, f) for s, f in zip(state, fresh, strict=True)]
+        parts = [_all_but(kept, join, s, f) for s, f in zip(state, fresh, strict=True)]
         return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
     return join(state, fresh)

@@ -1,29 +1,31 @@
 """The report of the frequency study: *how rarely can features be updated without loss?*"""
 
-import io
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from rich.console import Console
 
 from relin.report import _text as text
-from relin.report._figures import Plot, save_plot
-from relin.report._files import write_atomically
+from relin.report._figures import Plot
 from relin.report._frequency_checks import linearity, rates_tried, widest_gap
 from relin.report._frequency_data import FrequencyRecords, answered, with_period
 from relin.report._frequency_figures import (
+    COMPARISONS,
     accuracy_against_period,
     accuracy_against_updates,
+    both_comparisons,
     learning_curves,
     selection,
 )
-from relin.report._page import Html, Page, Section, Tile, code_block, definitions, paragraph, render_page
-from relin.report._table import frequency_csv, frequency_table
-from relin.report._terminal import terminal_summary
-from relin.study._result import FrequencyResult
+from relin.report._page import Column, Html, Row, Tile, prose, table
+from relin.report._periods import sparse_period, stands_beside
+from relin.report._study_page import Report, shared_tiles, spoken, write_study_page
+from relin.report._table import frequency_table, outcomes_csv
+from relin.study._result import FrequencyResult, ScheduleOutcome
 
 QUESTION = "How rarely can features be updated without loss?"
 
@@ -39,6 +41,7 @@ def write_report(
 
     In `out_dir` there will be `report.html`, which holds everything it shows; `figures/*.png` and `figures/*.pdf`;
     `table.csv`, the outcomes in full precision; and `summary.txt`. Each file is replaced in one step, the page last.
+    Where the study answers by equal steps and by equal learning rate × steps, the page shows both answers.
 
     Args:
         result: the conclusions to show.
@@ -50,153 +53,289 @@ def write_report(
     Raises:
         ValueError: there is no outcome or no record, or the records are not those of the result.
     """
-    data = FrequencyRecords(result, records)
-    out_dir = Path(out_dir)
-    figures = [save_plot(plot, out_dir / "figures") for plot in plots(result, data)]
-    write_atomically(out_dir / "table.csv", frequency_csv(result))
-    write_atomically(out_dir / "summary.txt", _plain_summary(result))
-    return write_atomically(out_dir / "report.html", render_page(_page(result, figures, spec, environment)))
+    results = [result, *([result.equal_distance] if result.equal_distance is not None else [])]
+    answers = [FrequencyRecords(each, records) for each in results]
+    report = Report(
+        question=QUESTION,
+        tiles=_tiles(answers),
+        plots=plots(answers),
+        tables=_tables(answers),
+        method=_method(answers),
+        files={"table.csv": _csv(results)},
+    )
+    return write_study_page(result, report, spec, environment, out_dir)
 
 
-def _page(
-    result: FrequencyResult, figures: list[Html], spec: Mapping[str, Any], environment: Mapping[str, Any]
-) -> Page:
-    command = environment.get("command")
-    versions = {name: value for name, value in environment.items() if name != "command"}
-    reproduce = [paragraph("The same command continues a study that was interrupted.")]
-    if command:
-        reproduce.append(code_block(command if isinstance(command, str) else " ".join(map(str, command))))
-    sections = [
-        Section("results", "What came out", figures),
-        Section("table", "The numbers", [frequency_table(result)]),
-        Section("method", "What was done", [*map(paragraph, _statistics(result)), definitions(spec)]),
-        Section("environment", "Where it ran", [definitions(versions)]),
-        Section("reproduce", "How to do it again", reproduce if command else [paragraph("No command was recorded.")]),
+def _tiles(answers: Sequence[FrequencyRecords]) -> list[Tile]:
+    """K* and what suffices: two tiles for one answer, one for each of two."""
+    tiles = []
+    for data in answers:
+        result = data.result
+        updates, steps = text.count(result.sufficient_feature_updates), f"in {_steps(data):,} steps"
+        star = "largest K on par with ordinary training" if answered(result) else "no larger K is shown to be on par"
+        if len(answers) == 1:
+            tiles += [
+                Tile("K*", text.period(result.k_star), star),
+                Tile("Feature updates that suffice", updates, steps),
+            ]
+        else:
+            enough = f"{updates} feature updates {steps} suffice" if answered(result) else star
+            tiles.append(Tile(f"K*, {COMPARISONS[result.comparison]}", text.period(result.k_star), enough))
+    return tiles + shared_tiles(answers[0].result)
+
+
+def _tables(answers: Sequence[FrequencyRecords]) -> list[Html]:
+    if len(answers) == 1:
+        return [frequency_table(answers[0].result)]
+    tables = [_answers_table(answers)]
+    for data in answers:
+        heading = prose(COMPARISONS[data.result.comparison].capitalize())
+        tables += [Html(f'<h3 style="margin-top: 2rem">{heading}</h3>'), frequency_table(data.result)]
+    return tables
+
+
+def _answers_table(answers: Sequence[FrequencyRecords]) -> Html:
+    """A row for the answer of each comparison."""
+    columns = [
+        Column("What is equal", numeric=False),
+        Column("K*"),
+        Column("Feature updates that suffice"),
+        Column("in steps", "of K*’s runs"),
+        Column("Fewest feature updates on par", "of any schedule", numeric=False),
+        Column("Lazy gap", "points, 95 % interval"),
+        Column("Diverged", "at chosen rates"),
     ]
-    return Page(
-        title=QUESTION,
-        subtitle=f"{result.study} · {result.model} on {result.data} · {result.num_steps:,} steps",
-        verdict=result.verdict,
-        tiles=_tiles(result),
-        sections=sections,
-        footer="Rendered by relin from stored results.",
+    rows = []
+    for data in answers:
+        result, gap = data.result, data.result.lazy_gap
+        fewest = result.outcome(result.fewest_updates or "")
+        cells = [
+            COMPARISONS[result.comparison],
+            text.period(result.k_star),
+            text.count(result.sufficient_feature_updates),
+            text.count(_steps(data)),
+            text.DASH if fewest is None else f"{text.count(fewest.feature_updates)}, {fewest.label}",
+            text.DASH if gap is None else f"{text.signed(gap.mean)} {text.bracket(gap)}",
+            f"{sum(o.num_diverged for o in result.outcomes)} of {sum(o.num_seeds for o in result.outcomes)}",
+        ]
+        rows.append(Row(cells))
+    return table(
+        "The answers of both comparisons. The lazy gap is the accuracy of K = 1 less that of K = ∞.", columns, rows
     )
 
 
-def _tiles(result: FrequencyResult) -> list[Tile]:
-    steps = f"{result.num_steps:,}"
-    runs = sum(outcome.num_runs_all_rates for outcome in result.outcomes)
-    diverged = sum(outcome.num_diverged_all_rates for outcome in result.outcomes)
-    chosen = sum(outcome.num_diverged for outcome in result.outcomes)
-    gap = result.lazy_gap
-    bound = f"one-sided {100 * result.confidence:g} % bound, Holm-corrected"
-    star = "largest K on par with ordinary training" if answered(result) else "no larger K is shown to be on par"
-    return [
-        Tile("K*", text.period(result.k_star), star),
-        Tile("Feature updates that suffice", text.count(result.sufficient_feature_updates), f"in {steps} steps"),
-        Tile(
-            "Lazy gap, K = 1 less K = ∞",
-            text.percent(gap.mean if gap else None, 1),
-            f"points, 95 % interval {text.percent(gap.low, 1)} to {text.percent(gap.high, 1)}"
-            if gap
-            else "lazy training was not part of the study",
-        ),
-        Tile("Margin", text.tick(100 * result.margin), f"{text.points(result.margin).split(' ', 1)[1]}, {bound}"),
-        Tile("Seeds", text.count(result.num_seeds), "for each schedule, paired"),
-        Tile("Diverged runs", text.count(diverged), f"of {runs:,} at any rate; {chosen} at a chosen rate"),
+def _csv(results: Sequence[FrequencyResult]) -> str:
+    """The outcomes of every comparison, told apart by a last column."""
+    parts = [
+        outcomes_csv(each.outcomes, {outcome.schedule: {"comparison": each.comparison} for outcome in each.outcomes})
+        for each in results
     ]
+    return parts[0] + "".join(part.split("\n", 1)[1] for part in parts[1:])
 
 
-def _statistics(result: FrequencyResult) -> list[str]:
-    confidence, margin = f"{100 * result.confidence:g} %", text.points(result.margin)
-    return [
-        "Runs are paired by seed: one seed means the same initial parameters and the same batches under every "
-        "schedule, so the difference to K = 1 is taken seed by seed, and intervals are two-sided 95 % over "
-        f"{result.num_seeds} seeds. The learning rate is chosen for each schedule by validation accuracy, over the "
-        f"seeds that ran at every rate, and never by test data. A K is on par if the one-sided {confidence} lower "
-        f"bound of its difference excludes a loss of {margin}, after Holm's correction over the K tested (schedules "
-        "without a period are corrected among themselves); K* is the largest K that is on par together with every "
-        "smaller one. A run diverged if its loss was not finite, or ended above that of the untrained network; it "
-        f"counts at chance accuracy, {text.tick(100 * result.chance)} %, and is never "
-        "left out of a mean of accuracy.",
-    ]
+def _method(answers: Sequence[FrequencyRecords]) -> list[str]:
+    first = answers[0].result
+    told = []
+    if len(answers) > 1:
+        told.append(
+            f"The question is answered twice: with {_kept_equal(answers[0])}, and with {_kept_equal(answers[1])}. "
+            "Learning rates are chosen for each answer by itself, and runs at a rate that takes as many steps either "
+            "way are part of both. Learning curves, the map of learning rates and the check of linearity are those of "
+            f"{COMPARISONS[first.comparison]}."
+        )
+    elif first.comparison == "equal-distance":
+        told.append(f"Schedules are compared with {_kept_equal(answers[0])}.")
+    told.append(
+        "K* is the largest K that is on par together with every smaller one tested. Its family of Holm’s correction "
+        "are the K tested"
+        + ("; the periods of the preset “sparse” are another" if any(map(sparse_period, first.outcomes)) else "")
+        + ("; all other schedules are one of their own" if any(map(stands_beside, first.outcomes)) else "")
+        + "."
+    )
+    return told
 
 
-def _plain_summary(result: FrequencyResult) -> str:
-    buffer = io.StringIO()
-    Console(file=buffer, width=120, color_system=None, legacy_windows=False).print(terminal_summary(result))
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+def _kept_equal(data: FrequencyRecords) -> str:
+    """What the runs of a comparison have in common, in words."""
+    result = data.result
+    if result.comparison == "equal-steps":
+        return f"equal steps, {result.num_steps:,} for every run"
+    return (
+        "equal learning rate × steps, as far as the limit on steps allows: runs at smaller rates take more than "
+        f"{result.num_steps:,} steps, at the chosen rates up to {data.longest:,}"
+    )
 
 
-def plots(result: FrequencyResult, data: FrequencyRecords) -> list[Plot]:
+def _steps(data: FrequencyRecords) -> int:
+    """Steps of the runs of K*."""
+    star = with_period(data.result.outcomes, data.result.k_star)
+    return data.result.num_steps if star is None else data.run_steps(star)
+
+
+def plots(answers: Sequence[FrequencyRecords]) -> list[Plot]:
     """Every figure of the study, in the order of the page, each with the finding as its title."""
-    steps, margin, star = f"{result.num_steps:,}", text.points(result.margin), text.period(result.k_star)
-    updates = text.count(result.sufficient_feature_updates)
-    found = answered(result)
-    return [
-        Plot(
-            name="accuracy-against-period",
-            title=f"Up to K = {star} the loss of test accuracy is less than {margin}"
-            if found
-            else f"No K above 1 is shown to lose less than {margin} of test accuracy",
-            caption="Mean test accuracy of the linearised network and its 95 % interval; faint dots are seeds. Bands "
-            "are the intervals of ordinary (K = 1) and lazy (K = ∞) training, the dashed line is one margin below "
-            "ordinary training, and filled marks are on par with it. ×1/12 counts diverged seeds, each at chance. To "
-            "the right of the dotted line stand schedules without a period.",
-            description=f"Test accuracy against K. {_spoken(result)}",
-            draw=lambda theme: accuracy_against_period(result, data, theme),
-        ),
-        Plot(
-            name="accuracy-against-updates",
-            title=f"{updates} feature updates in {steps} steps suffice"
-            if found
-            else f"No fewer feature updates than ordinary training’s are shown to suffice in {steps} steps",
-            caption="The same accuracies against the number of feature updates in a run, on a logarithmic axis that "
-            "includes zero. Circles update every K steps, diamonds when the linearisation error passes a tolerance: a "
-            "diamond above the line spends its updates better than a fixed K.",
-            description=f"Test accuracy against the number of feature updates. {_spoken(result)}",
-            draw=lambda theme: accuracy_against_updates(result, theme),
-        ),
-        Plot(
-            name="learning-curves",
-            title=_curves_title(result),
-            caption="Mean over seeds and its 95 % interval at the learning rate chosen for each K. From where a run "
-            "diverged its accuracy counts at chance; a training loss has no such value, so there the mean is over the "
-            "runs that are left.",
-            description=f"Test accuracy and training loss against the step. {_curves_title(result)}.",
-            draw=lambda theme: learning_curves(result, data, theme),
-        ),
-        Plot(
-            name="learning-rates",
-            title=_rates_title(result),
-            caption="Mean final validation accuracy in percent of each schedule at each learning rate, with the "
-            "chosen rate outlined. ×2/3 means that two of three runs diverged, counted at chance; cells where every "
-            "run diverged are hatched. Colours span the accuracies of cells without divergence.",
-            description=f"Validation accuracy for every schedule and learning rate. {_rates_title(result)}.",
-            draw=lambda theme: rates_tried(result, data, theme),
-        ),
-        Plot(
-            name="linearity",
-            title=_linearity_title(result),
-            caption="Left: accuracy of the linearised network, which is what was trained, and of the network itself at "
-            "the same parameters θ. Right: linearisation error ‖f − f̄‖ / ‖f − fₛ‖ and distance of the parameters from "
-            "their start, both at the last recorded step, over the runs that did not diverge.",
-            description=f"Both predictors, linearisation error and parameter movement against K. "
-            f"{_linearity_title(result)}.",
-            draw=lambda theme: linearity(result, data, theme),
-        ),
+    first, *others = answers
+    checks = [_curves_plot(first), _rates_plot(first), _linearity_plot(first)]
+    if others:
+        updates = [_updates_plot(first, among=answers), *(_updates_plot(data, among=answers) for data in others)]
+        shown = [_both_plot(answers), *updates, *checks]
+    else:
+        shown = [_period_plot(first), _updates_plot(first), *checks]
+    return [replace(plot, title=_tied(plot.title)) for plot in shown]
+
+
+def _tied(title: str) -> str:
+    """A title in which no line of a figure begins with a sign."""
+    return re.sub(r" ([=×]) ", "\u00a0\\1\u00a0", title)
+
+
+def _period_plot(data: FrequencyRecords) -> Plot:
+    result = data.result
+    margin = text.points(result.margin)
+    return Plot(
+        name="accuracy-against-period",
+        title=f"Up to K = {text.period(result.k_star)} the loss of test accuracy is less than {margin}"
+        if answered(result)
+        else f"No K above 1 is shown to lose less than {margin} of test accuracy",
+        caption=_period_caption([result], result.outcomes),
+        description=f"Test accuracy against K. {spoken(result.outcomes)}",
+        draw=lambda theme: accuracy_against_period(data, theme),
+    )
+
+
+def _both_plot(answers: Sequence[FrequencyRecords]) -> Plot:
+    results = [data.result for data in answers]
+    found = [
+        f"up to K = {text.period(result.k_star)} with {COMPARISONS[result.comparison]}"
+        if answered(result)
+        else f"no K above 1 with {COMPARISONS[result.comparison]}"
+        for result in results
     ]
+    shown = [outcome for result in results for outcome in result.outcomes if not stands_beside(outcome)]
+    told = [f"{COMPARISONS[r.comparison]}: {spoken([o for o in r.outcomes if not stands_beside(o)])}" for r in results]
+    left_out = (
+        " Schedules without a place on this axis are in the next figures."
+        if any(map(stands_beside, results[0].outcomes))
+        else ""
+    )
+    return Plot(
+        name="accuracy-against-period",
+        title=f"Shown to be on par with ordinary training: {', '.join(found)}",
+        caption=f"Left: {_kept_equal(answers[0])}. Right: {_kept_equal(answers[1])}. "
+        f"{_period_caption(results, shown)}{left_out}",
+        description=f"Test accuracy against K. {' '.join(told)}",
+        draw=lambda theme: both_comparisons(answers, theme),
+    )
 
 
-def _spoken(result: FrequencyResult) -> str:
-    return "; ".join(f"{o.label}: {text.percent(o.test_accuracy.mean, 1)} %" for o in result.outcomes) + "."
+def _period_caption(results: Sequence[FrequencyResult], shown: Sequence[ScheduleOutcome]) -> str:
+    """How to read an axis of K that shows these outcomes; only of what is there."""
+    sentences = [
+        "Mean test accuracy of the linearised network and its 95 % interval; faint dots are seeds.",
+        "Bands are the intervals of ordinary (K = 1) and lazy (K = ∞) training"
+        if with_period(shown, math.inf)
+        else "The band is the interval of ordinary (K = 1) training",
+    ]
+    sentences[-1] += ", the dashed line is one margin below ordinary training, and filled marks are on par with it."
+    if any(sparse_period(outcome) is not None for outcome in shown):
+        sentences.append("Joined squares are the preset “sparse” at the same K.")
+    if any(outcome.num_diverged for outcome in shown):
+        sentences.append("The numbers after × are the diverged seeds out of all of a schedule, each at chance.")
+    if any(map(stands_beside, shown)) and any(outcome.period is not None for outcome in results[0].outcomes):
+        sentences.append("To the right of the dotted line stand schedules without a place on the axis of K.")
+    return " ".join(sentences)
+
+
+def _updates_plot(data: FrequencyRecords, among: Sequence[FrequencyRecords] = ()) -> Plot:
+    """Accuracy against feature updates; `among` are the comparisons of the page, if there are several."""
+    result = data.result
+    alike = f" with {COMPARISONS[result.comparison]}" if among else ""
+    updates, steps = text.count(result.sufficient_feature_updates), f"{_steps(data):,}"
+    caption = [
+        "The same accuracies against the mean number of feature updates in a run, on a logarithmic axis that includes "
+        "zero. Circles update every K steps, and a mark above their line spends its updates better than a fixed K."
+    ]
+    if any(sparse_period(outcome) is not None for outcome in result.outcomes):
+        caption.append("Joined squares are the preset “sparse”, named by its K.")
+    if any(map(stands_beside, result.outcomes)):
+        caption.append("Diamonds are schedules that are adaptive or have parts of their own.")
+    if result.comparison == "equal-distance":
+        caption.append("Where the chosen rate is smaller a run takes more steps, and so more updates at the same K.")
+    title = (
+        f"{updates} feature updates in {steps} steps suffice{alike}"
+        if answered(result)
+        else f"No K above 1 is shown to suffice{alike or f' in {steps} steps'}"
+    )
+    return Plot(
+        name="accuracy-against-updates" + ("" if data in among[:1] or not among else f"-{result.comparison}"),
+        title=title + _fewer(result),
+        caption=" ".join(caption),
+        description=f"Test accuracy against the number of feature updates{alike}. {spoken(result.outcomes)}",
+        draw=lambda theme: accuracy_against_updates(result, theme),
+    )
+
+
+def _fewer(result: FrequencyResult) -> str:
+    """What a schedule that is no fixed K spends where that is the least of all on par."""
+    fewest = result.outcome(result.fewest_updates or "")
+    most = result.sufficient_feature_updates if answered(result) else None
+    if fewest is None or fewest.period is not None or (most is not None and fewest.feature_updates >= most):
+        return ""
+    return f"; {fewest.label} makes do with {text.count(fewest.feature_updates)}"
+
+
+def _curves_plot(data: FrequencyRecords) -> Plot:
+    title = _curves_title(data.result)
+    return Plot(
+        name="learning-curves",
+        title=title,
+        caption="Mean over seeds and its 95 % interval at the learning rate chosen for each K"
+        + (", which tells how many steps a run takes" if data.result.comparison == "equal-distance" else "")
+        + ". From where a run diverged its accuracy counts at chance; a training loss has no such value, so there the "
+        "mean is over the runs that are left.",
+        description=f"Test accuracy and training loss against the step. {title}.",
+        draw=lambda theme: learning_curves(data, theme),
+    )
+
+
+def _rates_plot(data: FrequencyRecords) -> Plot:
+    title = _rates_title(data.result)
+    diverged = any(outcome.num_diverged_all_rates for outcome in data.result.outcomes)
+    return Plot(
+        name="learning-rates",
+        title=title,
+        caption="Mean final validation accuracy in percent of each schedule at each learning rate, with the chosen "
+        "rate outlined."
+        + (
+            " The numbers after × are the diverged runs out of all, each counted at chance; cells where every run "
+            "diverged are hatched. Colours span the accuracies of cells without divergence."
+            if diverged
+            else ""
+        ),
+        description=f"Validation accuracy for every schedule and learning rate. {title}.",
+        draw=lambda theme: rates_tried(data, theme),
+    )
+
+
+def _linearity_plot(data: FrequencyRecords) -> Plot:
+    gap, label = widest_gap(data.result)
+    title = f"Linearised and true network differ by at most {text.percent(gap, 1)} points of accuracy, at {label}"
+    return Plot(
+        name="linearity",
+        title=title,
+        caption="Left: accuracy of the linearised network, which is what was trained, and of the network itself at "
+        "the same parameters θ. Right: linearisation error ‖f − f̄‖ / ‖f − fₛ‖ and distance of the parameters from "
+        "their start, both at the last recorded step, over the runs that did not diverge.",
+        description=f"Both predictors, linearisation error and parameter movement against K. {title}.",
+        draw=lambda theme: linearity(data, theme),
+    )
 
 
 def _curves_title(result: FrequencyResult) -> str:
     ends = [(o.period, f"{text.percent(o.test_accuracy.mean, 1)} %") for o in selection(result)]
     shown = [(K, end) for K, end in ends if K in (1.0, result.k_star, math.inf)]
     if not shown:
-        return f"Learning over {result.num_steps:,} steps"
+        return "Test accuracy and training loss as training goes on"
     return "Test accuracy ends at " + ", ".join(f"{end} for K = {text.period(K)}" for K, end in shown)
 
 
@@ -210,8 +349,3 @@ def _rates_title(result: FrequencyResult) -> str:
     calm = [o for o in (with_period(result.outcomes, K) for K in (1.0, math.inf)) if o and not o.num_diverged_all_rates]
     others = f", none at {' or '.join(o.label for o in calm)}" if calm else ""
     return f"{diverged:,} of {runs:,} runs diverged, the largest share at {worst[0]}{others}"
-
-
-def _linearity_title(result: FrequencyResult) -> str:
-    gap, label = widest_gap(result)
-    return f"Linearised and true network differ by at most {text.percent(gap, 1)} points of accuracy, at {label}"

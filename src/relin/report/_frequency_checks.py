@@ -1,25 +1,27 @@
 """The drawings of the frequency study that check it: learning rates tried, and how linear the training was."""
 
 import math
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from relin.report import _text as text
 from relin.report._frequency_data import Cell, FrequencyRecords
-from relin.report._periods import PeriodAxis
+from relin.report._periods import PeriodAxis, narrow, sparse_period, stands_beside
 from relin.report._style import FONT_SIZE, Theme, new_figure
-from relin.study._result import FrequencyResult, Interval
+from relin.study._result import FrequencyResult, Interval, ScheduleOutcome
 
 
-def rates_tried(result: FrequencyResult, records: FrequencyRecords, theme: Theme) -> Figure:
+def rates_tried(records: FrequencyRecords, theme: Theme) -> Figure:
     """Mean validation accuracy of every schedule at every learning rate, diverged runs counted, choice outlined."""
-    rates, cells = records.rates(), records.cells()
+    result, rates, cells = records.result, records.rates(), records.cells()
     height = max(4.2, 1.7 + 0.62 * len(rates))
     figure = new_figure(max(7.0, 2.4 + 0.82 * len(result.outcomes)), height)
     axes = figure.subplots()
@@ -55,7 +57,7 @@ def rates_tried(result: FrequencyResult, records: FrequencyRecords, theme: Theme
         )
     axes.set_xlim(-0.5, len(result.outcomes) - 0.5)
     axes.set_ylim(-0.5, len(rates) - 0.5)
-    names = [text.two_lines(o.label) if o.period is None else text.period(o.period) for o in result.outcomes]
+    names = [_column_name(outcome) for outcome in result.outcomes]
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(rates)), [text.rate(rate) for rate in rates])
     axes.tick_params(length=0)
@@ -63,6 +65,14 @@ def rates_tried(result: FrequencyResult, records: FrequencyRecords, theme: Theme
     axes.set_xlabel("K, steps between feature updates")
     axes.set_ylabel("learning rate")
     return figure
+
+
+def _column_name(outcome: ScheduleOutcome) -> str:
+    """K, with what else a schedule is below it."""
+    sparse = sparse_period(outcome)
+    if sparse is not None:
+        return f"{text.period(sparse)}\nsparse"
+    return narrow(outcome.label) if outcome.period is None else text.period(outcome.period)
 
 
 def _scale(result: FrequencyResult, cells: list[Cell]) -> Normalize:
@@ -83,28 +93,23 @@ def _cell_text(axes: Axes, place: tuple[float, float], cell: Cell, ink: str, siz
     return written
 
 
-def linearity(result: FrequencyResult, records: FrequencyRecords, theme: Theme) -> Figure:
+def linearity(records: FrequencyRecords, theme: Theme) -> Figure:
     """Accuracy of both predictors, linearisation error and parameter movement, each against K."""
+    outcomes = records.result.outcomes
     figure = new_figure(13.5, 6.4)
     panels = figure.subplot_mosaic([["accuracy", "error"], ["accuracy", "movement"]], width_ratios=[1.35, 1])
     # The panels have no room for names, unless those are all there is.
-    periods = PeriodAxis(result.outcomes, beside=all(o.period is None for o in result.outcomes))
+    periods = PeriodAxis(outcomes, beside=all(stands_beside(o) for o in outcomes), inches=6.0)
     accuracy = panels["accuracy"]
-    lines = (
-        ("linearised network, as trained", "o", "-", theme.ink, [o.test_accuracy for o in periods.outcomes]),
-        (
-            "network at the same parameters",
-            "s",
-            "--",
-            theme.accent,
-            [o.network_test_accuracy for o in periods.outcomes],
-        ),
-    )
-    apart = min(0.12, 0.008 * (max(periods.positions.values()) - min(periods.positions.values()) + 1.3))
-    for shift, (name, marker, style, colour, intervals) in zip((-apart, apart), lines, strict=True):
-        values = [(100 * i.mean, 100 * i.low, 100 * i.high) for i in intervals]
-        _series(accuracy, periods, values, colour, marker, style, name, shift)
-    figure.legend(*accuracy.get_legend_handles_labels(), loc="outside lower left", ncols=2)
+    trained, network = ([*map(of, periods.outcomes)] for of in (_trained_accuracy, _network_accuracy))
+    apart = min(0.12, 0.008 * periods.extent)
+    _series(accuracy, periods, trained, theme.ink, "o", "-", -apart, "linearised network, as trained")
+    _series(accuracy, periods, network, theme.accent, "s", "--", apart, "network at the same parameters")
+    handles = accuracy.get_legend_handles_labels()[0]
+    if periods.sparse:
+        look = {"linestyle": "", "markeredgewidth": 1.8, "markersize": 7.5, "markerfacecolor": theme.background}
+        handles.append(Line2D([], [], marker="o", color=theme.ink, label="hollow: preset sparse", **look))
+    figure.legend(handles=handles, loc="outside lower left", ncols=3)
     accuracy.set_title("test accuracy, %")
     periods.dress(accuracy, theme)
     quantities = (
@@ -113,7 +118,7 @@ def linearity(result: FrequencyResult, records: FrequencyRecords, theme: Theme) 
     )
     for panel, column, name, marker in quantities:
         values = [records.final(outcome, column) for outcome in periods.outcomes]
-        _series(panels[panel], periods, values, theme.ink, marker, "-", name, 0.0)
+        _series(panels[panel], periods, values, theme.ink, marker, "-", 0.0, name)
         panels[panel].set_title(name)
         highest = max((high if math.isfinite(high) else mean for mean, _, high in values), default=math.nan)
         highest = highest if math.isfinite(highest) and highest > 0 else 1.0
@@ -122,24 +127,48 @@ def linearity(result: FrequencyResult, records: FrequencyRecords, theme: Theme) 
     return figure
 
 
+def _trained_accuracy(outcome: ScheduleOutcome) -> tuple[float, float, float]:
+    return _percent(outcome.test_accuracy)
+
+
+def _network_accuracy(outcome: ScheduleOutcome) -> tuple[float, float, float]:
+    return _percent(outcome.network_test_accuracy)
+
+
+def _percent(interval: Interval) -> tuple[float, float, float]:
+    return 100 * interval.mean, 100 * interval.low, 100 * interval.high
+
+
 def _series(
     axes: Axes,
     periods: PeriodAxis,
-    values: list[tuple[float, float, float]],
+    values: Sequence[tuple[float, float, float]],
     colour: str,
     marker: str,
     style: str,
-    name: str,
     shift: float,
+    name: str,
 ) -> None:
-    """Means with intervals; the line joins the finite K and stops at the break before ∞."""
+    """Means with intervals; lines join the finite K and stop at the break before ∞. The preset's marks are hollow."""
     x = np.array([periods.at(outcome) for outcome in periods.outcomes]) + shift
     mean, low, high = (np.array(part) for part in zip(*values, strict=True))
-    finite = len(periods.finite)
     axes.vlines(x, np.where(np.isfinite(low), low, mean), np.where(np.isfinite(high), high, mean), color=colour, lw=2)
-    axes.plot(x[finite:], mean[finite:], marker, color=colour, markersize=7.5, zorder=3)
-    drawn = {"color": colour, "linewidth": 1.8, "markersize": 7.5, "label": name, "zorder": 3}
-    axes.plot(x[:finite], mean[:finite], style, marker=marker, **drawn)
+    kinds = [(sparse_period(o) is not None, sparse_period(o) or o.period) for o in periods.outcomes]
+    drawn = {
+        "color": colour,
+        "marker": marker,
+        "markersize": 7.5,
+        "markeredgewidth": 1.8,
+        "linewidth": 1.8,
+        "zorder": 3,
+    }
+    for preset in (False, True):
+        finite = [kind == preset and period is not None and period < math.inf for kind, period in kinds]
+        alone = [kind == preset and (period is None or period == math.inf) for kind, period in kinds]
+        face = axes.get_facecolor() if preset else colour
+        label = None if preset else name
+        axes.plot(x[finite], mean[finite], style, markerfacecolor=face, label=label, **drawn)
+        axes.plot(x[alone], mean[alone], linestyle="", markerfacecolor=face, **drawn)
 
 
 def widest_gap(result: FrequencyResult) -> tuple[float, str]:

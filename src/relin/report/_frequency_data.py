@@ -17,6 +17,7 @@ COLUMNS = (
     "schedule",
     "learning_rate",
     "seed",
+    "run_steps",
     "step",
     "train_loss",
     "validation_accuracy",
@@ -62,12 +63,26 @@ def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return mean, mean - half, mean + half
 
 
+def of_comparison(result: FrequencyResult, records: pl.DataFrame) -> pl.DataFrame:
+    """The records of the runs a result compares: of T steps each, or at each learning rate of the most steps.
+
+    With equal learning rate × steps no run is shorter than T, so a run of T steps beside a longer one at the same rate
+    belongs to the other comparison; where there is no longer one it belongs to both.
+    """
+    steps = (
+        pl.lit(result.num_steps)
+        if result.comparison == "equal-steps"
+        else pl.col("run_steps").max().over("learning_rate")
+    )
+    return records.filter(pl.col("run_steps") == steps)
+
+
 @final
 class FrequencyRecords:
     """The records that belong to a result, checked once and then asked for what a figure needs."""
 
     def __init__(self, result: FrequencyResult, records: pl.DataFrame):
-        """`records` has a row per run and recorded step.
+        """`records` has a row per run and recorded step, of one comparison or of both.
 
         Raises:
             ValueError: there is nothing to show, or the records are not those of the result.
@@ -91,8 +106,8 @@ class FrequencyRecords:
         if len(kinds) > 1:
             found = ", ".join(f"{model} on {data}" for data, model in kinds)
             raise ValueError(f"Expected records of one model on one data set, got {found}; filter them first.")
-        self._result = result
-        self._records = records.sort("schedule", "learning_rate", "seed", "step")
+        self.result = result
+        self._records = of_comparison(result, records).sort("schedule", "learning_rate", "seed", "step")
         for outcome in result.outcomes:
             if self._chosen(outcome).is_empty():
                 raise ValueError(
@@ -110,7 +125,7 @@ class FrequencyRecords:
         diverged = pl.col("result") == "diverged"
         accuracies = ("validation_accuracy", "test_accuracy")
         return last.with_columns(
-            pl.when(diverged).then(self._result.chance).otherwise(pl.col(name)).alias(name) for name in accuracies
+            pl.when(diverged).then(self.result.chance).otherwise(pl.col(name)).alias(name) for name in accuracies
         )
 
     def seeds(self, outcome: ScheduleOutcome) -> tuple[np.ndarray, np.ndarray]:
@@ -139,12 +154,21 @@ class FrequencyRecords:
         steps = steps[order]
         diverged_at = wide["diverged_at"].cast(pl.Float64).fill_null(math.inf).to_numpy()
         dead = steps[None, :] >= diverged_at[:, None]
-        values[dead] = self._result.chance if column.endswith("accuracy") else math.nan
+        values[dead] = self.result.chance if column.endswith("accuracy") else math.nan
         return Curve(steps, *mean_interval(values))
+
+    def run_steps(self, outcome: ScheduleOutcome) -> int:
+        """Steps of a run at the chosen rate."""
+        return int(self._chosen(outcome)["run_steps"][0])
+
+    @property
+    def longest(self) -> int:
+        """Steps of the longest run at a chosen rate."""
+        return max(self.run_steps(outcome) for outcome in self.result.outcomes)
 
     def rates(self) -> list[float]:
         """Every learning rate of the records, increasing."""
-        shown = pl.col("schedule").is_in([outcome.schedule for outcome in self._result.outcomes])
+        shown = pl.col("schedule").is_in([outcome.schedule for outcome in self.result.outcomes])
         return sorted(self._records.filter(shown)["learning_rate"].unique().to_list())
 
     def cells(self) -> dict[tuple[str, float], Cell]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,41 +12,104 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from relin.report import _text as text
 from relin.report._frequency_data import FrequencyRecords, answered, with_period
-from relin.report._periods import PeriodAxis
+from relin.report._periods import BESIDE_INCHES, PeriodAxis, sparse_period, stands_beside
+from relin.report._placing import Name, name_marks
 from relin.report._style import FONT_SIZE, Theme, halo, label_right, new_figure
 from relin.study._result import FrequencyResult, Interval, ScheduleOutcome
 
+COMPARISONS = {"equal-steps": "equal steps", "equal-distance": "equal learning rate × steps"}
+"""What a comparison keeps equal, in words."""
 SMALL = FONT_SIZE - 1.5
 
 
-def accuracy_against_period(result: FrequencyResult, records: FrequencyRecords, theme: Theme) -> Figure:
+def accuracy_against_period(records: FrequencyRecords, theme: Theme) -> Figure:
     """Test accuracy against K: means with intervals, one dot a seed, bands of ordinary and lazy training."""
-    figure = new_figure(11.5, 6.2)
+    beside = sum(map(stands_beside, records.result.outcomes))
+    width = 11.5 + BESIDE_INCHES * max(0, beside - 2)
+    figure = new_figure(width, 6.2)
     axes = figure.subplots()
-    periods = PeriodAxis(result.outcomes)
-    shown = [_ends(outcome.test_accuracy) for outcome in periods.outcomes]
-    width = min(0.28, 0.018 * (max(periods.positions.values()) - min(periods.positions.values()) + 1.3))
-    diverged = {}
+    periods = PeriodAxis(records.result.outcomes, inches=width - 3.0)
+    drawn = _draw_periods(axes, periods, records, theme)
+    _limit(axes, drawn.ends, drawn.rows)
+    _finish_periods(axes, periods, drawn, records.result, theme)
+    axes.set_ylabel("test accuracy, %")
+    _legend(figure, periods, theme)
+    return figure
+
+
+def both_comparisons(answers: Sequence[FrequencyRecords], theme: Theme) -> Figure:
+    """Test accuracy against K in a panel for each comparison, on one axis of accuracy."""
+    figure = new_figure(15.0, 6.6)
+    panels = figure.subplots(1, len(answers), sharey=True)
+    axis = [PeriodAxis(records.result.outcomes, beside=False, inches=4.9) for records in answers]
+    drawn = [_draw_periods(*parts, theme) for parts in zip(panels, axis, answers, strict=True)]
+    _limit(panels[0], [ends for part in drawn for ends in part.ends], max(part.rows for part in drawn))
+    for axes, periods, part, records in zip(panels, axis, drawn, answers, strict=True):
+        _finish_periods(axes, periods, part, records.result, theme, every=2 if len(periods.finite) > 8 else 1)
+        axes.set_title(COMPARISONS[records.result.comparison], pad=28)  # K* is written between title and axes
+    panels[0].set_ylabel("test accuracy, %")
+    _legend(figure, axis[0], theme)
+    return figure
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What an axis of K shows."""
+
+    ends: list[tuple[float, float]]
+    """Lowest and highest value of each schedule, in percent."""
+    diverged: list[tuple[float, str, int]]
+    """For each schedule with diverged seeds its place, how many they are, and the row this is written in."""
+
+    @property
+    def rows(self) -> int:
+        return max((row + 1 for _, _, row in self.diverged), default=0)
+
+
+def _draw_periods(axes: Axes, periods: PeriodAxis, records: FrequencyRecords, theme: Theme) -> _Drawn:
+    """Seeds, means and intervals; the marks of the preset are joined."""
+    width = min(0.28, 0.018 * periods.extent)
+    ends, counts = [], []
     for outcome in periods.outcomes:
         x, colour = periods.at(outcome), periods.colour(outcome, theme)
         accuracy, dead = records.seeds(outcome)
-        alive = accuracy[~dead]
+        alive = 100 * accuracy[~dead]
         jitter = width * (np.arange(alive.size) - (alive.size - 1) / 2) / max(alive.size - 1, 1)
-        axes.plot(x + jitter, 100 * alive, ".", color=colour, alpha=0.35, markersize=6, zorder=2)
-        _mean_with_interval(axes, x, outcome, colour, theme)
-        shown.append((100 * alive.min(initial=math.inf), 100 * alive.max(initial=-math.inf)))
+        axes.plot(x + jitter, alive, ".", color=colour, alpha=0.35, markersize=6, zorder=2)
+        _mean_with_interval(axes, x, outcome, colour, theme, periods.marker(outcome))
+        ends += [_ends(outcome.test_accuracy), (alive.min(initial=math.inf), alive.max(initial=-math.inf))]
         if dead.any():
-            diverged[outcome.schedule] = (x, int(dead.sum()), dead.size)
-    periods.dress(axes, theme)
-    axes.set_ylabel("test accuracy, %")
-    _limit(axes, shown, room_below=bool(diverged))
+            counts.append((x, f"×{int(dead.sum())}/{dead.size}"))
+    joined = [(periods.at(o), 100 * o.test_accuracy.mean) for o in periods.sparse if sparse_period(o) != math.inf]
+    axes.plot([x for x, _ in joined], [y for _, y in joined], color=theme.accent, linewidth=1.6, zorder=1.5)
+    return _Drawn(ends, _in_rows(counts, periods))
+
+
+def _in_rows(counts: Sequence[tuple[float, str]], periods: PeriodAxis) -> list[tuple[float, str, int]]:
+    """Each count in the lowest row where those before it leave it room."""
+    placed, ends = list[tuple[float, str, int]](), list[float]()
+    for x, content in sorted(counts):
+        half = 0.34 * SMALL / 72 * len(content) * periods.extent / periods.inches
+        row = next((i for i, end in enumerate(ends) if end <= x - half), len(ends))
+        ends[row : row + 1] = [x + half]
+        placed.append((x, content, row))
+    return placed
+
+
+def _finish_periods(
+    axes: Axes, periods: PeriodAxis, drawn: _Drawn, result: FrequencyResult, theme: Theme, every: int = 1
+) -> None:
+    """Everything that depends on the limits of the axes: K, bands, diverged seeds, the answer."""
+    periods.dress(axes, theme, every)
     _references(axes, result, theme)
-    for x, number, total in diverged.values():
+    for x, content, row in drawn.diverged:
         # Diverged seeds count at chance, most often far below these axes: they are counted instead of drawn.
         axes.annotate(
-            f"×{number}/{total}",
+            content,
             (x, 0.015),
             xycoords=("data", "axes fraction"),
+            xytext=(0, 1.3 * SMALL * row),
+            textcoords="offset points",
             ha="center",
             va="bottom",
             fontsize=SMALL,
@@ -55,8 +119,6 @@ def accuracy_against_period(result: FrequencyResult, records: FrequencyRecords, 
     star = with_period(periods.outcomes, result.k_star) if answered(result) else None
     if star is not None:
         _mark_answer(axes, periods.at(star), star, f"K* = {text.period(star.period)}", theme)
-    _legend_on_par(figure, theme)
-    return figure
 
 
 def accuracy_against_updates(result: FrequencyResult, theme: Theme) -> Figure:
@@ -64,9 +126,12 @@ def accuracy_against_updates(result: FrequencyResult, theme: Theme) -> Figure:
     figure = new_figure(11.5, 6.2)
     axes = figure.subplots()
     periods = PeriodAxis(result.outcomes)
-    regular = [*periods.finite, *periods.lazy]
-    line = sorted((o.feature_updates, 100 * o.test_accuracy.mean) for o in regular)
-    axes.plot([x for x, _ in line], [y for _, y in line], color=theme.grid, linewidth=2, zorder=1)
+    lines = [
+        [(o.feature_updates, 100 * o.test_accuracy.mean) for o in series]
+        for series in ([*periods.finite, *periods.lazy], periods.sparse)
+    ]
+    for line, colour in zip(lines, (theme.grid, theme.accent), strict=True):
+        axes.plot([x for x, _ in line], [y for _, y in line], color=colour, linewidth=2, zorder=1)
     axes.set_xscale("symlog", linthresh=1, linscale=0.6)
     most = max([o.feature_updates for o in result.outcomes] + [1.0])
     axes.set_xlim(-0.35, most * 2.2)
@@ -74,42 +139,36 @@ def accuracy_against_updates(result: FrequencyResult, theme: Theme) -> Figure:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.count(value)))
     for outcome in periods.outcomes:
-        adaptive = outcome.period is None
         colour = periods.colour(outcome, theme)
-        _mean_with_interval(axes, outcome.feature_updates, outcome, colour, theme, marker="D" if adaptive else "o")
-        _name_beside(axes, outcome, colour, theme)
+        _mean_with_interval(axes, outcome.feature_updates, outcome, colour, theme, periods.marker(outcome))
     axes.set_xlabel("feature updates during training")
     axes.set_ylabel("test accuracy, %")
     _limit(axes, [_ends(outcome.test_accuracy) for outcome in result.outcomes])
     _references(axes, result, theme)
+    ordinary = with_period(result.outcomes, 1.0)
+    if ordinary is not None:
+        floor = 100 * (ordinary.test_accuracy.mean - result.margin)
+        lines.append([(x, floor) for x in axes.get_xlim()])
     star = with_period(result.outcomes, result.k_star) if answered(result) else None
     if star is not None:
         answer = f"{text.count(result.sufficient_feature_updates)} suffice"
         _mark_answer(axes, star.feature_updates, star, answer, theme)
-    _legend_on_par(figure, theme)
+        lines.append([(star.feature_updates, y) for y in (100 * star.test_accuracy.mean, axes.get_ylim()[1])])
+    _legend(figure, periods, theme)
+    names = [
+        Name(
+            o.feature_updates, 100 * o.test_accuracy.mean, *_ends(o.test_accuracy), _short(o), periods.colour(o, theme)
+        )
+        for o in periods.outcomes
+    ]
+    name_marks(axes, names, lines, theme, SMALL - 0.5)
     return figure
 
 
-def _name_beside(axes: Axes, outcome: ScheduleOutcome, colour: str, theme: Theme) -> None:
-    """Adaptive schedules lie above the line of regular ones, which rises to the right and ends in a plateau."""
-    if outcome.period is None:
-        offset, ha, va = (-9, 9), "right", "bottom"
-    elif outcome.on_par or outcome.difference is None:
-        offset, ha, va = (0, 9), "center", "bottom"
-    else:
-        offset, ha, va = (8, -8), "left", "top"
-    axes.annotate(
-        text.schedule(outcome),
-        (outcome.feature_updates, 100 * outcome.test_accuracy.mean),
-        xytext=offset,
-        textcoords="offset points",
-        ha=ha,
-        va=va,
-        fontsize=SMALL - 0.5,
-        color=colour,
-        path_effects=halo(theme),
-        zorder=3,  # above the lines it crosses, below the marks of others
-    )
+def _short(outcome: ScheduleOutcome) -> str:
+    """A name beside a mark, which tells the preset from other periods by its form."""
+    sparse = sparse_period(outcome)
+    return text.schedule(outcome) if sparse is None else f"K = {text.period(sparse)}"
 
 
 def _mark_answer(axes: Axes, x: float, outcome: ScheduleOutcome, answer: str, theme: Theme) -> None:
@@ -139,14 +198,15 @@ def selection(result: FrequencyResult) -> list[ScheduleOutcome]:
     return [finite[i] for i in wanted] + ([lazy] if lazy else [])
 
 
-def learning_curves(result: FrequencyResult, records: FrequencyRecords, theme: Theme) -> Figure:
+def learning_curves(records: FrequencyRecords, theme: Theme) -> Figure:
     """Test accuracy and training loss against the step, mean and interval over seeds."""
     figure = new_figure(13.5, 6.0)
     panels = figure.subplots(1, 2)
+    result = records.result
     periods = PeriodAxis(result.outcomes)
     columns = (("test_accuracy", "test accuracy, %", 100.0), ("train_loss", "training loss", 1.0))
     for axes, (column, name, factor) in zip(panels, columns, strict=True):
-        ends, lows, highs = [], [], []
+        ends, lows, highs, longest = [], [], [], 0
         for outcome in selection(result) or result.outcomes[:6]:
             colour = periods.colour(outcome, theme)
             curve = records.curve(outcome, column)
@@ -160,6 +220,7 @@ def learning_curves(result: FrequencyResult, records: FrequencyRecords, theme: T
             if column == "train_loss":
                 low = np.maximum(low, 0.2 * mean)  # an interval of a mean may cross zero, a logarithmic axis may not
             axes.plot(steps, mean, color=colour, zorder=3)
+            longest = max(longest, int(curve.steps[-1]))  # where smaller rates take more steps, curves differ in length
             axes.fill_between(steps, low, high, where=np.isfinite(low), color=colour, alpha=0.18, linewidth=0)
             mark = f" ({outcome.num_diverged} diverged)" if outcome.num_diverged else ""
             ends.append((mean[-1], text.schedule(outcome) + mark, colour))
@@ -168,7 +229,7 @@ def learning_curves(result: FrequencyResult, records: FrequencyRecords, theme: T
             highs.append(learnt.max())
         axes.set_title(name)
         axes.set_xlabel("step")
-        axes.set_xlim(0, result.num_steps)
+        axes.set_xlim(0, longest or result.num_steps)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.count(value)))
         if column == "train_loss" and lows:
             _log_axis(axes, min(lows), max(highs))
@@ -195,17 +256,17 @@ def _ends(interval: Interval) -> tuple[float, float]:
     return 100 * float(ends[0]), 100 * float(ends[1])
 
 
-def _limit(axes: Axes, shown: Sequence[tuple[float, float]], room_below: bool = False) -> None:
+def _limit(axes: Axes, shown: Sequence[tuple[float, float]], rows: int = 0) -> None:
+    """Limits that hold what is shown, in percent, above so many rows of text."""
     values = np.array(shown, dtype=float).ravel()
     values = values[np.isfinite(values)]
     low, high = (values.min(), values.max()) if values.size else (0.0, 100.0)
     pad = max(0.5, 0.06 * (high - low))
-    axes.set_ylim(max(-12.0 if room_below else -2.0, low - (2.4 if room_below else 1.6) * pad), min(102.0, high + pad))
+    below = (1.5 + 0.9 * rows) * pad
+    axes.set_ylim(max(-12.0 if rows else -2.0, low - below), min(102.0, high + pad))
 
 
-def _mean_with_interval(
-    axes: Axes, x: float, outcome: ScheduleOutcome, colour: str, theme: Theme, marker: str = "o"
-) -> None:
+def _mean_with_interval(axes: Axes, x: float, outcome: ScheduleOutcome, colour: str, theme: Theme, marker: str) -> None:
     low, high = _ends(outcome.test_accuracy)
     axes.plot([x, x], [low, high], color=colour, linewidth=2.6, solid_capstyle="butt", zorder=2)
     proven = outcome.on_par or outcome.difference is None
@@ -240,8 +301,27 @@ def _references(axes: Axes, result: FrequencyResult, theme: Theme) -> None:
     label_right(axes, labels)
 
 
-def _legend_on_par(figure: Figure, theme: Theme) -> None:
+def _legend(figure: Figure, periods: PeriodAxis, theme: Theme) -> None:
+    """What faces mean, and the marks of the kinds of schedules where there is more than one."""
     faces = (("on par with K = 1", theme.muted), ("not shown to be on par", theme.background))
-    look = {"marker": "o", "linestyle": "", "color": theme.muted, "markeredgewidth": 2, "markersize": 9}
-    handles = [Line2D([], [], markerfacecolor=face, label=name, **look) for name, face in faces]
-    figure.legend(handles=handles, loc="outside lower left", ncols=2, labelcolor=theme.muted, handletextpad=0.2)
+    look = {"linestyle": "", "markeredgewidth": 2, "markersize": 9}
+    handles = [
+        Line2D([], [], marker="o", color=theme.muted, markerfacecolor=face, label=name, **look) for name, face in faces
+    ]
+    kinds = (
+        ("every K steps", [*periods.finite, *periods.lazy]),
+        ("preset sparse", periods.sparse),
+        ("other schedules", periods.others),
+    )
+    shown = [(name, outcomes[0]) for name, outcomes in kinds if outcomes]
+    for name, outcome in shown if len(shown) > 1 else []:
+        colour = theme.middle if outcome.period is not None else periods.colour(outcome, theme)
+        handles.append(Line2D([], [], marker=periods.marker(outcome), color=colour, label=name, **look))
+    figure.legend(
+        handles=handles,
+        loc="outside lower left",
+        ncols=len(handles),
+        labelcolor=theme.muted,
+        handletextpad=0.2,
+        columnspacing=1.4,
+    )

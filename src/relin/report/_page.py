@@ -140,7 +140,7 @@ def _scalar(value: Any) -> str:
 
 def _headline(verdict: str) -> Html:
     """The verdict with its conditions set smaller: what follows a semicolon, or from a long parenthesis on."""
-    split = re.search(r"; | \((?=[^)]{40})", verdict)
+    split = re.search(r"(?<=;) | \((?=[^)]{40})", verdict)
     if split is None:
         return escape(verdict)
     answer, conditions = verdict[: split.start()], verdict[split.start() :]

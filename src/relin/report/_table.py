@@ -1,22 +1,40 @@
-"""The table of the frequency study: for the page in percent, for the file in full precision."""
+"""The tables of studies: for the page in percent, for the files in full precision."""
 
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import polars as pl
+from pydantic import BaseModel
 
 from relin.report import _text as text
 from relin.report._page import Column, Html, Row, table
-from relin.study._result import FrequencyResult, Interval, ScheduleOutcome
+from relin.study._result import FrequencyResult, Interval, ScheduleOutcome, StudyResult, TimingResult
+
+Extra = tuple[Column, Callable[[ScheduleOutcome], str]]
+"""A column that only one study has, and its cell of each schedule."""
 
 
 def frequency_table(result: FrequencyResult) -> Html:
     """The table of every schedule as HTML; the row of K* is marked."""
+    star = [o.schedule for o in result.outcomes if o.period is not None and o.period == result.k_star]
+    return outcomes_table(result, star, "The marked row is K*.")
+
+
+def outcomes_table(result: StudyResult, marked: Collection[str], note: str, extra: Sequence[Extra] = ()) -> Html:
+    """The table of every schedule as HTML.
+
+    Args:
+        marked: names of the schedules whose rows stand out.
+        note: says what is marked.
+        extra: columns of this study, after the test accuracy.
+    """
     columns = [
         Column("Schedule", numeric=False),
         Column("On par"),
         Column("Feature updates", "mean of a run"),
         Column("Learning rate", "chosen"),
         Column("Test accuracy", "%, ± 95 % interval"),
+        *(column for column, _ in extra),
         Column("Difference to K = 1", "points, 95 % interval"),
         Column("Bound", f"one-sided {100 * result.confidence:g} %"),
         Column("p", "Holm"),
@@ -26,23 +44,23 @@ def frequency_table(result: FrequencyResult) -> Html:
         Column("Validation accuracy", "%"),
         Column("p", "uncorrected"),
     ]
-    rows = [Row(_cells(o), marked=o.period is not None and o.period == result.k_star) for o in result.outcomes]
+    rows = [Row(_cells(o, [cell(o) for _, cell in extra]), marked=o.schedule in marked) for o in result.outcomes]
     caption = (
-        f"Every schedule at the learning rate chosen for it, {result.num_seeds} seeds. The marked row is K*. "
+        f"Every schedule at the learning rate chosen for it, {result.num_seeds} seeds. {note} "
         "All numbers in full precision are in table.csv beside this page."
     )
     return table(caption, columns, rows)
 
 
-def _cells(outcome: ScheduleOutcome) -> list[str]:
-    difference = outcome.difference
+def _cells(outcome: ScheduleOutcome, extra: Sequence[str]) -> list[str]:
     return [
         outcome.label,
         text.on_par(outcome.on_par),
         text.count(outcome.feature_updates),
         text.rate(outcome.learning_rate),
         text.plus_minus(outcome.test_accuracy),
-        text.DASH if difference is None else f"{text.signed(difference.mean)} {text.bracket(difference)}",
+        *extra,
+        _with_interval(outcome.difference),
         text.signed(outcome.bound),
         text.p_value(outcome.p_value_holm),
         f"{outcome.num_diverged} of {outcome.num_seeds}",
@@ -53,20 +71,83 @@ def _cells(outcome: ScheduleOutcome) -> list[str]:
     ]
 
 
+def placements_table(result: TimingResult) -> Html:
+    """Every placement of every number of feature updates as HTML; the best of each number is marked."""
+    columns = [
+        Column("Feature updates that may be spent", numeric=False),
+        Column("Placement", numeric=False),
+        Column("Schedule", numeric=False),
+        Column("Feature updates", "spent, mean"),
+        Column("Test accuracy", "%, ± 95 % interval"),
+        Column("Difference to even", "points, 95 % interval"),
+        Column("On par", "with K = 1"),
+    ]
+    rows = []
+    for placement in result.placements:
+        outcome = result.outcome(placement.schedule)
+        if outcome is None:
+            continue
+        cells = [
+            text.count(placement.budget),
+            placement.placement,
+            outcome.label,
+            text.count(placement.feature_updates),
+            text.plus_minus(outcome.test_accuracy),
+            _with_interval(placement.versus_even),
+            text.on_par(outcome.on_par),
+        ]
+        rows.append(Row(cells, marked=result.best.get(placement.budget) == placement.placement))
+    caption = (
+        "Every way of spending a number of feature updates; marked rows have the highest mean test accuracy of their "
+        "number. Differences to the even placement are paired by seed, without correction for the number of "
+        "comparisons. All numbers in full precision are in placements.csv beside this page."
+    )
+    return table(caption, columns, rows)
+
+
+def _with_interval(difference: Interval | None) -> str:
+    return text.DASH if difference is None else f"{text.signed(difference.mean)} {text.bracket(difference)}"
+
+
 def frequency_csv(result: FrequencyResult) -> str:
     """The outcomes as CSV: a column per field, three (mean, `_low`, `_high`) per interval, fractions throughout."""
-    return pl.DataFrame([_record(o) for o in result.outcomes], infer_schema_length=None).write_csv()
+    return outcomes_csv(result.outcomes)
 
 
-def _record(outcome: ScheduleOutcome) -> dict[str, Any]:
+def outcomes_csv(outcomes: Sequence[ScheduleOutcome], extra: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """The outcomes as CSV: a column per field, three (mean, `_low`, `_high`) per interval, fractions throughout.
+
+    Args:
+        extra: by schedule, the columns that only one study has.
+    """
+    more = extra or {}
+    return _csv([_record(outcome) | dict(more.get(outcome.schedule, {})) for outcome in outcomes])
+
+
+def placements_csv(result: TimingResult) -> str:
+    """The placements as CSV, as `outcomes_csv` has the outcomes."""
+    return _csv([_record(placement) for placement in result.placements])
+
+
+def _csv(records: Sequence[dict[str, Any]]) -> str:
+    return pl.DataFrame(records, infer_schema_length=None).write_csv()
+
+
+_INTERVALS = ("test_accuracy", "network_test_accuracy", "difference", "versus_even")
+
+
+def _record(model: BaseModel) -> dict[str, Any]:
     record = {}
-    for name in type(outcome).model_fields:
-        value = getattr(outcome, name)
-        if name in ("test_accuracy", "network_test_accuracy", "difference"):
-            interval = value if isinstance(value, Interval) else None
-            record[name] = interval and interval.mean
-            record[f"{name}_low"] = interval and interval.low
-            record[f"{name}_high"] = interval and interval.high
-        else:
-            record[name] = value
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        record |= interval_columns(name, value) if name in _INTERVALS else {name: value}
     return record
+
+
+def interval_columns(name: str, interval: Interval | None) -> dict[str, float | None]:
+    """The three columns of an interval, empty without one."""
+    return {
+        name: interval and interval.mean,
+        f"{name}_low": interval and interval.low,
+        f"{name}_high": interval and interval.high,
+    }

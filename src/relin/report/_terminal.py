@@ -1,10 +1,11 @@
 """What a study concluded, for a terminal: one line a schedule where the width allows it, the verdict below."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
 from rich import box
-from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.padding import Padding
 from rich.panel import Panel
@@ -12,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from relin.report import _text as text
-from relin.study._result import FrequencyResult, ScheduleOutcome
+from relin.report._answers import answers, what_answers
+from relin.study._result import FrequencyResult, ScheduleOutcome, StabilityResult, StudyResult
 
 
 @dataclass(frozen=True)
@@ -25,40 +27,48 @@ class _Layout:
     """Around ±."""
     wrap: str
     """Between a difference and its interval."""
+    parts: str = " "
+    """Between a schedule and its parts."""
 
 
 _LAYOUTS = (
     _Layout(digits=2, padding=1, gap=" ", wrap=" "),
     _Layout(digits=2, padding=0, gap=" ", wrap=" "),
     _Layout(digits=2, padding=0, gap="", wrap=" "),
+    _Layout(digits=2, padding=0, gap="", wrap=" ", parts="\n"),
     _Layout(digits=2, padding=0, gap="", wrap="\n"),
-    _Layout(digits=1, padding=0, gap="", wrap="\n"),
+    _Layout(digits=2, padding=0, gap="", wrap="\n", parts="\n"),
+    _Layout(digits=1, padding=0, gap="", wrap="\n", parts="\n"),
 )
 
 
 # A rule below the heading and a blank between columns.
 _HEAD = box.Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 
+_Cell = Callable[[ScheduleOutcome, _Layout], Text]
+
 
 @final
 class _Summary:
     """Picks the roomiest layout that fits when it is rendered, so that from 70 characters on no number is cut."""
 
-    def __init__(self, result: FrequencyResult):
+    def __init__(self, result: StudyResult):
         self._result = result
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = _table(self._result, _LAYOUTS[-1])
+        tables = _tables(self._result, _LAYOUTS[-1])
         for layout in _LAYOUTS:
-            candidate = _table(self._result, layout)
-            if Measurement.get(console, options.update(max_width=10_000), candidate).maximum <= options.max_width:
-                table = candidate
+            candidates = _tables(self._result, layout)
+            wide = options.update(max_width=10_000)
+            if all(Measurement.get(console, wide, table).maximum <= options.max_width for table in candidates):
+                tables = candidates
                 break
-        yield Group(table, Padding(_verdict(self._result), (1, 0, 0, 0)))
+        shown: list[RenderableType] = [Padding(table, (0, 0, 1, 0)) for table in tables]
+        yield Group(*shown, _verdict(self._result))
 
 
-def terminal_summary(result: FrequencyResult) -> _Summary:
-    """The result as something `rich.print` shows: the table of every schedule and the verdict in a panel.
+def terminal_summary(result: StudyResult) -> _Summary:
+    """The result of any study as something `rich.print` shows: the table of every schedule, the verdict in a panel.
 
     Accuracies are in percent, differences, intervals and bounds in percentage points.
 
@@ -73,51 +83,87 @@ def terminal_summary(result: FrequencyResult) -> _Summary:
     return _Summary(result)
 
 
-def _table(result: FrequencyResult, layout: _Layout) -> Table:
-    title = Text(f"{result.model} on {result.data}, {result.num_steps:,} steps, {result.num_seeds} seeds")
+def _tables(result: StudyResult, layout: _Layout) -> list[Table]:
+    """One, or two where a study compares both with equal steps and with more steps at smaller rates."""
+    if isinstance(result, FrequencyResult) and result.equal_distance is not None:
+        more = "up to more at smaller learning rates"
+        return [_table(result, layout), _table(result.equal_distance, layout, more)]
+    return [_table(result, layout)]
+
+
+def _table(result: StudyResult, layout: _Layout, more: str = "") -> Table:
+    steps = f"{result.num_steps:,} steps{more and ', ' + more}"
+    title = Text(f"{result.model} on {result.data}, {steps}, {result.num_seeds} seeds")
     # Padding on one side and no edge: only so do nine columns fit 80 characters.
     table = Table(title=title, title_justify="left", box=_HEAD, padding=(0, layout.padding, 0, 0))
     table.show_edge, table.pad_edge = False, False
-    table.add_column("K", no_wrap=True)
-    difference = f"difference{layout.wrap}to K = 1\npoints"
-    headings = ("rate", "up-\ndates", "accuracy\n%", difference, "bound", "Holm\np", "on\npar", "div.")
-    for heading in headings:
+    table.add_column("K" if isinstance(result, FrequencyResult) else "schedule", no_wrap=True)
+    columns = _columns(result, layout)
+    for heading in columns:
         table.add_column(Text(heading, justify="right"), justify="right", no_wrap=True)
+    bold = answers(result)
     for outcome in result.outcomes:
-        star = outcome.period is not None and outcome.period == result.k_star
-        table.add_row(*_cells(outcome, layout), style="bold" if star else "")
+        cells = [cell(outcome, layout) for cell in columns.values()]
+        style = "bold" if outcome.schedule in bold else ""
+        table.add_row(_name(result, outcome, layout), *cells, style=style)
     return table
 
 
-def _cells(outcome: ScheduleOutcome, layout: _Layout) -> list[Text]:
+def _columns(result: StudyResult, layout: _Layout) -> dict[str, _Cell]:
+    """The columns after the name; where the question is up to which rate a schedule trains, that is one of them."""
+    columns: dict[str, _Cell] = {
+        "rate": lambda outcome, _: Text(text.rate(outcome.learning_rate)),
+        "up-\ndates": lambda outcome, _: Text(text.count(outcome.feature_updates).replace(",", "")),
+        "accuracy\n%": lambda outcome, own: Text(text.plus_minus(outcome.test_accuracy, own.digits, own.gap)),
+        f"difference{layout.wrap}to K = 1\npoints": _difference,
+    }
+    tested: dict[str, _Cell] = {
+        "bound": lambda outcome, own: Text(text.signed(outcome.bound, own.digits)),
+        "Holm\np": lambda outcome, _: Text(text.p_value(outcome.p_value_holm)),
+    }
+    if isinstance(result, StabilityResult):
+        largest = {limit.schedule: limit.largest_rate for limit in result.limits}
+        limit: _Cell = lambda outcome, _: Text(text.optional_rate(largest.get(outcome.schedule)))  # noqa: E731
+        columns = {"trains\nto": limit} | columns
+    else:
+        columns |= tested
+    return columns | {
+        "on\npar": _on_par,
+        "div.": lambda outcome, _: Text(str(outcome.num_diverged), style="yellow" if outcome.num_diverged else ""),
+    }
+
+
+def _name(result: StudyResult, outcome: ScheduleOutcome, layout: _Layout) -> Text:
+    if isinstance(result, FrequencyResult) and outcome.period is not None:
+        return Text(text.period(outcome.period))
+    return Text(outcome.label.replace(", ", "," + layout.parts))
+
+
+def _difference(outcome: ScheduleOutcome, layout: _Layout) -> Text:
     difference = outcome.difference
     if difference is None:
-        compared = text.DASH
-    else:
-        interval = text.bracket(difference, layout.digits).replace("+", "").replace(", ", "," + layout.gap)
-        compared = f"{text.signed(difference.mean, layout.digits)}{layout.wrap}{interval}"
+        return Text(text.DASH)
+    interval = text.bracket(difference, layout.digits).replace("+", "").replace(", ", "," + layout.gap)
+    return Text(f"{text.signed(difference.mean, layout.digits)}{layout.wrap}{interval}")
+
+
+def _on_par(outcome: ScheduleOutcome, _: _Layout) -> Text:
     par = text.on_par(outcome.on_par)
-    name = outcome.label if outcome.period is None else text.period(outcome.period)
-    return [
-        Text(name),
-        Text(text.rate(outcome.learning_rate)),
-        Text(text.count(outcome.feature_updates).replace(",", "")),
-        Text(text.plus_minus(outcome.test_accuracy, layout.digits, layout.gap)),
-        Text(compared),
-        Text(text.signed(outcome.bound, layout.digits)),
-        Text(text.p_value(outcome.p_value_holm)),
-        Text(par, style={"✓": "green", "✗": "red"}.get(par, "")),
-        Text(str(outcome.num_diverged), style="yellow" if outcome.num_diverged else ""),
-    ]
+    return Text(par, style={"✓": "green", "✗": "red"}.get(par, ""))
 
 
-def _verdict(result: FrequencyResult) -> Panel:
+def _verdict(result: StudyResult) -> Panel:
     runs = sum(outcome.num_runs_all_rates for outcome in result.outcomes)
     diverged = sum(outcome.num_diverged_all_rates for outcome in result.outcomes)
-    note = Text(
+    clauses = [
         f"on par: the one-sided {100 * result.confidence:g} % bound excludes a loss of {text.points(result.margin)} "
-        f"(Holm-corrected); div.: diverged runs at the chosen rate, each at chance; {diverged} of {runs} runs "
-        "diverged at any rate",
-        style="dim",
-    )
+        "(Holm-corrected)",
+        "div.: diverged runs at the chosen rate, each at chance",
+        f"{diverged} of {runs} runs diverged at any rate",
+    ]
+    if isinstance(result, StabilityResult):
+        clauses.insert(0, "trains to: the largest learning rate at which no run diverged")
+    if not isinstance(result, FrequencyResult):
+        clauses.append(f"in bold: {what_answers(result)}")
+    note = Text("; ".join(clauses), style="dim")
     return Panel(Group(Text(result.verdict, style="bold"), note), title="verdict", title_align="left")

@@ -52,6 +52,10 @@ def rate(value: float) -> str:
     return f"{value:.4g}"
 
 
+def optional_rate(value: float | None) -> str:
+    return DASH if value is None or math.isnan(value) else rate(value)
+
+
 def count(value: float | None) -> str:
     """A count or a mean of counts: 1999 is "1,999", 61.33 is "61.3"."""
     if value is None or math.isnan(value):

@@ -1,12 +1,21 @@
 """Studies: a question, a grid of runs, their records, the statistics of the answer."""
 
 from relin.study._executor import AbstractExecutor as AbstractExecutor, ThreadExecutor as ThreadExecutor
-from relin.study._result import FrequencyResult as FrequencyResult
-from relin.study._spec import (
+from relin.study._method import Method as Method, parse_method as parse_method
+from relin.study._result import (
+    EssentialResult as EssentialResult,
+    FrequencyResult as FrequencyResult,
+    StabilityResult as StabilityResult,
+    StudyResult as StudyResult,
+    TimingResult as TimingResult,
+)
+from relin.study._settings import StudySpec as StudySpec
+from relin.study._spec import SpecError as SpecError, read_spec as read_spec, shipped as shipped
+from relin.study._specs import (
+    EssentialSpec as EssentialSpec,
     FrequencySpec as FrequencySpec,
-    SpecError as SpecError,
-    read_spec as read_spec,
-    shipped as shipped,
+    StabilitySpec as StabilitySpec,
+    TimingSpec as TimingSpec,
 )
 from relin.study._store import Store as Store, StoreError as StoreError
 from relin.study._study import (

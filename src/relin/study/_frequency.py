@@ -1,73 +1,41 @@
-"""From stored records to the answer: which K are on par with ordinary training, and what suffices.
-
-The contract is the section *"On par"* of the method: runs paired by seed, learning rates chosen on
-validation data, a one-sided bound against the margin, Holm's correction, and divergence as an outcome that
-counts.
-"""
+"""The frequency study: which K are on par with ordinary training, and what suffices."""
 
 import math
-from typing import Any, Literal
+from typing import cast
 
-import numpy as np
 import polars as pl
-from jaxtyping import Float
 
-from relin.study._result import FrequencyResult, Interval, ScheduleOutcome
-from relin.study._statistics import (
-    INTERVAL_CONFIDENCE,
-    RESOLUTION,
-    holm,
-    lower_bound,
-    mean_interval,
-    p_value_not_worse,
-)
-from relin.study._verdict import tested_periods, verdict
-
-Comparison = Literal["equal-steps", "equal-distance"]
-"""Whether all runs take T steps, or runs at smaller learning rates more, so that rate × steps is the same."""
-
-_ACCURACIES = ("validation_accuracy", "test_accuracy", "network_test_accuracy")
-_SETTINGS = ("study", "data", "model", "num_steps", "batch_size")
-_RUN = ("schedule", "learning_rate", "seed")
-_COLUMNS = (*_SETTINGS, *_RUN, "period", "step", "feature_updates", "validation_loss", *_ACCURACIES, "result")
+from relin.study._method import parse_method
+from relin.study._outcomes import Compared, compare, lazy_gap
+from relin.study._result import FrequencyResult, ScheduleOutcome
+from relin.study._settings import Comparison, StudySpec
+from relin.study._specs import FrequencySpec
+from relin.study._verdict import both_verdicts, tested_periods, verdict
 
 
-def schedule_label(schedule: str, period: float | None) -> str:
-    """Name of a schedule for people.
+def conclude_frequency(spec: StudySpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> FrequencyResult:
+    """The answer by the study's first comparison, with that of the other one beside it.
 
     **Arguments:**
 
-    - `schedule`: name as in the records, such as `every-4`, `never` or `when-error-0.1`.
-    - `period`: K; infinity for `never`; none for a schedule without a period.
-
-    **Returns:** for example `K = 4`, `K = ∞ (lazy)` or `error ≤ 0.1`; else the name itself.
+    - `spec`: the settings.
+    - `records`: those of each comparison, one row per run and recorded step.
+    - `num_classes`: C.
     """
-    if period is not None:
-        return "K = ∞ (lazy)" if math.isinf(period) else f"K = {period:.0f}"
-    if schedule.startswith("when-error-"):
-        return f"error ≤ {schedule.removeprefix('when-error-')}"
-    return schedule
-
-
-def rank_learning_rates(
-    records: pl.DataFrame, chance: float, comparison: Comparison = "equal-steps"
-) -> dict[str, list[float]]:
-    """Learning rates of every schedule, the best first: highest mean validation accuracy at the end of training.
-
-    The rates that were run with the most seeds compete, the very most-run one aside, over the seeds they share: so the
-    choice stays the same when the chosen rate is later run with more seeds, and rates left out after a first round
-    do not come back. Diverged runs count at chance accuracy and at infinite loss. Ties go to the lower mean validation
-    loss, then to the larger rate.
-
-    **Arguments:**
-
-    - `records`: one row per run and recorded step.
-    - `chance`: the accuracy of a diverged run, 1/C.
-    - `comparison`: whether all runs that did not diverge end at the same step, or only those at the same rate.
-
-    **Returns:** the competing rates by schedule name.
-    """
-    return _rank_rates(_final_runs(records, chance, comparison))
+    spec = cast(FrequencySpec, spec)
+    first, *others = (
+        frequency_result(
+            records[comparison],
+            margin=spec.margin / 100,
+            confidence=spec.confidence,
+            num_classes=num_classes,
+            comparison=comparison,
+        )
+        for comparison in spec.comparisons
+    )
+    if not others:
+        return first
+    return first.model_copy(update={"equal_distance": others[0], "verdict": both_verdicts(first, others[0])})
 
 
 def frequency_result(
@@ -78,254 +46,73 @@ def frequency_result(
     num_classes: int,
     comparison: Comparison = "equal-steps",
 ) -> FrequencyResult:
-    """Answer *how rarely can features be updated without loss?* from the records of one study.
+    """Answer *how rarely can features be updated without loss?* from the records of one comparison.
 
-    Every schedule stands at the learning rate `choose_learning_rates` gives it and is paired by seed with
-    K = 1. It is on par where the Holm-adjusted p-value of *the mean difference is −margin or less* is below
-    1 − `confidence`. The periods other than 1, K = ∞ included, form one family; schedules without a period
-    form a second family of their own, because K* rests on the first alone and should not depend on what else
-    was tried. Intervals of means and differences are two-sided at 95 %. `k_star` is 1 where the smallest K
-    tested is not on par, and none where no K above 1 was tested or all runs of K = 1 diverged: being on par
-    with a failure would say nothing.
+    The periods other than 1, K = ∞ included, form one family of Holm's correction; the periods of the preset form
+    another, and all other schedules a third, because K* rests on the first alone and should not depend on what else was
+    tried. `k_star` is 1 where the smallest K tested is not on par, and none where no K above 1 was tested or all runs
+    of K = 1 diverged: being on par with a failure would say nothing.
 
-    **Arguments:**
-
-    - `records`: one row per run and recorded step; the last recorded step of a run is its outcome.
-    - `margin`: the largest acceptable loss of test accuracy, a fraction (0.01 is one percentage point).
-    - `confidence`: of the one-sided bounds, and 1 − the family-wise error; a fraction such as 0.95.
-    - `num_classes`: C; a diverged run counts at accuracy 1/C.
-    - `comparison`: with `equal-distance`, runs at different learning rates may end at different steps; the feature
-      updates that suffice are then the mean number of K*'s runs instead of ⌈T/K*⌉ − 1.
-
-    **Returns:** the result, its outcomes ordered by K, the schedules without a period after them.
-
-    **Raises:** `ValueError` without K = 1, with fewer than two paired seeds of a schedule, or with records of
-    more than one setting.
+    Arguments, errors and statistics are those of `compare`. With `equal-distance` the feature updates that suffice are
+    the mean number of K*'s runs instead of ⌈T/K*⌉ − 1.
     """
-    _check_arguments(margin, confidence, num_classes)
-    runs = _final_runs(records, 1 / num_classes, comparison)
-    rates = {name: ranked[0] for name, ranked in _rank_rates(runs).items()}
-    chosen = {name: runs.filter(schedule=name, learning_rate=rate) for name, rate in rates.items()}
-    ordinary = _ordinary_schedule(chosen)
-    others = sorted(chosen.keys() - {ordinary})
-    differences = {name: _paired_differences(name, chosen[name], chosen[ordinary]) for name in others}
-    compared = {name: _compare(values, margin, confidence) for name, values in differences.items()}
-    families = [[name for name in others if (_period(chosen[name]) is None) is none] for none in (False, True)]
-    for family in families:
-        adjusted = holm(np.array([compared[name]["p_value"] for name in family]))
-        for name, p_value in zip(family, adjusted.tolist(), strict=True):
-            on_par = None if chosen[ordinary]["diverged"].all() else p_value < 1 - confidence
-            compared[name] |= {"p_value_holm": p_value, "on_par": on_par}
-    compared[ordinary] = dict.fromkeys(("difference", "bound", "p_value", "p_value_holm", "on_par"))
-    outcomes = [
-        ScheduleOutcome(**_describe(name, chosen[name], runs.filter(schedule=name)), **compared[name])
-        for name in sorted(chosen, key=lambda name: _order(name, _period(chosen[name])))
-    ]
-    paired = [differences[name].size for name in families[0] or others] or [chosen[ordinary].height]
-    return _conclude(
-        chosen,
-        outcomes,
-        paired,
+    compared = compare(
+        records,
+        margin=margin,
+        confidence=confidence,
+        num_classes=num_classes,
+        comparison=comparison,
+        family=_family,
+    )
+    outcomes = compared.outcomes
+    k_star = _k_star(tested_periods(outcomes))
+    settings = compared.settings
+    steps, updates = settings["num_steps"], None if k_star is None else _feature_updates(settings["num_steps"], k_star)
+    if k_star is not None and comparison == "equal-distance":
+        star = next(outcome for outcome in outcomes if outcome.period == k_star)
+        steps, updates = _longest(compared, star), round(star.feature_updates)
+    result = FrequencyResult(
+        **settings,
+        num_seeds=compared.num_paired[0],
         margin=margin,
         confidence=confidence,
         chance=1 / num_classes,
-        comparison=comparison,
-    )
-
-
-def _check_arguments(margin: float, confidence: float, num_classes: int) -> None:
-    if not 0 <= margin < 1:
-        raise ValueError(
-            f"Expected a margin between 0 and 1, got {margin}; please give a fraction (0.01 is one percentage point)."
-        )
-    if not 0 < confidence < 1:
-        raise ValueError(
-            f"Expected a confidence between 0 and 1, got {confidence}; please give a fraction such as 0.95."
-        )
-    if num_classes < 2:
-        raise ValueError(
-            f"Expected at least 2 classes, got {num_classes}; please give the number of classes of the data."
-        )
-
-
-def _final_runs(records: pl.DataFrame, chance: float, comparison: Comparison) -> pl.DataFrame:
-    """One row per run, its last record, with diverged runs at chance accuracy and infinite loss."""
-    missing = [name for name in _COLUMNS if name not in records.columns]
-    if missing:
-        raise ValueError(
-            f"Expected records with the columns {', '.join(_COLUMNS)}, got none named {', '.join(missing)}; "
-            "please pass the records of a study as stored."
-        )
-    diverged = pl.col("result") == "diverged"
-    runs = (
-        records.select(_COLUMNS)
-        .filter(pl.col("step") == pl.col("step").max().over(*_RUN, *_SETTINGS))
-        .unique()  # the same run stored twice is one run
-        .with_columns(diverged.alias("diverged"), pl.col("period").cast(pl.Float64).fill_nan(None))
-        .with_columns(pl.when("diverged").then(chance).otherwise(pl.col(name)).alias(name) for name in _ACCURACIES)
-        .with_columns(pl.when("diverged").then(math.inf).otherwise("validation_loss").alias("validation_loss"))
-        .sort(_RUN)
-    )
-    _check_runs(runs, comparison)
-    return runs
-
-
-def _check_runs(runs: pl.DataFrame, comparison: Comparison) -> None:
-    for name in _SETTINGS:
-        if runs[name].n_unique() > 1:
-            raise ValueError(
-                f"Expected records of one {name}, got {runs[name].unique().sort().to_list()}; please filter them first."
-            )
-    twice = runs.filter(pl.struct(_RUN).is_duplicated())
-    if not twice.is_empty():
-        raise ValueError(
-            f"Expected one outcome per run, got different ones for {_run_name(twice)}; please remove all but one."
-        )
-    finished = runs.filter(~pl.col("diverged"))
-    last = pl.max("step").over("learning_rate") if comparison == "equal-distance" else pl.max("step")
-    early = finished.with_columns(last=last).filter(pl.col("step") < pl.col("last"))
-    if not early.is_empty():
-        alike = "at the same learning rate " if comparison == "equal-distance" else ""
-        raise ValueError(
-            f"Expected all runs {alike}that did not diverge to end at step {early['last'][0]}, got "
-            f"step {early['step'][0]} for {_run_name(early)}; please finish the study first."
-        )
-    valid = pl.all_horizontal(pl.col(name).is_between(0, 1).fill_null(False) for name in _ACCURACIES)
-    wrong = finished.filter(~valid)
-    if not wrong.is_empty():
-        raise ValueError(
-            f"Expected accuracies between 0 and 1 of {_run_name(wrong)}, which did not diverge, got "
-            f"{wrong.select(_ACCURACIES).row(0, named=True)}; please run it again."
-        )
-
-
-def _run_name(runs: pl.DataFrame) -> str:
-    schedule, rate, seed = runs.select(_RUN).row(0)
-    return f"{schedule} at learning rate {rate:g}, seed {seed}"
-
-
-def _rank_rates(runs: pl.DataFrame) -> dict[str, list[float]]:
-    names = runs["schedule"].unique(maintain_order=True)
-    return {name: _rank(name, runs.filter(schedule=name)) for name in names}
-
-
-def _rank(schedule: str, runs: pl.DataFrame) -> list[float]:
-    num_seeds = pl.col("seed").n_unique().over("learning_rate")
-    counts = runs.group_by("learning_rate").agg(pl.n_unique("seed"))["seed"].sort(descending=True)
-    competing = runs.filter(num_seeds >= counts[min(1, counts.len() - 1)])
-    shared = competing.filter(pl.col("learning_rate").n_unique().over("seed") == competing["learning_rate"].n_unique())
-    if shared.is_empty():
-        raise ValueError(
-            f"Expected at least one seed run at every learning rate of {schedule}, got none for "
-            f"{competing['learning_rate'].unique().sort().to_list()}; please run one seed at all of them."
-        )
-    means = shared.group_by("learning_rate").agg(pl.mean("validation_accuracy"), pl.mean("validation_loss"))
-    accuracy, ranked = pl.col("validation_accuracy"), list[float]()
-    while not means.is_empty():
-        alike = means.filter(accuracy >= accuracy.max() - RESOLUTION)
-        best = alike.sort("validation_loss", "learning_rate", descending=[False, True], nulls_last=True)
-        ranked.append(best["learning_rate"][0])
-        means = means.filter(pl.col("learning_rate") != ranked[-1])
-    return ranked
-
-
-def _ordinary_schedule(chosen: dict[str, pl.DataFrame]) -> str:
-    for name, runs in chosen.items():
-        if _period(runs) == 1:
-            return name
-    raise ValueError(
-        f"Expected runs of K = 1 to compare with, got only {', '.join(chosen) or 'no runs'}; "
-        "please add the schedule every-1 to the study."
-    )
-
-
-def _period(runs: pl.DataFrame) -> float | None:
-    return runs["period"][0]
-
-
-def _order(schedule: str, period: float | None) -> tuple[bool, float, str]:
-    return (period is None, period or 0.0, schedule)
-
-
-def _paired_differences(schedule: str, runs: pl.DataFrame, ordinary: pl.DataFrame) -> Float[np.ndarray, " n"]:
-    """Test accuracy minus that of K = 1, over the seeds both have."""
-    pairs = runs.join(ordinary, on="seed", suffix="_ordinary").sort("seed")
-    if pairs.height < 2:
-        raise ValueError(
-            f"Expected at least 2 seeds paired between {schedule} and K = 1 at their chosen learning rates, "
-            f"got {pairs.height}; please run more seeds."
-        )
-    return (pairs["test_accuracy"] - pairs["test_accuracy_ordinary"]).to_numpy()
-
-
-def _compare(differences: Float[np.ndarray, " n"], margin: float, confidence: float) -> dict[str, Any]:
-    return {
-        "difference": mean_interval(differences, INTERVAL_CONFIDENCE),
-        "bound": lower_bound(differences, confidence),
-        "p_value": p_value_not_worse(differences, margin),
-    }
-
-
-def _describe(schedule: str, runs: pl.DataFrame, all_rates: pl.DataFrame) -> dict[str, Any]:
-    """What is known of a schedule by itself, without comparing it to K = 1."""
-    if runs.height < 2:
-        raise ValueError(
-            f"Expected at least 2 seeds of {schedule} at its chosen learning rate, got {runs.height}; "
-            "please run more seeds."
-        )
-    return {
-        "schedule": schedule,
-        "label": schedule_label(schedule, _period(runs)),
-        "period": _period(runs),
-        "learning_rate": runs["learning_rate"][0],
-        "num_seeds": runs.height,
-        "num_diverged": int(runs["diverged"].sum()),
-        "num_diverged_all_rates": int(all_rates["diverged"].sum()),
-        "num_runs_all_rates": all_rates.height,
-        "feature_updates": float(np.mean(runs["feature_updates"].to_numpy())),
-        "validation_accuracy": float(np.mean(runs["validation_accuracy"].to_numpy())),
-        "test_accuracy": mean_interval(runs["test_accuracy"].to_numpy(), INTERVAL_CONFIDENCE),
-        "network_test_accuracy": mean_interval(runs["network_test_accuracy"].to_numpy(), INTERVAL_CONFIDENCE),
-    }
-
-
-def _conclude(
-    chosen: dict[str, pl.DataFrame],
-    outcomes: list[ScheduleOutcome],
-    paired: list[int],
-    *,
-    margin: float,
-    confidence: float,
-    chance: float,
-    comparison: Comparison,
-) -> FrequencyResult:
-    study, data, model, num_steps = next(iter(chosen.values())).select("study", "data", "model", "num_steps").row(0)
-    k_star = _k_star(outcomes)
-    steps, updates = num_steps, None if k_star is None else _feature_updates(num_steps, k_star)
-    if k_star is not None and comparison == "equal-distance":
-        star = next(outcome for outcome in outcomes if outcome.period == k_star)
-        steps, updates = int(chosen[star.schedule]["step"].max()), round(star.feature_updates)  # pyright: ignore
-    result = FrequencyResult(
-        study=study,
-        data=data,
-        model=model,
-        num_steps=num_steps,
-        num_seeds=min(paired),
-        margin=margin,
-        confidence=confidence,
-        chance=chance,
         outcomes=outcomes,
+        comparison=comparison,
         k_star=k_star,
         sufficient_feature_updates=updates,
-        lazy_gap=_lazy_gap(outcomes),
+        fewest_updates=_fewest(outcomes),
+        lazy_gap=lazy_gap(outcomes),
         verdict="",
     )
-    return result.model_copy(update={"verdict": verdict(result, steps, comparison == "equal-distance", max(paired))})
+    fewest = compared.outcome(result.fewest_updates or "")
+    longest = steps if fewest is None else _longest(compared, fewest)
+    return result.model_copy(update={"verdict": verdict(result, steps, compared.num_paired[1], longest)})
 
 
-def _k_star(outcomes: list[ScheduleOutcome]) -> float | None:
+def _family(schedule: str) -> str:
+    try:
+        method = parse_method(schedule)
+    except ValueError:
+        return "other"
+    if method.period is not None:
+        return "periods"
+    return "sparse" if [part.kind for part in method.parts] == ["sparse"] else "other"
+
+
+def _longest(compared: Compared, outcome: ScheduleOutcome) -> int:
+    """Steps of the longest run of a schedule at its chosen rate."""
+    return int(cast(int, compared.chosen[outcome.schedule]["step"].max()))
+
+
+def _fewest(outcomes: list[ScheduleOutcome]) -> str | None:
+    """The schedule with the fewest feature updates of those on par, of any kind; none if none is."""
+    on_par = [outcome for outcome in outcomes if outcome.on_par]
+    return min(on_par, key=lambda outcome: outcome.feature_updates).schedule if on_par else None
+
+
+def _k_star(tested: list[ScheduleOutcome]) -> float | None:
     """Largest K that is on par together with every smaller one tested; 1 is on par with itself."""
-    tested = tested_periods(outcomes)
     if not tested or tested[0].on_par is None:
         return None
     k_star = 1.0
@@ -339,11 +126,3 @@ def _k_star(outcomes: list[ScheduleOutcome]) -> float | None:
 def _feature_updates(num_steps: int, period: float) -> int:
     """Re-linearisations after step 0 of T steps: ⌈T/K⌉ − 1, and none for K = ∞."""
     return 0 if math.isinf(period) else math.ceil(num_steps / period) - 1
-
-
-def _lazy_gap(outcomes: list[ScheduleOutcome]) -> Interval | None:
-    for outcome in tested_periods(outcomes):
-        if outcome.period == math.inf and outcome.difference is not None:
-            lazy = outcome.difference
-            return Interval(mean=-lazy.mean, low=-lazy.high, high=-lazy.low)
-    return None

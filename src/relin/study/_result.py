@@ -1,5 +1,7 @@
 """What the frequency study concludes: data computed from stored records, rendered by `relin.report`."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -43,8 +45,8 @@ class ScheduleOutcome(BaseModel):
     on_par: bool | None = Field(description="None for K = 1, and where all runs of K = 1 diverged.")
 
 
-class FrequencyResult(BaseModel):
-    """The answer to *how rarely can features be updated without loss?*"""
+class StudyResult(BaseModel):
+    """What every study concludes: how its schedules came out, and a verdict."""
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")  # as above, for K* = ∞
 
@@ -52,11 +54,25 @@ class FrequencyResult(BaseModel):
     data: str
     model: str
     num_steps: int
-    num_seeds: int = Field(description="Seeds paired with K = 1: the fewest of any K tested.")
+    num_seeds: int = Field(description="Seeds paired with K = 1: the fewest of any schedule tested.")
     margin: float = Field(description="The largest acceptable loss of accuracy, a fraction.")
     confidence: float = Field(description="Of the one-sided bound, for example 0.95.")
     chance: float = Field(description="Accuracy a diverged run counts at: 1/C.")
     outcomes: list[ScheduleOutcome] = Field(description="Periods in increasing order, then the other schedules.")
+    lazy_gap: Interval | None = Field(description="Accuracy of K = 1 minus K = ∞, paired by seed, two-sided.")
+    verdict: str = Field(description="In words.")
+
+    def outcome(self, schedule: str) -> ScheduleOutcome | None:
+        """The outcome of a schedule by its name, if it was tested."""
+        return next((outcome for outcome in self.outcomes if outcome.schedule == schedule), None)
+
+
+class FrequencyResult(StudyResult):
+    """The answer to *how rarely can features be updated without loss?*"""
+
+    comparison: Literal["equal-steps", "equal-distance"] = Field(
+        description="Whether all runs took T steps, or those at smaller learning rates more."
+    )
     k_star: float | None = Field(
         description="Largest K on par together with every smaller K tested; 1 if the smallest is not, "
         "none if no K above 1 was tested or all runs of K = 1 diverged."
@@ -64,5 +80,69 @@ class FrequencyResult(BaseModel):
     sufficient_feature_updates: int | None = Field(
         description="⌈T/K*⌉ − 1, or the mean of K*'s runs where they may take more steps than T; none without K*."
     )
-    lazy_gap: Interval | None = Field(description="Accuracy of K = 1 minus K = ∞, paired by seed, two-sided.")
-    verdict: str = Field(description="One sentence.")
+    fewest_updates: str | None = Field(
+        description="Of all schedules on par, with a period or without, the one with the fewest feature updates."
+    )
+    equal_distance: "FrequencyResult | None" = Field(
+        None, description="The answer where smaller learning rates take more steps, if both were asked for."
+    )
+
+
+class EssentialResult(StudyResult):
+    """The answer to *is feature learning essential, and when?*"""
+
+    enough_updates: int | None = Field(
+        description="Fewest updates at the start after which features may stay frozen, together with every larger "
+        "number tested; none if none tested is enough."
+    )
+    latest_start: int | None = Field(
+        description="Latest step at which features may begin to move, together with every earlier one tested; none if "
+        "none tested is early enough."
+    )
+
+
+class Placement(BaseModel):
+    """A way of spending a number of feature updates."""
+
+    model_config = ConfigDict(frozen=True)
+
+    budget: int = Field(description="N, the feature updates that may be spent.")
+    placement: str = Field(description="early, even, geometric, late or adaptive.")
+    schedule: str = Field(description="The schedule's name, as in the outcomes.")
+    feature_updates: float = Field(description="Mean number of feature updates that were spent.")
+    versus_even: Interval | None = Field(
+        description="Test accuracy minus that of the even placement, paired by seed; none for it, or without it."
+    )
+
+
+class TimingResult(StudyResult):
+    """The answer to *when are feature updates best spent?*"""
+
+    placements: list[Placement]
+    best: dict[int, str] = Field(description="For each number of feature updates, the placement of highest accuracy.")
+
+
+class RateLimit(BaseModel):
+    """Up to which learning rate a schedule trains."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schedule: str
+    largest_rate: float | None = Field(description="Largest learning rate at which no run diverged; none if none is.")
+    num_diverged: list[int | None] = Field(description="Diverged runs at each rate of `rates`; none where none ran.")
+    num_runs: list[int] = Field(description="Runs at each rate of `rates`.")
+    stable_rate: Interval | None = Field(
+        description="2/λ_max at the anchors: of the largest sharpness recorded in each run at the chosen rate, over "
+        "seeds; none where no run has a finite one."
+    )
+
+
+class StabilityResult(StudyResult):
+    """The answer to *up to which learning rate does sparse feature learning train?*"""
+
+    limits: list[RateLimit] = Field(description="In the order of the outcomes.")
+    rates: list[float] = Field(description="The learning rates tried, increasing.")
+    stable_rate_at_start: float = Field(description="Mean of 2/λ_max at the initial parameters.")
+    pareto: list[str] = Field(
+        description="Schedules that no other beats in test accuracy with as few feature updates, fewest first."
+    )

@@ -1,77 +1,28 @@
 """Trains one pack of runs, and gives their records."""
 
-import json
 import math
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 import polars as pl
 
 import relin as il
 from relin import datasets, models
-from relin.adapters import from_equinox
 from relin.study._grid import Pack, RunSpec
-from relin.study._spec import FrequencySpec
+from relin.study._maker import Maker, lanes
+from relin.study._settings import StudySpec
 from relin.study._store import describe
 
-LOSSES = {"cross-entropy": il.CrossEntropy, "squared-error": il.SquaredError}
 _PACKAGES = ("relin", "jax", "jaxlib", "equinox", "optax", "numpy", "polars")
-
-
-@dataclass(frozen=True)
-class _Maker:
-    """Makes the run of a lane, from all that its program depends on.
-
-    Equal ones are interchangeable, so that a compiled program is found again: by another pack, thread or study.
-    """
-
-    kind: str
-    num_steps: int
-    model: str
-    model_options: str
-    input_shape: tuple[int, ...]
-    num_classes: int
-    loss: str
-    momentum: float
-    decay: str
-    check_every: int
-
-    def __call__(self, lane: dict[str, jax.Array]) -> il.Run:
-        key = jax.random.key(lane["seed"])
-        apply, params = self.build(jax.random.fold_in(key, 0))
-        if self.kind == "every":
-            schedule = il.Every(lane["period"])
-        else:
-            schedule = il.WhenError(lane["tolerance"], self.check_every)
-        solver = il.WeightSpace(self._optimiser(lane["learning_rate"]))
-        problem = il.Problem(apply, LOSSES[self.loss]())
-        return il.Run(problem, solver, schedule, params, jax.random.fold_in(key, 1))
-
-    def build(self, key: jax.Array) -> Any:
-        """The network as a function, and its initial parameters."""
-        options = json.loads(self.model_options)
-        return from_equinox(models.build(self.model, self.input_shape, self.num_classes, key=key, **options))
-
-    def _optimiser(self, rate: Any) -> optax.GradientTransformation:
-        """SGD with momentum, its rate falling to 0 as the settings say."""
-        if self.decay == "linear":
-            rate = optax.linear_schedule(rate, 0.0, self.num_steps)
-        elif self.decay == "cosine":
-            rate = optax.cosine_decay_schedule(rate, self.num_steps)
-        return optax.sgd(rate, momentum=self.momentum or None)
 
 
 class Runner:
     """A study's data and networks: trains its packs."""
 
-    def __init__(self, spec: FrequencySpec, data_dir: str | None = None):
+    def __init__(self, spec: StudySpec, data_dir: str | None = None):
         """**Raises:** `ValueError` for data or a network that does not exist or does not fit."""
         self.spec = spec
         _check_network(spec)
@@ -82,18 +33,21 @@ class Runner:
             (jnp.asarray(part.x), jnp.asarray(part.y))
             for part in (self.dataset.train, self.dataset.validation, self.dataset.test)
         )
-        self.observers = (
+        self.observers: tuple[il.AbstractObserver, ...] = (
             il.Performance(validation, "validation"),
             il.Performance(test, "test"),
             il.LinearisationError(validation[0][: spec.probe_size]),
             il.Movement(),
         )
+        if spec.measures_sharpness:
+            probe = tuple(part[: spec.probe_size] for part in validation)
+            self.observers += (il.Sharpness(probe),)  # pyright: ignore[reportArgumentType]
 
     def train(self, pack: Pack, progress: Callable[[int, int], None] | None = None) -> pl.DataFrame:
         """The records of a pack's runs, one row a record."""
         solutions = il.train_lanes(
-            self._maker(pack.kind, pack.num_steps),
-            self._lanes(pack),
+            self._maker(pack.program, pack.num_steps),
+            lanes(pack.runs),
             self.data,
             num_steps=pack.num_steps,
             batch_size=self.spec.batch_size,
@@ -104,10 +58,10 @@ class Runner:
         rows = [self._records(pack, run, solution) for run, solution in zip(pack.runs, solutions, strict=True)]
         return pl.concat(rows)
 
-    def _maker(self, kind: str, num_steps: int) -> "_Maker":
+    def _maker(self, program: str, num_steps: int) -> Maker:
         spec, dataset = self.spec, self.dataset
-        return _Maker(
-            kind=kind,
+        return Maker(
+            program=program,
             num_steps=num_steps,
             model=spec.model,
             model_options=describe(spec.model_options),
@@ -119,17 +73,6 @@ class Runner:
             check_every=spec.check_every,
         )
 
-    def _lanes(self, pack: Pack) -> dict[str, np.ndarray]:
-        """The pack's runs as arrays; K = ∞ is a period that no run reaches. A lane's kind reads one of the last two."""
-        never = np.iinfo(np.int32).max
-        values = np.array([run.schedule.value for run in pack.runs])
-        return {
-            "seed": np.array([run.seed for run in pack.runs], np.int32),
-            "learning_rate": np.array([run.learning_rate for run in pack.runs], np.float32),
-            "period": np.clip(values, 1, never).astype(np.int32),
-            "tolerance": values.astype(np.float32),
-        }
-
     def _records(self, pack: Pack, run: RunSpec, solution: il.Solution) -> pl.DataFrame:
         spec, diverged_at = self.spec, divergence(solution)
         measured = pl.DataFrame(solution.records).with_columns(pl.col(pl.Float32).cast(pl.Float64))
@@ -139,11 +82,12 @@ class Runner:
             data=pl.lit(spec.data),
             model=pl.lit(spec.model),
             stage=pl.lit(pack.stage),
-            schedule=pl.lit(run.schedule.name),
-            period=pl.lit(run.schedule.period, pl.Float64),
+            schedule=pl.lit(run.method.name),
+            period=pl.lit(run.method.period, pl.Float64),
             learning_rate=pl.lit(run.learning_rate),
             seed=pl.lit(run.seed, pl.Int64),
             num_steps=pl.lit(spec.steps, pl.Int64),
+            run_steps=pl.lit(run.num_steps, pl.Int64),
             batch_size=pl.lit(spec.batch_size, pl.Int64),
             num_classes=pl.lit(self.dataset.num_classes, pl.Int64),
             result=pl.lit("successful" if diverged_at is None else "diverged"),
@@ -154,7 +98,7 @@ class Runner:
         ).rename({"training_loss": "train_loss"})
 
 
-def _check_network(spec: FrequencySpec) -> None:
+def _check_network(spec: StudySpec) -> None:
     if spec.model not in models.names():
         raise ValueError(f"model: the networks are {', '.join(models.names())}, got {spec.model!r}; name one of them.")
     known = models.options(spec.model)
@@ -165,7 +109,7 @@ def _check_network(spec: FrequencySpec) -> None:
         )
 
 
-def _check_batch_size(spec: FrequencySpec, num_examples: int) -> None:
+def _check_batch_size(spec: StudySpec, num_examples: int) -> None:
     if spec.batch_size > num_examples:
         limited = "" if spec.train_limit is None else " that train_limit leaves"
         raise ValueError(

@@ -1,132 +1,21 @@
-"""The settings of a study: a typed, validated file."""
+"""Reading the settings of a study."""
 
 import difflib
 import json
-import math
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import ValidationError
 
 from relin.datasets import names
+from relin.study._settings import StudySpec
+from relin.study._specs import SPECS
 
 
 class SpecError(ValueError):
     """A study's settings are wrong; the message says which, and what is allowed."""
-
-
-def _read_period(value: Any) -> Any:
-    if isinstance(value, str) and value.lower() in ("inf", "∞", "infinity"):
-        return math.inf
-    return value
-
-
-Period = Annotated[
-    float,
-    BeforeValidator(_read_period),
-    PlainSerializer(lambda k: "inf" if math.isinf(k) else int(k), return_type=int | str, when_used="json"),
-]
-Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class FrequencySpec(BaseModel):
-    """How rarely can features be updated without loss?"""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    study: Literal["frequency"] = Field("frequency", description="Which question the study answers.")
-    data: str = Field("digits", description="Data set, one of those `relin data` lists.")
-    model: str = Field("mlp", description="Network: mlp, cnn, lenet5 or resnet18.")
-    model_options: dict[str, Any] = Field(default_factory=dict, description="Options of the network, such as width.")
-    train_limit: Positive | None = Field(None, description="Use only the first so many training examples.")
-    loss: Literal["cross-entropy", "squared-error"] = Field("cross-entropy", description="What is minimised.")
-    steps: Positive = Field(1000, description="Training steps T of a run.")
-    batch_size: Positive = Field(64, description="Examples a step.")
-    periods: list[Period] = Field(
-        [1, 4, 16, 64, 256, math.inf], description='Periods K to compare; 1 is ordinary training, "inf" lazy training.'
-    )
-    tolerances: list[Rate] = Field([], description="Tolerances of the adaptive schedule WhenError to show beside them.")
-    check_every: Positive = Field(10, description="Steps between two looks at the linearisation error.")
-    learning_rates: list[Rate] = Field(
-        [0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003],
-        description="Learning rates offered to every schedule; each gets the best of them on validation data.",
-    )
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
-    decay: Literal["linear", "cosine", "none"] = Field("linear", description="How the rate falls to 0 over a run.")
-    comparison: Literal["equal-steps", "equal-distance"] = Field(
-        "equal-steps",
-        description="Whether every rate takes T steps, or smaller rates take more: T · reference_rate / rate.",
-    )
-    reference_rate: Rate | None = Field(
-        None,
-        description="With equal-distance: the rate that takes T steps; smaller ones take more, up to max_steps.",
-    )
-    max_steps: Positive = Field(10_000, description="With equal-distance: the most steps a run may take.")
-    seeds: int = Field(
-        10, ge=2, description="Paired seeds: the same seed is the same initial network and batches for every K."
-    )
-    select_seeds: Positive = Field(3, description="Of these, how many take part in choosing the learning rates.")
-    finalists: Positive | None = Field(
-        None, description="Only so many of the best rates, by the first seed, go on to the other select_seeds."
-    )
-    num_records: Positive = Field(10, description="Records a run, evenly spaced.")
-    probe_size: Positive = Field(256, description="Validation examples on which the linearisation error is measured.")
-    margin: float = Field(1.0, gt=0, lt=100, description="Largest acceptable loss of accuracy, in percentage points.")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the one-sided bound against the margin.")
-
-    @field_validator("data")
-    @classmethod
-    def _known(cls, data: str) -> str:
-        if data not in names():
-            raise ValueError(f"the data sets are {', '.join(names())}")
-        return data
-
-    @field_validator("periods")
-    @classmethod
-    def _whole_periods(cls, periods: list[float]) -> list[float]:
-        for k in periods:
-            if not (k >= 1 and (math.isinf(k) or float(k).is_integer())):
-                raise ValueError(f'a period must be a whole number of at least 1, or "inf", got {k:g}')
-        if 1 not in periods:
-            raise ValueError("the periods must include 1, ordinary training, to compare with")
-        return sorted(set(periods))
-
-    @field_validator("learning_rates", "tolerances")
-    @classmethod
-    def _sorted(cls, values: list[float]) -> list[float]:
-        return sorted(set(values), reverse=True)
-
-    @model_validator(mode="after")
-    def _long_enough(self) -> "FrequencySpec":
-        if self.comparison == "equal-distance" and self.max_steps < self.steps:
-            raise ValueError(f"max_steps must be at least steps, {self.steps}, got {self.max_steps}")
-        return self
-
-    @field_validator("learning_rates")
-    @classmethod
-    def _some(cls, values: list[float]) -> list[float]:
-        if not values:
-            raise ValueError("at least one learning rate is needed")
-        return values
-
-    def steps_at(self, rate: float) -> int:
-        """The number of steps of a run at a learning rate."""
-        if self.comparison == "equal-steps":
-            return self.steps
-        reference = self.reference_rate or max(self.learning_rates)
-        return max(1, min(self.max_steps, round(self.steps * max(1.0, reference / rate))))
 
 
 def shipped() -> list[str]:
@@ -135,7 +24,7 @@ def shipped() -> list[str]:
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
-def read_spec(name: str, data: str | None = None, overrides: dict[str, Any] | None = None) -> FrequencySpec:
+def read_spec(name: str, data: str | None = None, overrides: dict[str, Any] | None = None) -> StudySpec:
     """The settings of a shipped study, or of a file, with what was asked for instead.
 
     **Arguments:**
@@ -154,10 +43,20 @@ def read_spec(name: str, data: str | None = None, overrides: dict[str, Any] | No
         fields.pop("model_options", None)  # they belong to the file's network
     special = by_data.get(data, {}) if isinstance(data, str) else {}
     merged = {**fields, **special, "data": data, **overrides}
+    kind = _kind(name, merged.get("study", "frequency"))
     try:
-        return FrequencySpec.model_validate(merged)
+        return kind.model_validate(merged)
     except ValidationError as error:
-        raise SpecError(f"The settings of study {name} are wrong: {_problems(error)}.") from None
+        raise SpecError(f"The settings of study {name} are wrong: {_problems(error, kind)}.") from None
+
+
+def _kind(name: str, study: Any) -> type[StudySpec]:
+    if study not in SPECS:
+        raise SpecError(
+            f"The settings of study {name} are wrong: study must name the question, one of {', '.join(SPECS)}, "
+            f"got {study!r}."
+        )
+    return SPECS[study]
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -197,7 +96,7 @@ def _by_data(name: str, by_data: Any) -> dict[str, dict[str, Any]]:
     return tables
 
 
-def _problems(error: ValidationError) -> str:
+def _problems(error: ValidationError, kind: type[StudySpec]) -> str:
     parts = []
     for problem in error.errors():
         place = ".".join(str(part) for part in problem["loc"])
@@ -205,13 +104,13 @@ def _problems(error: ValidationError) -> str:
         if not place:  # a rule about several settings names them itself
             parts.append(reason)
         elif problem["type"] == "extra_forbidden":
-            parts.append(f"there is no setting {place}{_closest(place)}")
+            parts.append(f"there is no setting {place}{_closest(place, kind)}")
         else:
             parts.append(f"{place}: {reason} (got {problem['input']!r})")
     return "; ".join(parts)
 
 
-def _closest(name: str) -> str:
-    fields = list(FrequencySpec.model_fields)
+def _closest(name: str, kind: type[StudySpec]) -> str:
+    fields = list(kind.model_fields)
     near = difflib.get_close_matches(name, fields, n=1)
     return f" (did you mean {near[0]}?)" if near else f" (the settings are {', '.join(fields)})"

@@ -13,7 +13,9 @@ from typing import Any, Literal
 import polars as pl
 
 from relin.study._grid import Pack
-from relin.study._spec import FrequencySpec, SpecError
+from relin.study._settings import StudySpec
+from relin.study._spec import SpecError
+from relin.study._specs import SPECS
 
 Claim = Literal["ours", "finished", "busy"]
 
@@ -34,7 +36,7 @@ class Store:
         self.folder = folder
         self.packs, self.locks = folder / "packs", folder / "locks"
 
-    def open(self, spec: FrequencySpec, lanes: int) -> int:
+    def open(self, spec: StudySpec, lanes: int) -> int:
         """Makes the folder for a study, or finds it there, and returns the number of runs a pack is to hold.
 
         **Arguments:**
@@ -56,23 +58,24 @@ class Store:
                 write_atomically(self.folder / "spec.json", settings.encode())
         return self.lanes()
 
-    def _check_same(self, spec: FrequencySpec) -> None:
+    def _check_same(self, spec: StudySpec) -> None:
         stored, asked = (s.model_dump(mode="json") for s in (self.spec(), spec))
-        different = sorted(name for name in asked if stored[name] != asked[name])
+        different = sorted(name for name in asked if name not in stored or stored[name] != asked[name])
         if different:
             raise SpecError(
                 f"{self.folder} holds a study with other settings ({', '.join(different)}); "
                 "choose another folder with --out, or remove that one."
             )
 
-    def spec(self) -> FrequencySpec:
+    def spec(self) -> StudySpec:
         """The settings of the study in this folder. Raises `SpecError` if there is none, `StoreError` if damaged."""
         path = self.folder / "spec.json"
         if not path.is_file():
             raise SpecError(f"{self.folder} holds no study (no spec.json); name the folder given to --out.")
         try:
-            return FrequencySpec.model_validate_json(path.read_text(encoding="utf-8"))
-        except ValueError:
+            settings = json.loads(path.read_text(encoding="utf-8"))
+            return SPECS[settings["study"]].model_validate(settings)
+        except (ValueError, KeyError, TypeError):
             raise StoreError(
                 f"{path} is not a study's settings; restore it, or run the study in a new folder."
             ) from None
@@ -119,7 +122,7 @@ class Store:
 
         **Raises:** `StoreError` if a file is missing or damaged.
         """
-        order = ["schedule", "num_steps", "learning_rate", "seed", "step"]
+        order = ["schedule", "run_steps", "learning_rate", "seed", "step"]
         return pl.concat([self._read(pack) for pack in packs], how="diagonal_relaxed").sort(order)
 
     def _read(self, pack: Pack) -> pl.DataFrame:
@@ -127,12 +130,12 @@ class Store:
         records = pl.DataFrame()
         try:
             records = pl.read_parquet(path.read_bytes())
-            runs = set(records.select("schedule", "learning_rate", "seed").unique().rows())
+            runs = set(records.select("schedule", "run_steps", "learning_rate", "seed").unique().rows())
         except FileNotFoundError:
             raise StoreError(f"{path} is missing; run the study again to compute it.") from None
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError):
             runs = None
-        if runs != {(run.schedule.name, run.learning_rate, run.seed) for run in pack.runs}:
+        if runs != {(run.method.name, run.num_steps, run.learning_rate, run.seed) for run in pack.runs}:
             raise StoreError(f"{path} is damaged; remove it and run the study again to recompute it.")
         return records
 

@@ -11,20 +11,22 @@ import jax
 import polars as pl
 
 from relin.study._executor import AbstractExecutor, ThreadExecutor
-from relin.study._frequency import frequency_result, rank_learning_rates
 from relin.study._grid import (
     Pack,
+    Ranked,
     RunSpec,
     Stage,
     comparison_packs,
     finals_packs,
     later_cost,
-    parse_schedule,
     selection_packs,
 )
-from relin.study._result import FrequencyResult
+from relin.study._method import parse_method
+from relin.study._outcomes import rank_learning_rates
+from relin.study._questions import CONCLUSIONS
+from relin.study._result import StudyResult
 from relin.study._runner import Runner
-from relin.study._spec import FrequencySpec
+from relin.study._settings import Comparison, StudySpec
 from relin.study._store import Store, StoreError
 
 
@@ -48,13 +50,13 @@ Report = Callable[[Progress], None]
 
 
 def run_study(
-    spec: FrequencySpec,
+    spec: StudySpec,
     folder: Path,
     *,
     data_dir: str | None = None,
     executor: AbstractExecutor | None = None,
     report: Report = lambda progress: None,
-) -> tuple[FrequencyResult, pl.DataFrame]:
+) -> tuple[StudyResult, pl.DataFrame]:
     """Trains what is not in the folder yet, and answers the study's question from what is stored there.
 
     Every finished pack of runs is on disk; killed at any moment, the same call resumes and ends with the same records.
@@ -85,16 +87,20 @@ def run_study(
     return conclude(spec, records), records
 
 
-def _packs_of(stage: Stage, spec: FrequencySpec, store: Store, before: list[Pack], lanes: int) -> list[Pack]:
+def _packs_of(stage: Stage, spec: StudySpec, store: Store, before: list[Pack], lanes: int) -> list[Pack]:
     """The packs of a stage, which follow from the records of the stages before it."""
     if stage == "select":
         return selection_packs(spec, lanes)
     records = store.read(before)
-    ranked = rank_learning_rates(records, 1 / records.item(0, "num_classes"), spec.comparison)
+    chance = 1 / records.item(0, "num_classes")
+    ranked: Ranked = {
+        comparison: rank_learning_rates(own, chance, comparison)
+        for comparison, own in by_comparison(spec, records).items()
+    }
     return {"finals": finals_packs, "compare": comparison_packs}[stage](spec, ranked, lanes)
 
 
-def stored_study(folder: Path) -> tuple[FrequencySpec, FrequencyResult, pl.DataFrame]:
+def stored_study(folder: Path) -> tuple[StudySpec, StudyResult, pl.DataFrame]:
     """The settings, the answer and the records of a finished study, from its folder only.
 
     **Raises:** `SpecError` if the folder holds no study; `StoreError` if the study is not finished or a file damaged.
@@ -118,19 +124,23 @@ def _require(store: Store, packs: list[Pack]) -> None:
         )
 
 
-def conclude(spec: FrequencySpec, records: pl.DataFrame) -> FrequencyResult:
+def conclude(spec: StudySpec, records: pl.DataFrame) -> StudyResult:
     """The answer, from stored records only."""
-    return frequency_result(
-        records,
-        margin=spec.margin / 100,
-        confidence=spec.confidence,
-        num_classes=records.item(0, "num_classes"),
-        comparison=spec.comparison,
-    )
+    return CONCLUSIONS[spec.study](spec, by_comparison(spec, records), records.item(0, "num_classes"))
+
+
+def by_comparison(spec: StudySpec, records: pl.DataFrame) -> dict[Comparison, pl.DataFrame]:
+    """The records of the runs of each comparison; a run at the reference rate is part of both."""
+    rates = records["learning_rate"].unique().to_list()
+    parts = dict[Comparison, pl.DataFrame]()
+    for comparison in spec.comparisons:
+        steps = pl.col("learning_rate").replace_strict(rates, [spec.steps_at(rate, comparison) for rate in rates])
+        parts[comparison] = records.filter(pl.col("run_steps") == steps)
+    return parts
 
 
 def train_one(
-    spec: FrequencySpec,
+    spec: StudySpec,
     schedule: str,
     rate: float,
     seed: int,
@@ -146,7 +156,7 @@ def train_one(
         raise ValueError(f"The learning rate must be above 0 and finite, got {rate:g}; for example 0.03.")
     if not 0 <= seed < 2**31:
         raise ValueError(f"The seed must be from 0 to 2147483647, got {seed}; for example 0.")
-    run = RunSpec(parse_schedule(schedule), spec.steps, rate, seed)
+    run = RunSpec(parse_method(schedule), spec.steps, rate, seed)
     return Runner(spec, data_dir).train(Pack("select", (run,)), progress)
 
 

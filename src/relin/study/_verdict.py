@@ -2,7 +2,7 @@
 
 import math
 
-from relin.study._result import FrequencyResult, Interval, ScheduleOutcome
+from relin.study._result import FrequencyResult, Interval, ScheduleOutcome, StudyResult
 from relin.study._statistics import INTERVAL_CONFIDENCE
 
 
@@ -11,15 +11,15 @@ def tested_periods(outcomes: list[ScheduleOutcome]) -> list[ScheduleOutcome]:
     return [outcome for outcome in outcomes if outcome.period is not None and outcome.period != 1]
 
 
-def verdict(result: FrequencyResult, num_steps: int, equal_distance: bool, most_paired: int) -> str:
+def verdict(result: FrequencyResult, num_steps: int, most_paired: int, fewest_steps: int) -> str:
     """The answer of a study in one sentence.
 
     **Arguments:**
 
     - `result`: all that was concluded but the verdict.
     - `num_steps`: of the runs of K*.
-    - `equal_distance`: whether runs at smaller learning rates took more steps.
     - `most_paired`: the most seeds any K has in common with K = 1; `result.num_seeds` are the fewest.
+    - `fewest_steps`: of the runs of the schedule with the fewest feature updates on par.
     """
     tested = tested_periods(result.outcomes)
     if not tested:
@@ -30,19 +30,28 @@ def verdict(result: FrequencyResult, num_steps: int, equal_distance: bool, most_
             "learning rates, so there is nothing to compare with and lower rates must be offered"
         ]
     else:
-        equal = ", equal learning rate × steps" if equal_distance else ""
-        criterion = _criterion(result, len(tested), most_paired) + equal
-        clauses = [f"On {result.data}, {_answer(result, tested, num_steps)} ({criterion})"]
-    if result.lazy_gap is not None and result.k_star is not None:
-        clauses.append(_lazy_clause(result.lazy_gap))
-    diverged = sum(outcome.num_diverged for outcome in result.outcomes)
-    if diverged:
-        total = sum(outcome.num_seeds for outcome in result.outcomes)
+        equal = ", equal learning rate × steps" if result.comparison == "equal-distance" else ""
+        rule = criterion(result, f"over {len(tested)} K", most_paired) + equal
+        clauses = [f"On {result.data}, {_answer(result, tested, num_steps)} ({rule})"]
+    fewest = result.outcome(result.fewest_updates or "")
+    if (
+        fewest is not None
+        and fewest.period is None
+        and fewest.feature_updates < (result.sufficient_feature_updates or 0)
+    ):
         clauses.append(
-            f"{diverged} of the {total} runs at the chosen learning rates diverged and "
-            f"{'counts' if diverged == 1 else 'count'} at chance accuracy ({100 * result.chance:.3g} %)"
+            f"the fewest feature updates on par are those of {fewest.label}, "
+            f"{fewest.feature_updates:,.4g} in {fewest_steps} steps"
         )
+    if result.lazy_gap is not None and result.k_star is not None:
+        clauses.append(lazy_clause(result.lazy_gap))
+    clauses += diverged_clause(result)
     return "; ".join(clauses) + "."
+
+
+def both_verdicts(equal_steps: FrequencyResult, equal_distance: FrequencyResult) -> str:
+    """The answers of both comparisons, one sentence each."""
+    return f"With equal steps: {equal_steps.verdict} With more steps at smaller rates: {equal_distance.verdict}"
 
 
 def _answer(result: FrequencyResult, tested: list[ScheduleOutcome], num_steps: int) -> str:
@@ -68,27 +77,51 @@ def _answer(result: FrequencyResult, tested: list[ScheduleOutcome], num_steps: i
     return f"K* = {star}: {enough}"
 
 
-def _criterion(result: FrequencyResult, num_tested: int, most_paired: int) -> str:
-    seeds = f"{result.num_seeds}" if result.num_seeds == most_paired else f"{result.num_seeds} to {most_paired}"
+def criterion(result: StudyResult, tested: str = "", most_paired: int | None = None) -> str:
+    """What *on par* means in a study, and over how many seeds.
+
+    **Arguments:**
+
+    - `tested`: over what Holm's correction is; by default over each kind of schedule.
+    - `most_paired`: the most seeds any schedule has in common with K = 1, if not as many as the fewest.
+    """
+    seeds = f"{result.num_seeds}" if most_paired in (None, result.num_seeds) else f"{result.num_seeds} to {most_paired}"
     margin = f"{100 * result.margin:g} percentage point" + ("" if 100 * result.margin == 1 else "s")
     return (
-        f"test accuracy at most {margin} below ordinary training, "
-        f"one-sided {100 * result.confidence:g} % confidence, Holm-corrected over {num_tested} K, "
+        f"{'' if tested else 'on par: '}test accuracy at most {margin} below ordinary training, "
+        f"one-sided {100 * result.confidence:g} % confidence, Holm-corrected {tested or 'over schedules of a kind'}, "
         f"{seeds} paired seeds"
     )
 
 
-def _lazy_clause(gap: Interval) -> str:
+def diverged_clause(result: StudyResult) -> list[str]:
+    """How many runs at the chosen learning rates diverged; nothing if none did."""
+    diverged = sum(outcome.num_diverged for outcome in result.outcomes)
+    if not diverged:
+        return []
+    total = sum(outcome.num_seeds for outcome in result.outcomes)
+    return [
+        f"{diverged} of the {total} runs at the chosen learning rates diverged and "
+        f"{'counts' if diverged == 1 else 'count'} at chance accuracy ({100 * result.chance:.3g} %)"
+    ]
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things in words, for example `1 update` or `16 updates`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def lazy_clause(gap: Interval) -> str:
     """The lazy gap in words; the interval is told in their direction, so that the mean lies in it."""
     lower = gap.mean >= 0
     low, high = (gap.low, gap.high) if lower else (-gap.high, -gap.low)
     zero = ", which contains zero" if low <= 0 <= high else ""
     return (
-        f"without feature learning (K = ∞) accuracy is {_points(abs(gap.mean))} points "
+        f"without feature learning (K = ∞) accuracy is {points(abs(gap.mean))} points "
         f"{'lower' if lower else 'higher'}, "
-        f"{100 * INTERVAL_CONFIDENCE:g} % interval [{_points(low)}, {_points(high)}]{zero}"
+        f"{100 * INTERVAL_CONFIDENCE:g} % interval [{points(low)}, {points(high)}]{zero}"
     )
 
 
-def _points(fraction: float) -> str:
+def points(fraction: float) -> str:
     return f"{round(100 * fraction, 2) + 0.0:.2f}"  # + 0.0 turns −0.0 into 0.0

@@ -1,0 +1,133 @@
+"""`relin.preset.sparse` against the same periods without it, over a grid of periods, learning rates and seeds."""
+
+import argparse
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import relin as il
+from benchmarks._measure import heading, row, table
+
+SETTINGS = {"digits": (1000, 64), "mnist1d": (3000, 128)}
+"""Steps, and the width of an MLP with two hidden layers."""
+
+NEVER = np.iinfo(np.int32).max
+PERIODS = (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, NEVER)
+RATES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+SEEDS = (0, 1, 2)
+BATCH = 64
+NUM_RECORDS = 10
+
+Parts = tuple[il.AbstractSolver, il.AbstractSchedule, il.AbstractSafeguard | None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks preset")
+    parser.add_argument("names", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--data", choices=tuple(SETTINGS), default="digits")
+    compare(parser.parse_args().data)
+
+
+def plain(optimiser: optax.GradientTransformation, period: jax.Array) -> Parts:
+    return il.WeightSpace(optimiser), il.Every(period), None
+
+
+def preset(optimiser: optax.GradientTransformation, period: jax.Array) -> Parts:
+    parts = il.preset.sparse(optimiser, period)
+    return parts.solver, parts.schedule, parts.safeguard
+
+
+def compare(name: str) -> None:
+    """One table: a row for each period, with its divergences and its test accuracy at the rate chosen on validation."""
+    steps, width = SETTINGS[name]
+    heading(
+        f"preset.sparse on {name}: MLP of two hidden layers of {width}, {steps} steps, batch {BATCH}, SGD with "
+        f"momentum 0.9, rates {', '.join(map(str, RATES))} falling linearly to 0, {len(SEEDS)} seeds"
+    )
+    ordinary = trained(name, plain, (1,))
+    alone, with_preset = trained(name, plain, PERIODS), trained(name, preset, (1, *PERIODS))
+    counted = {(rate, seed) for (_, rate, seed), end in ordinary.items() if not end["diverged"]}
+    table(
+        (
+            "K",
+            "feature updates",
+            f"diverged of {len(counted)} where K = 1 does not: Every",
+            "preset",
+            "test % (rate): Every",
+            "preset",
+        )
+    )
+    row(1, steps - 1, 0, diverged(with_preset, 1, counted), best(ordinary, 1), best(with_preset, 1))
+    for period in PERIODS:
+        row(
+            "∞" if period == NEVER else period,
+            -(-steps // period) - 1,
+            diverged(alone, period, counted),
+            diverged(with_preset, period, counted),
+            best(alone, period),
+            best(with_preset, period),
+        )
+
+
+def trained(name: str, parts: Callable[..., Parts], periods: tuple[int, ...]) -> dict[tuple, dict[str, Any]]:
+    """How the run of each period, rate and seed ended."""
+    steps, width = SETTINGS[name]
+    dataset = il.datasets.load(name)
+    train, validation, test = (
+        (jnp.asarray(p.x), jnp.asarray(p.y)) for p in (dataset.train, dataset.validation, dataset.test)
+    )
+
+    def make(lane: dict[str, jax.Array]) -> il.Run:
+        key = jax.random.key(lane["seed"])
+        model = il.models.build(
+            "mlp", dataset.input_shape, dataset.num_classes, key=jax.random.fold_in(key, 0), width=width, depth=2
+        )
+        apply, params = il.from_equinox(model)
+        optimiser = optax.sgd(optax.linear_schedule(lane["rate"], 0.0, steps), momentum=0.9)
+        solver, schedule, safeguard = parts(optimiser, lane["period"])
+        problem = il.Problem(apply, il.CrossEntropy())
+        return il.Run(problem, solver, schedule, params, jax.random.fold_in(key, 1), safeguard)
+
+    grid = list(product(periods, RATES, SEEDS))
+    lanes = {
+        "period": np.array([period for period, _, _ in grid], np.int32),
+        "rate": np.array([rate for _, rate, _ in grid], np.float32),
+        "seed": np.array([seed for _, _, seed in grid], np.int32),
+    }
+    observers = (il.Performance(validation, "validation"), il.Performance(test, "test"))
+    options = {"num_steps": steps, "batch_size": BATCH, "observers": observers, "record_every": steps // NUM_RECORDS}
+    ends = (end_of(solution) for solution in il.train_lanes(make, lanes, train, **options))
+    return dict(zip(grid, ends, strict=True))
+
+
+def end_of(solution: il.Solution) -> dict[str, Any]:
+    """A run diverged if a loss was not finite, or if the last tenth's mean is above the untrained network's loss."""
+    records = solution.records
+    worse = records["training_loss"][-1] > records["validation_loss"][0]
+    return {
+        "diverged": solution.diverged_at is not None or bool(worse),
+        "validation": float(records["validation_accuracy"][-1]),
+        "test": float(records["test_accuracy"][-1]),
+    }
+
+
+def diverged(ends: dict[tuple, dict[str, Any]], period: int, counted: set[tuple[float, int]]) -> int:
+    return sum(ends[period, rate, seed]["diverged"] for rate, seed in counted)
+
+
+def best(ends: dict[tuple, dict[str, Any]], period: int) -> str:
+    """Mean test accuracy at the rate of best mean validation accuracy, of those at which no seed diverged."""
+    stable = [rate for rate in RATES if not any(ends[period, rate, seed]["diverged"] for seed in SEEDS)]
+    if not stable:
+        return "–"
+
+    def mean(rate: float, part: str) -> float:
+        return float(np.mean([ends[period, rate, seed][part] for seed in SEEDS]))
+
+    rate = max(stable, key=lambda rate: mean(rate, "validation"))
+    return f"{100 * mean(rate, 'test'):.1f} ({rate:g})"

@@ -1,0 +1,97 @@
+"""The map of learning rates tried: a row per schedule, a column per rate."""
+
+import math
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from relin.report import _text as text
+from relin.report._accuracy import floor
+from relin.report._figures import Plot
+from relin.report._records import Cell, StudyRecords
+from relin.report._style import FONT_SIZE, Theme, new_figure
+from relin.study._result import StudyResult
+
+
+def rates_plot(result: StudyResult, records: StudyRecords) -> Plot:
+    """The map with its words, the same for every study."""
+    return Plot(
+        name="learning-rates",
+        title=_title(result),
+        caption="Mean final validation accuracy in percent of each schedule at each learning rate, with the chosen "
+        "rate outlined. ×2/3 means that two of three runs diverged, counted at chance; cells where every run diverged "
+        "are hatched. Colours span the accuracies of cells without divergence that are not far below ordinary "
+        "training.",
+        description=f"Validation accuracy for every schedule and learning rate. {_title(result)}.",
+        draw=lambda theme: rate_map(result, records, theme),
+    )
+
+
+def rate_map(result: StudyResult, records: StudyRecords, theme: Theme) -> Figure:
+    """Mean validation accuracy of every schedule at every learning rate, diverged runs counted, choice outlined."""
+    outcomes, rates, cells = result.outcomes, records.rates(), records.cells()
+    figure = new_figure(max(8.0, 3.6 + 1.25 * len(rates)), max(3.6, 1.4 + 0.46 * len(outcomes)))
+    axes = figure.subplots()
+    axes.grid(visible=False)
+    scale = _scale(result, list(cells.values()))
+    for row, outcome in enumerate(outcomes):
+        for column, rate in enumerate(rates):
+            cell = cells.get((outcome.schedule, rate))
+            if cell is not None:
+                _draw_cell(axes, column, row, cell, scale, theme)
+        chosen = min(range(len(rates)), key=lambda i: abs(rates[i] - outcome.learning_rate))
+        outline = {"fill": False, "edgecolor": theme.outline, "linewidth": 3.0, "zorder": 5}
+        axes.add_patch(Rectangle((chosen - 0.47, row - 0.44), 0.94, 0.88, **outline))
+    axes.set_xlim(-0.5, len(rates) - 0.5)
+    axes.set_ylim(len(outcomes) - 0.5, -0.5)
+    axes.set_xticks(range(len(rates)), [text.rate(rate) for rate in rates])
+    axes.set_yticks(range(len(outcomes)), [outcome.label for outcome in outcomes])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("learning rate")
+    return figure
+
+
+def _draw_cell(axes: Axes, column: int, row: int, cell: Cell, scale: Normalize, theme: Theme) -> None:
+    dead = cell.num_diverged == cell.num_runs
+    colour = matplotlib.colormaps[theme.colormap](scale(100 * cell.validation_accuracy))
+    ink = "#ffffff" if np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.5 else "#10141a"
+    axes.add_patch(
+        Rectangle(
+            (column - 0.5, row - 0.5),
+            1,
+            1,
+            facecolor=theme.background if dead else colour,
+            edgecolor=theme.muted if dead else theme.background,
+            hatch="//" if dead else None,
+            linewidth=0.0 if dead else 1.5,
+        )
+    )
+    mark = f"×{cell.num_diverged}/{cell.num_runs}"
+    accuracy = text.percent(cell.validation_accuracy, 1)
+    content = mark if dead else f"{accuracy} {mark}" if cell.num_diverged else accuracy
+    look = {"ha": "center", "va": "center", "fontsize": FONT_SIZE - 2}
+    written = axes.text(column, row, content, color=theme.ink if dead else ink, **look)
+    if dead:
+        written.set_bbox({"facecolor": theme.background, "edgecolor": "none", "pad": 1.0})
+
+
+def _scale(result: StudyResult, cells: Sequence[Cell]) -> Normalize:
+    """Colours span the accuracies of cells without divergence; what lies far below would use them all up."""
+    clean = [100 * c.validation_accuracy for c in cells if not c.num_diverged and math.isfinite(c.validation_accuracy)]
+    low, high = (max(min(clean), floor(result)), max(clean)) if clean else (100 * result.chance, 100.0)
+    return Normalize(low, max(high, low + 1e-9), clip=True)
+
+
+def _title(result: StudyResult) -> str:
+    runs = sum(outcome.num_runs_all_rates for outcome in result.outcomes)
+    diverged = sum(outcome.num_diverged_all_rates for outcome in result.outcomes)
+    if not diverged:
+        return f"None of {runs:,} runs diverged at any learning rate"
+    worst = max(result.outcomes, key=lambda o: o.num_diverged_all_rates / max(o.num_runs_all_rates, 1))
+    return f"{diverged:,} of {runs:,} runs diverged, the largest share at {worst.label}"

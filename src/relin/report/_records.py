@@ -1,0 +1,156 @@
+"""The records that belong to a result, as the arrays its figures show; a diverged run counts at chance."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import polars as pl
+from scipy.special import stdtrit
+
+from relin.study._result import ScheduleOutcome, StudyResult
+
+COLUMNS = (
+    "data",
+    "model",
+    "schedule",
+    "learning_rate",
+    "seed",
+    "step",
+    "feature_updates",
+    "train_loss",
+    "validation_accuracy",
+    "test_accuracy",
+    "result",
+    "diverged_at",
+)
+_LEVEL = 0.95  # of the two-sided intervals
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean and two-sided 95 % interval over seeds at each recorded step; all arrays have shape (steps,)."""
+
+    steps: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All runs of one schedule at one learning rate."""
+
+    validation_accuracy: float
+    num_runs: int
+    num_diverged: int
+
+
+def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, low and high of the t interval over the first axis, of the finite values; NaN where there are too few."""
+    finite = np.isfinite(values)
+    number = finite.sum(axis=0)
+    total = np.where(finite, values, 0.0)
+    mean = np.divide(total.sum(axis=0), number, out=np.full(number.shape, np.nan), where=number > 0)
+    squares = np.where(finite, (values - mean) ** 2, 0.0).sum(axis=0)
+    enough = number > 1
+    degrees = np.where(enough, number - 1, 1)
+    error = np.sqrt(squares / degrees / np.maximum(number, 1))
+    half = np.where(enough, stdtrit(degrees, (1 + _LEVEL) / 2) * error, np.nan)
+    return mean, mean - half, mean + half
+
+
+@final
+class StudyRecords:
+    """The records that belong to a result, checked once and then asked for what a figure needs."""
+
+    def __init__(self, result: StudyResult, records: pl.DataFrame, more_columns: Sequence[str] = ()):
+        """`records` has a row per run and recorded step, with `more_columns` beside those every report shows.
+
+        Raises:
+            ValueError: there is nothing to show, or the records are not those of the result.
+        """
+        _check(result, records, (*COLUMNS, *more_columns))
+        self._result = result
+        self._records = records.sort("schedule", "learning_rate", "seed", "step")
+        for outcome in result.outcomes:
+            if self._chosen(outcome).is_empty():
+                raise ValueError(
+                    f"Expected records of {outcome.schedule!r} at learning rate {outcome.learning_rate:g}, got none; "
+                    "pass the records that the result was computed from."
+                )
+
+    def _chosen(self, outcome: ScheduleOutcome) -> pl.DataFrame:
+        close = (pl.col("learning_rate") / outcome.learning_rate - 1).abs() < 1e-9
+        return self._records.filter((pl.col("schedule") == outcome.schedule) & close)
+
+    def _last(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The last recorded row of each run, accuracies at chance where the run diverged."""
+        last = frame.group_by("schedule", "learning_rate", "seed", maintain_order=True).last()
+        diverged = pl.col("result") == "diverged"
+        accuracies = ("validation_accuracy", "test_accuracy")
+        return last.with_columns(
+            pl.when(diverged).then(self._result.chance).otherwise(pl.col(name)).alias(name) for name in accuracies
+        )
+
+    def seeds(self, outcome: ScheduleOutcome) -> tuple[np.ndarray, np.ndarray]:
+        """Final test accuracy of each run at the chosen rate and whether it diverged, both of shape (seeds,)."""
+        last = self._last(self._chosen(outcome))
+        return last["test_accuracy"].to_numpy(), (last["result"] == "diverged").to_numpy()
+
+    def curve(self, outcome: ScheduleOutcome, column: str) -> Curve:
+        """`column` against the step at the chosen rate.
+
+        From where a run diverged its accuracy counts at chance, as in every table; nothing else has such a value, so
+        there the mean is over the runs that are left.
+        """
+        frame = self._chosen(outcome)
+        wide = frame.pivot("step", index=["seed", "diverged_at"], values=column, sort_columns=True)
+        steps = np.array([int(name) for name in wide.columns[2:]])
+        order = np.argsort(steps)
+        values = wide.select(wide.columns[2:]).cast(pl.Float64).to_numpy().copy()[:, order]
+        steps = steps[order]
+        diverged_at = wide["diverged_at"].cast(pl.Float64).fill_null(math.inf).to_numpy()
+        dead = steps[None, :] >= diverged_at[:, None]
+        values[dead] = self._result.chance if column.endswith("accuracy") else math.nan
+        return Curve(steps, *mean_interval(values))
+
+    def rates(self) -> list[float]:
+        """Every learning rate of the records, increasing."""
+        shown = pl.col("schedule").is_in([outcome.schedule for outcome in self._result.outcomes])
+        return sorted(self._records.filter(shown)["learning_rate"].unique().to_list())
+
+    def cells(self) -> dict[tuple[str, float], Cell]:
+        """Mean final validation accuracy of every schedule at every learning rate it ran at."""
+        grouped = self._last(self._records).group_by("schedule", "learning_rate", maintain_order=True)
+        summary = grouped.agg(
+            pl.col("validation_accuracy").mean(),
+            pl.len().alias("num_runs"),
+            (pl.col("result") == "diverged").sum().alias("num_diverged"),
+        )
+        return {
+            (schedule, rate): Cell(accuracy, runs, diverged)
+            for schedule, rate, accuracy, runs, diverged in summary.iter_rows()
+        }
+
+
+def _check(result: StudyResult, records: pl.DataFrame, columns: Sequence[str]) -> None:
+    if not result.outcomes:
+        raise ValueError(
+            f"Expected at least one schedule in the result of study {result.study!r}, got no outcome; "
+            "run the study before asking for its report."
+        )
+    if records.is_empty():
+        raise ValueError(
+            f"Expected the records of study {result.study!r}, got no row; run the study before asking for its report."
+        )
+    if missing := [name for name in columns if name not in records.columns]:
+        raise ValueError(
+            f"Expected records with the columns {', '.join(columns)}, got none named {', '.join(missing)}; "
+            "pass the records as the study's store returns them."
+        )
+    kinds = records.select("data", "model").unique(maintain_order=True).rows()
+    if len(kinds) > 1:
+        found = ", ".join(f"{model} on {data}" for data, model in kinds)
+        raise ValueError(f"Expected records of one model on one data set, got {found}; filter them first.")

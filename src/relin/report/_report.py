@@ -1,0 +1,53 @@
+"""The report of any study, by the type of its result."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from relin.report import _frequency
+from relin.report._essential import write_essential_report
+from relin.report._stability import write_stability_report
+from relin.report._timing import write_timing_report
+from relin.study._result import EssentialResult, FrequencyResult, StabilityResult, StudyResult, TimingResult
+
+
+def write_report(
+    result: StudyResult,
+    records: pl.DataFrame,
+    spec: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    out_dir: Path,
+) -> Path:
+    """Write the report of a study and return the path of its page.
+
+    In `out_dir` there will be `report.html`, which holds everything it shows; `figures/*.png` and `figures/*.pdf`;
+    `table.csv`, the outcomes in full precision (of the timing study `placements.csv` as well); and `summary.txt`. Each
+    file is replaced in one step, the page last.
+
+    Args:
+        result: the conclusions to show.
+        records: a row per run and recorded step, of one model on one data set, at every learning rate tried.
+        spec: the settings of the study, nested mappings of plain values.
+        environment: versions and device; its entry `command`, if any, is shown as the way to reproduce the study.
+        out_dir: created where it does not exist.
+
+    Raises:
+        ValueError: there is no outcome or no record, or the records or settings are not those of the result.
+        TypeError: the result is that of no study known here.
+    """
+    match result:
+        case FrequencyResult():
+            return _frequency.write_report(result, records, spec, environment, out_dir)
+        case EssentialResult():
+            return write_essential_report(result, records, spec, environment, out_dir)
+        case TimingResult():
+            return write_timing_report(result, records, spec, environment, out_dir)
+        case StabilityResult():
+            return write_stability_report(result, records, spec, environment, out_dir)
+        case _:
+            raise TypeError(
+                "Expected the result of a frequency, essential, timing or stability study, got "
+                f"{type(result).__name__}; pass what the study concluded."
+            )

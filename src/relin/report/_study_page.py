@@ -1,0 +1,122 @@
+"""What the pages of all studies share: their files, their frame, and how their statistics are told."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+from relin.report import _text as text
+from relin.report._figures import Plot, save_plot
+from relin.report._files import write_atomically
+from relin.report._page import Html, Page, Section, Tile, code_block, definitions, paragraph, render_page
+from relin.report._terminal import terminal_summary
+from relin.study._result import ScheduleOutcome, StudyResult
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a page shows that depends on the study."""
+
+    question: str
+    tiles: Sequence[Tile]
+    plots: Sequence[Plot]
+    tables: Sequence[Html]
+    method: Sequence[str]
+    """Paragraphs on what was compared and how; what is true of every study stands after them."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Text files by name, such as `table.csv`."""
+
+
+def write_study_page(
+    result: StudyResult, report: Report, spec: Mapping[str, Any], environment: Mapping[str, Any], out_dir: Path
+) -> Path:
+    """Write the files of a report, each in one step and the page last, and return the path of the page."""
+    out_dir = Path(out_dir)
+    figures = [save_plot(plot, out_dir / "figures") for plot in report.plots]
+    for name, content in report.files.items():
+        write_atomically(out_dir / name, content)
+    write_atomically(out_dir / "summary.txt", plain_text(terminal_summary(result)))
+    return write_atomically(out_dir / "report.html", render_page(_page(result, report, figures, spec, environment)))
+
+
+def _page(
+    result: StudyResult,
+    report: Report,
+    figures: Sequence[Html],
+    spec: Mapping[str, Any],
+    environment: Mapping[str, Any],
+) -> Page:
+    versions = {name: value for name, value in environment.items() if name != "command"}
+    done = [*report.method, statistics(result)]
+    sections = [
+        Section("results", "What came out", figures),
+        Section("table", "The numbers", report.tables),
+        Section("method", "What was done", [*map(paragraph, done), definitions(spec)]),
+        Section("environment", "Where it ran", [definitions(versions)]),
+        Section("reproduce", "How to do it again", _reproduce(environment.get("command"))),
+    ]
+    return Page(
+        title=report.question,
+        subtitle=f"{result.study} · {result.model} on {result.data} · {result.num_steps:,} steps",
+        verdict=result.verdict,
+        tiles=report.tiles,
+        sections=sections,
+        footer="Rendered by relin from stored results.",
+    )
+
+
+def _reproduce(command: str | Sequence[str] | None) -> list[Html]:
+    if not command:
+        return [paragraph("No command was recorded.")]
+    line = command if isinstance(command, str) else " ".join(map(str, command))
+    return [paragraph("The same command continues a study that was interrupted."), code_block(line)]
+
+
+def plain_text(shown: RenderableType) -> str:
+    """What a terminal of 120 columns shows, without colours."""
+    buffer = io.StringIO()
+    Console(file=buffer, width=120, color_system=None, legacy_windows=False).print(shown)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def statistics(result: StudyResult) -> str:
+    """How runs are paired, rates chosen and schedules judged, in every study."""
+    return (
+        "Runs are paired by seed: one seed means the same initial parameters and the same batches under every "
+        "schedule, so the difference to ordinary training (K = 1) is taken seed by seed, and intervals are two-sided "
+        f"95 % over {result.num_seeds} seeds. The learning rate is chosen for each schedule by validation accuracy, "
+        "over the seeds that ran at every rate, and never by test data. A schedule is on par if the one-sided "
+        f"{100 * result.confidence:g} % lower bound of its difference excludes a loss of {text.points(result.margin)}, "
+        "after Holm’s correction over the schedules of its kind. A run diverged if its loss was not finite, or ended "
+        f"above that of the untrained network; it counts at chance accuracy, {text.tick(100 * result.chance)} %, and "
+        "is never left out of a mean of accuracy."
+    )
+
+
+def shared_tiles(result: StudyResult) -> list[Tile]:
+    """The key numbers of every study: lazy gap, margin, seeds, divergence."""
+    gap = result.lazy_gap
+    runs = sum(outcome.num_runs_all_rates for outcome in result.outcomes)
+    diverged = sum(outcome.num_diverged_all_rates for outcome in result.outcomes)
+    chosen = sum(outcome.num_diverged for outcome in result.outcomes)
+    bound = f"one-sided {100 * result.confidence:g} % bound, Holm-corrected"
+    return [
+        Tile(
+            "Lazy gap, K = 1 less K = ∞",
+            text.percent(gap.mean if gap else None, 1),
+            f"points, 95 % interval {text.percent(gap.low, 1)} to {text.percent(gap.high, 1)}"
+            if gap
+            else "lazy training was not part of the study",
+        ),
+        Tile("Margin", text.tick(100 * result.margin), f"{text.points(result.margin).split(' ', 1)[1]}, {bound}"),
+        Tile("Seeds", text.count(result.num_seeds), "for each schedule, paired"),
+        Tile("Diverged runs", text.count(diverged), f"of {runs:,} at any rate; {chosen} at a chosen rate"),
+    ]
+
+
+def spoken(outcomes: Sequence[ScheduleOutcome], name: Callable[[ScheduleOutcome], str] = lambda o: o.label) -> str:
+    """The accuracies of a figure in words, for who cannot see it."""
+    return "; ".join(f"{name(o)}: {text.percent(o.test_accuracy.mean, 1)} %" for o in outcomes) + "."

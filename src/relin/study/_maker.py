@@ -1,0 +1,118 @@
+"""Makes the run of a lane from its method and its numbers."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+import relin as il
+from relin import models
+from relin.adapters import from_equinox
+from relin.study._grid import RunSpec
+
+LOSSES = {"cross-entropy": il.CrossEntropy, "squared-error": il.SquaredError}
+_NEVER = np.iinfo(np.int32).max
+"""A period that no run reaches."""
+
+Lane = dict[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes the run of a lane, from all that its program depends on.
+
+    Equal ones are interchangeable, so that a compiled program is found again: by another pack, thread or study.
+    """
+
+    program: str
+    """Of the runs' methods: the kinds of schedule and parts."""
+    num_steps: int
+    model: str
+    model_options: str
+    input_shape: tuple[int, ...]
+    num_classes: int
+    loss: str
+    momentum: float
+    decay: str
+    check_every: int
+
+    def __call__(self, lane: Lane) -> il.Run:
+        key = jax.random.key(lane["seed"])
+        apply, params = self.build(jax.random.fold_in(key, 0))
+        solver, schedule, safeguard = self._method(lane)
+        problem = il.Problem(apply, LOSSES[self.loss]())
+        return il.Run(problem, solver, schedule, params, jax.random.fold_in(key, 1), safeguard)
+
+    def build(self, key: jax.Array) -> Any:
+        """The network as a function, and its initial parameters."""
+        options = json.loads(self.model_options)
+        return from_equinox(models.build(self.model, self.input_shape, self.num_classes, key=key, **options))
+
+    def _method(self, lane: Lane) -> tuple[il.AbstractSolver, il.AbstractSchedule, il.AbstractSafeguard | None]:
+        kind, *parts = self.program.split("+")
+        schedule, optimiser = self._schedule(kind, lane), self._optimiser(lane["learning_rate"])
+        if parts == ["sparse"]:
+            preset = il.preset.sparse(optimiser, schedule)
+            return preset.solver, preset.schedule, preset.safeguard
+        options, safeguard = dict[str, Any](), None
+        for part in parts:
+            match part.split("-"):
+                case ["clip"]:
+                    optimiser = optax.chain(optax.clip_by_global_norm(lane["clip"]), optimiser)  # pyright: ignore
+                case ["line"]:
+                    safeguard = il.LineSearch(lane["line"])
+                case ["trust"]:
+                    safeguard = il.TrustRegion(lane["trust"])
+                case ["proximal"]:
+                    options["proximal"] = lane["proximal"]
+                case ["shrink", factor]:
+                    options["on_relinearise"] = float(factor)
+                case _:
+                    options["on_relinearise"] = "reset"
+        return il.WeightSpace(optimiser, **options), schedule, safeguard
+
+    def _schedule(self, kind: str, lane: Lane) -> il.AbstractSchedule:
+        match kind:
+            case "every":
+                return il.Every(lane["count"])
+            case "when-error":
+                return il.WhenError(lane["tolerance"], self.check_every)
+            case "when-loss-gap":
+                return il.WhenLossGap(lane["tolerance"], self.check_every)
+            case "when-moves":
+                return il.WhenFunctionMoves(lane["tolerance"], self.check_every)
+            case "until":  # n updates are before steps 1 to n
+                return il.Until(il.Every(1), lane["count"] + 1)
+            case "after":
+                return il.After(il.Every(1), lane["count"])
+            case _:
+                return il.AtSteps(lane["steps"])
+
+    def _optimiser(self, rate: Any) -> optax.GradientTransformation:
+        """SGD with momentum, its rate falling to 0 as the settings say."""
+        if self.decay == "linear":
+            rate = optax.linear_schedule(rate, 0.0, self.num_steps)
+        elif self.decay == "cosine":
+            rate = optax.cosine_decay_schedule(rate, self.num_steps)
+        return optax.sgd(rate, momentum=self.momentum or None)
+
+
+def lanes(runs: Sequence[RunSpec]) -> dict[str, np.ndarray]:
+    """The numbers of the runs of one program as arrays, one entry a run; each program reads those that it needs."""
+    methods = [run.method for run in runs]
+    values = np.array([method.value for method in methods])
+    columns = {
+        "seed": np.array([run.seed for run in runs], np.int32),
+        "learning_rate": np.array([run.learning_rate for run in runs], np.float32),
+        "count": np.minimum(values, _NEVER).astype(np.int32),
+        "tolerance": values.astype(np.float32),
+    }
+    for place, part in enumerate(methods[0].parts):
+        columns[part.kind] = np.array([method.parts[place].value for method in methods], np.float32)
+    if methods[0].is_placed:
+        columns["steps"] = np.array([run.method.updates_at(run.num_steps) for run in runs], np.int32)
+    return columns

@@ -1,0 +1,309 @@
+"""From stored records to how every schedule came out, beside ordinary training.
+
+The contract is the section *"On par"* of the method: runs paired by seed, learning rates chosen on validation data, a
+one-sided bound against the margin, Holm's correction, and divergence as an outcome that counts.
+"""
+
+import math
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+
+from relin.study._method import parse_method
+from relin.study._result import Interval, ScheduleOutcome
+from relin.study._settings import Comparison
+from relin.study._statistics import (
+    INTERVAL_CONFIDENCE,
+    RESOLUTION,
+    holm,
+    lower_bound,
+    mean_interval,
+    p_value_not_worse,
+)
+
+_ACCURACIES = ("validation_accuracy", "test_accuracy", "network_test_accuracy")
+_SETTINGS = ("study", "data", "model", "num_steps", "batch_size")
+_RUN = ("schedule", "learning_rate", "seed")
+_COLUMNS = (*_SETTINGS, *_RUN, "period", "step", "feature_updates", "validation_loss", *_ACCURACIES, "result")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Every schedule at the learning rate chosen for it, beside ordinary training."""
+
+    outcomes: list[ScheduleOutcome]
+    """In the order of the periods, the schedules without a period after them."""
+    chosen: dict[str, pl.DataFrame]
+    """The runs of each schedule at its rate, one row a run."""
+    runs: pl.DataFrame
+    """All runs, one row each: the last record, diverged runs at chance accuracy and infinite loss."""
+    num_paired: tuple[int, int]
+    """The fewest and the most seeds a schedule has in common with ordinary training."""
+
+    def outcome(self, schedule: str) -> ScheduleOutcome | None:
+        return next((outcome for outcome in self.outcomes if outcome.schedule == schedule), None)
+
+    def versus(self, schedule: str, other: str) -> Float[np.ndarray, " n"]:
+        """Test accuracy of a schedule minus that of another, over the seeds both have."""
+        return _paired_differences(schedule, self.chosen[schedule], self.chosen[other], other)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The study, data, network and number of steps of the runs."""
+        return self.runs.select("study", "data", "model", "num_steps").row(0, named=True)
+
+
+def rank_learning_rates(
+    records: pl.DataFrame, chance: float, comparison: Comparison = "equal-steps"
+) -> dict[str, list[float]]:
+    """Learning rates of every schedule, the best first: highest mean validation accuracy at the end of training.
+
+    The rates that were run with the most seeds compete, the very most-run one aside, over the seeds they share: so the
+    choice stays the same when the chosen rate is later run with more seeds, and rates left out after a first round
+    do not come back. Diverged runs count at chance accuracy and at infinite loss. Ties go to the lower mean validation
+    loss, then to the larger rate.
+
+    **Arguments:**
+
+    - `records`: one row per run and recorded step.
+    - `chance`: the accuracy of a diverged run, 1/C.
+    - `comparison`: whether all runs that did not diverge end at the same step, or only those at the same rate.
+
+    **Returns:** the competing rates by schedule name.
+    """
+    return _rank_rates(_final_runs(records, chance, comparison))
+
+
+def compare(
+    records: pl.DataFrame,
+    *,
+    margin: float,
+    confidence: float,
+    num_classes: int,
+    comparison: Comparison = "equal-steps",
+    family: Callable[[str], Hashable] = lambda schedule: parse_method(schedule).period is None,
+) -> Compared:
+    """How every schedule came out at its own learning rate, and whether it is on par with ordinary training, K = 1.
+
+    A schedule is on par where the Holm-adjusted p-value of *the mean difference is −margin or less* is below
+    1 − `confidence`. Intervals of means and differences are two-sided at 95 %.
+
+    **Arguments:**
+
+    - `records`: one row per run and recorded step; the last recorded step of a run is its outcome.
+    - `margin`: the largest acceptable loss of test accuracy, a fraction (0.01 is one percentage point).
+    - `confidence`: of the one-sided bounds, and 1 − the family-wise error; a fraction such as 0.95.
+    - `num_classes`: C; a diverged run counts at accuracy 1/C.
+    - `comparison`: with `equal-distance`, runs at different learning rates may end at different steps.
+    - `family`: schedules with equal values are corrected together; by default those with a period, and the others.
+
+    **Raises:** `ValueError` without K = 1, with fewer than two paired seeds of a schedule, or with records of
+    more than one setting.
+    """
+    _check_arguments(margin, confidence, num_classes)
+    runs = _final_runs(records, 1 / num_classes, comparison)
+    rates = {name: ranked[0] for name, ranked in _rank_rates(runs).items()}
+    chosen = {name: runs.filter(schedule=name, learning_rate=rate) for name, rate in rates.items()}
+    ordinary = _ordinary_schedule(chosen)
+    others = sorted(chosen.keys() - {ordinary})
+    differences = {name: _paired_differences(name, chosen[name], chosen[ordinary]) for name in others}
+    compared = {name: _compare(values, margin, confidence) for name, values in differences.items()}
+    for kind in {family(name) for name in others}:
+        members = [name for name in others if family(name) == kind]
+        adjusted = holm(np.array([compared[name]["p_value"] for name in members]))
+        for name, p_value in zip(members, adjusted.tolist(), strict=True):
+            on_par = None if chosen[ordinary]["diverged"].all() else p_value < 1 - confidence
+            compared[name] |= {"p_value_holm": p_value, "on_par": on_par}
+    compared[ordinary] = dict.fromkeys(("difference", "bound", "p_value", "p_value_holm", "on_par"))
+    outcomes = [
+        ScheduleOutcome(**_describe(name, chosen[name], runs.filter(schedule=name)), **compared[name])
+        for name in sorted(chosen, key=lambda name: _order(name, _period(chosen[name])))
+    ]
+    periodic = [differences[name].size for name in others if _period(chosen[name]) is not None]
+    paired = periodic or [differences[name].size for name in others] or [chosen[ordinary].height]
+    return Compared(outcomes, chosen, runs, (min(paired), max(paired)))
+
+
+def lazy_gap(outcomes: list[ScheduleOutcome]) -> Interval | None:
+    """Test accuracy of K = 1 minus that of K = ∞, paired by seed; none where K = ∞ was not tested."""
+    for outcome in outcomes:
+        if outcome.period == math.inf and outcome.difference is not None:
+            lazy = outcome.difference
+            return Interval(mean=-lazy.mean, low=-lazy.high, high=-lazy.low)
+    return None
+
+
+def schedule_label(schedule: str) -> str:
+    """Name of a schedule for people; the name itself where it is not known."""
+    try:
+        return parse_method(schedule).label
+    except ValueError:
+        return schedule
+
+
+def _check_arguments(margin: float, confidence: float, num_classes: int) -> None:
+    if not 0 <= margin < 1:
+        raise ValueError(
+            f"Expected a margin between 0 and 1, got {margin}; please give a fraction (0.01 is one percentage point)."
+        )
+    if not 0 < confidence < 1:
+        raise ValueError(
+            f"Expected a confidence between 0 and 1, got {confidence}; please give a fraction such as 0.95."
+        )
+    if num_classes < 2:
+        raise ValueError(
+            f"Expected at least 2 classes, got {num_classes}; please give the number of classes of the data."
+        )
+
+
+def _final_runs(records: pl.DataFrame, chance: float, comparison: Comparison) -> pl.DataFrame:
+    """One row per run, its last record, with diverged runs at chance accuracy and infinite loss."""
+    missing = [name for name in _COLUMNS if name not in records.columns]
+    if missing:
+        raise ValueError(
+            f"Expected records with the columns {', '.join(_COLUMNS)}, got none named {', '.join(missing)}; "
+            "please pass the records of a study as stored."
+        )
+    diverged = pl.col("result") == "diverged"
+    runs = (
+        records.select(_COLUMNS)
+        .filter(pl.col("step") == pl.col("step").max().over(*_RUN, *_SETTINGS))
+        .unique()  # the same run stored twice is one run
+        .with_columns(diverged.alias("diverged"), pl.col("period").cast(pl.Float64).fill_nan(None))
+        .with_columns(pl.when("diverged").then(chance).otherwise(pl.col(name)).alias(name) for name in _ACCURACIES)
+        .with_columns(pl.when("diverged").then(math.inf).otherwise("validation_loss").alias("validation_loss"))
+        .sort(_RUN)
+    )
+    _check_runs(runs, comparison)
+    return runs
+
+
+def _check_runs(runs: pl.DataFrame, comparison: Comparison) -> None:
+    for name in _SETTINGS:
+        if runs[name].n_unique() > 1:
+            raise ValueError(
+                f"Expected records of one {name}, got {runs[name].unique().sort().to_list()}; please filter them first."
+            )
+    twice = runs.filter(pl.struct(_RUN).is_duplicated())
+    if not twice.is_empty():
+        raise ValueError(
+            f"Expected one outcome per run, got different ones for {_run_name(twice)}; please remove all but one."
+        )
+    finished = runs.filter(~pl.col("diverged"))
+    last = pl.max("step").over("learning_rate") if comparison == "equal-distance" else pl.max("step")
+    early = finished.with_columns(last=last).filter(pl.col("step") < pl.col("last"))
+    if not early.is_empty():
+        alike = "at the same learning rate " if comparison == "equal-distance" else ""
+        raise ValueError(
+            f"Expected all runs {alike}that did not diverge to end at step {early['last'][0]}, got "
+            f"step {early['step'][0]} for {_run_name(early)}; please finish the study first."
+        )
+    valid = pl.all_horizontal(pl.col(name).is_between(0, 1).fill_null(False) for name in _ACCURACIES)
+    wrong = finished.filter(~valid)
+    if not wrong.is_empty():
+        raise ValueError(
+            f"Expected accuracies between 0 and 1 of {_run_name(wrong)}, which did not diverge, got "
+            f"{wrong.select(_ACCURACIES).row(0, named=True)}; please run it again."
+        )
+
+
+def _run_name(runs: pl.DataFrame) -> str:
+    schedule, rate, seed = runs.select(_RUN).row(0)
+    return f"{schedule} at learning rate {rate:g}, seed {seed}"
+
+
+def _rank_rates(runs: pl.DataFrame) -> dict[str, list[float]]:
+    names = runs["schedule"].unique(maintain_order=True)
+    return {name: _rank(name, runs.filter(schedule=name)) for name in names}
+
+
+def _rank(schedule: str, runs: pl.DataFrame) -> list[float]:
+    num_seeds = pl.col("seed").n_unique().over("learning_rate")
+    counts = runs.group_by("learning_rate").agg(pl.n_unique("seed"))["seed"].sort(descending=True)
+    competing = runs.filter(num_seeds >= counts[min(1, counts.len() - 1)])
+    shared = competing.filter(pl.col("learning_rate").n_unique().over("seed") == competing["learning_rate"].n_unique())
+    if shared.is_empty():
+        raise ValueError(
+            f"Expected at least one seed run at every learning rate of {schedule}, got none for "
+            f"{competing['learning_rate'].unique().sort().to_list()}; please run one seed at all of them."
+        )
+    means = shared.group_by("learning_rate").agg(pl.mean("validation_accuracy"), pl.mean("validation_loss"))
+    accuracy, ranked = pl.col("validation_accuracy"), list[float]()
+    while not means.is_empty():
+        alike = means.filter(accuracy >= accuracy.max() - RESOLUTION)
+        best = alike.sort("validation_loss", "learning_rate", descending=[False, True], nulls_last=True)
+        ranked.append(best["learning_rate"][0])
+        means = means.filter(pl.col("learning_rate") != ranked[-1])
+    return ranked
+
+
+def _ordinary_schedule(chosen: dict[str, pl.DataFrame]) -> str:
+    for name, runs in chosen.items():
+        if _period(runs) == 1:
+            return name
+    raise ValueError(
+        f"Expected runs of K = 1 to compare with, got only {', '.join(chosen) or 'no runs'}; "
+        "please add the schedule every-1 to the study."
+    )
+
+
+def _period(runs: pl.DataFrame) -> float | None:
+    return runs["period"][0]
+
+
+def _order(schedule: str, period: float | None) -> tuple[bool, bool, tuple[str, ...], str, float]:
+    """Periods first, then what has none: by kind and parts, in the order of their numbers."""
+    try:
+        method = parse_method(schedule)
+    except ValueError:
+        return (period is None, True, (), schedule, 0.0)
+    kinds = tuple(part.name for part in method.parts)
+    return (period is None, False, kinds, "" if period is not None else method.kind, method.value)
+
+
+def _paired_differences(
+    schedule: str, runs: pl.DataFrame, reference: pl.DataFrame, name: str = "K = 1"
+) -> Float[np.ndarray, " n"]:
+    """Test accuracy minus that of the reference, over the seeds both have."""
+    pairs = runs.join(reference, on="seed", suffix="_reference").sort("seed")
+    if pairs.height < 2:
+        raise ValueError(
+            f"Expected at least 2 seeds paired between {schedule} and {name} at their chosen learning rates, "
+            f"got {pairs.height}; please run more seeds."
+        )
+    return (pairs["test_accuracy"] - pairs["test_accuracy_reference"]).to_numpy()
+
+
+def _compare(differences: Float[np.ndarray, " n"], margin: float, confidence: float) -> dict[str, Any]:
+    return {
+        "difference": mean_interval(differences, INTERVAL_CONFIDENCE),
+        "bound": lower_bound(differences, confidence),
+        "p_value": p_value_not_worse(differences, margin),
+    }
+
+
+def _describe(schedule: str, runs: pl.DataFrame, all_rates: pl.DataFrame) -> dict[str, Any]:
+    """What is known of a schedule by itself, without comparing it to K = 1."""
+    if runs.height < 2:
+        raise ValueError(
+            f"Expected at least 2 seeds of {schedule} at its chosen learning rate, got {runs.height}; "
+            "please run more seeds."
+        )
+    return {
+        "schedule": schedule,
+        "label": schedule_label(schedule),
+        "period": _period(runs),
+        "learning_rate": runs["learning_rate"][0],
+        "num_seeds": runs.height,
+        "num_diverged": int(runs["diverged"].sum()),
+        "num_diverged_all_rates": int(all_rates["diverged"].sum()),
+        "num_runs_all_rates": all_rates.height,
+        "feature_updates": float(np.mean(runs["feature_updates"].to_numpy())),
+        "validation_accuracy": float(np.mean(runs["validation_accuracy"].to_numpy())),
+        "test_accuracy": mean_interval(runs["test_accuracy"].to_numpy(), INTERVAL_CONFIDENCE),
+        "network_test_accuracy": mean_interval(runs["network_test_accuracy"].to_numpy(), INTERVAL_CONFIDENCE),
+    }

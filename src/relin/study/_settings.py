@@ -1,0 +1,116 @@
+"""The settings that all studies share."""
+
+import math
+from abc import abstractmethod
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, field_validator
+
+from relin.datasets import names
+from relin.study._method import Method, parse_method
+
+Comparison = Literal["equal-steps", "equal-distance"]
+"""Whether all runs take T steps, or runs at smaller learning rates more, so that rate × steps is the same."""
+
+
+def _read_period(value: Any) -> Any:
+    if isinstance(value, str) and value.lower() in ("inf", "∞", "infinity"):
+        return math.inf
+    return value
+
+
+Period = Annotated[
+    float,
+    BeforeValidator(_read_period),
+    PlainSerializer(lambda k: "inf" if math.isinf(k) else int(k), return_type=int | str, when_used="json"),
+]
+Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class StudySpec(BaseModel, extra="forbid", frozen=True):
+    """What every study is told: data, network, training, learning rates, seeds, statistics."""
+
+    study: str = Field(description="Which question the study answers.")
+    data: str = Field("digits", description="Data set, one of those `relin data` lists.")
+    model: str = Field("mlp", description="Network: mlp, cnn, lenet5 or resnet18.")
+    model_options: dict[str, Any] = Field(default_factory=dict, description="Options of the network, such as width.")
+    train_limit: Positive | None = Field(None, description="Use only the first so many training examples.")
+    loss: Literal["cross-entropy", "squared-error"] = Field("cross-entropy", description="What is minimised.")
+    steps: Positive = Field(1000, description="Training steps T of a run.")
+    batch_size: Positive = Field(64, description="Examples a step.")
+    methods: list[str] = Field(
+        [], description="More schedules to show beside, with their parts: every-64+clip-1, when-error-0.1, geometric-8."
+    )
+    check_every: Positive = Field(10, description="Steps between two looks of an adaptive schedule.")
+    learning_rates: list[Rate] = Field(
+        [0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003],
+        description="Learning rates offered to every schedule; each gets the best of them on validation data.",
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
+    decay: Literal["linear", "cosine", "none"] = Field("linear", description="How the rate falls to 0 over a run.")
+    seeds: int = Field(
+        10, ge=2, description="Paired seeds: the same seed is the same initial network and batches for every schedule."
+    )
+    select_seeds: Positive = Field(3, description="Of these, how many take part in choosing the learning rates.")
+    finalists: Positive | None = Field(
+        None, description="Only so many of the best rates, by the first seed, go on to the other select_seeds."
+    )
+    num_records: Positive = Field(10, description="Records a run, evenly spaced.")
+    probe_size: Positive = Field(256, description="Validation examples on which the linearisation error is measured.")
+    margin: float = Field(1.0, gt=0, lt=100, description="Largest acceptable loss of accuracy, in percentage points.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the one-sided bound against the margin.")
+
+    @abstractmethod
+    def own_methods(self) -> list[Method]:
+        """What the question itself compares, ordinary training among it."""
+
+    def all_methods(self) -> list[Method]:
+        """All schedules of the study, each once."""
+        return list(dict.fromkeys([*self.own_methods(), *map(parse_method, self.methods)]))
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The comparisons the study makes, the first of them the one it answers by."""
+        return ("equal-steps",)
+
+    @property
+    def measures_sharpness(self) -> bool:
+        """Whether the sharpness of the linearised problem is recorded."""
+        return False
+
+    def steps_at(self, rate: float, comparison: Comparison | None = None) -> int:
+        """The number of steps of a run at a learning rate, by default in the study's first comparison."""
+        return self.steps
+
+    @field_validator("data")
+    @classmethod
+    def _known(cls, data: str) -> str:
+        if data not in names():
+            raise ValueError(f"the data sets are {', '.join(names())}")
+        return data
+
+    @field_validator("methods")
+    @classmethod
+    def _understood(cls, methods: list[str]) -> list[str]:
+        return [parse_method(name).name for name in methods]
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _some(cls, values: list[float]) -> list[float]:
+        if not values:
+            raise ValueError("at least one learning rate is needed")
+        return sorted(set(values), reverse=True)
+
+
+def whole_periods(periods: list[float]) -> list[float]:
+    """The periods in increasing order, each once, with ordinary training among them.
+
+    **Raises:** `ValueError` for one that is no whole number and not infinite, and without 1.
+    """
+    for k in periods:
+        if not (k >= 1 and (math.isinf(k) or float(k).is_integer())):
+            raise ValueError(f'a period must be a whole number of at least 1, or "inf", got {k:g}')
+    if 1 not in periods:
+        raise ValueError("the periods must include 1, ordinary training, to compare with")
+    return sorted(set(periods))
