@@ -7,10 +7,10 @@ from collections import Counter
 
 import polars as pl
 import pytest
-from report_sample import ENVIRONMENT, MAX_STEPS, NUM_STEPS, RATES, SPEC, steps_at
+from report_sample import ENVIRONMENT, MAX_STEPS, NUM_STEPS, RATES, REFERENCE_RATE, SPEC, steps_at
 
 from relin.report import write_report
-from relin.report._frequency_data import FrequencyRecords
+from relin.report._frequency_data import FrequencyRecords, of_comparison
 from relin.report._frequency_figures import (
     accuracy_against_period,
     accuracy_against_updates,
@@ -20,6 +20,8 @@ from relin.report._frequency_figures import (
 from relin.report._periods import PeriodAxis, narrow, sparse_period, stands_beside
 from relin.report._style import LIGHT, themed
 from relin.study._result import Interval
+from relin.study._specs import FrequencySpec
+from relin.study._study import by_comparison
 
 PLOTS = ("accuracy-against-period", "accuracy-against-updates", "learning-curves", "learning-rates", "linearity")
 HOSTILE = "<script>alert('x')</script> & $\\frac{1}{2} \"quoted\" ${title}"
@@ -279,6 +281,16 @@ def test_records_of_a_comparison_are_those_its_result_was_computed_from(both, co
         assert sum(cell.num_diverged for cell in own) == outcome.num_diverged_all_rates
         chosen = cells[outcome.schedule, outcome.learning_rate]
         assert chosen.validation_accuracy == pytest.approx(outcome.validation_accuracy, rel=1e-12)
+
+
+def test_comparisons_are_told_apart_as_the_study_does(both):
+    result, records = both
+    settings = {"steps": NUM_STEPS, "max_steps": MAX_STEPS, "reference_rate": REFERENCE_RATE}
+    spec = FrequencySpec(comparison="both", learning_rates=list(RATES), **settings)
+    parts = by_comparison(spec, records)
+    assert len(parts["equal-steps"]) < len(records)
+    for own in (result, result.equal_distance):
+        assert of_comparison(own, records).equals(parts[own.comparison])
 
 
 def test_learning_curves_go_on_to_the_end_of_the_longest_run(both):

@@ -19,7 +19,8 @@ def chosen(frame, chance):
 def period_of(schedule):
     if schedule == "never":
         return math.inf
-    return float(schedule.removeprefix("every-")) if schedule.startswith("every-") else None
+    number = schedule.removeprefix("every-")
+    return float(number) if number != schedule and number.isdecimal() else None
 
 
 def run(schedule, seed, test, *, validation=0.9, loss=0.3, rate=0.1, diverged_at=None, **other):

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from relin.report import _text as text
 from relin.report._frequency_data import FrequencyRecords, answered, with_period
@@ -230,6 +230,7 @@ def learning_curves(records: FrequencyRecords, theme: Theme) -> Figure:
         axes.set_title(name)
         axes.set_xlabel("step")
         axes.set_xlim(0, longest or result.num_steps)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.count(value)))
         if column == "train_loss" and lows:
             _log_axis(axes, min(lows), max(highs))

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from relin.report._style import Theme, halo
 
 _DIRECTIONS = ((0, 1), (-1, 1), (1, -1), (1, 1), (-1, -1), (0, -1), (1, 0), (-1, 0))
-_DISTANCES = (9.0, 21.0, 34.0)  # from the mark, in points; but for the first, a line leads from the name to it
+_DISTANCES = (9.0, 21.0, 34.0, 50.0)  # from the mark, in points; but for the first, a line leads from the name to it
 _REACH = 24.0  # of an interval, in points, beyond which a name at its end would not be seen to belong to the mark
 _RADIUS = 6.0  # of a mark, in points
 _STROKE = 2.0  # half the width of an interval or a line

@@ -96,7 +96,7 @@ def tiles(result: StabilityResult, training: Descent) -> list[Tile]:
     start = result.stable_rate_at_start
     factor = f"times {text.tick(1 + training.momentum)} with momentum {text.tick(training.momentum)}"
     fewest = _fewest_on_par(result)
-    gap, _, *seeds_and_divergence = sharedtiles(result)
+    gap, _, *seeds_and_divergence = shared_tiles(result)
     return [
         Tile("Largest rate of K = 1", text.optional_rate(largest), "at which no run diverged"),
         Tile(

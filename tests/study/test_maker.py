@@ -1,0 +1,121 @@
+"""The runs that studies make, against the same runs put together by hand."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import relin as il
+from relin.study import FrequencySpec, parse_method
+from relin.study._grid import Pack, RunSpec
+from relin.study._runner import Runner
+
+SPEC = FrequencySpec(model_options={"width": 8, "depth": 1}, steps=24, batch_size=32, check_every=4, num_records=2)
+RATE, SEED = 0.1, 3
+
+
+def solver(*clip, **options):
+    optimiser = optax.sgd(optax.linear_schedule(RATE, 0.0, SPEC.steps), momentum=0.9)
+    return il.WeightSpace(optax.chain(*clip, optimiser) if clip else optimiser, **options)
+
+
+BY_HAND = {
+    "every-4": (solver(), il.Every(4), None),
+    "never": (solver(), il.Never(), None),
+    "when-error-0.1": (solver(), il.WhenError(0.1, 4), None),
+    "when-loss-gap-0.01": (solver(), il.WhenLossGap(0.01, 4), None),
+    "when-moves-0.1": (solver(), il.WhenFunctionMoves(0.1, 4), None),
+    "until-5": (solver(), il.Until(il.Every(1), 6), None),
+    "after-9": (solver(), il.After(il.Every(1), 9), None),
+    "even-3": (solver(), il.AtSteps([6, 12, 18]), None),
+    "every-4+clip-0.5": (solver(optax.clip_by_global_norm(0.5)), il.Every(4), None),
+    "every-4+line-1": (solver(), il.Every(4), il.LineSearch(1.0)),
+    "every-4+trust-0.3": (solver(), il.Every(4), il.TrustRegion(0.3)),
+    "every-4+proximal-0.5": (solver(proximal=0.5), il.Every(4), None),
+    "every-4+reset": (solver(on_relinearise="reset"), il.Every(4), None),
+    "every-4+shrink-0.5": (solver(on_relinearise=0.5), il.Every(4), None),
+    "every-4+sparse": (solver(optax.clip_by_global_norm(1.0)), il.Every(4), None),
+}
+
+
+@pytest.fixture(scope="module")
+def runner():
+    return Runner(SPEC)
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_method_by_name_is_the_run_put_together_by_hand(runner, name):
+    run = RunSpec(parse_method(name), SPEC.steps, RATE, SEED)
+    records = runner.train(Pack("compare", (run,)))
+    key = jax.random.key(SEED)
+    apply, params = runner._maker("every", SPEC.steps).build(jax.random.fold_in(key, 0))
+    by_hand = il.train(
+        il.Problem(apply, il.CrossEntropy()),
+        BY_HAND[name][0],
+        BY_HAND[name][1],
+        params,
+        runner.data,
+        num_steps=SPEC.steps,
+        batch_size=SPEC.batch_size,
+        key=jax.random.fold_in(key, 1),
+        safeguard=BY_HAND[name][2],
+        observers=runner.observers,
+        record_every=12,
+    )
+    assert records["schedule"].unique().to_list() == [name]
+    assert records["feature_updates"][-1] == by_hand.feature_updates
+    np.testing.assert_allclose(records["test_loss"], by_hand.records["test_loss"], rtol=1e-4)
+    np.testing.assert_allclose(records["parameter_movement"], by_hand.records["parameter_movement"], rtol=1e-4)
+
+
+def test_lanes_of_a_pack_differ_in_numbers_only(runner):
+    names = ["every-2+clip-0.1", "every-8+clip-1", "never+clip-0.5"]
+    runs = tuple(RunSpec(parse_method(name), SPEC.steps, RATE, SEED) for name in names)
+    together = runner.train(Pack("compare", runs))
+    for run in runs:
+        alone = runner.train(Pack("compare", (run,)))
+        same = together.filter(schedule=run.method.name)
+        np.testing.assert_allclose(same["test_loss"], alone["test_loss"], rtol=1e-5)
+
+
+def test_sharpness_is_the_largest_eigenvalue_of_the_linearised_problem():
+    with jax.enable_x64(True):
+        apply, params = il.from_equinox(il.models.build("mlp", (3,), 4, key=jax.random.key(0), width=5, depth=1))
+        params = jax.tree.map(lambda a: a.astype(jnp.float64), params)
+        x, y = jax.random.normal(jax.random.key(1), (7, 3), jnp.float64), jnp.arange(7) % 4
+        problem = il.Problem(apply, il.CrossEntropy())
+        flat, restore = jax.flatten_util.ravel_pytree(params)
+        observed = il.train(
+            problem,
+            il.WeightSpace(optax.sgd(0.1)),
+            il.Never(),
+            params,
+            (x, y),
+            num_steps=3,
+            batch_size=None,
+            key=jax.random.key(2),
+            observers=[il.Sharpness((x, y), tolerance=1e-12, max_iterations=5000)],
+            record_every=3,
+        )
+        displacement = jax.flatten_util.ravel_pytree(observed.displacement)[0]
+        jacobian = jax.jacobian(lambda p: apply(restore(p), x))(flat)
+
+        def loss(delta):
+            return problem.loss.mean(apply(params, x) + jacobian @ delta, y)
+
+        for record, delta in zip(observed.records["sharpness"], (0 * displacement, displacement), strict=True):
+            largest = np.linalg.eigvalsh(jax.hessian(loss)(delta))[-1]
+            assert record == pytest.approx(largest, rel=1e-6)
+
+
+@pytest.mark.parametrize(("options", "message"), [({"tolerance": 0.0}, "tolerance"), ({"max_iterations": 0}, "max_it")])
+def test_sharpness_refuses_an_iteration_that_cannot_end(options, message):
+    with pytest.raises(ValueError, match=message):
+        il.Sharpness((np.zeros((2, 3)), np.zeros(2, int)), **options)
+
+
+def test_a_period_no_run_reaches_is_never():
+    assert math.isinf(parse_method("never").value)
