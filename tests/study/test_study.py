@@ -301,3 +301,16 @@ def test_a_run_that_makes_no_sense_is_refused(arguments, message):
 def test_executors_need_a_worker():
     with pytest.raises(ValueError, match="`workers` must be at least 1, got 0"):
         ThreadExecutor(0)
+
+
+def test_settings_and_one_file_of_records_are_enough_to_report(finished, tmp_path):
+    folder, result, records, *_ = finished
+    for name in ("spec.json", "records.parquet"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    spec, again, same = stored_study(tmp_path)
+    assert spec == SPEC
+    assert again == result
+    polars.testing.assert_frame_equal(same, records)
+    (tmp_path / "records.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(StoreError, match=r"records.parquet is damaged; restore it"):
+        stored_study(tmp_path)

@@ -22,7 +22,11 @@ DataDir = Annotated[Path | None, typer.Option(help="Folder in which the data set
 @app.command()
 def study(
     name: Annotated[
-        str | None, typer.Argument(help="A shipped study (frequency), or a file ending in .toml.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="A shipped study (frequency, essential, timing, stability), or a file ending in .toml.",
+            show_default=False,
+        ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="Data set; `relin data` lists them.")] = None,
     model: Annotated[str | None, typer.Option(help="Network: mlp, cnn, lenet5 or resnet18.")] = None,
@@ -61,7 +65,9 @@ def report(folder: Annotated[Path, typer.Argument(help="The folder of a study.")
 def train(
     data: Annotated[str, typer.Option(help="Data set; `relin data` lists them.")] = "digits",
     model: Annotated[str, typer.Option(help="Network: mlp, cnn, lenet5 or resnet18.")] = "mlp",
-    schedule: Annotated[str, typer.Option(help="every-K, never, or when-error-TOLERANCE.")] = "every-64",
+    schedule: Annotated[
+        str, typer.Option(help="every-K, never, when-error-TOLERANCE …, with parts: every-64+clip-1.")
+    ] = "every-64",
     rate: Annotated[float, typer.Option(help="Learning rate of SGD with momentum.")] = 0.03,
     steps: Annotated[int, typer.Option(help="Training steps.")] = 1000,
     batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 64,

@@ -137,8 +137,8 @@ def parse_method(name: str) -> Method:
     if method is None or not _composes(method):
         raise ValueError(
             "The schedule must be every-K (K = 1, 2, …), never, when-error-TOLERANCE, until-UPDATES, after-STEP or one "
-            f"of {', '.join(_PLACEMENTS)} followed by -UPDATES, and may have parts such as +clip-1 or +sparse, "
-            f"got {name!r}; for example every-64 or when-error-0.1."
+            f"of {', '.join(_PLACEMENTS)} followed by -UPDATES, and may have parts such as +clip-1, +trust-1 (one "
+            f"safeguard at most) or, alone, +sparse, got {name!r}; for example every-64 or when-error-0.1."
         )
     return method
 

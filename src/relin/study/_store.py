@@ -29,7 +29,8 @@ class Store:
 
     `spec.json` holds the settings; `packing.json` how many runs a pack holds, so that a study begun on one device can
     be finished on another; `packs/NAME.parquet` the records of a finished pack, renamed into place when it is whole;
-    `locks/NAME` is held by the process that computes a pack, and let go by the system if that process dies.
+    `locks/NAME` is held by the process that computes a pack, and let go by the system if that process dies;
+    `records.parquet` all records of a finished study in one file, which with `spec.json` is enough to report on it.
     """
 
     def __init__(self, folder: Path):
@@ -116,6 +117,25 @@ class Store:
         content = io.BytesIO()
         records.write_parquet(content)
         write_atomically(self.path(pack), content.getvalue())
+
+    def write_whole(self, records: pl.DataFrame) -> None:
+        """Stores all records of a finished study in one file, for people and for archives."""
+        content = io.BytesIO()
+        records.write_parquet(content, compression_level=19)
+        write_atomically(self.folder / "records.parquet", content.getvalue())
+
+    def read_whole(self) -> pl.DataFrame | None:
+        """All records of a study of which no packs are kept; none where there are packs, or no such file.
+
+        **Raises:** `StoreError` if the file is damaged.
+        """
+        path = self.folder / "records.parquet"
+        if self.packs.exists() or not path.exists():
+            return None
+        try:
+            return pl.read_parquet(path.read_bytes())
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            raise StoreError(f"{path} is damaged; restore it, or run the study again in a new folder.") from None
 
     def read(self, packs: list[Pack]) -> pl.DataFrame:
         """The records of these packs, in a fixed order.

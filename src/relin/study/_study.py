@@ -84,6 +84,7 @@ def run_study(
         compute(added, later_cost(spec, stage), STAGES[stage])
         packs += added
     records = store.read(packs)
+    store.write_whole(records)
     return conclude(spec, records), records
 
 
@@ -103,10 +104,15 @@ def _packs_of(stage: Stage, spec: StudySpec, store: Store, before: list[Pack], l
 def stored_study(folder: Path) -> tuple[StudySpec, StudyResult, pl.DataFrame]:
     """The settings, the answer and the records of a finished study, from its folder only.
 
+    The packs decide; where there are none, `spec.json` and `records.parquet` are enough.
+
     **Raises:** `SpecError` if the folder holds no study; `StoreError` if the study is not finished or a file damaged.
     """
     store = Store(folder)
-    spec, lanes = store.spec(), store.lanes()
+    spec, records = store.spec(), store.read_whole()
+    if records is not None:
+        return spec, conclude(spec, records), records
+    lanes = store.lanes()
     packs: list[Pack] = []
     for stage in STAGES:
         packs += _packs_of(stage, spec, store, packs, lanes)
