@@ -96,13 +96,18 @@ def plain_step(problem: il.Problem, params: Any, state: Any, x: jax.Array, y: ja
     return optax.apply_updates(params, updates), state
 
 
-def linearised_step(
+def linearised_step(*arguments: Any) -> tuple[Any, Any]:
+    displacement, state, _ = linearised_step_with_loss(*arguments)
+    return displacement, state
+
+
+def linearised_step_with_loss(
     problem: il.Problem, anchor: Any, displacement: Any, state: Any, x: jax.Array, y: jax.Array
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any, jax.Array]:
     linearised = problem.linearise(anchor)
-    cotangent = jax.grad(problem.loss.mean)(linearised.value(displacement, x), y)
+    loss, cotangent = jax.value_and_grad(problem.loss.mean)(linearised.value(displacement, x), y)
     updates, state = OPTIMISER.update(linearised.vjp(x, cotangent), state, displacement)
-    return optax.apply_updates(displacement, updates), state
+    return optax.apply_updates(displacement, updates), state, loss
 
 
 def zeros(params: Any) -> Any:
