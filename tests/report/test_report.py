@@ -10,7 +10,7 @@ import pytest
 from report_sample import ENVIRONMENT, MAX_STEPS, NUM_STEPS, RATES, REFERENCE_RATE, SPEC, steps_at
 
 from relin.report import write_report
-from relin.report._frequency_data import FrequencyRecords, of_comparison
+from relin.report._frequency_data import frequency_records, of_comparison
 from relin.report._frequency_figures import (
     accuracy_against_period,
     accuracy_against_updates,
@@ -266,7 +266,7 @@ def test_tables_hold_both_comparisons_apart(report_of_both, both):
 @pytest.mark.parametrize("comparison", ["equal-steps", "equal-distance"])
 def test_records_of_a_comparison_are_those_its_result_was_computed_from(both, comparison):
     result = both[0] if comparison == "equal-steps" else both[0].equal_distance
-    data = FrequencyRecords(result, both[1])
+    data = frequency_records(result, both[1])
     cells = data.cells()
     assert set(cells) == {(outcome.schedule, rate) for outcome in result.outcomes for rate in RATES}
     for outcome in result.outcomes:
@@ -295,7 +295,7 @@ def test_comparisons_are_told_apart_as_the_study_does(both):
 
 def test_learning_curves_go_on_to_the_end_of_the_longest_run(both):
     for result in (both[0], both[0].equal_distance):
-        data = FrequencyRecords(result, both[1])
+        data = frequency_records(result, both[1])
         longest = max(steps_at(o.learning_rate, result.comparison) for o in result.outcomes if o.period is not None)
         with themed(LIGHT):
             panels = learning_curves(data, LIGHT).axes
@@ -330,7 +330,7 @@ def test_preset_is_a_line_of_its_own(both):
     preset = [o for o in result.outcomes if sparse_period(o) is not None]
     with themed(LIGHT):
         axes = accuracy_against_updates(result, LIGHT).axes[0]
-        panel = accuracy_against_period(FrequencyRecords(result, both[1]), LIGHT).axes[0]
+        panel = accuracy_against_period(frequency_records(result, both[1]), LIGHT).axes[0]
     heights = [100 * o.test_accuracy.mean for o in preset]
     for drawn in (axes, panel):
         joined = [line for line in drawn.lines if line.get_color() == LIGHT.accent and len(line.get_xdata()) == 3]
@@ -365,7 +365,7 @@ def test_crowded_axes_of_periods_stay_legible(study):
     result, records = study
     unlucky = (pl.col("seed") == 3) & pl.col("period").is_not_null()
     records = records.with_columns(result=pl.when(unlucky).then(pl.lit("diverged")).otherwise("result"))
-    data = FrequencyRecords(result, records)
+    data = frequency_records(result, records)
     with themed(LIGHT):
         figure = both_comparisons([data, data], LIGHT)
         figure.draw_without_rendering()

@@ -16,8 +16,9 @@ from scipy import stats
 import relin.report
 from relin.report import _text as text, terminal_summary
 from relin.report._files import write_atomically
-from relin.report._frequency_data import FrequencyRecords, mean_interval
+from relin.report._frequency_data import frequency_records
 from relin.report._page import Column, Page, Row, Tile, definitions, prose, render_page, table
+from relin.report._records import mean_interval
 from relin.report._style import spread
 
 
@@ -81,7 +82,7 @@ def test_mean_interval_is_the_t_interval_of_finite_values():
 def test_curve_counts_a_diverged_run_at_chance_and_leaves_its_loss_out(study):
     result, records = study
     outcome = next(o for o in result.outcomes if o.period == 128)
-    data = FrequencyRecords(result, records)
+    data = frequency_records(result, records)
     chosen = records.filter(pl.col("schedule") == "every-128", pl.col("learning_rate") == outcome.learning_rate)
     last = chosen.filter(pl.col("step") == 2000)
     alive = last.filter(pl.col("result") == "successful")
@@ -98,7 +99,7 @@ def test_curve_counts_a_diverged_run_at_chance_and_leaves_its_loss_out(study):
 
 def test_cells_hold_every_run_of_the_records(study):
     result, records = study
-    data = FrequencyRecords(result, records)
+    data = frequency_records(result, records)
     cells = data.cells()
     assert len(cells) == len(result.outcomes) * len(data.rates())
     for outcome in result.outcomes:

@@ -12,7 +12,7 @@ import polars as pl
 from relin.report import _text as text
 from relin.report._figures import Plot
 from relin.report._frequency_checks import linearity, rates_tried, widest_gap
-from relin.report._frequency_data import FrequencyRecords, answered, with_period
+from relin.report._frequency_data import FrequencyRecords, answered, frequency_records, with_period
 from relin.report._frequency_figures import (
     COMPARISONS,
     accuracy_against_period,
@@ -54,7 +54,7 @@ def write_report(
         ValueError: there is no outcome or no record, or the records are not those of the result.
     """
     results = [result, *([result.equal_distance] if result.equal_distance is not None else [])]
-    answers = [FrequencyRecords(each, records) for each in results]
+    answers = [frequency_records(each, records) for each in results]
     report = Report(
         question=QUESTION,
         tiles=_tiles(answers),

@@ -13,8 +13,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from relin.report import _text as text
-from relin.report._frequency_data import Cell, FrequencyRecords
+from relin.report._frequency_data import FrequencyRecords
 from relin.report._periods import PeriodAxis, narrow, sparse_period, stands_beside
+from relin.report._records import Cell
 from relin.report._style import FONT_SIZE, Theme, new_figure
 from relin.study._result import FrequencyResult, Interval, ScheduleOutcome
 

@@ -1,66 +1,24 @@
-"""The records of a frequency study as the arrays its figures show; a diverged run counts at chance."""
+"""What the figures of a frequency study show of its records."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import final
 
-import numpy as np
 import polars as pl
-from scipy.special import stdtrit
 
+from relin.report._records import StudyRecords
 from relin.study._result import FrequencyResult, ScheduleOutcome
 
-COLUMNS = (
-    "data",
-    "model",
-    "schedule",
-    "learning_rate",
-    "seed",
-    "run_steps",
-    "step",
-    "train_loss",
-    "validation_accuracy",
-    "test_accuracy",
-    "linearisation_error",
-    "parameter_movement",
-    "result",
-    "diverged_at",
-)
-_LEVEL = 0.95  # of the two-sided intervals
+FrequencyRecords = StudyRecords[FrequencyResult]
+_COLUMNS = ("run_steps", "linearisation_error", "parameter_movement")
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Mean and two-sided 95 % interval over seeds at each recorded step; all arrays have shape (steps,)."""
+def frequency_records(result: FrequencyResult, records: pl.DataFrame) -> FrequencyRecords:
+    """The records that a result compares, out of those of one comparison or of both.
 
-    steps: np.ndarray
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-
-@dataclass(frozen=True)
-class Cell:
-    """All runs of one schedule at one learning rate."""
-
-    validation_accuracy: float
-    num_runs: int
-    num_diverged: int
-
-
-def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, low and high of the t interval over the first axis, of the finite values; NaN where there are too few."""
-    finite = np.isfinite(values)
-    number = finite.sum(axis=0)
-    total = np.where(finite, values, 0.0)
-    mean = np.divide(total.sum(axis=0), number, out=np.full(number.shape, np.nan), where=number > 0)
-    squares = np.where(finite, (values - mean) ** 2, 0.0).sum(axis=0)
-    enough = number > 1
-    degrees = np.where(enough, number - 1, 1)
-    error = np.sqrt(squares / degrees / np.maximum(number, 1))
-    half = np.where(enough, stdtrit(degrees, (1 + _LEVEL) / 2) * error, np.nan)
-    return mean, mean - half, mean + half
+    Raises:
+        ValueError: there is nothing to show, or the records are not those of the result.
+    """
+    own = of_comparison(result, records) if "run_steps" in records.columns else records
+    return StudyRecords(result, own, _COLUMNS)
 
 
 def of_comparison(result: FrequencyResult, records: pl.DataFrame) -> pl.DataFrame:
@@ -75,114 +33,6 @@ def of_comparison(result: FrequencyResult, records: pl.DataFrame) -> pl.DataFram
         else pl.col("run_steps").max().over("learning_rate")
     )
     return records.filter(pl.col("run_steps") == steps)
-
-
-@final
-class FrequencyRecords:
-    """The records that belong to a result, checked once and then asked for what a figure needs."""
-
-    def __init__(self, result: FrequencyResult, records: pl.DataFrame):
-        """`records` has a row per run and recorded step, of one comparison or of both.
-
-        Raises:
-            ValueError: there is nothing to show, or the records are not those of the result.
-        """
-        if not result.outcomes:
-            raise ValueError(
-                f"Expected at least one schedule in the result of study {result.study!r}, got no outcome; "
-                "run the study before asking for its report."
-            )
-        if records.is_empty():
-            raise ValueError(
-                f"Expected the records of study {result.study!r}, got no row; "
-                "run the study before asking for its report."
-            )
-        if missing := [name for name in COLUMNS if name not in records.columns]:
-            raise ValueError(
-                f"Expected records with the columns {', '.join(COLUMNS)}, got none named {', '.join(missing)}; "
-                "pass the records as the study's store returns them."
-            )
-        kinds = records.select("data", "model").unique(maintain_order=True).rows()
-        if len(kinds) > 1:
-            found = ", ".join(f"{model} on {data}" for data, model in kinds)
-            raise ValueError(f"Expected records of one model on one data set, got {found}; filter them first.")
-        self.result = result
-        self._records = of_comparison(result, records).sort("schedule", "learning_rate", "seed", "step")
-        for outcome in result.outcomes:
-            if self._chosen(outcome).is_empty():
-                raise ValueError(
-                    f"Expected records of {outcome.schedule!r} at learning rate {outcome.learning_rate:g}, got none; "
-                    "pass the records that the result was computed from."
-                )
-
-    def _chosen(self, outcome: ScheduleOutcome) -> pl.DataFrame:
-        close = (pl.col("learning_rate") / outcome.learning_rate - 1).abs() < 1e-9
-        return self._records.filter((pl.col("schedule") == outcome.schedule) & close)
-
-    def _last(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The last recorded row of each run, accuracies at chance where the run diverged."""
-        last = frame.group_by("schedule", "learning_rate", "seed", maintain_order=True).last()
-        diverged = pl.col("result") == "diverged"
-        accuracies = ("validation_accuracy", "test_accuracy")
-        return last.with_columns(
-            pl.when(diverged).then(self.result.chance).otherwise(pl.col(name)).alias(name) for name in accuracies
-        )
-
-    def seeds(self, outcome: ScheduleOutcome) -> tuple[np.ndarray, np.ndarray]:
-        """Final test accuracy of each run at the chosen rate and whether it diverged, both of shape (seeds,)."""
-        last = self._last(self._chosen(outcome))
-        return last["test_accuracy"].to_numpy(), (last["result"] == "diverged").to_numpy()
-
-    def final(self, outcome: ScheduleOutcome, column: str) -> tuple[float, float, float]:
-        """Mean, low and high of `column` at the last recorded step of the runs that did not diverge."""
-        last = self._last(self._chosen(outcome)).filter(pl.col("result") != "diverged")
-        values = last[column].cast(pl.Float64).fill_null(math.nan).to_numpy()
-        mean, low, high = mean_interval(values[:, None])
-        return float(mean[0]), float(low[0]), float(high[0])
-
-    def curve(self, outcome: ScheduleOutcome, column: str) -> Curve:
-        """`column` against the step at the chosen rate.
-
-        From where a run diverged its accuracy counts at chance, as in every table; a loss has no such value, so
-        there the mean is over the runs that are left.
-        """
-        frame = self._chosen(outcome)
-        wide = frame.pivot("step", index=["seed", "diverged_at"], values=column, sort_columns=True)
-        steps = np.array([int(name) for name in wide.columns[2:]])
-        order = np.argsort(steps)
-        values = wide.select(wide.columns[2:]).cast(pl.Float64).to_numpy().copy()[:, order]
-        steps = steps[order]
-        diverged_at = wide["diverged_at"].cast(pl.Float64).fill_null(math.inf).to_numpy()
-        dead = steps[None, :] >= diverged_at[:, None]
-        values[dead] = self.result.chance if column.endswith("accuracy") else math.nan
-        return Curve(steps, *mean_interval(values))
-
-    def run_steps(self, outcome: ScheduleOutcome) -> int:
-        """Steps of a run at the chosen rate."""
-        return int(self._chosen(outcome)["run_steps"][0])
-
-    @property
-    def longest(self) -> int:
-        """Steps of the longest run at a chosen rate."""
-        return max(self.run_steps(outcome) for outcome in self.result.outcomes)
-
-    def rates(self) -> list[float]:
-        """Every learning rate of the records, increasing."""
-        shown = pl.col("schedule").is_in([outcome.schedule for outcome in self.result.outcomes])
-        return sorted(self._records.filter(shown)["learning_rate"].unique().to_list())
-
-    def cells(self) -> dict[tuple[str, float], Cell]:
-        """Mean final validation accuracy of every schedule at every learning rate it ran at."""
-        grouped = self._last(self._records).group_by("schedule", "learning_rate", maintain_order=True)
-        summary = grouped.agg(
-            pl.col("validation_accuracy").mean(),
-            pl.len().alias("num_runs"),
-            (pl.col("result") == "diverged").sum().alias("num_diverged"),
-        )
-        return {
-            (schedule, rate): Cell(accuracy, runs, diverged)
-            for schedule, rate, accuracy, runs, diverged in summary.iter_rows()
-        }
 
 
 def answered(result: FrequencyResult) -> bool:

@@ -7,7 +7,7 @@ from typing import final
 from matplotlib.axes import Axes
 
 from relin.report import _text as text
-from relin.report._style import FONT_SIZE, Theme
+from relin.report._style import Theme, draw_break
 
 _GAP = 1.7  # between the numbers and the ends, in powers of two
 
@@ -40,30 +40,3 @@ class NumberAxis:
         axes.set_xlabel(name)
         for x in (self.left + _GAP / 2, self.right - _GAP / 2):
             draw_break(axes, x, theme)
-
-
-def draw_break(axes: Axes, x: float, theme: Theme) -> None:
-    """Two strokes through the horizontal axis, with nothing between them."""
-    left, right = axes.get_xlim()
-    half = 0.005 * (right - left)
-    axes.plot(
-        [x - half, x + half],
-        [0, 0],
-        transform=axes.get_xaxis_transform(),
-        color=theme.background,
-        linewidth=4,
-        solid_capstyle="butt",
-        clip_on=False,
-        zorder=5,
-    )
-    axes.annotate(
-        "//",
-        (x, 0),
-        xycoords=("data", "axes fraction"),
-        ha="center",
-        va="center",
-        color=theme.muted,
-        fontsize=FONT_SIZE,
-        annotation_clip=False,
-        zorder=6,
-    )

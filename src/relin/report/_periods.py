@@ -8,7 +8,7 @@ from typing import final
 from matplotlib.axes import Axes
 
 from relin.report import _text as text
-from relin.report._style import FONT_SIZE, Theme
+from relin.report._style import Theme, draw_break
 from relin.study._method import parse_method
 from relin.study._result import ScheduleOutcome
 
@@ -112,36 +112,9 @@ class PeriodAxis:
         axes.tick_params(axis="x", which="minor", length=5)
         axes.set_xlabel(name)
         if finite and lazy:
-            self._break(axes, theme, self._places[math.inf] - 0.5 * _GAP)
+            draw_break(axes, self._places[math.inf] - 0.5 * _GAP, theme)
         if self.others and self._places:
             axes.axvline(self._separator, color=theme.muted, linewidth=1, linestyle=(0, (1, 3)))
-
-    @staticmethod
-    def _break(axes: Axes, theme: Theme, x: float) -> None:
-        """Two strokes through the axis, with nothing between them."""
-        left, right = axes.get_xlim()
-        half = 0.005 * (right - left)
-        axes.plot(
-            [x - half, x + half],
-            [0, 0],
-            transform=axes.get_xaxis_transform(),
-            color=theme.background,
-            linewidth=4,
-            solid_capstyle="butt",
-            clip_on=False,
-            zorder=5,
-        )
-        axes.annotate(
-            "//",
-            (x, 0),
-            xycoords=("data", "axes fraction"),
-            ha="center",
-            va="center",
-            color=theme.muted,
-            fontsize=FONT_SIZE,
-            annotation_clip=False,
-            zorder=6,
-        )
 
 
 def _places(periods: Sequence[float]) -> dict[float, float]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Generic, TypeVar, final
 
 import numpy as np
 import polars as pl
@@ -61,18 +61,21 @@ def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return mean, mean - half, mean + half
 
 
+Result = TypeVar("Result", bound=StudyResult)
+
+
 @final
-class StudyRecords:
+class StudyRecords(Generic[Result]):
     """The records that belong to a result, checked once and then asked for what a figure needs."""
 
-    def __init__(self, result: StudyResult, records: pl.DataFrame, more_columns: Sequence[str] = ()):
+    def __init__(self, result: Result, records: pl.DataFrame, more_columns: Sequence[str] = ()):
         """`records` has a row per run and recorded step, with `more_columns` beside those every report shows.
 
         Raises:
             ValueError: there is nothing to show, or the records are not those of the result.
         """
         _check(result, records, (*COLUMNS, *more_columns))
-        self._result = result
+        self.result = result
         self._records = records.sort("schedule", "learning_rate", "seed", "step")
         for outcome in result.outcomes:
             if self._chosen(outcome).is_empty():
@@ -91,13 +94,29 @@ class StudyRecords:
         diverged = pl.col("result") == "diverged"
         accuracies = ("validation_accuracy", "test_accuracy")
         return last.with_columns(
-            pl.when(diverged).then(self._result.chance).otherwise(pl.col(name)).alias(name) for name in accuracies
+            pl.when(diverged).then(self.result.chance).otherwise(pl.col(name)).alias(name) for name in accuracies
         )
 
     def seeds(self, outcome: ScheduleOutcome) -> tuple[np.ndarray, np.ndarray]:
         """Final test accuracy of each run at the chosen rate and whether it diverged, both of shape (seeds,)."""
         last = self._last(self._chosen(outcome))
         return last["test_accuracy"].to_numpy(), (last["result"] == "diverged").to_numpy()
+
+    def final(self, outcome: ScheduleOutcome, column: str) -> tuple[float, float, float]:
+        """Mean, low and high of `column` at the last recorded step of the runs that did not diverge."""
+        last = self._last(self._chosen(outcome)).filter(pl.col("result") != "diverged")
+        values = last[column].cast(pl.Float64).fill_null(math.nan).to_numpy()
+        mean, low, high = mean_interval(values[:, None])
+        return float(mean[0]), float(low[0]), float(high[0])
+
+    def run_steps(self, outcome: ScheduleOutcome) -> int:
+        """Steps of a run at the chosen rate."""
+        return int(self._chosen(outcome)["run_steps"][0])
+
+    @property
+    def longest(self) -> int:
+        """Steps of the longest run at a chosen rate."""
+        return max(self.run_steps(outcome) for outcome in self.result.outcomes)
 
     def curve(self, outcome: ScheduleOutcome, column: str) -> Curve:
         """`column` against the step at the chosen rate.
@@ -113,12 +132,12 @@ class StudyRecords:
         steps = steps[order]
         diverged_at = wide["diverged_at"].cast(pl.Float64).fill_null(math.inf).to_numpy()
         dead = steps[None, :] >= diverged_at[:, None]
-        values[dead] = self._result.chance if column.endswith("accuracy") else math.nan
+        values[dead] = self.result.chance if column.endswith("accuracy") else math.nan
         return Curve(steps, *mean_interval(values))
 
     def rates(self) -> list[float]:
         """Every learning rate of the records, increasing."""
-        shown = pl.col("schedule").is_in([outcome.schedule for outcome in self._result.outcomes])
+        shown = pl.col("schedule").is_in([outcome.schedule for outcome in self.result.outcomes])
         return sorted(self._records.filter(shown)["learning_rate"].unique().to_list())
 
     def cells(self) -> dict[tuple[str, float], Cell]:

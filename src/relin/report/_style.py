@@ -183,3 +183,30 @@ def label_right(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
             linespacing=1.05,
             annotation_clip=False,
         )
+
+
+def draw_break(axes: Axes, x: float, theme: Theme) -> None:
+    """Two strokes through the horizontal axis, with nothing between them."""
+    left, right = axes.get_xlim()
+    half = 0.005 * (right - left)
+    axes.plot(
+        [x - half, x + half],
+        [0, 0],
+        transform=axes.get_xaxis_transform(),
+        color=theme.background,
+        linewidth=4,
+        solid_capstyle="butt",
+        clip_on=False,
+        zorder=5,
+    )
+    axes.annotate(
+        "//",
+        (x, 0),
+        xycoords=("data", "axes fraction"),
+        ha="center",
+        va="center",
+        color=theme.muted,
+        fontsize=FONT_SIZE,
+        annotation_clip=False,
+        zorder=6,
+    )
