@@ -64,8 +64,8 @@ def sparse(
     - `clip`: the largest global norm of a gradient. What bounds a step is rate × clip; no run of the grid above exceeds
       0.3. At a low rate a larger bound slows training less.
     - `on_relinearise`: as for `WeightSpace`.
-    - `safeguard`: one to use besides; none was needed on that grid. A safeguard judges by one batch, which is noisy, and
-      may stop short of displacements that would have been good: compare before adding one.
+    - `safeguard`: one to use besides; none was needed on that grid. A safeguard judges by one batch, which is noisy,
+      and may stop short of displacements that would have been good: compare before adding one.
 
     **Returns:** a `Preset`.
 
