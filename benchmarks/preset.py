@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,27 @@ import optax
 import relin as il
 from benchmarks._measure import heading, row, table
 
-SETTINGS = {"digits": (1000, 64), "mnist1d": (3000, 128)}
-"""Steps, and the width of an MLP with two hidden layers."""
-
 NEVER = np.iinfo(np.int32).max
-PERIODS = (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, NEVER)
 RATES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-SEEDS = (0, 1, 2)
+
+
+class Setting(NamedTuple):
+    """A data set, a network, and the grid over which it is trained."""
+
+    data: str
+    model: str
+    options: dict[str, int]
+    steps: int
+    periods: tuple[int, ...] = (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, NEVER)
+    rates: tuple[float, ...] = RATES
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+SETTINGS = {
+    "digits": Setting("digits", "mlp", {"width": 64, "depth": 2}, 1000),
+    "mnist1d": Setting("mnist1d", "mlp", {"width": 128, "depth": 2}, 3000),
+    "mnist1d-cnn": Setting("mnist1d", "cnn", {}, 3000, (4, 16, 64, 256, NEVER), RATES[:4], (0, 1)),
+}
 BATCH = 64
 NUM_RECORDS = 10
 
@@ -44,13 +58,14 @@ def preset(optimiser: optax.GradientTransformation, period: jax.Array) -> Parts:
 
 def compare(name: str) -> None:
     """One table: a row for each period, with its divergences and its test accuracy at the rate chosen on validation."""
-    steps, width = SETTINGS[name]
+    setting = SETTINGS[name]
+    steps, options = setting.steps, " ".join(f"{key} {value}" for key, value in setting.options.items())
     heading(
-        f"preset.sparse on {name}: MLP of two hidden layers of {width}, {steps} steps, batch {BATCH}, SGD with "
-        f"momentum 0.9, rates {', '.join(map(str, RATES))} falling linearly to 0, {len(SEEDS)} seeds"
+        f"preset.sparse on {setting.data}: {setting.model} {options}, {steps} steps, batch {BATCH}, SGD with "
+        f"momentum 0.9, rates {', '.join(map(str, setting.rates))} falling linearly to 0, {len(setting.seeds)} seeds"
     )
-    ordinary = trained(name, plain, (1,))
-    alone, with_preset = trained(name, plain, PERIODS), trained(name, preset, (1, *PERIODS))
+    ordinary = trained(setting, plain, (1,))
+    alone, with_preset = trained(setting, plain, setting.periods), trained(setting, preset, (1, *setting.periods))
     counted = {(rate, seed) for (_, rate, seed), end in ordinary.items() if not end["diverged"]}
     table(
         (
@@ -62,22 +77,21 @@ def compare(name: str) -> None:
             "preset",
         )
     )
-    row(1, steps - 1, 0, diverged(with_preset, 1, counted), best(ordinary, 1), best(with_preset, 1))
-    for period in PERIODS:
+    row(1, steps - 1, 0, diverged(with_preset, 1, counted), best(setting, ordinary, 1), best(setting, with_preset, 1))
+    for period in setting.periods:
         row(
             "∞" if period == NEVER else period,
             -(-steps // period) - 1,
             diverged(alone, period, counted),
             diverged(with_preset, period, counted),
-            best(alone, period),
-            best(with_preset, period),
+            best(setting, alone, period),
+            best(setting, with_preset, period),
         )
 
 
-def trained(name: str, parts: Callable[..., Parts], periods: tuple[int, ...]) -> dict[tuple, dict[str, Any]]:
+def trained(setting: Setting, parts: Callable[..., Parts], periods: tuple[int, ...]) -> dict[tuple, dict[str, Any]]:
     """How the run of each period, rate and seed ended."""
-    steps, width = SETTINGS[name]
-    dataset = il.datasets.load(name)
+    steps, dataset = setting.steps, il.datasets.load(setting.data)
     train, validation, test = (
         (jnp.asarray(p.x), jnp.asarray(p.y)) for p in (dataset.train, dataset.validation, dataset.test)
     )
@@ -85,7 +99,7 @@ def trained(name: str, parts: Callable[..., Parts], periods: tuple[int, ...]) ->
     def make(lane: dict[str, jax.Array]) -> il.Run:
         key = jax.random.key(lane["seed"])
         model = il.models.build(
-            "mlp", dataset.input_shape, dataset.num_classes, key=jax.random.fold_in(key, 0), width=width, depth=2
+            setting.model, dataset.input_shape, dataset.num_classes, key=jax.random.fold_in(key, 0), **setting.options
         )
         apply, params = il.from_equinox(model)
         optimiser = optax.sgd(optax.linear_schedule(lane["rate"], 0.0, steps), momentum=0.9)
@@ -93,7 +107,7 @@ def trained(name: str, parts: Callable[..., Parts], periods: tuple[int, ...]) ->
         problem = il.Problem(apply, il.CrossEntropy())
         return il.Run(problem, solver, schedule, params, jax.random.fold_in(key, 1), safeguard)
 
-    grid = list(product(periods, RATES, SEEDS))
+    grid = list(product(periods, setting.rates, setting.seeds))
     lanes = {
         "period": np.array([period for period, _, _ in grid], np.int32),
         "rate": np.array([rate for _, rate, _ in grid], np.float32),
@@ -120,14 +134,15 @@ def diverged(ends: dict[tuple, dict[str, Any]], period: int, counted: set[tuple[
     return sum(ends[period, rate, seed]["diverged"] for rate, seed in counted)
 
 
-def best(ends: dict[tuple, dict[str, Any]], period: int) -> str:
+def best(setting: Setting, ends: dict[tuple, dict[str, Any]], period: int) -> str:
     """Mean test accuracy at the rate of best mean validation accuracy, of those at which no seed diverged."""
-    stable = [rate for rate in RATES if not any(ends[period, rate, seed]["diverged"] for seed in SEEDS)]
+    seeds = setting.seeds
+    stable = [rate for rate in setting.rates if not any(ends[period, rate, seed]["diverged"] for seed in seeds)]
     if not stable:
         return "–"
 
     def mean(rate: float, part: str) -> float:
-        return float(np.mean([ends[period, rate, seed][part] for seed in SEEDS]))
+        return float(np.mean([ends[period, rate, seed][part] for seed in seeds]))
 
     rate = max(stable, key=lambda rate: mean(rate, "validation"))
     return f"{100 * mean(rate, 'test'):.1f} ({rate:g})"

@@ -1,6 +1,6 @@
 """Everything public, by its public name. `import relin` gives these names, and imports JAX at their first use."""
 
-from relin import adapters as adapters, datasets as datasets, models as models, preset as preset
+from relin import adapters as adapters, datasets as datasets, kernel as kernel, models as models, preset as preset
 from relin._augment import (
     AbstractAugmentation as AbstractAugmentation,
     Chain as Chain,
@@ -23,6 +23,8 @@ from relin._loss import (
 )
 from relin._observer import (
     AbstractObserver as AbstractObserver,
+    FrozenKernelAccuracy as FrozenKernelAccuracy,
+    KernelDrift as KernelDrift,
     LinearisationError as LinearisationError,
     Movement as Movement,
     Performance as Performance,

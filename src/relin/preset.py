@@ -30,7 +30,7 @@ def sparse(
     optimiser: optax.GradientTransformation,
     schedule: AbstractSchedule | Step,
     *,
-    clip: Scalar | float = 1.0,
+    clip: Scalar | float = 0.3,
     on_relinearise: Literal["keep", "reset"] | float = "keep",
     safeguard: AbstractSafeguard | None = None,
 ) -> Preset:
@@ -100,4 +100,4 @@ def _check_clip(clip: Any) -> None:
         if clip.ndim != 0:
             raise ValueError(f"`clip` must be one number, got shape {clip.shape}; pass one bound for all parameters.")
     elif not isinstance(clip, int | float) or isinstance(clip, bool) or not clip > 0:
-        raise ValueError(f"`clip` must be a number above 0, got {clip!r}; 1.0 is the bound that was measured.")
+        raise ValueError(f"`clip` must be a number above 0, got {clip!r}; 0.3 is the bound that was measured.")

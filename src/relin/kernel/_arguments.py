@@ -1,0 +1,101 @@
+"""What is wrong with the arguments of a kernel, in one sentence."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from relin._types import Inputs, Params
+
+KINDS = ("full", "mean", "diagonal")
+
+
+def check_params(params: Params) -> None:
+    """Raises unless every leaf is a floating-point array and there is at least one."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    if not leaves:
+        raise ValueError("`params` holds no array, so there is no kernel; pass the network's parameters.")
+    for path, leaf in leaves:
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+            kind = type(leaf).__name__ if dtype is None else dtype
+            raise TypeError(
+                f"Every leaf of `params` must be a floating-point array, got {kind} at "
+                f"params{jax.tree_util.keystr(path)}; keep what is not trained inside `apply`."
+            )
+
+
+def check_inputs(x: Inputs, name: str) -> int:
+    """The number of examples; raises unless all leaves are arrays with that many rows, at least one."""
+    leaves = jax.tree.leaves(x)
+    shapes = [getattr(leaf, "shape", None) for leaf in leaves]
+    if not leaves or None in shapes or () in shapes:
+        raise TypeError(
+            f"`{name}` must hold arrays with a leading axis of examples, got shapes {shapes}; convert each leaf to one."
+        )
+    sizes = {shape[0] for shape in shapes if shape}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(
+            f"All arrays of `{name}` must have the same positive number of examples, got {sorted(sizes)}; "
+            "check how they were selected."
+        )
+    return sizes.pop()
+
+
+def check_pair(x1: Inputs, x2: Inputs) -> None:
+    """Raises unless the examples of both sides are alike in structure, shape and type."""
+    first, second = (jax.tree.map(lambda a: (a.shape[1:], str(jnp.result_type(a))), x) for x in (x1, x2))
+    if jax.tree.structure(x1) != jax.tree.structure(x2) or first != second:
+        raise ValueError(
+            f"`x1` and `x2` must hold examples of one shape and type, got {first} and {second}; convert one of them."
+        )
+
+
+def check_outputs(outputs: Any) -> str | int:
+    """One of `KINDS` or the number of an output, as Python's integer."""
+    if isinstance(outputs, int | np.integer) and not isinstance(outputs, bool):
+        return int(outputs)
+    if not isinstance(outputs, str) or outputs not in KINDS:
+        raise ValueError(
+            f"`outputs` must be 'full', 'mean', 'diagonal' or the number of one output, got {outputs!r}; pass one."
+        )
+    return outputs
+
+
+def check_size(value: Any, name: str, default: str) -> None:
+    """Raises unless `value` is a positive integer or `None`."""
+    if value is None:
+        return
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise TypeError(f"`{name}` must be an integer or None, got {value!r}; leave it out for {default}.")
+    if value < 1:
+        raise ValueError(f"`{name}` must be at least 1, got {value}; leave it out for {default}.")
+
+
+def one_example(apply: Callable, outputs: str | int) -> Callable[[Params, Any], Array]:
+    """f(params, x) → outputs `(C,)` of one example; raises where `apply` does not give `(batch, C)`."""
+
+    def network(params: Params, x: Any) -> Array:
+        result = apply(params, jax.tree.map(lambda a: a[None], x))
+        shape = getattr(result, "shape", None)
+        if shape is None or not jnp.issubdtype(result.dtype, jnp.floating):
+            raise TypeError(
+                f"`apply` must return one floating-point array of shape (batch, C), got {result}; "
+                "return the logits or regression values alone."
+            )
+        if len(shape) != 2 or shape[0] != 1:
+            raise ValueError(
+                f"`apply` must return outputs of shape (batch, C), got {shape} for a batch of one; "
+                "keep the batch axis first and flatten the outputs."
+            )
+        if not isinstance(outputs, str) and not 0 <= outputs < shape[1]:
+            raise ValueError(
+                f"`outputs` must be from 0 to {shape[1] - 1} for a network of {shape[1]} outputs, got {outputs}; "
+                "pass one of these, or 'full', 'mean' or 'diagonal'."
+            )
+        return result[0]
+
+    return network

@@ -1,0 +1,165 @@
+"""The kernel block by block, in memory bounded by the result and a working set."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Int
+
+from relin._types import Inputs, Params
+from relin.kernel._contract import Features, Kind, contract, in_order, pair_bytes
+from relin.kernel._features import features_of_one
+
+Result = dict[str, Array]
+
+_ROWS = {"full": 64, "mean": 128, "diagonal": 128}
+"""Examples in a block: few, so that little is computed twice on the diagonal; enough for fast matrix products."""
+
+
+class Request(eqx.Module):
+    """What is asked for: `apply`, the kind of outputs, whether parts by tensor, and whether the two sides are one."""
+
+    apply: Callable
+    outputs: str | int = eqx.field(static=True)
+    per_layer: bool = eqx.field(static=True)
+    symmetric: bool = eqx.field(static=True)
+
+    @property
+    def kind(self) -> Kind:
+        """One output alone is the mean over itself."""
+        return self.outputs if isinstance(self.outputs, str) else "mean"  # pyright: ignore[reportReturnType]
+
+
+class Sizes(NamedTuple):
+    """How many examples have their features made at once, how many a block of the kernel has, and what is kept."""
+
+    chunk: int
+    block: int
+    keep: bool
+
+
+def kernel_in_blocks(
+    request: Request, params: Params, x1: Inputs, x2: Inputs, batch_size: int | None, working_set: int
+) -> Result:
+    """The kernel by tensor, or the whole under the key ``""``.
+
+    Features are made for a chunk of examples at a time, kept where those of all chunks fit the working set and made
+    again otherwise. The kernel of two chunks is filled in by a loop over blocks.
+    """
+    example = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x1)
+    one, backward = eqx.filter_eval_shape(_one, request, params, example)
+    rows, columns = (jax.tree.leaves(x)[0].shape[0] for x in (x1, x2))
+    sizes = _sizes(request.kind, one, backward, max(rows, columns), batch_size, working_set)
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((request, params, x1, x2)))
+    fill = _fill if traced else _fill_in_place
+    kept: dict[tuple[bool, int], Features] = {}
+
+    def features(right: bool, start: int) -> Features:
+        name = (right and not request.symmetric, start)
+        if name in kept:
+            return kept[name]
+        made = _many(request, params, jax.tree.map(lambda a: a[start : start + sizes.chunk], x2 if right else x1))
+        if sizes.keep:
+            kept[name] = made
+        return made
+
+    result = _empty(request.kind, request.per_layer, one, rows, columns)
+    for i in _starts(rows, sizes.chunk):
+        left = features(False, i)
+        for j in _starts(columns, sizes.chunk):
+            if request.symmetric and j < i:
+                continue
+            same = request.symmetric and i == j
+            right = left if same else features(True, j)
+            blocks = _pairs(i, j, left, right, sizes.block, same)
+            result = fill(
+                (left, right, blocks, sizes.block, request.kind, request.per_layer, request.symmetric), result
+            )
+    return result
+
+
+def _sizes(
+    kind: Kind, one: Features, backward: int, num_examples: int, batch_size: int | None, working_set: int
+) -> Sizes:
+    """Chunks that fill half of the working set at most; blocks whose products fill a quarter."""
+    stored = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(one))
+    largest = batch_size or max(1, working_set // max(1, 2 * (stored + backward)))
+    chunk = _even(num_examples, largest)
+    fitting = math.isqrt(max(1, working_set // (4 * pair_bytes(one, kind))))
+    return Sizes(chunk, _even(chunk, min(fitting, _ROWS[kind])), 2 * num_examples * stored <= working_set)
+
+
+def _even(total: int, largest: int) -> int:
+    """The size of equal blocks of at most `largest`, as few as possible."""
+    return math.ceil(total / math.ceil(total / max(1, largest)))
+
+
+def _starts(total: int, size: int) -> Iterator[int]:
+    """Starts of blocks of one size; the last is shifted back so that it ends at the end."""
+    for start in range(0, total, size):
+        yield max(0, min(start, total - size))
+
+
+def _pairs(i: int, j: int, left: Features, right: Features, size: int, same: bool) -> Int[np.ndarray, "pairs 4"]:
+    """Every block of the kernel of two chunks that start at i and j: its start in the chunks and in the result."""
+    rows, columns = (jax.tree.leaves(side)[0].shape[0] for side in (left, right))
+    starts = [(a, b) for a in _starts(rows, size) for b in _starts(columns, size) if not same or b >= a]
+    return np.asarray([(a, b, i + a, j + b) for a, b in starts], np.int32)
+
+
+def _empty(kind: Kind, per_layer: bool, one: Features, rows: int, columns: int) -> Result:
+    batched = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), one)
+    parts = jax.eval_shape(lambda f: in_order(contract(f, f, kind, per_layer), kind), batched)
+    return {name: jnp.zeros((rows, columns, *part.shape[2:]), part.dtype) for name, part in parts.items()}
+
+
+@eqx.filter_jit
+def _one(request: Request, params: Params, x: Inputs) -> tuple[Features, int]:
+    with jax.default_matmul_precision("highest"):
+        return features_of_one(request.apply, request.outputs, request.per_layer, params, x)
+
+
+@eqx.filter_jit
+def _many(request: Request, params: Params, x: Inputs) -> Features:
+    return jax.vmap(lambda x: _one(request, params, x)[0])(x)
+
+
+def _fill_blocks(operands: tuple, result: Result) -> Result:
+    left, right, blocks, size, kind, per_layer, symmetric = operands
+
+    def fill(number: Array, result: Result) -> Result:
+        a, b, i, j = blocks[number]
+        rows, columns = (_block(side, start, size) for side, start in ((left, a), (right, b)))
+        parts = contract(rows, columns, kind, per_layer)
+        if symmetric:  # first, so that the diagonal's blocks are written last as they were computed
+            mirrored = in_order({name: _mirrored(part) for name, part in parts.items()}, kind)
+            result = jax.tree.map(lambda whole, part: _write(whole, part, j, i), result, mirrored)
+        return jax.tree.map(lambda whole, part: _write(whole, part, i, j), result, in_order(parts, kind))
+
+    blocks = jnp.asarray(blocks)
+    return jax.lax.fori_loop(0, blocks.shape[0], fill, result)
+
+
+def _block(features: Features, start: Array, size: int) -> Features:
+    def rows(leaf: Array) -> Array:
+        return jax.lax.dynamic_slice_in_dim(leaf, start, min(size, leaf.shape[0]))
+
+    return jax.tree.map(rows, features)
+
+
+def _mirrored(part: Array) -> Array:
+    """Θ(x′, x) from Θ(x, x′), axes as `contract` leaves them."""
+    return jnp.transpose(part, (2, 3, 0, 1)) if part.ndim == 4 else jnp.swapaxes(part, 0, 1)
+
+
+def _write(whole: Array, part: Array, i: Array, j: Array) -> Array:
+    return jax.lax.dynamic_update_slice(whole, part, (i, j, *(jnp.zeros_like(i),) * (whole.ndim - 2)))
+
+
+_fill = eqx.filter_jit(_fill_blocks)
+_fill_in_place = eqx.filter_jit(_fill_blocks, donate="all-except-first")

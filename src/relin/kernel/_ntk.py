@@ -1,0 +1,67 @@
+"""`ntk`: the empirical neural tangent kernel."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from relin._types import Inputs, Outputs, Params
+from relin.kernel._arguments import check_inputs, check_outputs, check_pair, check_params, check_size
+from relin.kernel._blocks import Request, kernel_in_blocks
+
+WORKING_SET = 256 * 2**20
+
+
+def ntk(
+    apply: Callable[[Params, Inputs], Outputs],
+    params: Params,
+    x1: Inputs,
+    x2: Inputs | None = None,
+    *,
+    outputs: Literal["full", "mean", "diagonal"] | int = "full",
+    batch_size: int | None = None,
+    per_layer: bool = False,
+    working_set: int = WORKING_SET,
+) -> Float[Array, "N1 N2 ..."] | dict[str, Float[Array, "N1 N2 ..."]]:
+    """The empirical neural tangent kernel Θ(x1, x2) = J(x1) J(x2)ᵀ (Jacot et al. 2018, arXiv:1806.07572).
+
+    Θ is a sum over parameter tensors. The part of a tensor that enters through one dense product, convolution or
+    embedding is made of the layer's inputs a and the cotangents b of its outputs, (a·a′)(b·b′) for a dense layer, as
+    in the structured derivatives of Novak et al. 2022 (arXiv:2206.08720); for several positions, from whichever of
+    gradients and pairs of positions takes fewer operations. Any other tensor is differentiated directly. Values do
+    not depend on the route, nor on the blocks, beyond rounding. Matrix products are of full precision on every device.
+
+    **Arguments:**
+
+    - `apply`: `apply(params, x) -> outputs` of shape `(batch, C)`, each example's outputs those of that example alone.
+      Compiled once for each function object: pass the same one again, not a new `lambda`.
+    - `params`: θ, a PyTree of floating-point arrays.
+    - `x1`, `x2`: PyTrees of arrays with leading axes N1 and N2; without `x2` it is `x1`, and each pair of blocks is
+      computed once.
+    - `outputs`: `"full"`; `"mean"`, the trace over outputs divided by C; `"diagonal"`; or the number of one output.
+    - `batch_size`: how many examples of each side have their features made at once; by default as many as
+      `working_set` allows.
+    - `per_layer`: whether to return the parts by parameter tensor, which sum to the whole.
+    - `working_set`: bytes to use beside the result, by estimate, 256 MB by default; one example's features need what
+      they need.
+
+    **Returns:** an array of shape `(N1, N2, C, C)`, `(N1, N2)`, `(N1, N2, C)` or `(N1, N2)`, by `outputs`; with
+    `per_layer` a dict of such arrays by path, as `jax.tree_util.keystr` writes it. It may be called under `jax.jit`,
+    `jax.vmap` and `jax.grad`.
+
+    **Raises:** `TypeError` or `ValueError` for arguments or outputs that are not as described.
+    """
+    check_params(params)
+    kind = check_outputs(outputs)
+    check_size(batch_size, "batch_size", "one chosen from `working_set`")
+    check_size(working_set, "working_set", "256 MB")
+    check_inputs(x1, "x1")
+    params, x1, x2 = jax.tree.map(jnp.asarray, (params, x1, x2))
+    if x2 is not None:
+        check_inputs(x2, "x2")
+        check_pair(x1, x2)
+    request = Request(apply, kind, bool(per_layer), symmetric=x2 is None)
+    result = kernel_in_blocks(request, params, x1, x1 if x2 is None else x2, batch_size, working_set)
+    return result if per_layer else result[""]
