@@ -7,6 +7,7 @@ import sys
 import pytest
 from cli_sample import SPEC
 
+import relin.cli._ntk
 import relin.cli._study
 import relin.cli._train
 
@@ -62,7 +63,7 @@ def relin_command(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("RELIN_CACHE", str(tmp_path / "cache"))
-    for module in ("relin.cli._study", "relin.cli._train"):
+    for module in ("relin.cli._study", "relin.cli._train", "relin.cli._ntk"):
         monkeypatch.setattr(f"{module}.prepare", lambda: None)  # JAX's settings are those of all tests
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 

@@ -198,6 +198,7 @@ def test_report_imports_neither_jax_nor_what_trains():
     assert "relin.study._result" in imported
     own = {name for name in imported if name.startswith("relin")}
     assert {name for name in own if not name.startswith("relin.report")} == {
+        "relin.study._kernel_result",
         "relin.study._method",
         "relin.study._result",
     }

@@ -37,7 +37,7 @@ BY_HAND = {
     "every-4+proximal-0.5": (solver(proximal=0.5), il.Every(4), None),
     "every-4+reset": (solver(on_relinearise="reset"), il.Every(4), None),
     "every-4+shrink-0.5": (solver(on_relinearise=0.5), il.Every(4), None),
-    "every-4+sparse": (solver(optax.clip_by_global_norm(1.0)), il.Every(4), None),
+    "every-4+sparse": (solver(optax.clip_by_global_norm(0.3)), il.Every(4), None),
 }
 
 

@@ -24,7 +24,7 @@ def study(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="A shipped study (frequency, essential, timing, stability), or a file ending in .toml.",
+            help="A shipped study (frequency, essential, timing, stability, kernel, width), or a file ending in .toml.",
             show_default=False,
         ),
     ] = None,
@@ -72,7 +72,7 @@ def train(
     steps: Annotated[int, typer.Option(help="Training steps.")] = 1000,
     batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 64,
     seed: Annotated[int, typer.Option(help="Of the initial network and the batches.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder for the records and a figure.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the records, the parameters and a figure.")] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of a study, such as momentum=0."),
@@ -84,6 +84,26 @@ def train(
 
     named = {"data": data, "model": model, "steps": steps, "batch_size": batch_size}
     _train.train({**named, **_study.read_settings(setting or [])}, schedule, rate, seed, out, data_dir)
+
+
+@app.command()
+def ntk(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run, as given to `relin train --out`.")],
+    probe: Annotated[int, typer.Option(help="Validation examples on which the kernel is computed.")] = 128,
+    outputs: Annotated[
+        str, typer.Option(help="Which kernel of the network's outputs: mean, full or diagonal.")
+    ] = "mean",
+    at: Annotated[
+        str, typer.Option(help="The kernel at the end: of the linearised network (anchor) or of the network (end).")
+    ] = "anchor",
+    per_layer: Annotated[bool, typer.Option("--per-layer", help="Also the part of every parameter tensor.")] = False,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Also the alignment with every class.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Compute the neural tangent kernel of a saved run at its beginning and its end, and measure it."""
+    from relin.cli import _ntk
+
+    _ntk.ntk(folder, probe, outputs, at, per_layer, per_class, data_dir)
 
 
 @app.command("data")

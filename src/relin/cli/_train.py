@@ -29,7 +29,8 @@ def train(
     settings: dict[str, Any], schedule: str, rate: float, seed: int, out: Path | None, data_dir: Path | None
 ) -> None:
     prepare()
-    from relin.study import read_spec, train_one
+    from relin.study import read_spec
+    from relin.study._saved import save_run, train_run
 
     console = Console()
     if out is not None:
@@ -37,8 +38,8 @@ def train(
     with progress_bar(console) as bar, failures():
         spec = read_spec("frequency", overrides=settings)
         task = bar.add_task("training", total=spec.steps)
-        records = interruptibly(
-            lambda: train_one(
+        run = interruptibly(
+            lambda: train_run(
                 spec,
                 schedule,
                 rate,
@@ -47,6 +48,7 @@ def train(
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         )
+    records = run.records
     console.print(_table(records))
     last = records.row(-1, named=True)
     if last["result"] == "diverged":
@@ -54,6 +56,8 @@ def train(
         console.print(f"Training diverged at step {last['diverged_at']}; a lower --rate{rarer} may not.")
     if out is not None:
         _write(records, out, console)
+        save_run(run, out)
+        console.print(f"Parameters: {out / 'parameters.safetensors'}", soft_wrap=True, highlight=False)
 
 
 def _write(records: Any, out: Path, console: Console) -> None:

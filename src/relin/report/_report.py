@@ -8,8 +8,11 @@ import polars as pl
 
 from relin.report import _frequency
 from relin.report._essential import write_essential_report
+from relin.report._kernel import write_kernel_report
 from relin.report._stability import write_stability_report
 from relin.report._timing import write_timing_report
+from relin.report._width import write_width_report
+from relin.study._kernel_result import KernelResult, WidthResult
 from relin.study._result import EssentialResult, FrequencyResult, StabilityResult, StudyResult, TimingResult
 
 
@@ -23,8 +26,8 @@ def write_report(
     """Write the report of a study and return the path of its page.
 
     In `out_dir` there will be `report.html`, which holds everything it shows; `figures/*.png` and `figures/*.pdf`;
-    `table.csv`, the outcomes in full precision (of the timing study `placements.csv` as well); and `summary.txt`. Each
-    file is replaced in one step, the page last.
+    `table.csv`, the outcomes in full precision (beside it `placements.csv` of the timing study, `frozen.csv` of the
+    kernel study); and `summary.txt`. Each file is replaced in one step, the page last.
 
     Args:
         result: the conclusions to show.
@@ -46,8 +49,12 @@ def write_report(
             return write_timing_report(result, records, spec, environment, out_dir)
         case StabilityResult():
             return write_stability_report(result, records, spec, environment, out_dir)
+        case KernelResult():
+            return write_kernel_report(result, records, spec, environment, out_dir)
+        case WidthResult():
+            return write_width_report(result, records, spec, environment, out_dir)
         case _:
             raise TypeError(
-                "Expected the result of a frequency, essential, timing or stability study, got "
+                "Expected the result of a frequency, essential, timing, stability, kernel or width study, got "
                 f"{type(result).__name__}; pass what the study concluded."
             )

@@ -14,6 +14,9 @@ from rich.text import Text
 
 from relin.report import _text as text
 from relin.report._answers import answers, what_answers
+from relin.report._kernel_table import interval_of
+from relin.report._width_table import width_terminal_table
+from relin.study._kernel_result import KernelResult, WidthResult
 from relin.study._result import FrequencyResult, ScheduleOutcome, StabilityResult, StudyResult
 
 
@@ -88,6 +91,8 @@ def _tables(result: StudyResult, layout: _Layout) -> list[Table]:
     if isinstance(result, FrequencyResult) and result.equal_distance is not None:
         more = "up to more at smaller learning rates"
         return [_table(result, layout), _table(result.equal_distance, layout, more)]
+    if isinstance(result, WidthResult):
+        return [width_terminal_table(result, layout.digits, layout.gap, layout.wrap, _HEAD)]
     return [_table(result, layout)]
 
 
@@ -121,6 +126,8 @@ def _columns(result: StudyResult, layout: _Layout) -> dict[str, _Cell]:
         "bound": lambda outcome, own: Text(text.signed(outcome.bound, own.digits)),
         "Holm\np": lambda outcome, _: Text(text.p_value(outcome.p_value_holm)),
     }
+    if isinstance(result, KernelResult):
+        return _kernel_columns(result, layout)
     if isinstance(result, StabilityResult):
         largest = {limit.schedule: limit.largest_rate for limit in result.limits}
         limit: _Cell = lambda outcome, _: Text(text.optional_rate(largest.get(outcome.schedule)))  # noqa: E731
@@ -129,6 +136,22 @@ def _columns(result: StudyResult, layout: _Layout) -> dict[str, _Cell]:
         columns |= tested
     return columns | {
         "on\npar": _on_par,
+        "div.": lambda outcome, _: Text(str(outcome.num_diverged), style="yellow" if outcome.num_diverged else ""),
+    }
+
+
+def _kernel_columns(result: KernelResult, layout: _Layout) -> dict[str, _Cell]:
+    """What the kernel did, in the place of the difference and its test."""
+    metrics = {"kernel\ndistance": "distance", "relative\nchange": "change", "align-\nment": "alignment"}
+
+    def cell(field: str) -> _Cell:
+        return lambda outcome, own: Text(text.measured(interval_of(result, outcome, field), own.gap))
+
+    return {
+        "rate": lambda outcome, _: Text(text.rate(outcome.learning_rate)),
+        "up-\ndates": lambda outcome, _: Text(text.count(outcome.feature_updates).replace(",", "")),
+        "accuracy\n%": lambda outcome, own: Text(text.plus_minus(outcome.test_accuracy, own.digits, own.gap)),
+        **{heading: cell(field) for heading, field in metrics.items()},
         "div.": lambda outcome, _: Text(str(outcome.num_diverged), style="yellow" if outcome.num_diverged else ""),
     }
 
@@ -161,9 +184,16 @@ def _verdict(result: StudyResult) -> Panel:
         "div.: diverged runs at the chosen rate, each at chance",
         f"{diverged} of {runs} runs diverged at any rate",
     ]
+    if isinstance(result, WidthResult):
+        clauses[0] = (
+            "rates: of K = 1 and K = ∞; difference: K = 1 less K = ∞; kernel change: relative, at K = 1; deviation: "
+            "from the kernel of infinite width"
+        )
+    if isinstance(result, KernelResult):
+        clauses[0] = "distance and change: of the kernel, from step 0; alignment: with the targets, at the end"
     if isinstance(result, StabilityResult):
         clauses.insert(0, "trains to: the largest learning rate at which no run diverged")
-    if not isinstance(result, FrequencyResult):
+    if not isinstance(result, FrequencyResult) and what_answers(result):
         clauses.append(f"in bold: {what_answers(result)}")
     note = Text("; ".join(clauses), style="dim")
     return Panel(Group(Text(result.verdict, style="bold"), note), title="verdict", title_align="left")

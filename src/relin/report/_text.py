@@ -96,5 +96,40 @@ def tick(value: float) -> str:
     return f"{value:.6g}".replace("-", MINUS)
 
 
+def significant(value: float | None) -> str:
+    """Three significant digits: 0.13624 is "0.136", 21.93 is "21.9"."""
+    return DASH if value is None or math.isnan(value) else power(value)
+
+
+def span(interval: Interval) -> str:
+    """The ends of an interval in words, in three significant digits."""
+    return f"{significant(interval.low)} to {significant(interval.high)}"
+
+
+def measured(interval: Interval | None, gap: str = " ") -> str:
+    """Mean ± half the width of the interval, with as many decimals as the half needs for two digits."""
+    if interval is None or math.isnan(interval.mean):
+        return DASH
+    half = (interval.high - interval.low) / 2
+    if half > 0:
+        digits = min(max(1 - math.floor(math.log10(half)), 0), 6)
+    else:
+        digits = 0 if float(interval.mean).is_integer() else 3
+    return f"{fixed(interval.mean, digits)}{gap}±{gap}{fixed(half, digits)}"
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def power(value: float) -> str:
+    """A small or large number with its power of ten: 0.00002 is "2·10⁻⁵", 0.02 is "0.02"."""
+    if value == 0 or 1e-3 <= abs(value) < 1e5 or not math.isfinite(value):
+        return tick(float(f"{value:.3g}"))
+    mantissa, exponent = f"{value:.2e}".split("e")
+    raised = f"10{str(int(exponent)).translate(_RAISED)}"
+    factor = mantissa.rstrip("0").rstrip(".").replace("-", MINUS)
+    return raised if factor == "1" else f"{factor}·{raised}"
+
+
 def on_par(value: bool | None) -> str:
     return DASH if value is None else ("✓" if value else "✗")

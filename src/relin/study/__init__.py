@@ -1,6 +1,7 @@
 """Studies: a question, a grid of runs, their records, the statistics of the answer."""
 
 from relin.study._executor import AbstractExecutor as AbstractExecutor, ThreadExecutor as ThreadExecutor
+from relin.study._kernel_result import KernelResult as KernelResult, WidthResult as WidthResult
 from relin.study._method import Method as Method, parse_method as parse_method
 from relin.study._result import (
     EssentialResult as EssentialResult,
@@ -14,8 +15,10 @@ from relin.study._spec import SpecError as SpecError, read_spec as read_spec, sh
 from relin.study._specs import (
     EssentialSpec as EssentialSpec,
     FrequencySpec as FrequencySpec,
+    KernelSpec as KernelSpec,
     StabilitySpec as StabilitySpec,
     TimingSpec as TimingSpec,
+    WidthSpec as WidthSpec,
 )
 from relin.study._store import Store as Store, StoreError as StoreError
 from relin.study._study import (

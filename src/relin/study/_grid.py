@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Literal
@@ -23,6 +23,13 @@ class RunSpec:
     num_steps: int
     learning_rate: float
     seed: int
+    width: int | None = None
+    """Of the network, where widths are compared."""
+
+    @property
+    def identity(self) -> tuple[str, int, float, int, int | None]:
+        """What records tell of the run: schedule, steps, learning rate, seed, width."""
+        return self.method.name, self.num_steps, self.learning_rate, self.seed, self.width
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,8 @@ class Pack:
 
     stage: Stage
     runs: tuple[RunSpec, ...]
+    frozen_rate: float | None = None
+    """Learning rate of lazy training on kernels taken on the way, where that is measured."""
 
     @property
     def program(self) -> str:
@@ -43,45 +52,63 @@ class Pack:
     @cached_property
     def name(self) -> str:
         """Unique in its study, the same on every machine."""
-        text = json.dumps([asdict(run) for run in self.runs], sort_keys=True)
+        runs = [{name: value for name, value in asdict(run).items() if value is not None} for run in self.runs]
+        text = json.dumps(runs if self.frozen_rate is None else [*runs, self.frozen_rate], sort_keys=True)
         seeds = sorted({run.seed for run in self.runs})
         return f"{self.stage}-{self.program}-seed{seeds[0]:03d}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     @property
+    def width(self) -> int | None:
+        return self.runs[0].width
+
+    @property
     def cost(self) -> int:
-        """Steps of all its runs, for progress bars."""
-        return len(self.runs) * self.num_steps
+        """Steps of all its runs, for progress bars; times the width where widths are compared."""
+        return len(self.runs) * self.num_steps * (self.width or 1)
 
 
 Ranked = dict[Comparison, dict[str, list[float]]]
 """For each comparison, the learning rates of each schedule by name, the best first."""
 
 
-def selection_packs(spec: StudySpec, lanes: int) -> list[Pack]:
+def selection_packs(spec: StudySpec, lanes: int, width: int | None = None) -> list[Pack]:
     """The first stage: every schedule at every rate, with the first seed, or with all that choose the rates."""
     seeds = range(1 if spec.finalists else _selecting(spec))
     rates = {method.name: spec.learning_rates for method in spec.all_methods()}
-    return _pack("select", _runs(spec, seeds, dict.fromkeys(spec.comparisons, rates)), lanes)
+    return _pack("select", _runs(spec, seeds, dict.fromkeys(spec.comparisons, rates), width), lanes)
 
 
-def finals_packs(spec: StudySpec, ranked: Ranked, lanes: int) -> list[Pack]:
+def finals_packs(spec: StudySpec, ranked: Ranked, lanes: int, width: int | None = None) -> list[Pack]:
     """The second stage, if there is one: every schedule at the best of its rates, with the other seeds that choose."""
     if not spec.finalists:
         return []
-    return _pack("finals", _runs(spec, range(1, _selecting(spec)), _best(ranked, spec.finalists)), lanes)
+    return _pack("finals", _runs(spec, range(1, _selecting(spec)), _best(ranked, spec.finalists), width), lanes)
 
 
-def comparison_packs(spec: StudySpec, ranked: Ranked, lanes: int) -> list[Pack]:
+def comparison_packs(spec: StudySpec, ranked: Ranked, lanes: int, width: int | None = None) -> list[Pack]:
     """The last stage: every schedule at its own rate, with all other seeds."""
-    return _pack("compare", _runs(spec, range(_selecting(spec), spec.seeds), _best(ranked, 1)), lanes)
+    runs = _runs(spec, range(_selecting(spec), spec.seeds), _best(ranked, 1), width)
+    taken = [run for run in runs if spec.takes_kernels(run.method)]
+    others = _pack("compare", [run for run in runs if run not in taken], lanes)
+    if not taken:
+        return others
+    rate = _frozen_rate(spec, ranked)
+    return others + [replace(pack, frozen_rate=rate) for pack in _pack("compare", taken, lanes)]
+
+
+def _frozen_rate(spec: StudySpec, ranked: Ranked) -> float:
+    """As the settings say, else the rate of lazy training, else that of ordinary training."""
+    own = ranked[spec.comparisons[0]]
+    return getattr(spec, "frozen_rate", None) or own.get("never", own["every-1"])[0]
 
 
 def later_cost(spec: StudySpec, stage: Stage) -> int:
-    """Steps of all stages after this one, at most, before their rates are known."""
+    """Cost of all stages after this one, at most, before their rates are known."""
     longest = sum(max(spec.steps_at(rate, c) for rate in spec.learning_rates) for c in spec.comparisons)
     finals = min(spec.finalists or 0, len(spec.learning_rates)) * (_selecting(spec) - 1)
     compared = spec.seeds - _selecting(spec)
-    return longest * len(spec.all_methods()) * {"select": finals + compared, "finals": compared, "compare": 0}[stage]
+    runs = len(spec.all_methods()) * {"select": finals + compared, "finals": compared, "compare": 0}[stage]
+    return longest * runs * sum(width or 1 for width in spec.widths_compared)
 
 
 def _selecting(spec: StudySpec) -> int:
@@ -92,11 +119,11 @@ def _best(ranked: Ranked, number: int) -> Ranked:
     return {c: {name: rates[:number] for name, rates in own.items()} for c, own in ranked.items()}
 
 
-def _runs(spec: StudySpec, seeds: Iterable[int], rates: Ranked) -> list[RunSpec]:
+def _runs(spec: StudySpec, seeds: Iterable[int], rates: Ranked, width: int | None) -> list[RunSpec]:
     """Every schedule at its rates in every comparison, each run once; the runs of a pack stand together."""
     methods = spec.all_methods()
     runs = [
-        RunSpec(method, spec.steps_at(own[method.name][place], comparison), own[method.name][place], seed)
+        RunSpec(method, spec.steps_at(own[method.name][place], comparison), own[method.name][place], seed, width)
         for seed in seeds
         for comparison, own in rates.items()
         for place in range(max(len(offered) for offered in own.values()))

@@ -42,19 +42,31 @@ class Maker:
 
     def __call__(self, lane: Lane) -> il.Run:
         key = jax.random.key(lane["seed"])
-        apply, params = self.build(jax.random.fold_in(key, 0))
+        apply, params = self.build(_key_of_network(key))
         solver, schedule, safeguard = self._method(lane)
         problem = il.Problem(apply, LOSSES[self.loss]())
         return il.Run(problem, solver, schedule, params, jax.random.fold_in(key, 1), safeguard)
+
+    def initial(self, seed: int | jax.Array) -> Any:
+        """The parameters with which the run of a seed begins."""
+        return self.build(_key_of_network(jax.random.key(seed)))[1]
 
     def build(self, key: jax.Array) -> Any:
         """The network as a function, and its initial parameters."""
         options = json.loads(self.model_options)
         return from_equinox(models.build(self.model, self.input_shape, self.num_classes, key=key, **options))
 
+    def optimiser(self, rate: Any) -> optax.GradientTransformation:
+        """SGD with momentum, its rate falling to 0 as the settings say."""
+        if self.decay == "linear":
+            rate = optax.linear_schedule(rate, 0.0, self.num_steps)
+        elif self.decay == "cosine":
+            rate = optax.cosine_decay_schedule(rate, self.num_steps)
+        return optax.sgd(rate, momentum=self.momentum or None)
+
     def _method(self, lane: Lane) -> tuple[il.AbstractSolver, il.AbstractSchedule, il.AbstractSafeguard | None]:
         kind, *parts = self.program.split("+")
-        schedule, optimiser = self._schedule(kind, lane), self._optimiser(lane["learning_rate"])
+        schedule, optimiser = self._schedule(kind, lane), self.optimiser(lane["learning_rate"])
         if parts == ["sparse"]:
             preset = il.preset.sparse(optimiser, schedule)
             return preset.solver, preset.schedule, preset.safeguard
@@ -92,13 +104,9 @@ class Maker:
             case _:
                 return il.AtSteps(lane["steps"])
 
-    def _optimiser(self, rate: Any) -> optax.GradientTransformation:
-        """SGD with momentum, its rate falling to 0 as the settings say."""
-        if self.decay == "linear":
-            rate = optax.linear_schedule(rate, 0.0, self.num_steps)
-        elif self.decay == "cosine":
-            rate = optax.cosine_decay_schedule(rate, self.num_steps)
-        return optax.sgd(rate, momentum=self.momentum or None)
+
+def _key_of_network(key: jax.Array) -> jax.Array:
+    return jax.random.fold_in(key, 0)
 
 
 def lanes(runs: Sequence[RunSpec]) -> dict[str, np.ndarray]:

@@ -3,7 +3,9 @@
 import math
 import platform
 from collections.abc import Callable
+from functools import cache, partial
 from importlib.metadata import version
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +14,13 @@ import polars as pl
 import relin as il
 from relin import datasets, models
 from relin.study._grid import Pack, RunSpec
+from relin.study._kernel_observers import frozen_settings, kernel_observers
 from relin.study._maker import Maker, lanes
+from relin.study._method import parse_method
 from relin.study._settings import StudySpec
 from relin.study._store import describe
 
+Data = tuple[jax.Array, jax.Array]
 _PACKAGES = ("relin", "jax", "jaxlib", "equinox", "optax", "numpy", "polars")
 
 
@@ -28,7 +33,8 @@ class Runner:
         _check_network(spec)
         self.dataset = datasets.load(spec.data, data_dir=data_dir, limit=spec.train_limit)
         _check_batch_size(spec, self.dataset.train.x.shape[0])
-        jax.eval_shape(self._maker("every", spec.steps).build, jax.random.key(0))
+        self.maker = self._maker("every", spec.steps, spec.widths_compared[0])
+        jax.eval_shape(self.maker.build, jax.random.key(0))
         self.data, validation, test = (
             (jnp.asarray(part.x), jnp.asarray(part.y))
             for part in (self.dataset.train, self.dataset.validation, self.dataset.test)
@@ -42,29 +48,60 @@ class Runner:
         if spec.measures_sharpness:
             probe = tuple(part[: spec.probe_size] for part in validation)
             self.observers += (il.Sharpness(probe),)  # pyright: ignore[reportArgumentType]
+        self.observers += kernel_observers(spec, validation)
+        self._frozen = cache(partial(self._frozen_kernel, test))
 
-    def train(self, pack: Pack, progress: Callable[[int, int], None] | None = None) -> pl.DataFrame:
-        """The records of a pack's runs, one row a record."""
+    def train(
+        self,
+        pack: Pack,
+        progress: Callable[[int, int], None] | None = None,
+        keep: Callable[[il.Solution], None] = lambda solution: None,
+    ) -> pl.DataFrame:
+        """The records of a pack's runs, one row a record; `keep` is shown where each run ended."""
         solutions = il.train_lanes(
-            self._maker(pack.program, pack.num_steps),
+            self._maker(pack.program, pack.num_steps, pack.width),
             lanes(pack.runs),
             self.data,
             num_steps=pack.num_steps,
             batch_size=self.spec.batch_size,
-            observers=self.observers,
+            observers=self.observers + self._frozen(pack.frozen_rate),
             record_every=math.ceil(pack.num_steps / self.spec.num_records),
             progress=progress,
         )
+        for solution in solutions:
+            keep(solution)
         rows = [self._records(pack, run, solution) for run, solution in zip(pack.runs, solutions, strict=True)]
         return pl.concat(rows)
 
-    def _maker(self, program: str, num_steps: int) -> Maker:
+    @property
+    def apply(self) -> Callable[[Any, jax.Array], jax.Array]:
+        """The network of the runs, as a function of parameters and a batch."""
+        return self.maker.build(jax.random.key(0))[0]
+
+    def initial(self, seed: int | jax.Array) -> Any:
+        """The parameters with which the run of a seed begins."""
+        return self.maker.initial(seed)
+
+    def _frozen_kernel(self, test: Data, rate: float | None) -> tuple[il.AbstractObserver, ...]:
+        """What measures lazy training at this rate on kernels taken on the way; nothing without a rate.
+
+        One object a rate: an optimiser equals no other one, and another one would be compiled anew.
+        """
+        if rate is None:
+            return ()
+        steps, every = frozen_settings(self.spec)
+        optimiser = self._maker("every", steps, None).optimiser(rate)
+        size = self.spec.batch_size
+        return (il.FrozenKernelAccuracy(self.data, test, optimiser, steps, batch_size=size, every=every),)
+
+    def _maker(self, program: str, num_steps: int, width: int | None = None) -> Maker:
         spec, dataset = self.spec, self.dataset
+        options = spec.model_options if width is None else {**spec.model_options, "width": width}
         return Maker(
             program=program,
             num_steps=num_steps,
             model=spec.model,
-            model_options=describe(spec.model_options),
+            model_options=describe(options),
             input_shape=dataset.input_shape,
             num_classes=dataset.num_classes,
             loss=spec.loss,
@@ -76,6 +113,7 @@ class Runner:
     def _records(self, pack: Pack, run: RunSpec, solution: il.Solution) -> pl.DataFrame:
         spec, diverged_at = self.spec, divergence(solution)
         measured = pl.DataFrame(solution.records).with_columns(pl.col(pl.Float32).cast(pl.Float64))
+        width = {} if run.width is None else {"width": pl.lit(run.width, pl.Int64)}
         return measured.with_columns(
             pl.col("step", "feature_updates").cast(pl.Int64),
             study=pl.lit(spec.study),
@@ -95,7 +133,20 @@ class Runner:
             spec=pl.lit(describe(spec.model_dump(mode="json"))),
             versions=pl.lit(describe(versions())),
             device=pl.lit(device()),
+            **width,
         ).rename({"training_loss": "train_loss"})
+
+
+def single_run(spec: StudySpec, schedule: str, rate: float, seed: int) -> Pack:
+    """A pack of one run, by the name of its schedule.
+
+    **Raises:** `ValueError` for numbers that cannot be run.
+    """
+    if not 0 < rate < math.inf:
+        raise ValueError(f"The learning rate must be above 0 and finite, got {rate:g}; for example 0.03.")
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"The seed must be from 0 to 2147483647, got {seed}; for example 0.")
+    return Pack("select", (RunSpec(parse_method(schedule), spec.steps, rate, seed),))
 
 
 def _check_network(spec: StudySpec) -> None:

@@ -79,6 +79,15 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
         """Whether the sharpness of the linearised problem is recorded."""
         return False
 
+    @property
+    def widths_compared(self) -> tuple[int | None, ...]:
+        """The widths of the network that are compared; none where the network's options say all."""
+        return (None,)
+
+    def takes_kernels(self, method: Method) -> bool:
+        """Whether lazy training on kernels taken on the way is measured, in the stage that compares schedules."""
+        return False
+
     def steps_at(self, rate: float, comparison: Comparison | None = None) -> int:
         """The number of steps of a run at a learning rate, by default in the study's first comparison."""
         return self.steps

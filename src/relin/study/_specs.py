@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from relin.study._kernel_specs import KernelSpec as KernelSpec, WidthSpec as WidthSpec
 from relin.study._method import Method, every
 from relin.study._settings import Comparison, Period, Positive, Rate, StudySpec, whole_periods
 
@@ -152,5 +153,7 @@ SPECS: dict[str, type[StudySpec]] = {
     "essential": EssentialSpec,
     "timing": TimingSpec,
     "stability": StabilitySpec,
+    "kernel": KernelSpec,
+    "width": WidthSpec,
 }
 """Every question by the name that settings give it."""

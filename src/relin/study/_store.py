@@ -18,6 +18,9 @@ from relin.study._spec import SpecError
 from relin.study._specs import SPECS
 
 Claim = Literal["ours", "finished", "busy"]
+_RUN = ("schedule", "run_steps", "learning_rate", "seed")
+_WIDTH = {"width"}
+"""A column only where widths are compared."""
 
 
 class StoreError(ValueError):
@@ -142,20 +145,21 @@ class Store:
 
         **Raises:** `StoreError` if a file is missing or damaged.
         """
-        order = ["schedule", "run_steps", "learning_rate", "seed", "step"]
-        return pl.concat([self._read(pack) for pack in packs], how="diagonal_relaxed").sort(order)
+        records = pl.concat([self._read(pack) for pack in packs], how="diagonal_relaxed")
+        return records.sort(*_WIDTH.intersection(records.columns), *_RUN, "step")
 
     def _read(self, pack: Pack) -> pl.DataFrame:
         path = self.path(pack)
         records = pl.DataFrame()
         try:
             records = pl.read_parquet(path.read_bytes())
-            runs = set(records.select("schedule", "run_steps", "learning_rate", "seed").unique().rows())
+            width = pl.col("width") if "width" in records.columns else pl.lit(None)
+            runs = set(records.select(*_RUN, width.alias("width")).unique().rows())
         except FileNotFoundError:
             raise StoreError(f"{path} is missing; run the study again to compute it.") from None
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError):
             runs = None
-        if runs != {(run.method.name, run.num_steps, run.learning_rate, run.seed) for run in pack.runs}:
+        if runs != {run.identity for run in pack.runs}:
             raise StoreError(f"{path} is damaged; remove it and run the study again to recompute it.")
         return records
 

@@ -1,6 +1,5 @@
 """A study from its settings to its answer."""
 
-import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,18 +13,16 @@ from relin.study._executor import AbstractExecutor, ThreadExecutor
 from relin.study._grid import (
     Pack,
     Ranked,
-    RunSpec,
     Stage,
     comparison_packs,
     finals_packs,
     later_cost,
     selection_packs,
 )
-from relin.study._method import parse_method
 from relin.study._outcomes import rank_learning_rates
 from relin.study._questions import CONCLUSIONS
 from relin.study._result import StudyResult
-from relin.study._runner import Runner
+from relin.study._runner import Runner, single_run
 from relin.study._settings import Comparison, StudySpec
 from relin.study._store import Store, StoreError
 
@@ -90,15 +87,19 @@ def run_study(
 
 def _packs_of(stage: Stage, spec: StudySpec, store: Store, before: list[Pack], lanes: int) -> list[Pack]:
     """The packs of a stage, which follow from the records of the stages before it."""
+    widths = spec.widths_compared
     if stage == "select":
-        return selection_packs(spec, lanes)
+        return [pack for width in widths for pack in selection_packs(spec, lanes, width)]
     records = store.read(before)
+    make = {"finals": finals_packs, "compare": comparison_packs}[stage]
+    return [pack for width in widths for pack in make(spec, _ranked(spec, records, width), lanes, width)]
+
+
+def _ranked(spec: StudySpec, records: pl.DataFrame, width: int | None) -> Ranked:
+    """The learning rates of each schedule at a width, the best first."""
     chance = 1 / records.item(0, "num_classes")
-    ranked: Ranked = {
-        comparison: rank_learning_rates(own, chance, comparison)
-        for comparison, own in by_comparison(spec, records).items()
-    }
-    return {"finals": finals_packs, "compare": comparison_packs}[stage](spec, ranked, lanes)
+    own = records if width is None else records.filter(width=width)
+    return {name: rank_learning_rates(part, chance, name) for name, part in by_comparison(spec, own).items()}
 
 
 def stored_study(folder: Path) -> tuple[StudySpec, StudyResult, pl.DataFrame]:
@@ -158,12 +159,8 @@ def train_one(
 
     **Raises:** `ValueError` for settings that cannot be run.
     """
-    if not 0 < rate < math.inf:
-        raise ValueError(f"The learning rate must be above 0 and finite, got {rate:g}; for example 0.03.")
-    if not 0 <= seed < 2**31:
-        raise ValueError(f"The seed must be from 0 to 2147483647, got {seed}; for example 0.")
-    run = RunSpec(parse_method(schedule), spec.steps, rate, seed)
-    return Runner(spec, data_dir).train(Pack("select", (run,)), progress)
+    pack = single_run(spec, schedule, rate, seed)
+    return Runner(spec, data_dir).train(pack, progress)
 
 
 class _Tracker:

@@ -1,0 +1,107 @@
+"""The table of the width study: for the page, for the terminal, and in full precision for the file."""
+
+from collections.abc import Callable
+from typing import Any
+
+import polars as pl
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from relin.report import _text as text
+from relin.report._page import Column, Html, Row, table
+from relin.report._table import interval_columns
+from relin.study._kernel_result import WidthOutcome, WidthResult
+
+
+def width_table(result: WidthResult) -> Html:
+    """Every width as HTML."""
+    columns = [
+        Column("Width", numeric=False),
+        Column("Learning rate", "K = 1"),
+        Column("Learning rate", "K = ∞"),
+        Column("Test accuracy K = 1", "%, ± 95 % interval"),
+        Column("Test accuracy K = ∞", "%, ± 95 % interval"),
+        Column("K = 1 less K = ∞", "points, 95 % interval"),
+        Column("Relative kernel change", "K = 1, ± 95 % interval"),
+        Column("Kernel distance", "K = 1, ± 95 % interval"),
+        Column("Initial deviation", "from width ∞"),
+        Column("Diverged", "K = 1"),
+        Column("Diverged", "K = ∞"),
+    ]
+    rows = [Row(_cells(at)) for at in result.widths]
+    caption = (
+        f"Every width at the learning rates chosen for it, {result.num_seeds} seeds. All numbers in full precision are "
+        "in table.csv beside this page."
+    )
+    return table(caption, columns, rows)
+
+
+def _cells(at: WidthOutcome) -> list[str]:
+    ordinary, lazy = at.ordinary, at.lazy
+    return [
+        text.count(at.width),
+        text.rate(ordinary.learning_rate),
+        text.rate(lazy.learning_rate),
+        text.plus_minus(ordinary.test_accuracy),
+        text.plus_minus(lazy.test_accuracy),
+        f"{text.signed(at.gap.mean)} {text.bracket(at.gap)}",
+        text.measured(at.change),
+        text.measured(at.distance),
+        text.measured(at.deviation),
+        f"{ordinary.num_diverged} of {ordinary.num_seeds}",
+        f"{lazy.num_diverged} of {lazy.num_seeds}",
+    ]
+
+
+def width_csv(result: WidthResult) -> str:
+    """Every width as CSV: fractions throughout, three columns (mean, `_low`, `_high`) per interval."""
+    return pl.DataFrame([_record(at) for at in result.widths], infer_schema_length=None).write_csv()
+
+
+def _record(at: WidthOutcome) -> dict[str, Any]:
+    record: dict[str, Any] = {"width": at.width}
+    for name, outcome in (("ordinary", at.ordinary), ("lazy", at.lazy)):
+        record |= {
+            f"{name}_schedule": outcome.schedule,
+            f"{name}_learning_rate": outcome.learning_rate,
+            f"{name}_num_seeds": outcome.num_seeds,
+            f"{name}_num_diverged": outcome.num_diverged,
+        }
+        record |= interval_columns(f"{name}_test_accuracy", outcome.test_accuracy)
+    record |= interval_columns("gap", at.gap)
+    record["num_kernel_seeds"] = at.num_seeds
+    for name in ("change", "distance", "deviation"):
+        record |= interval_columns(f"kernel_{name}", getattr(at, name))
+    return record
+
+
+def width_terminal_table(result: WidthResult, digits: int, gap: str, wrap: str, frame: box.Box) -> Table:
+    """Every width for a terminal.
+
+    Args:
+        digits: of percentages.
+        gap: around ±.
+        wrap: between a difference and its interval.
+        frame: the lines of the table.
+    """
+    columns: dict[str, Callable[[WidthOutcome], str]] = {
+        "rates\n1, ∞": lambda at: f"{text.rate(at.ordinary.learning_rate)}, {text.rate(at.lazy.learning_rate)}",
+        "K = 1\n%": lambda at: text.percent(at.ordinary.test_accuracy.mean, digits),
+        "K = ∞\n%": lambda at: text.percent(at.lazy.test_accuracy.mean, digits),
+        f"difference{wrap}\npoints": lambda at: (
+            f"{text.signed(at.gap.mean, digits)}{wrap}{text.bracket(at.gap, digits).replace('+', '')}"
+        ),
+        "kernel\nchange": lambda at: text.measured(at.change, gap),
+        "initial\ndeviation": lambda at: text.measured(at.deviation, gap),
+        "div.": lambda at: str(at.ordinary.num_diverged + at.lazy.num_diverged),
+    }
+    title = Text(f"{result.model} on {result.data}, {result.num_steps:,} steps, {result.num_seeds} seeds")
+    shown = Table(title=title, title_justify="left", box=frame, padding=(0, 1, 0, 0))
+    shown.show_edge, shown.pad_edge = False, False
+    shown.add_column("width", justify="right", no_wrap=True)
+    for heading in columns:
+        shown.add_column(Text(heading.replace("\n\n", "\n"), justify="right"), justify="right", no_wrap=True)
+    for at in result.widths:
+        shown.add_row(text.count(at.width), *(Text(cell(at)) for cell in columns.values()))
+    return shown

@@ -1,0 +1,173 @@
+"""A single run kept on disk with its parameters, and found there again."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import safetensors.numpy
+from safetensors import SafetensorError
+
+import relin as il
+from relin.study._runner import Runner, device, single_run, versions
+from relin.study._settings import StudySpec
+from relin.study._spec import SpecError
+from relin.study._specs import SPECS
+from relin.study._store import StoreError, write_atomically
+
+Params = Any
+_SETTINGS, _PARAMETERS = "run.json", "parameters.safetensors"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A run with θ at step 0, at its last anchor and at its end, as PyTrees of one structure."""
+
+    spec: StudySpec
+    schedule: str
+    learning_rate: float
+    seed: int
+    initial: Params
+    anchor: Params
+    params: Params
+    records: pl.DataFrame
+
+
+def train_run(
+    spec: StudySpec,
+    schedule: str,
+    rate: float,
+    seed: int,
+    *,
+    data_dir: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> SavedRun:
+    """Trains one run with a study's data, network and optimiser.
+
+    **Raises:** `ValueError` for settings that cannot be run.
+    """
+    pack = single_run(spec, schedule, rate, seed)
+    runner, ends = Runner(spec, data_dir), list[il.Solution]()
+    records = runner.train(pack, progress, ends.append)
+    parameters = (runner.initial(seed), ends[0].anchor, ends[0].params)
+    return SavedRun(spec, pack.runs[0].method.name, rate, seed, *parameters, records)
+
+
+def save_run(run: SavedRun, folder: Path) -> None:
+    """Writes `run.json`, the settings, and `parameters.safetensors`, the parameters by their path in the network.
+
+    **Raises:** `OSError` where the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    last = run.records.row(-1, named=True)
+    settings = {
+        "format": _FORMAT,
+        "schedule": run.schedule,
+        "learning_rate": run.learning_rate,
+        "seed": run.seed,
+        "result": last["result"],
+        "diverged_at": last["diverged_at"],
+        "step": last["step"],
+        "feature_updates": last["feature_updates"],
+        "spec": run.spec.model_dump(mode="json"),
+        "versions": versions(),
+        "device": device(),
+    }
+    trees = {"initial": run.initial, "anchor": run.anchor, "params": run.params}
+    tensors = {
+        f"{name}{path}": np.ascontiguousarray(leaf) for name, tree in trees.items() for path, leaf in _leaves(tree)
+    }
+    write_atomically(folder / _PARAMETERS, safetensors.numpy.save(tensors, {"format": "relin run"}))
+    content = json.dumps(settings, indent=2, ensure_ascii=False)
+    write_atomically(folder / _SETTINGS, content.encode())  # last: where it is, everything is
+
+
+def load_run(folder: Path, runner: Callable[[StudySpec], Runner]) -> tuple[SavedRun, Runner]:
+    """A run from its folder, and the data and network that it was trained with.
+
+    **Arguments:**
+
+    - `folder`: the one that was given to `save_run`.
+    - `runner`: makes data and network from the settings.
+
+    **Raises:** `SpecError` if the folder holds no run, `StoreError` if a file is damaged or does not fit the network.
+    """
+    settings = _settings(folder)
+    spec = settings["spec"]
+    own = runner(spec)
+    trees = _parameters(folder, jax.eval_shape(own.initial, 0))
+    records = _records(folder)
+    run = SavedRun(spec, settings["schedule"], settings["learning_rate"], settings["seed"], *trees, records)
+    return run, own
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / _SETTINGS
+    if not path.is_file():
+        raise SpecError(
+            f"{folder} holds no saved run (no {_SETTINGS}); name the folder given to `relin train --out`, of this "
+            "version or a later one."
+        )
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        if settings["format"] != _FORMAT:
+            raise StoreError(
+                f"{path} has the format {settings['format']!r}, and this version of relin reads {_FORMAT}; train the "
+                "run again, or use the version that wrote it."
+            )
+        spec = SPECS[settings["spec"]["study"]].model_validate(settings["spec"])
+        kinds = (("schedule", str), ("learning_rate", int | float), ("seed", int), ("step", int))
+        if not all(isinstance(settings[name], kind) for name, kind in kinds):
+            raise TypeError
+        return {**settings, "spec": spec}
+    except StoreError:
+        raise
+    except (ValueError, KeyError, TypeError):
+        raise StoreError(f"{path} is not a run's settings; restore it, or train the run again.") from None
+
+
+def _parameters(folder: Path, shapes: Params) -> tuple[Params, Params, Params]:
+    """θ at step 0, at the anchor and at the end, each in the network's structure."""
+    path = folder / _PARAMETERS
+    try:
+        tensors = safetensors.numpy.load(path.read_bytes())
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing; restore it, or train the run again.") from None
+    except (SafetensorError, ValueError, KeyError):
+        raise StoreError(f"{path} is damaged; restore it, or train the run again.") from None
+    trees = []
+    for name in ("initial", "anchor", "params"):
+        leaves = []
+        for place, leaf in _leaves(shapes):
+            tensor = tensors.get(f"{name}{place}")
+            if tensor is None or tensor.shape != leaf.shape:
+                found = "none" if tensor is None else f"shape {tensor.shape}"
+                raise StoreError(
+                    f"{path} does not fit the network of run.json: {name}{place} must have shape {leaf.shape}, got "
+                    f"{found}; restore it, or train the run again."
+                )
+            leaves.append(jnp.asarray(tensor))
+        trees.append(jax.tree.unflatten(jax.tree.structure(shapes), leaves))
+    initial, anchor, params = trees
+    return initial, anchor, params
+
+
+def _records(folder: Path) -> pl.DataFrame:
+    path = folder / "records.parquet"
+    try:
+        return pl.read_parquet(path.read_bytes())
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing; restore it, or train the run again.") from None
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        raise StoreError(f"{path} is damaged; restore it, or train the run again.") from None
+
+
+def _leaves(tree: Params) -> list[tuple[str, Any]]:
+    """Every tensor with its path."""
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]

@@ -1,0 +1,146 @@
+"""The studies of the kernel, really trained, from the command to the page."""
+
+import shutil
+
+import polars as pl
+import polars.testing
+import pytest
+
+from relin.study import SpecError, read_spec, run_study, stored_study
+from relin.study._grid import RunSpec, comparison_packs, selection_packs
+from relin.study._method import every
+from relin.study._runner import Runner
+
+TINY = ["--steps", 40, "--seeds", 3, "--set", "select_seeds=1", "--set", "kernel_probe=16", "--set", "batch_size=32"]
+TINY += ["--set", "learning_rates=[0.1]", "--set", "probe_size=16"]
+KERNEL = [*TINY, "--set", "periods=[1, 16, 'inf']", "--set", "model_options={width=8, depth=1}"]
+KERNEL += ["--set", "num_records=5", "--set", "frozen_every=5", "--set", "frozen_steps=20"]
+WIDTH = [*TINY, "--set", "widths=[8, 32]", "--set", "model_options={depth=1}", "--set", "num_records=2"]
+
+
+def test_kernel_study_from_the_command_to_the_page(relin_command, tmp_path):
+    folder = tmp_path / "study"
+    code, out, err = relin_command("study", "kernel", "--out", "study", *KERNEL)
+    assert (code, err) == (0, "")
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert "THE KERNEL CHANGED" not in out
+    assert "at K = ∞ it did not move at all" in " ".join(out.replace("│", " ").split())
+    _, result, records = stored_study(folder)
+    lazy = records.filter(schedule="never")
+    for name, value in (("kernel_distance", 0), ("kernel_change", 0), ("kernel_velocity", 0)):
+        assert (lazy[name] == value).all()
+    assert lazy["target_alignment"].n_unique() == 3  # one a seed
+    assert result.constancy.num_checked >= 3 * 5
+    assert result.constancy.num_violated == 0
+    assert result.kernel("every-1").change.mean > 0.01
+    taken = records.drop_nulls("frozen_kernel_accuracy").filter(pl.col("frozen_kernel_accuracy").is_not_nan())
+    assert set(taken["schedule"]) == {"every-1"}
+    assert sorted(taken["seed"].unique()) == [1, 2]  # not those that chose the rates
+    assert sorted(taken["step"].unique()) == [0, 40]
+    assert (folder / "report.html").is_file()
+    assert pl.read_csv(folder / "frozen.csv")["step"].to_list() == [0, 40]
+    resumes(folder, records)
+
+
+def resumes(folder, records):
+    """A pack that is missing, the last to have begun, is computed again, to the same records."""
+    last = max((folder / "packs").glob("compare-*"), key=lambda path: path.stat().st_mtime_ns)
+    last.unlink()
+    _, again = run_study(stored_settings(folder), folder)
+    assert last.exists()
+    polars.testing.assert_frame_equal(again, records, check_exact=True)
+
+
+def stored_settings(folder):
+    return read_spec(str(folder / "spec.json"))
+
+
+def test_width_study_from_the_command_to_the_page(relin_command, tmp_path):
+    folder = tmp_path / "study"
+    code, out, err = relin_command("study", "width", "--out", "study", *WIDTH)
+    assert (code, err) == (0, "")
+    assert all(len(line) <= 80 for line in out.splitlines())
+    _, result, records = stored_study(folder)
+    assert sorted(records["width"].unique()) == [8, 32]
+    runs = records.filter(step=0).select("width", "schedule", "seed")
+    assert runs.height == runs.unique().height == 2 * 2 * 3
+    assert [at.width for at in result.widths] == [8, 32]
+    first = records.filter(step=0, schedule="every-1")
+    for at in result.widths:
+        assert at.deviation.mean == pytest.approx(first.filter(width=at.width)["analytic_deviation"].mean())
+    assert result.widths[1].deviation.mean < result.widths[0].deviation.mean
+    assert result.change_slope is not None
+    assert pl.read_csv(folder / "table.csv")["width"].to_list() == [8, 32]
+    resumes(folder, records)
+    moved = tmp_path / "alone"
+    moved.mkdir()
+    for name in ("spec.json", "records.parquet"):
+        shutil.copy(folder / name, moved / name)
+    assert stored_study(moved)[1] == result
+
+
+def test_packs_of_a_width_study_hold_one_width_each():
+    spec = read_spec("width", overrides={"widths": [8, 32], "seeds": 3, "select_seeds": 1, "finalists": None})
+    packs = [pack for width in spec.widths_compared for pack in selection_packs(spec, 4, width)]
+    assert {pack.width for pack in packs} == {8, 32}
+    assert all(len({run.width for run in pack.runs}) == 1 for pack in packs)
+    assert len({pack.name for pack in packs}) == len(packs)
+    runs = [run for pack in packs for run in pack.runs]
+    assert len(runs) == len(set(runs)) == 2 * 2 * len(spec.learning_rates)
+    assert sum(pack.cost for pack in packs) == 2 * len(spec.learning_rates) * spec.steps * (8 + 32)
+
+
+def test_kernels_are_taken_in_packs_of_their_own_at_the_rate_of_lazy_training():
+    spec = read_spec("kernel", overrides={"periods": [1, 4, "inf"], "seeds": 4, "select_seeds": 3})
+    ranked = {"equal-steps": {"every-1": [0.03], "every-4": [0.01], "never": [0.3]}}
+    (other, taken) = comparison_packs(spec, ranked, 1)
+    assert [run.method.name for run in taken.runs] == ["every-1"]
+    assert taken.frozen_rate == 0.3
+    assert {run.method.name for run in other.runs} == {"every-4", "never"}
+    assert other.frozen_rate is None
+    own = spec.model_copy(update={"frozen_rate": 0.5})
+    assert comparison_packs(own, ranked, 1)[1].frozen_rate == 0.5
+    assert comparison_packs(own, ranked, 1)[1].name != taken.name
+    assert taken.runs == (RunSpec(every(1), spec.steps, 0.03, 3),)
+
+
+@pytest.mark.parametrize(
+    ("study", "overrides", "message"),
+    [
+        ("kernel", {"frozen_methods": ["every-3"]}, "frozen_methods must be among the schedules of the study, every-1"),
+        ("kernel", {"frozen_methods": ["evry-1"]}, "frozen_methods: The schedule must be every-K"),
+        ("kernel", {"periods": [4, "inf"]}, "periods must include 1"),
+        ("kernel", {"frozen_every": 0}, "frozen_every: "),
+        ("width", {"widths": [16]}, "at least two widths are needed"),
+        ("width", {"model_options": {"width": 3}}, "the width is set by widths; leave it out"),
+        ("width", {"model_options": {"parametrisation": "standard"}}, 'must be "ntk"'),
+    ],
+)
+def test_wrong_settings_are_refused(study, overrides, message):
+    with pytest.raises(SpecError, match=message):
+        read_spec(study, overrides=overrides)
+
+
+def test_the_limit_is_that_of_the_networks_options():
+    """Deviation falls with width only from the kernel that the network tends to."""
+    deviations = []
+    for width in (16, 256):
+        spec = read_spec(
+            "width",
+            overrides={"widths": [width, 512], "steps": 2, "kernel_probe": 16, "num_records": 1},
+        )
+        spec = spec.model_copy(update={"model_options": {"parametrisation": "ntk", "depth": 3, "activation": "erf"}})
+        runner = Runner(spec)
+        runner.observers = tuple(o for o in runner.observers if type(o).__name__ in ("AnalyticDeviation", "Performance"))
+        records = runner.train(selection_packs(spec, 1, width)[0])
+        deviations.append(records["analytic_deviation"][0])
+    assert deviations[1] < 0.5 * deviations[0]
+    assert deviations[1] < 0.2
+
+
+@pytest.mark.parametrize("option", [{"model_options": {"activation": "tanh"}}, {"model": "cnn", "data": "mnist1d"}])
+def test_without_a_closed_form_there_is_no_deviation(option):
+    spec = read_spec("width", overrides={"widths": [4, 8], "steps": 2, "kernel_probe": 8, **option})
+    names = [type(observer).__name__ for observer in Runner(spec).observers]
+    assert ("AnalyticDeviation" in names) == (option.get("model") == "cnn")
+    assert "KernelDrift" in names
