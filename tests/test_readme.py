@@ -16,7 +16,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip()
 ]
-LONG = ("study", "report")
+LONG = ("study", "report", "ntk")
 
 
 def run(arguments, folder):
@@ -38,6 +38,11 @@ def test_short_commands_run(command, tmp_path):
     ended = run(["-m", "relin.cli", *command[1:]], tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.strip()
+    if command[1] == "train":  # what it saved has a kernel
+        (after,) = (other for other in COMMANDS if other[:2] == ["relin", "ntk"])
+        ended = run(["-m", "relin.cli", *after[1:]], tmp_path)
+        assert ended.returncode == 0, ended.stderr
+        assert (tmp_path / after[2] / "kernel.npz").is_file()
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c[:2] == ["relin", "study"]], ids=" ".join)

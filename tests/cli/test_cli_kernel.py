@@ -131,7 +131,8 @@ def test_the_limit_is_that_of_the_networks_options():
         )
         spec = spec.model_copy(update={"model_options": {"parametrisation": "ntk", "depth": 3, "activation": "erf"}})
         runner = Runner(spec)
-        runner.observers = tuple(o for o in runner.observers if type(o).__name__ in ("AnalyticDeviation", "Performance"))
+        kept = ("AnalyticDeviation", "Performance")
+        runner.observers = tuple(o for o in runner.observers if type(o).__name__ in kept)
         records = runner.train(selection_packs(spec, 1, width)[0])
         deviations.append(records["analytic_deviation"][0])
     assert deviations[1] < 0.5 * deviations[0]
