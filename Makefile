@@ -13,7 +13,7 @@ study: $(READY)
 
 test: $(READY)
 	sh tools/system-packages
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .
