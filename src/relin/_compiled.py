@@ -119,6 +119,7 @@ def observed_by(
     record["training_loss"] = state.loss_sum / state.loss_count
     if run.safeguard is not None:
         record |= {"safeguard_scale": state.scale, "safeguard_evaluations": state.evaluations}
+    record |= run.solver.measures(state.solver)
     states = []
     for observer, observer_state in zip(observers, observed, strict=True):
         values, observer_state = observer.compute(context, observer_state)

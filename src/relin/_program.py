@@ -16,7 +16,7 @@ from relin._context import Context, shortened
 from relin._problem import Problem
 from relin._safeguard import AbstractSafeguard, Verdict
 from relin._schedule import AbstractSchedule
-from relin._solver import AbstractSolver, SolverState, WeightSpace
+from relin._solver import AbstractSolver, AbstractStepSolver, SolverState, WeightSpace
 from relin._types import Flag, Inputs, Key, Params, Scalar, State, Step, Targets
 
 Batch = tuple[Inputs, Targets]
@@ -84,7 +84,7 @@ def context(run: Run, state: RunState, batch: Batch | None = None, traced: bool 
 def init(run: Run, first_batch: Batch) -> RunState:
     """The state before step 0."""
     zero = jnp.zeros((), jnp.int32)
-    loss = jax.eval_shape(lambda: step_loss(run, run.solver.init(run.params), first_batch))
+    loss = jax.eval_shape(lambda: run.problem.loss.mean(run.problem.apply(run.params, first_batch[0]), first_batch[1]))
     loss_type = jnp.promote_types(loss.dtype, jnp.float32)  # a sum of many losses needs more digits than half precision
     solver = run.solver.init(run.params)
     if run.ordinary:
@@ -95,10 +95,6 @@ def init(run: Run, first_batch: Batch) -> RunState:
     if run.safeguard is None:
         return state
     return replace(state, safeguard=run.safeguard.init(seen), scale=jnp.ones((), loss_type), evaluations=zero)
-
-
-def step_loss(run: Run, solver: SolverState, batch: Batch) -> Scalar:
-    return run.solver.step(run.problem, solver, *batch)[1]
 
 
 def begin(run: Run, state: RunState, batch: Batch) -> RunState:
@@ -141,7 +137,7 @@ def _begun(state: RunState, solver: SolverState, updated: Flag) -> RunState:
 
 def advance(run: Run, state: RunState, batch: Batch) -> RunState:
     """One step of the linearised problem."""
-    solver, loss = run.solver.step(run.problem, state.solver, *batch)
+    solver, loss = cast(AbstractStepSolver, run.solver).step(run.problem, state.solver, *batch)
     return _advanced(state, solver, loss, state.feature_updates)
 
 

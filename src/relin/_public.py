@@ -51,6 +51,11 @@ from relin._schedule import (
     WhenLossGap as WhenLossGap,
 )
 from relin._solution import LaneSolutions as LaneSolutions, Solution as Solution
-from relin._solver import AbstractSolver as AbstractSolver, WeightSpace as WeightSpace
+from relin._solver import (
+    AbstractSolver as AbstractSolver,
+    AbstractStepSolver as AbstractStepSolver,
+    AbstractStretchSolver as AbstractStretchSolver,
+    WeightSpace as WeightSpace,
+)
 from relin._train import train as train, train_lanes as train_lanes
 from relin.adapters import from_equinox as from_equinox

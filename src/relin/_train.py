@@ -294,6 +294,7 @@ def _checked(num_steps: int, record_every: int | None, drive: str, drives: tuple
 def _check_data(run: Run, sampling: Sampling, data: Batch) -> None:
     num_examples = _validate.arrays(data)
     sampling.batches.check(num_examples)
+    run.solver.check(run.problem, run.schedule, sampling.batches)
     _validate.network(run, data)
 
 

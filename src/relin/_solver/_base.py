@@ -1,10 +1,15 @@
 """How the linearised problem is advanced."""
 
 import abc
+from typing import NamedTuple
 
 import equinox as eqx
+from jaxtyping import Array, Float, Int, Shaped
 
+from relin import _tree
+from relin._batches import AbstractBatches
 from relin._problem import Problem
+from relin._schedule import AbstractSchedule
 from relin._types import Inputs, Params, Scalar, Targets
 
 
@@ -22,7 +27,9 @@ class SolverState(eqx.Module):
 
 
 class AbstractSolver(eqx.Module):
-    """Advances the linearised problem. Abstract; `WeightSpace` is the solver for any network and optimiser."""
+    """Advances the linearised problem, step by step (`AbstractStepSolver`) or many steps at once
+    (`AbstractStretchSolver`). Abstract; `WeightSpace` is the solver for any network and optimiser.
+    """
 
     @abc.abstractmethod
     def init(self, params: Params) -> SolverState:
@@ -32,6 +39,57 @@ class AbstractSolver(eqx.Module):
     def relinearise(self, state: SolverState) -> SolverState:
         """anchor ← anchor + displacement, displacement ← 0."""
 
+    def measures(self, state: SolverState) -> dict[str, Shaped[Array, ""]]:
+        """What each record says of the solver itself, by name; nothing unless it overrides this."""
+        return {}
+
+    def check(self, problem: Problem, schedule: AbstractSchedule, batches: AbstractBatches) -> None:
+        """Raises `ValueError`, with the alternative, for a combination that makes no sense."""
+
+
+class AbstractStepSolver(AbstractSolver):
+    """A solver that takes one step at a time, inside a compiled loop."""
+
     @abc.abstractmethod
     def step(self, problem: Problem, state: SolverState, x: Inputs, y: Targets) -> tuple[SolverState, Scalar]:
         """One step without re-linearising; also the batch's loss before it."""
+
+
+class Stretch(NamedTuple):
+    """What a stretch of steps came to."""
+
+    state: SolverState
+    losses: Float[Array, " steps"]
+    """The batches' losses before those of the steps at which the solver knows them, in order; the first step's is the
+    first. One that is not finite is a divergence."""
+    steps: Int[Array, " steps"]
+    """The steps of `losses`, counted from the beginning of the stretch."""
+
+
+class AbstractStretchSolver(AbstractSolver):
+    """A solver that uses that the problem is linear in the displacement between two re-linearisations.
+
+    It is called from the host with concrete arrays, and compiles what it runs. The data must be held in memory, and be
+    seen without augmentation.
+    """
+
+    @abc.abstractmethod
+    def stretch(
+        self,
+        problem: Problem,
+        state: SolverState,
+        data: tuple[Inputs, Targets],
+        indices: Int[Array, "steps batch"] | None,
+        start: int,
+        count: float,
+    ) -> Stretch:
+        """The steps `start`, …, `start + count − 1` at one anchor, from the displacement in `state`.
+
+        `indices` are the examples of each step, `None` where every step sees all of `data`; `count` is an integer, or
+        infinite for the limit.
+        """
+
+
+def current_params(state: SolverState) -> Params:
+    """θ_t."""
+    return _tree.add(state.anchor, state.displacement) if state.exact is None else state.exact

@@ -10,7 +10,7 @@ import optax
 
 from relin import _tree
 from relin._problem import Problem
-from relin._solver._base import AbstractSolver, SolverState
+from relin._solver._base import AbstractStepSolver, SolverState, current_params
 from relin._types import Inputs, Params, Scalar, Targets
 
 SCHEDULES = (optax.ScaleByScheduleState,)
@@ -22,7 +22,7 @@ WITHOUT_MOMENTS = (
 """States whose numbers mean nothing when shrunk: L-BFGS's differences, a line search's last step size and loss."""
 
 
-class WeightSpace(AbstractSolver):
+class WeightSpace(AbstractStepSolver):
     """δ_{t+1} = δ_t + Opt(g_t), with g_t the gradient of the linearised network's loss.
 
     **Arguments:**
@@ -142,11 +142,6 @@ class WeightSpace(AbstractSolver):
 
 def _loss_of(problem: Problem, x: Inputs, y: Targets) -> Callable[[Params], Scalar]:
     return lambda params: problem.loss.mean(problem.apply(params, x), y)
-
-
-def current_params(state: SolverState) -> Params:
-    """θ_t."""
-    return _tree.add(state.anchor, state.displacement) if state.exact is None else state.exact
 
 
 def _all_but(kept: tuple[type, ...], join: Callable[[Any, Any], Any], state: Any, fresh: Any) -> Any:
