@@ -9,7 +9,18 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+OPTIMISED = ("test_ordinary", "test_looks")
+"""Modules that compare results to the last bit, or time: what they compile is what users get."""
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiler(request):
+    """Compiles fast code slowly where that is what is tested, and elsewhere, where little is run, slow code fast."""
+    fast_to_compile = Path(request.fspath).stem not in OPTIMISED
+    if jax.config.read("jax_disable_most_optimizations") != fast_to_compile:
+        jax.config.update("jax_disable_most_optimizations", fast_to_compile)
+        jax.clear_caches()
 
 
 def pytest_collection_modifyitems(items):

@@ -223,28 +223,18 @@ def deviations(make, widths, x, expected, seeds):
 
 
 @pytest.mark.parametrize("activation", ["relu", "erf"])
-def test_wide_mlps_converge_at_rate_one_over_root_width(activation):
-    x, widths = inputs(4, 3, 2), (16, 256)
+@pytest.mark.parametrize(
+    ("network", "analytic", "shape", "widths", "seeds"),
+    [(MLP, analytic_mlp, (3, 2), (16, 256), 128), (CNN, analytic_cnn, (10, 1), (12, 64), 200)],
+    ids=["mlp", "cnn"],
+)
+def test_wide_networks_converge_at_rate_one_over_root_width(network, analytic, shape, widths, seeds, activation):
+    x = inputs(3, *shape).at[0, :2].set(0)
 
     def make(width):
-        return lambda key: MLP((3, 2), 1, width=width, activation=activation, parametrisation="ntk", key=key)
+        return lambda key: network(shape, 1, width=width, activation=activation, parametrisation="ntk", key=key)
 
-    expected = np.asarray(analytic_mlp(x, activation=activation).ntk)
-    found = deviations(make, widths, x, expected, seeds=128)
-    slope = np.polyfit(np.log(widths), np.log(found), 1)[0]
-    assert -0.65 < slope < -0.35, found
-    assert found[-1] < 0.15
-
-
-@pytest.mark.parametrize("activation", ["relu", "erf"])
-def test_wide_cnns_converge_at_rate_one_over_root_width(activation):
-    x, widths = inputs(3, 10, 1).at[0, :3].set(0), (12, 96)
-
-    def make(width):
-        return lambda key: CNN((10, 1), 1, width=width, activation=activation, parametrisation="ntk", key=key)
-
-    expected = np.asarray(analytic_cnn(x, activation=activation).ntk)
-    found = deviations(make, widths, x, expected, seeds=256)
+    found = deviations(make, widths, x, np.asarray(analytic(x, activation=activation).ntk), seeds)
     slope = np.polyfit(np.log(widths), np.log(found), 1)[0]
     assert -0.65 < slope < -0.35, found
     assert found[-1] < 0.15

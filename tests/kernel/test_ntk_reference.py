@@ -10,16 +10,6 @@ from relin import models
 from relin.adapters import from_equinox
 from relin.kernel._ntk import ntk
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """Programs here run for microseconds: what takes time is their compilation."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 # name of the network, shape of an example, options, kind of kernel
 NETWORKS = [
     ("mlp", (4, 2), {"width": 9, "depth": 2}, "full"),

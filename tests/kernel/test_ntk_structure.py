@@ -151,7 +151,7 @@ ODD = {
     "parameter_is_result": (lambda p, x: x[:, :4] * 0 + p["b"][None], "unused", "unused"),
     "indexed_by_input": (
         lambda p, x: p["w"][jnp.int32(jnp.abs(x[:, :2]))].sum(1) @ p["v"],
-        PRODUCTS,
+        GRADIENTS,
         PRODUCTS,
     ),
     "lax_convolution": (

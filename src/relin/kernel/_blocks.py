@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -19,6 +20,8 @@ Result = dict[str, Array]
 
 _ROWS = {"full": 64, "mean": 128, "diagonal": 128}
 """Examples in a block: few, so that little is computed twice on the diagonal; enough for fast matrix products."""
+_IN_CACHE = 6 * 2**20
+"""Bytes of what is made of examples at once on CPU, whose cache holds about as much; elsewhere a chunk at once."""
 
 
 class Request(eqx.Module):
@@ -36,11 +39,13 @@ class Request(eqx.Module):
 
 
 class Sizes(NamedTuple):
-    """How many examples have their features made at once, how many a block of the kernel has, and what is kept."""
+    """Numbers of examples: a chunk's, whose features are held together, those whose features are made at once, a
+    block's of the kernel; and how many chunks are held."""
 
     chunk: int
+    at_once: int
     block: int
-    keep: bool
+    held: int
 
 
 def kernel_in_blocks(
@@ -48,7 +53,7 @@ def kernel_in_blocks(
 ) -> Result:
     """The kernel by tensor, or the whole under the key ``""``.
 
-    Features are made for a chunk of examples at a time, kept where those of all chunks fit the working set and made
+    Features are made for a chunk of examples at a time, held where those of all chunks fit the working set and made
     again otherwise. The kernel of two chunks is filled in by a loop over blocks.
     """
     example = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x1)
@@ -56,42 +61,38 @@ def kernel_in_blocks(
     rows, columns = (jax.tree.leaves(x)[0].shape[0] for x in (x1, x2))
     sizes = _sizes(request.kind, one, backward, max(rows, columns), batch_size, working_set)
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((request, params, x1, x2)))
-    fill = _fill if traced else _fill_in_place
-    kept: dict[tuple[bool, int], Features] = {}
+    fill, make = (_fill, _many) if traced else (_fill_in_place, _many_in_place)
+    held: dict[tuple[bool, int], Features] = {}
 
     def features(right: bool, start: int) -> Features:
         name = (right and not request.symmetric, start)
-        if name in kept:
-            return kept[name]
-        made = _many(request, params, jax.tree.map(lambda a: a[start : start + sizes.chunk], x2 if right else x1))
-        if sizes.keep:
-            kept[name] = made
-        return made
+        if name not in held:
+            if len(held) == sizes.held:
+                del held[next(iter(held))]  # the one not used for longest
+            x = jax.tree.map(lambda a: a[start : start + sizes.chunk], x2 if right else x1)
+            held[name] = make(request, params, x, one, sizes.at_once)
+        held[name] = held.pop(name)
+        return held[name]
 
     result = _empty(request.kind, request.per_layer, one, rows, columns)
-    for i in _starts(rows, sizes.chunk):
-        left = features(False, i)
-        for j in _starts(columns, sizes.chunk):
-            if request.symmetric and j < i:
-                continue
-            same = request.symmetric and i == j
-            right = left if same else features(True, j)
-            blocks = _pairs(i, j, left, right, sizes.block, same)
-            result = fill(
-                (left, right, blocks, sizes.block, request.kind, request.per_layer, request.symmetric), result
-            )
+    for i, j in _walk(list(_starts(rows, sizes.chunk)), list(_starts(columns, sizes.chunk)), request.symmetric):
+        left, right = features(False, i), features(True, j)
+        blocks = _pairs(i, j, left, right, sizes.block, request.symmetric and i == j)
+        result = fill((left, right, blocks, sizes.block, request.kind, request.per_layer, request.symmetric), result)
     return result
 
 
 def _sizes(
     kind: Kind, one: Features, backward: int, num_examples: int, batch_size: int | None, working_set: int
 ) -> Sizes:
-    """Chunks that fill half of the working set at most; blocks whose products fill a quarter."""
+    """Chunks of which two fill the working set at most; blocks whose products fill a quarter of it."""
     stored = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(one))
-    largest = batch_size or max(1, working_set // max(1, 2 * (stored + backward)))
-    chunk = _even(num_examples, largest)
+    chunk = _even(num_examples, batch_size or max(1, working_set // max(1, 2 * stored)))
+    made = _IN_CACHE if jax.default_backend() == "cpu" else working_set // 2
+    at_once = _even(chunk, max(1, made // max(1, stored + backward)))
     fitting = math.isqrt(max(1, working_set // (4 * pair_bytes(one, kind))))
-    return Sizes(chunk, _even(chunk, min(fitting, _ROWS[kind])), 2 * num_examples * stored <= working_set)
+    held = max(2, working_set // max(1, chunk * stored))
+    return Sizes(chunk, at_once, _even(chunk, min(fitting, _ROWS[kind])), held)
 
 
 def _even(total: int, largest: int) -> int:
@@ -103,6 +104,13 @@ def _starts(total: int, size: int) -> Iterator[int]:
     """Starts of blocks of one size; the last is shifted back so that it ends at the end."""
     for start in range(0, total, size):
         yield max(0, min(start, total - size))
+
+
+def _walk(rows: list[int], columns: list[int], symmetric: bool) -> Iterator[tuple[int, int]]:
+    """Every pair of chunks, to and fro, so that a row begins with the chunk that the row before ended with."""
+    for number, i in enumerate(rows):
+        across = [j for j in columns if not symmetric or j >= i]
+        yield from ((i, j) for j in (reversed(across) if number % 2 else across))
 
 
 def _pairs(i: int, j: int, left: Features, right: Features, size: int, same: bool) -> Int[np.ndarray, "pairs 4"]:
@@ -124,9 +132,31 @@ def _one(request: Request, params: Params, x: Inputs) -> tuple[Features, int]:
         return features_of_one(request.apply, request.outputs, request.per_layer, params, x)
 
 
+def _many(request: Request, params: Params, x: Inputs, one: Features, at_once: int) -> Features:
+    """The features of a chunk of examples, in one program."""
+    return _made(request, params, x)
+
+
+def _many_in_place(request: Request, params: Params, x: Inputs, one: Features, at_once: int) -> Features:
+    """The features of a chunk of examples, some at a time: loops on the device are slow for convolutions on CPU."""
+    num_examples = jax.tree.leaves(x)[0].shape[0]
+    if num_examples <= at_once:
+        return _made(request, params, x)
+    whole = jax.tree.map(lambda leaf: jnp.zeros((num_examples, *leaf.shape), leaf.dtype), one)
+    for start in _starts(num_examples, at_once):
+        piece = jax.tree.map(lambda a, start=start: a[start : start + at_once], x)
+        whole = _put(_made(request, params, piece), start, whole)
+    return whole
+
+
 @eqx.filter_jit
-def _many(request: Request, params: Params, x: Inputs) -> Features:
+def _made(request: Request, params: Params, x: Inputs) -> Features:
     return jax.vmap(lambda x: _one(request, params, x)[0])(x)
+
+
+@partial(jax.jit, donate_argnums=2)
+def _put(piece: Features, start: Array, whole: Features) -> Features:
+    return jax.tree.map(lambda w, p: jax.lax.dynamic_update_slice_in_dim(w, p, start, 0), whole, piece)
 
 
 def _fill_blocks(operands: tuple, result: Result) -> Result:

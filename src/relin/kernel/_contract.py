@@ -6,6 +6,7 @@ product.
 """
 
 import functools
+import math
 from typing import Literal
 
 import equinox as eqx
@@ -15,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 Kind = Literal["full", "mean", "diagonal"]
 _EXACT = jax.lax.Precision.HIGHEST  # no TF32 on GPUs
+_PIECE, _MANY = 4096, 8  # of long vectors on CPU, and from how many pieces on they are cut
 
 
 class Gradients(eqx.Module):
@@ -104,9 +106,26 @@ def _gram(a1: Array | Rows, a2: Array | Rows) -> Float[Array, "N1 p N2 q"]:
 
 def _cotangent_products(b1: Array, b2: Array, kind: Kind) -> Array:
     """b·b′ for the pairs of outputs that the kind of kernel holds."""
-    product = {"full": "ncx,mdx->ncmd", "mean": "ncx,mcx->nm", "diagonal": "ncx,mcx->nmc"}[kind]
-    products = jnp.einsum(product, b1, b2, precision=_EXACT)
-    return products / b1.shape[1] if kind == "mean" else products
+    if kind == "diagonal":
+        return jnp.einsum("ncx,mcx->nmc", b1, b2, precision=_EXACT)
+    if kind == "mean":
+        return _inner_products(*(b.reshape(len(b), math.prod(b.shape[1:])) for b in (b1, b2))) / b1.shape[1]
+    products = _inner_products(*(b.reshape(math.prod(b.shape[:2]), b.shape[2]) for b in (b1, b2)))
+    return products.reshape(*b1.shape[:2], *b2.shape[:2])
+
+
+def _inner_products(a: Float[Array, "n size"], b: Float[Array, "m size"]) -> Float[Array, "n m"]:
+    """a bᵀ. On CPU long vectors are cut: XLA copies the whole of b in another order, which should stay in the cache."""
+    pieces = a.shape[1] // _PIECE
+    if pieces < _MANY or jax.default_backend() != "cpu":
+        return jnp.matmul(a, b.T, precision=_EXACT)
+
+    def add(number: Array, total: Array) -> Array:
+        one, two = (jax.lax.dynamic_slice_in_dim(v, number * _PIECE, _PIECE, 1) for v in (a, b))
+        return total + jnp.matmul(one, two.T, precision=_EXACT)
+
+    rest = jnp.matmul(a[:, pieces * _PIECE :], b[:, pieces * _PIECE :].T, precision=_EXACT)
+    return jax.lax.fori_loop(0, pieces, add, rest)
 
 
 def _over_positions(gram: Array, b1: Array, b2: Array, kind: Kind) -> Array:

@@ -11,7 +11,7 @@ from relin._types import Inputs, Outputs, Params
 from relin.kernel._arguments import check_inputs, check_outputs, check_pair, check_params, check_size
 from relin.kernel._blocks import Request, kernel_in_blocks
 
-WORKING_SET = 256 * 2**20
+WORKING_SET = 320 * 2**20
 
 
 def ntk(
@@ -44,7 +44,7 @@ def ntk(
     - `batch_size`: how many examples of each side have their features made at once; by default as many as
       `working_set` allows.
     - `per_layer`: whether to return the parts by parameter tensor, which sum to the whole.
-    - `working_set`: bytes to use beside the result, by estimate, 256 MB by default; one example's features need what
+    - `working_set`: bytes to use beside the result, by estimate, 320 MB by default; one example's features need what
       they need.
 
     **Returns:** an array of shape `(N1, N2, C, C)`, `(N1, N2)`, `(N1, N2, C)` or `(N1, N2)`, by `outputs`; with
@@ -56,7 +56,7 @@ def ntk(
     check_params(params)
     kind = check_outputs(outputs)
     check_size(batch_size, "batch_size", "one chosen from `working_set`")
-    check_size(working_set, "working_set", "256 MB")
+    check_size(working_set, "working_set", "320 MB")
     check_inputs(x1, "x1")
     params, x1, x2 = jax.tree.map(jnp.asarray, (params, x1, x2))
     if x2 is not None:

@@ -9,6 +9,8 @@ Route = Literal["products", "gradients", "jacobian", "unused"]
 
 _PARTNERS = 64
 """With how many others an example is taken to be paired: what is done once for each is divided by it."""
+_SMALL_PRODUCTS = 3
+"""How many times longer an operation takes in the many small products over pairs of positions of the full kernel."""
 
 
 class Planned(NamedTuple):
@@ -51,6 +53,8 @@ def _cheaper(place: Place, num_inputs: int, num_outputs: int, pairs: int) -> Rou
     embedding = place.step.name == "gather"  # compares its inputs, and sums rows instead of multiplying
     by_products = positions**2 * ((1 if embedding else num_inputs) + num_outputs * features)
     by_products += pairs * positions * features
+    if pairs > num_outputs:
+        by_products *= _SMALL_PRODUCTS
     by_gradients = pairs * num_inputs * features
     by_gradients += num_outputs * positions * features * (1 if embedding else num_inputs) / _PARTNERS
     return "products" if by_products < by_gradients else "gradients"
