@@ -35,11 +35,12 @@ def relin_steps(
     host: bool,
     solver: il.AbstractSolver | None = None,
     safeguard: il.AbstractSafeguard | None = None,
+    batches: il.AbstractBatches | None = None,
 ) -> Callable[..., Any]:
     """A function that takes `steps` steps of `train`'s own loop, or as many as it is told, at most `steps`."""
     run = Run(problem, solver or il.WeightSpace(OPTIMISER), schedule, params, jax.random.key(0), safeguard)
     lane, make = separate(run)
-    shared, recombine = separate((Sampling(il.Shuffled(batch), None), ()))
+    shared, recombine = separate((Sampling(batches or il.Shuffled(batch), None), ()))
     kind = Kind(make, recombine)
     if host:
         driver = HostDriver(kind, lane, shared, ArraySource((kind, lane, shared), data, steps))

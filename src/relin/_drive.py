@@ -148,8 +148,11 @@ class HostDriver(AbstractDriver):
         return _stepwise.init(*self.arguments, self.source(0))
 
     def run(self, state: RunState, start: int, stop: int) -> RunState:
-        run = self.arguments[0](*self.arguments[1:])[0]
-        return self._ordinary(state, start, stop) if run.ordinary else self._linearised(run, state, start, stop)
+        run, sampling, _ = self.arguments[0](*self.arguments[1:])
+        if run.ordinary:
+            return self._ordinary(state, start, stop)
+        repeats = isinstance(self.source, ArraySource) and _program.repeats(run, sampling)
+        return self._linearised(run, state, start, stop, repeats)
 
     def _begin(self, run: Run, step: int, state: RunState, batch: Batch) -> RunState:
         if not run.schedule.looks(step, state.schedule):
@@ -161,15 +164,20 @@ class HostDriver(AbstractDriver):
             return state
         return _stepwise.moved(*self.arguments, state, _program.judge(run, state, batch, traced=False))
 
-    def _linearised(self, run: Run, state: RunState, start: int, stop: int) -> RunState:
+    def _linearised(self, run: Run, state: RunState, start: int, stop: int, repeats: bool) -> RunState:
+        at_anchor = None
         due = np.asarray(_stepwise.due(*self.arguments, start, stop - start))
         for step in range(start, stop):
             if self._failed(step, state):
                 break
             batch = self._batch(step, state)
             if due[step - start]:
-                state = self._begin(run, step, state, batch)
-            state = _stepwise.advance(*self.arguments, state, batch)
+                state, at_anchor = self._begin(run, step, state, batch), None
+            if repeats:
+                at_anchor = at_anchor or _stepwise.linearised(*self.arguments, state, batch)
+                state = _stepwise.advance_on(*self.arguments, state, at_anchor, batch)
+            else:
+                state = _stepwise.advance(*self.arguments, state, batch)
             self.on_step(step + 1)
         return state
 

@@ -42,6 +42,10 @@ class Linearisation(eqx.Module):
         """J_s(x)ᵀ c summed over the batch, a PyTree like `anchor`; `cotangent` has shape `(batch, C)`."""
         return jax.vjp(lambda p: self.apply(p, x), self.anchor)[1](cotangent)[0]
 
+    def on(self, x: Inputs) -> "LinearisedOutputs":
+        """f̄ on one batch, for many displacements: what depends on the anchor and the batch alone is computed once."""
+        return LinearisedOutputs(*jax.linearize(lambda p: self.apply(p, x), self.anchor))
+
     def network(self, displacement: Params, x: Inputs) -> Outputs:
         """f(x; θ_s + δ), shape `(batch, C)`: the network itself, not its linearisation."""
         return self.apply(_tree.add(self.anchor, displacement), x)
@@ -49,3 +53,19 @@ class Linearisation(eqx.Module):
     def moved(self, displacement: Params) -> "Linearisation":
         """The linearisation at anchor + displacement: a re-linearisation, after which the displacement is zero."""
         return Linearisation(self.apply, _tree.add(self.anchor, displacement))
+
+
+class LinearisedOutputs(eqx.Module):
+    """f̄ on one batch as a function of the displacement, with the network's intermediate values kept."""
+
+    at_anchor: Outputs
+    pushforward: Callable[[Params], Outputs]
+    """δ ↦ J_s(x) δ, shape `(batch, C)`."""
+
+    def value(self, displacement: Params) -> Outputs:
+        """f(x; θ_s) + J_s(x) δ, shape `(batch, C)`."""
+        return self.at_anchor + self.pushforward(displacement)
+
+    def pullback(self, cotangent: Outputs, like: Params) -> Params:
+        """J_s(x)ᵀ c summed over the batch, a PyTree as `like`."""
+        return jax.linear_transpose(self.pushforward, like)(cotangent)[0]

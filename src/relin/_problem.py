@@ -5,7 +5,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 
-from relin._linearise import Linearisation
+from relin._linearise import Linearisation, LinearisedOutputs
 from relin._loss import AbstractLoss
 from relin._types import Inputs, Outputs, Params, Scalar, Targets
 
@@ -49,3 +49,10 @@ class Problem(eqx.Module):
         tangent = jax.jvp(lambda p: self.apply(p, x), (anchor,), (displacement,))[1]
         loss, cotangent = jax.value_and_grad(self.loss.mean)(outputs + tangent, y)
         return loss, pullback(cotangent)[0]
+
+    def value_and_grad_on(
+        self, linearised: LinearisedOutputs, displacement: Params, y: Targets
+    ) -> tuple[Scalar, Params]:
+        """The same of a batch that was linearised before."""
+        loss, cotangent = jax.value_and_grad(self.loss.mean)(linearised.value(displacement), y)
+        return loss, linearised.pullback(cotangent, displacement)

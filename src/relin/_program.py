@@ -11,8 +11,9 @@ from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from relin import _tree
 from relin._augment import AbstractAugmentation
-from relin._batches import AbstractBatches
+from relin._batches import AbstractBatches, FullBatch
 from relin._context import Context, shortened
+from relin._linearise import LinearisedOutputs
 from relin._problem import Problem
 from relin._safeguard import AbstractSafeguard, Verdict
 from relin._schedule import AbstractSchedule
@@ -141,6 +142,23 @@ def advance(run: Run, state: RunState, batch: Batch) -> RunState:
     return _advanced(state, solver, loss, state.feature_updates)
 
 
+def repeats(run: Run, sampling: Sampling) -> bool:
+    """Whether all steps see one batch, and the solver can use that: it is then linearised once for each anchor."""
+    same = isinstance(sampling.batches, FullBatch) and sampling.augment is None
+    return same and isinstance(run.solver, WeightSpace) and not run.ordinary
+
+
+def linearised(run: Run, state: RunState, batch: Batch) -> LinearisedOutputs:
+    """The batch that all steps see, at the anchor."""
+    return run.problem.linearise(state.solver.anchor).on(batch[0])
+
+
+def advance_on(run: Run, state: RunState, at_anchor: LinearisedOutputs, batch: Batch) -> RunState:
+    """`advance` where the batch was linearised before."""
+    solver, loss = _weight_space(run).step_on(run.problem, state.solver, at_anchor, *batch)
+    return _advanced(state, solver, loss, state.feature_updates)
+
+
 def _advanced(state: RunState, solver: Any, loss: Scalar, feature_updates: Int[Array, ""]) -> RunState:
     alive = state.diverged_at < 0
     failed = alive & ~jnp.isfinite(loss)
@@ -189,7 +207,11 @@ def segment(
             s, fresh = carry
             return alive(s) & (fresh | ~asks(run, s))
 
-        return jax.lax.while_loop(more, lambda c: (one_step(c[0]), jnp.zeros((), bool)), (s, jnp.ones((), bool)))[0]
+        step = one_step
+        if repeats(run, sampling):
+            at_anchor = linearised(run, s, batch_at(s.step))
+            step = lambda s: advance_on(run, s, at_anchor, batch_at(s.step))  # noqa: E731
+        return jax.lax.while_loop(more, lambda c: (step(c[0]), jnp.zeros((), bool)), (s, jnp.ones((), bool)))[0]
 
     def body(s: RunState) -> RunState:
         s = jax.lax.cond(asks(run, s), lambda s: begin(run, s, batch_at(s.step)), lambda s: s, s)

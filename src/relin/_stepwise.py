@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool
 
 from relin import _program
 from relin._compiled import Kind, Lane, Shared, started
+from relin._linearise import LinearisedOutputs
 from relin._program import Batch, Data, RunState
 from relin._safeguard import Verdict
 from relin._types import Flag, State, Step
@@ -63,6 +64,18 @@ def moved(kind: Kind, lane: Lane, shared: Shared, state: RunState, judged: tuple
 @partial(jax.jit, static_argnums=0)
 def advance(kind: Kind, lane: Lane, shared: Shared, state: RunState, batch: Batch) -> RunState:
     return _program.advance(kind(lane, shared)[0], state, batch)
+
+
+@partial(jax.jit, static_argnums=0)
+def linearised(kind: Kind, lane: Lane, shared: Shared, state: RunState, batch: Batch) -> LinearisedOutputs:
+    return _program.linearised(kind(lane, shared)[0], state, batch)
+
+
+@partial(jax.jit, static_argnums=0)
+def advance_on(
+    kind: Kind, lane: Lane, shared: Shared, state: RunState, at_anchor: LinearisedOutputs, batch: Batch
+) -> RunState:
+    return _program.advance_on(kind(lane, shared)[0], state, at_anchor, batch)
 
 
 @partial(jax.jit, static_argnums=0)

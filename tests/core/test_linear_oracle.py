@@ -61,6 +61,27 @@ def test_convolutional_network_on_the_host_equals_the_dense_linear_model():
     check(solution, expected(loss, optimiser, EVERY_4, oracles.cnn, params))
 
 
+@pytest.mark.parametrize("drive", ["compiled", "host"])
+def test_full_batches_linearised_once_an_anchor_equal_the_dense_linear_model(drive):
+    loss, optimiser, params = il.CrossEntropy(), optax.sgd(0.1, momentum=0.9), oracles.mlp_params()
+    solution = trained(loss, il.WeightSpace(optimiser), il.Every(4), batch_size=None, drive=drive)
+    batches = [oracles.data(loss)] * STEPS
+    check(solution, oracles.dense_loop(oracles.mlp, loss, optimiser, params, batches, EVERY_4))
+
+
+def test_full_batches_are_linearised_once_an_anchor():
+    """A network that counts its evaluations from within."""
+    count = []
+
+    def counted(params, x):
+        jax.debug.callback(lambda: count.append(1))
+        return oracles.mlp(params, x)
+
+    trained(il.CrossEntropy(), il.WeightSpace(optax.sgd(0.1)), il.Every(4), counted, batch_size=None)
+    jax.effects_barrier()
+    assert len(count) == 3
+
+
 def test_weight_decay_acts_on_the_networks_parameters():
     """Decay by the displacement alone, or by the anchor alone, would end elsewhere."""
     loss, rate, decay = il.CrossEntropy(), 0.1, 0.5

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from relin import _tree
+from relin._linearise import LinearisedOutputs
 from relin._problem import Problem
 from relin._solver._base import AbstractStepSolver, SolverState, current_params
 from relin._types import Inputs, Params, Scalar, Targets
@@ -67,7 +68,19 @@ class WeightSpace(AbstractStepSolver):
         return SolverState(params, _tree.zeros_like(params), self._carry_over(state.optimiser, params))
 
     def step(self, problem: Problem, state: SolverState, x: Inputs, y: Targets) -> tuple[SolverState, Scalar]:
-        loss, gradient = problem.linearised_value_and_grad(state.anchor, state.displacement, x, y)
+        return self._advanced(
+            problem, state, x, y, *problem.linearised_value_and_grad(state.anchor, state.displacement, x, y)
+        )
+
+    def step_on(
+        self, problem: Problem, state: SolverState, linearised: LinearisedOutputs, x: Inputs, y: Targets
+    ) -> tuple[SolverState, Scalar]:
+        """The same step where x was linearised at the anchor before: 4/3 of an ordinary step's operations, not 5/3."""
+        return self._advanced(problem, state, x, y, *problem.value_and_grad_on(linearised, state.displacement, y))
+
+    def _advanced(
+        self, problem: Problem, state: SolverState, x: Inputs, y: Targets, loss: Scalar, gradient: Params
+    ) -> tuple[SolverState, Scalar]:
         if self._damped:
             gradient = _tree.add(gradient, _tree.scale(self.proximal, state.displacement))
         params, value = current_params(state), self._with_proximal_term(loss, state.displacement)
