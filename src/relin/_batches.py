@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from relin import _check
 from relin._types import Key, State, Step
 
 
@@ -41,7 +42,7 @@ class Shuffled(AbstractBatches):
     batch_size: int
 
     def __check_init__(self):
-        _check_batch_size(self.batch_size)
+        _check.count(self.batch_size, "batch_size", "pass None for the full batch")
 
     def check(self, num_examples: int) -> None:
         if self.batch_size > num_examples:
@@ -73,7 +74,7 @@ class WithReplacement(AbstractBatches):
     batch_size: int
 
     def __check_init__(self):
-        _check_batch_size(self.batch_size)
+        _check.count(self.batch_size, "batch_size", "pass None for the full batch")
 
     def check(self, num_examples: int) -> None:
         pass
@@ -115,8 +116,3 @@ def _permutation(key: Key, size: int) -> Int[Array, " size"]:
             places = pairs.astype(jnp.uint32)
         order = order[places]
     return order
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        raise ValueError(f"`batch_size` must be a positive integer, got {batch_size!r}; pass None for the full batch.")

@@ -86,6 +86,18 @@ class ArraySource:
             self.planned = steps, planned
         return _stepwise.read(*self.arguments, self.data, planned, step)
 
+    def indices(self, start: int, stop: int) -> np.ndarray:
+        """The examples of the steps `start`, …, `stop − 1`, shape `(steps, batch)`."""
+        pieces = []
+        while start < stop:
+            self(start)  # plans as far as needed
+            planned = self.planned[0]
+            found = _stepwise.indices(*self.arguments, self.planned[1], planned.start, self.count)
+            end = min(stop, planned.stop)
+            pieces.append(np.asarray(found)[start - planned.start : end - planned.start])
+            start = end
+        return np.concatenate(pieces)
+
 
 class IterableSource:
     """Batches from a Python iterable, begun again when it ends if it can be."""
@@ -154,16 +166,6 @@ class HostDriver(AbstractDriver):
         repeats = isinstance(self.source, ArraySource) and _program.repeats(run, sampling)
         return self._linearised(run, state, start, stop, repeats)
 
-    def _begin(self, run: Run, step: int, state: RunState, batch: Batch) -> RunState:
-        if not run.schedule.looks(step, state.schedule):
-            return state
-        if run.safeguard is None:
-            return _stepwise.begin(*self.arguments, state, batch)
-        wanted, state = _stepwise.ask(*self.arguments, state, batch)
-        if not wanted or state.diverged_at >= 0:  # what a compiled run, which ends there, would not have judged
-            return state
-        return _stepwise.moved(*self.arguments, state, _program.judge(run, state, batch, traced=False))
-
     def _linearised(self, run: Run, state: RunState, start: int, stop: int, repeats: bool) -> RunState:
         at_anchor = None
         due = np.asarray(_stepwise.due(*self.arguments, start, stop - start))
@@ -172,7 +174,7 @@ class HostDriver(AbstractDriver):
                 break
             batch = self._batch(step, state)
             if due[step - start]:
-                state, at_anchor = self._begin(run, step, state, batch), None
+                state, at_anchor = begun_from_host(self.arguments, run, step, state, batch), None
             if repeats:
                 at_anchor = at_anchor or _stepwise.linearised(*self.arguments, state, batch)
                 state = _stepwise.advance_on(*self.arguments, state, at_anchor, batch)
@@ -211,5 +213,25 @@ class HostDriver(AbstractDriver):
             raise DataExhaustedError(step, state) from None
 
     def observe(self, state: RunState, observed: State) -> tuple[dict[str, Any], RunState, State]:
-        run, _, observers = self.arguments[0](*self.arguments[1:])
-        return _compiled.observed_by(run, observers, state, observed, traced=False)
+        return observed_from_host(self.arguments, state, observed)
+
+
+def begun_from_host(
+    arguments: tuple[Kind, Lane, Shared], run: Run, step: int, state: RunState, batch: Batch
+) -> RunState:
+    """What happens before a due step, see `_program.begin`."""
+    if not run.schedule.looks(step, state.schedule):
+        return state
+    if run.safeguard is None:
+        return _stepwise.begin(*arguments, state, batch)
+    wanted, state = _stepwise.ask(*arguments, state, batch)
+    if not wanted or state.diverged_at >= 0:  # what a compiled run, which ends there, would not have judged
+        return state
+    return _stepwise.moved(*arguments, state, _program.judge(run, state, batch, traced=False))
+
+
+def observed_from_host(
+    arguments: tuple[Kind, Lane, Shared], state: RunState, observed: State
+) -> tuple[dict[str, Any], RunState, State]:
+    run, _, observers = arguments[0](*arguments[1:])
+    return _compiled.observed_by(run, observers, state, observed, traced=False)

@@ -55,6 +55,7 @@ from relin._solver import (
     AbstractSolver as AbstractSolver,
     AbstractStepSolver as AbstractStepSolver,
     AbstractStretchSolver as AbstractStretchSolver,
+    SpectralDescent as SpectralDescent,
     WeightSpace as WeightSpace,
 )
 from relin._train import train as train, train_lanes as train_lanes

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Int
 
 from relin import _program
 from relin._compiled import Kind, Lane, Shared, started
@@ -32,6 +32,15 @@ def plan(kind: Kind, lane: Lane, shared: Shared, data: Data, start: Step, count:
 def read(kind: Kind, lane: Lane, shared: Shared, data: Data, planned: State, step: Step) -> Batch:
     run, sampling, _ = kind(lane, shared)
     return _program.reader_of_plan(run, sampling, data, planned)(step)
+
+
+@partial(jax.jit, static_argnums=(0, 5))
+def indices(
+    kind: Kind, lane: Lane, shared: Shared, planned: State, start: Step, count: int
+) -> Int[Array, "count batch"] | None:
+    """The examples of the steps `start`, …, `start + count − 1`."""
+    _, sampling, _ = kind(lane, shared)
+    return jax.vmap(lambda step: sampling.batches.indices(planned, step))(start + jnp.arange(count))
 
 
 @partial(jax.jit, static_argnums=0)

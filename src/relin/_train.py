@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from relin import _validate
+from relin import _check, _validate
 from relin._augment import AbstractAugmentation
 from relin._batches import AbstractBatches, FullBatch, Shuffled
 from relin._compiled import Kind, derivative, separate
@@ -30,7 +30,8 @@ from relin._program import Batch, Run, RunState, Sampling
 from relin._safeguard import AbstractSafeguard, check_safeguard
 from relin._schedule import AbstractSchedule
 from relin._solution import LaneSolutions, Solution, columns
-from relin._solver import AbstractSolver, current_params
+from relin._solver import AbstractSolver, AbstractStretchSolver, current_params
+from relin._stretches import StretchDriver
 from relin._types import Key, Params
 
 Progress = Callable[[int, int], None]
@@ -45,7 +46,7 @@ def train(
     params: Params,
     data: Batch | Iterable[Batch],
     *,
-    num_steps: int,
+    num_steps: float,
     batch_size: int | None = None,
     key: Key,
     observers: Sequence[AbstractObserver] = (),
@@ -70,7 +71,8 @@ def train(
     - `params`: θ_0, a PyTree of floating-point arrays.
     - `data`: a pair `(x, y)` of arrays with leading axis N, or any other iterable of batches `(x, y)`, begun again when
       it ends.
-    - `num_steps`: T.
+    - `num_steps`: T; `math.inf` for the limit of lazy training, with `Never()`, the full batch and a solver that takes
+      all steps at once.
     - `batch_size`: examples a step, drawn by shuffling once an epoch; `None` for all of them.
     - `key`: decides the batches and the augmentation, the same for every schedule and solver.
     - `observers`: what to measure, at step 0, every `record_every` steps (default: only at the end) and at the end.
@@ -81,6 +83,7 @@ def train(
     - `drive`: `"compiled"` runs all steps between two records as one program on the device; `"host"` calls one
       compiled step after another. `"auto"` takes the first, except for convolutions on CPU, which XLA runs many times
       slower inside a loop.
+      A solver that takes many steps at once, an `AbstractStretchSolver`, has a driver of its own.
     - `progress`: called with (steps done, T).
     - `throw`: whether a run that fails raises.
 
@@ -89,12 +92,12 @@ def train(
     **Raises:** `TypeError` and `ValueError` for input that cannot be trained; `TrainingError`, which carries the
     solution so far, if the run diverges or its data end, unless `throw=False`.
     """
-    _validate.params(params)
+    _check.params(params)
     _validate.parts(problem, solver, schedule)
     check_safeguard(safeguard)
     _validate.helpers(observers, batches, augment)
     params = jax.tree.map(jnp.asarray, params)
-    run = Run(problem, solver, _as_arrays(schedule), params, _validate.key(key), safeguard)
+    run = Run(problem, solver, _as_arrays(schedule), params, _check.key(key), safeguard)
     if not isinstance(data, Iterable):
         raise TypeError(f"`data` must be a pair (x, y) of arrays or an iterable of such pairs, got {data!r}; pass one.")
     in_memory = isinstance(data, tuple)
@@ -102,17 +105,24 @@ def train(
     lane, make = separate(run)
     shared, recombine = separate((sampling, tuple(observers)))
     kind = Kind(make, recombine)
-    num_steps, record_every = _checked(num_steps, record_every, drive, ("auto", "compiled", "host"))
-    longest = _longest_stretch(num_steps, record_every)
-    report = _reporter(progress, num_steps)
+    steps, record_every = _validate.steps(run, sampling, num_steps, record_every, drive, ("auto", "compiled", "host"))
+    longest = _longest_stretch(steps, record_every)
+    report = _reporter(progress, steps)
     arguments = (kind, lane, shared)
     if isinstance(data, tuple):
         batch = _as_batch(data)
         _check_data(run, sampling, batch)
-        if _drive(drive, run, batch) == "compiled":
+        if isinstance(solver, AbstractStretchSolver):
+            driver = StretchDriver(kind, lane, shared, batch, steps, report)
+        elif _drive(drive, run, batch) == "compiled":
             driver = CompiledDriver(kind, "single", lane, shared, batch, longest)
         else:
-            driver = HostDriver(*arguments, ArraySource(arguments, batch, num_steps), report)
+            driver = HostDriver(*arguments, ArraySource(arguments, batch, steps), report)
+    elif isinstance(solver, AbstractStretchSolver):
+        raise ValueError(
+            f"{type(solver).__name__} sees the same examples again and again, got an iterable of batches; pass a tuple "
+            "(x, y) of arrays, or use WeightSpace."
+        )
     elif drive == "compiled":
         raise ValueError(
             'An iterable of batches must be driven from the host, got drive="compiled"; pass drive="auto", or a tuple '
@@ -122,7 +132,7 @@ def train(
         source = IterableSource(arguments, data)
         _validate.network(run, source.first())
         driver = HostDriver(*arguments, source, report)
-    state, rows, exhausted = _follow(driver, num_steps, record_every, report)
+    state, rows, exhausted = _follow(driver, steps, record_every, report)
     solution = _solution(state, rows, exhausted)
     return solution.throw() if throw else solution
 
@@ -158,20 +168,25 @@ def train_lanes(
     """
     lanes = jax.tree.map(jnp.asarray, lanes)
     num_lanes = _validate.lanes(lanes)
-    num_steps, record_every = _checked(num_steps, record_every, drive, ("auto", "map", "vmap", "host"))
     first = make(jax.tree.map(lambda a: a[0], lanes))
     if not isinstance(first, Run):
         raise TypeError(f"`make` must return a relin.Run, got {type(first).__name__}; see its documentation.")
     _validate.helpers(observers, batches, augment)
-    _validate.params(first.params)
+    _check.params(first.params)
     _validate.parts(first.problem, first.solver, first.schedule)
     check_safeguard(first.safeguard)
-    _validate.key(first.key)
+    _check.key(first.key)
     sampling = Sampling(_batches(batch_size, batches, True), augment)
+    num_steps, record_every = _validate.steps(
+        first, sampling, num_steps, record_every, drive, ("auto", "map", "vmap", "host")
+    )
     shared, recombine = separate((sampling, tuple(observers)))
     kind = Kind(make, recombine)
     data = _as_batch(data)
     _check_data(first, sampling, data)
+    stretches = isinstance(first.solver, AbstractStretchSolver)
+    if stretches:
+        drive = "host"
     if drive == "auto":
         drive = "map" if jax.default_backend() == "cpu" else "vmap"
         drive = "host" if _drive("auto", first, data) == "host" else drive
@@ -180,7 +195,10 @@ def train_lanes(
         for index in range(num_lanes):
             arguments = (kind, jax.tree.map(lambda a, index=index: a[index], lanes), shared)
             report = _reporter(progress, num_lanes * num_steps, index * num_steps)
-            driver = HostDriver(*arguments, ArraySource(arguments, data, num_steps), report)
+            if stretches:
+                driver = StretchDriver(*arguments, data, num_steps, report)
+            else:
+                driver = HostDriver(*arguments, ArraySource(arguments, data, num_steps), report)
             solutions.append(_solution(*_follow(driver, num_steps, record_every, report)))
         return LaneSolutions(tuple(solutions))
     padded = _pad(lanes, -num_lanes % jax.device_count())
@@ -204,9 +222,9 @@ def _follow(
         rows.append({"step": step, **row})
 
     record(0)
-    every = record_every or num_steps
-    for start in range(0, num_steps, every):
-        stop = min(start + every, num_steps)
+    start = 0
+    while start < num_steps:
+        stop = min(start + (record_every or num_steps), num_steps)
         try:
             state = driver.run(state, start, stop)
         except DataExhaustedError as end:
@@ -218,6 +236,7 @@ def _follow(
         report(stop)
         if np.all(np.asarray(state.diverged_at) >= 0):
             break
+        start = stop
     return state, rows, False
 
 
@@ -280,21 +299,10 @@ def _batches(batch_size: int | None, batches: AbstractBatches | None, in_memory:
     return batches
 
 
-def _checked(num_steps: int, record_every: int | None, drive: str, drives: tuple[str, ...]) -> tuple[int, int | None]:
-    """`num_steps` and `record_every` as Python's integers; raises unless they and `drive` can be followed."""
-    num_steps = _validate.positive(num_steps, "num_steps", "pass the number of steps to train")
-    if record_every is not None:
-        remedy = "pass the steps between two records, or None for the end only"
-        record_every = _validate.positive(record_every, "record_every", remedy)
-    if drive not in drives:
-        raise ValueError(f'`drive` must be one of {drives}, got {drive!r}; pass "auto" unless you know better.')
-    return num_steps, record_every
-
-
 def _check_data(run: Run, sampling: Sampling, data: Batch) -> None:
     num_examples = _validate.arrays(data)
     sampling.batches.check(num_examples)
-    run.solver.check(run.problem, run.schedule, sampling.batches)
+    run.solver.check(run.problem, run.schedule, sampling.batches, run.params)
     _validate.network(run, data)
 
 

@@ -1,34 +1,24 @@
 """What is wrong with the input of a run, in one sentence, before anything is compiled."""
 
-import operator
+import math
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
+from relin import _check
 from relin._augment import AbstractAugmentation
-from relin._batches import AbstractBatches
+from relin._batches import AbstractBatches, FullBatch
 from relin._compiled import derivative, separate
 from relin._observer import AbstractObserver
 from relin._primitives import primitives
 from relin._problem import Problem
-from relin._program import Batch, Run
-from relin._schedule import AbstractSchedule
-from relin._solver import AbstractSolver
-from relin._types import Key
-
-
-def positive(value: Any, name: str, remedy: str) -> int:
-    """`value`, a positive integer of Python or NumPy, as Python's; raises `TypeError` or `ValueError`."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool):
-        raise TypeError(f"`{name}` must be an integer, got {value!r}; {remedy}.")
-    if value < 1:
-        raise ValueError(f"`{name}` must be at least 1, got {value}; {remedy}.")
-    return operator.index(value)
+from relin._program import Batch, Run, Sampling
+from relin._schedule import AbstractSchedule, Never
+from relin._solver import AbstractSolver, AbstractStretchSolver
 
 
 def parts(problem: Any, solver: Any, schedule: Any) -> None:
@@ -67,21 +57,6 @@ def lanes(tree: PyTree) -> int:
     return sizes.pop()
 
 
-def params(tree: PyTree) -> None:
-    """Raises unless every leaf is a floating-point array and there is at least one."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    if not leaves:
-        raise ValueError("`params` holds no array, so there is nothing to train; pass the network's parameters.")
-    for path, leaf in leaves:
-        dtype = getattr(leaf, "dtype", None)
-        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-            kind = type(leaf).__name__ if dtype is None else dtype
-            raise TypeError(
-                f"Every leaf of `params` must be a floating-point array, got {kind} at "
-                f"params{jax.tree_util.keystr(path)}; keep what is not trained inside `apply`."
-            )
-
-
 def arrays(data: Batch) -> int:
     """The number of examples; raises unless all arrays of (x, y) have that many rows."""
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(data)):
@@ -106,13 +81,37 @@ def arrays(data: Batch) -> int:
     return sizes.pop()
 
 
-def key(value: Any) -> Key:
-    """One typed random key; a raw one as `jax.random.PRNGKey` makes is wrapped."""
-    if isinstance(value, jax.Array) and value.dtype == jnp.uint32 and value.shape == (2,):
-        return jax.random.wrap_key_data(value)
-    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key) and value.ndim == 0:
-        return value
-    raise TypeError(f"`key` must be one random key such as jax.random.key(0), got {value!r}; make one from a seed.")
+def steps(
+    run: Run, sampling: Sampling, num_steps: float, record_every: int | None, drive: str, drives: tuple[str, ...]
+) -> tuple[int, int | None]:
+    """`num_steps`, which may be infinite, and `record_every` as Python's integers; raises unless these and `drive` go
+    together with the run."""
+    stretches = isinstance(run.solver, AbstractStretchSolver)
+    if num_steps == math.inf:
+        whole = stretches and isinstance(run.schedule, Never) and isinstance(sampling.batches, FullBatch)
+        if not whole or record_every is not None:
+            raise ValueError(
+                "Infinitely many steps need a solver that takes them at once, such as SpectralDescent, with Never(), "
+                "the full batch and no `record_every`; pass these, or a number of steps."
+            )
+        num_steps = cast(int, math.inf)
+    else:
+        num_steps = _check.count(num_steps, "num_steps", "pass the number of steps to train")
+    if stretches and sampling.augment is not None:
+        raise ValueError(
+            f"{type(run.solver).__name__} sees the same examples again and again, got `augment`; leave it out, or use "
+            "WeightSpace."
+        )
+    if stretches and drive not in ("auto", "host"):
+        raise ValueError(
+            f"{type(run.solver).__name__} is driven from the host, got drive={drive!r}; leave `drive` out."
+        )
+    if record_every is not None:
+        remedy = "pass the steps between two records, or None for the end only"
+        record_every = _check.count(record_every, "record_every", remedy)
+    if drive not in drives:
+        raise ValueError(f'`drive` must be one of {drives}, got {drive!r}; pass "auto" unless you know better.')
+    return cast(int, num_steps), record_every
 
 
 def network(run: Run, batch: Batch) -> None:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import optax
 
+from relin import _check
 from relin._safeguard import AbstractSafeguard, check_safeguard
 from relin._schedule import AbstractSchedule, Every
 from relin._solver import WeightSpace
@@ -52,9 +53,7 @@ def sparse(
     mnist1d.
 
     **When not:** at rates small enough for `Every(K)` alone, where the bound only slows training; with Adam and
-    others that divide by the gradient's size, where clipping bounds nothing. A bound of 1 trains MLPs a little
-    better at rates 0.1 and 0.3 (mnist1d, K = 64), but a CNN there ended at rate 0.3 with a loss above that of the
-    untrained network.
+    others that divide by the gradient's size, where clipping bounds nothing.
 
     **Arguments:**
 
@@ -69,11 +68,7 @@ def sparse(
 
     **Raises:** `TypeError` or `ValueError` for parts of the wrong kind, `clip` not above 0, or a period below 1.
     """
-    if not (hasattr(optimiser, "init") and hasattr(optimiser, "update")):
-        raise TypeError(
-            f"`optimiser` must be an Optax gradient transformation, got {optimiser!r}; "
-            "pass for example optax.sgd(0.1, momentum=0.9)."
-        )
+    _check.optimiser(optimiser)
     _check_clip(clip)
     check_safeguard(safeguard)
     solver = WeightSpace(optax.chain(optax.clip_by_global_norm(clip), optimiser), on_relinearise)

@@ -316,8 +316,8 @@ def test_what_is_not_defined_is_not_a_number():
         (lambda: il.KernelDrift(PROBE, outputs=True), ValueError, "`outputs` must be 'full', .*, got True; pass"),
         (lambda: il.KernelDrift(PROBE, batch_size=0), ValueError, "`batch_size` must be at least 1, got 0; leave"),
         (lambda: frozen(batch_size=13), ValueError, "`batch_size` must be at most the number of examples, 12, got 13;"),
-        (lambda: frozen(batch_size=2.0), ValueError, "`batch_size` must be a positive integer, got 2.0; pass None"),
-        (lambda: frozen(every=0), ValueError, "`every` must be a positive integer, got 0; pass 1"),
+        (lambda: frozen(batch_size=2.0), TypeError, "`batch_size` must be an integer, got 2.0; pass None"),
+        (lambda: frozen(every=0), ValueError, "`every` must be at least 1, got 0; pass 1"),
         (lambda: frozen(key=3), TypeError, "`key` must be one random key such as .*, got 3; make one"),
         (
             lambda: il.FrozenKernelAccuracy(X, PROBE, OPTIMISER, 2),
@@ -332,7 +332,7 @@ def test_what_is_not_defined_is_not_a_number():
         (
             lambda: il.FrozenKernelAccuracy(PROBE, PROBE, OPTIMISER, 0),
             ValueError,
-            "`num_steps` must be a positive integer, got 0; pass",
+            "`num_steps` must be at least 1, got 0; pass",
         ),
         (
             lambda: il.FrozenKernelAccuracy(PROBE, PROBE, 0.1, 2),

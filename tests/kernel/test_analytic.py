@@ -259,12 +259,12 @@ def test_float32_and_tracing():
         (
             lambda: analytic_mlp(jnp.ones((2, 3)), depth=-1),
             ValueError,
-            "`depth` must be an integer of at least 0, got -1",
+            "`depth` must be at least 0, got -1",
         ),
         (lambda: analytic_mlp(jnp.ones((2, 3)), activation="gelu"), ValueError, "'relu' or 'erf', got 'gelu'"),
         (lambda: analytic_cnn(jnp.ones((2, 3))), ValueError, r"`x1` must have shape \(batch, length, channels\) or"),
-        (lambda: analytic_cnn(jnp.ones((2, 3, 1)), kernel_size=0), ValueError, "`kernel_size` must be an integer of"),
-        (lambda: analytic_cnn(jnp.ones((2, 3, 1)), batch_size=2.5), ValueError, "`batch_size` must be an integer of"),
+        (lambda: analytic_cnn(jnp.ones((2, 3, 1)), kernel_size=0), ValueError, "`kernel_size` must be at least 1"),
+        (lambda: analytic_cnn(jnp.ones((2, 3, 1)), batch_size=2.5), TypeError, "`batch_size` must be an integer"),
     ],
 )
 def test_refusals(call, error, message):

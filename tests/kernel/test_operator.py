@@ -179,13 +179,13 @@ REFUSALS = [
     (
         lambda: features(lambda p, x: linear(p, x)[:, 0], LINEAR, X),
         ValueError,
-        r"of shape \(N, C\) .* got \(4,\) for 4",
+        r"of shape \(batch, C\).* got \(4,\) for a batch of 4",
     ),
-    (lambda: features(lambda p, x: linear(p, x)[:2], LINEAR, X), ValueError, r"got \(2, 3\) for 4"),
+    (lambda: features(lambda p, x: linear(p, x)[:2], LINEAR, X), ValueError, r"got \(2, 3\) for a batch of 4"),
     (
         lambda: features(lambda p, x: (linear(p, x),), LINEAR, X),
         TypeError,
-        r"one floating-point array of shape \(N, C\)",
+        r"one floating-point array of shape \(batch, C\)",
     ),
     (lambda: features(linear, LINEAR, (X, X[:2])), ValueError, r"same positive number of examples, got \[2, 4\]"),
 ]

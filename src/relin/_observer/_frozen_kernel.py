@@ -1,22 +1,20 @@
 """What the kernel of now would reach if it were frozen."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Int, Shaped
 
-from relin import _tree
+from relin import _check, _tree
 from relin._batches import AbstractBatches, FullBatch, Shuffled
 from relin._context import Context
 from relin._observer._base import AbstractObserver
 from relin._observer._kernel_drift import pair_of
 from relin._observer._performance import Performance
 from relin._problem import Problem
-from relin._types import Inputs, Key, Params, State, Step, Targets
+from relin._solver import SolverState, WeightSpace
+from relin._types import Inputs, Key, State, Step, Targets
 
 Record = dict[str, Shaped[Array, ""]]
 
@@ -59,7 +57,7 @@ class FrozenKernelAccuracy(AbstractObserver):
 
     data: tuple[Inputs, Targets]
     performance: Performance
-    optimiser: optax.GradientTransformation
+    solver: WeightSpace
     key: Key
     num_steps: int = eqx.field(static=True)
     batch_size: int | None = eqx.field(static=True)
@@ -77,19 +75,14 @@ class FrozenKernelAccuracy(AbstractObserver):
         every: int = 1,
         chunk_size: int | None = None,
     ):
-        if not (hasattr(optimiser, "init") and hasattr(optimiser, "update")):
-            raise TypeError(
-                f"`optimiser` must be an Optax gradient transformation, got {optimiser!r}; "
-                "pass for example optax.sgd(0.1, momentum=0.9)."
-            )
         self.data = pair_of(data, "data")
         self.performance = Performance(pair_of(test, "test"), "frozen_kernel", chunk_size)
-        self.optimiser = optimiser
-        self.key = jax.random.key(0) if key is None else _typed(key)
-        self.num_steps = _positive(num_steps, "num_steps", "pass the steps of the linearised training")
+        self.solver = WeightSpace(optimiser)
+        self.key = jax.random.key(0) if key is None else _check.key(key)
+        self.num_steps = _check.count(num_steps, "num_steps", "pass the steps of the linearised training")
         remedy = "pass None for the full batch"
-        self.batch_size = None if batch_size is None else _positive(batch_size, "batch_size", remedy)
-        self.every = _positive(every, "every", "pass 1 to train at every record")
+        self.batch_size = None if batch_size is None else _check.count(batch_size, "batch_size", remedy)
+        self.every = _check.count(every, "every", "pass 1 to train at every record")
         self._batches.check(self._num_examples)
 
     @property
@@ -101,7 +94,8 @@ class FrozenKernelAccuracy(AbstractObserver):
         return jax.tree.leaves(self.data)[0].shape[0]
 
     def init(self, context: Context) -> FrozenState:
-        found = eqx.filter_eval_shape(self._measured, context, context.displacement)
+        start = SolverState(context.anchor, context.displacement, ())
+        found = eqx.filter_eval_shape(self._measured, context, start)
         zero = jnp.zeros((), jnp.int32)
         return FrozenState(zero, zero - 1, jax.tree.map(jnp.zeros_like, found))
 
@@ -122,69 +116,40 @@ class FrozenKernelAccuracy(AbstractObserver):
         record = {name: jnp.where(due, value, jnp.nan) for name, value in found.items()}
         return record, FrozenState(state.records + 1, step, found)
 
-    def _trained(self, context: Context) -> Params:
-        """The displacement from θ_t after the linearised training."""
+    def _trained(self, context: Context) -> SolverState:
+        """The solver's state after the linearised training."""
         step = _step if context.traced else _compiled_step
         start = _start if context.traced else _compiled_start
-        anchor, planned, carry = start(self, context)
-        fixed = self, context.problem, anchor, planned
+        planned, state = start(self, context)
+        fixed = self, context.problem, planned
         if context.traced:
-            carry, _ = jax.lax.scan(lambda c, t: (step(*fixed, c, t), None), carry, jnp.arange(self.num_steps))
-        else:
-            for t in range(self.num_steps):
-                carry = step(*fixed, carry, jnp.asarray(t))
-        return carry[0]
+            return jax.lax.scan(lambda s, t: (step(*fixed, s, t), None), state, jnp.arange(self.num_steps))[0]
+        for t in range(self.num_steps):
+            state = step(*fixed, state, jnp.asarray(t))
+        return state
 
-    def _measured(self, context: Context, displacement: Params) -> Record:
-        """Loss and accuracy of the network linearised at θ_t, at this displacement from θ_t."""
-        anchor = _tree.add(context.anchor, context.displacement)
+    def _measured(self, context: Context, state: SolverState) -> Record:
+        """Loss and accuracy of the network linearised at θ_t, after training from there."""
         now = context.step, context.feature_updates
-        there = Context(context.problem, anchor, displacement, *now, traced=context.traced)
+        there = Context(context.problem, state.anchor, state.displacement, *now, traced=context.traced)
         record, _ = self.performance.compute(there, ())
         return {name: value for name, value in record.items() if not name.startswith("network_")}
 
 
-def _start(observer: FrozenKernelAccuracy, context: Context) -> tuple[Params, State, tuple[Params, Any]]:
-    """θ_t, the plan of the batches, and the pair of zero displacement and the optimiser's first state."""
-    anchor = _tree.add(context.anchor, context.displacement)
+def _start(observer: FrozenKernelAccuracy, context: Context) -> tuple[State, SolverState]:
+    """The plan of the batches, and the solver's state at θ_t."""
     key = jax.random.fold_in(observer.key, 0)  # as a run draws its batches
     planned = observer._batches.plan(key, observer._num_examples, 0, observer.num_steps)
-    return anchor, planned, (_tree.zeros_like(anchor), observer.optimiser.init(anchor))
+    return planned, observer.solver.init(_tree.add(context.anchor, context.displacement))
 
 
 def _step(
-    observer: FrozenKernelAccuracy, problem: Problem, anchor: Params, planned: State, carry: Any, step: Step
-) -> tuple[Params, Any]:
-    """One step of the problem linearised at `anchor`."""
-    displacement, state = carry
+    observer: FrozenKernelAccuracy, problem: Problem, planned: State, state: SolverState, step: Step
+) -> SolverState:
     indices = observer._batches.indices(planned, step)
     x, y = observer.data if indices is None else jax.tree.map(lambda a: a[indices], observer.data)
-    loss, gradient = problem.linearised_value_and_grad(anchor, displacement, x, y)
-    params = _tree.add(anchor, displacement)
-
-    def value_fn(p: Params) -> Any:  # for line searches
-        shifted = _tree.add(displacement, _tree.subtract(p, params))
-        return problem.loss.mean(problem.linearise(anchor).value(shifted, x), y)
-
-    update = optax.with_extra_args_support(observer.optimiser).update
-    updates, state = update(gradient, state, params, value=loss, grad=gradient, value_fn=value_fn)
-    return optax.apply_updates(displacement, updates), state
+    return observer.solver.step(problem, state, x, y)[0]
 
 
 _compiled_start = eqx.filter_jit(_start)
 _compiled_step = eqx.filter_jit(_step)
-
-
-def _positive(value: Any, name: str, remedy: str) -> int:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"`{name}` must be a positive integer, got {value!r}; {remedy}.")
-    return int(value)
-
-
-def _typed(key: Any) -> Key:
-    """One typed random key; a raw one as `jax.random.PRNGKey` makes is wrapped."""
-    if isinstance(key, jax.Array) and key.dtype == jnp.uint32 and key.shape == (2,):
-        return jax.random.wrap_key_data(key)
-    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
-        return key
-    raise TypeError(f"`key` must be one random key such as jax.random.key(0), got {key!r}; make one from a seed.")

@@ -88,8 +88,7 @@ class KernelDrift(AbstractObserver):
     ):
         self.probe = pair_of(probe, "probe")
         self.outputs = check_outputs(outputs)  # pyright: ignore[reportAttributeAccessIssue]
-        check_size(batch_size, "batch_size", "one chosen by relin.kernel.ntk")
-        self.batch_size = batch_size
+        self.batch_size = check_size(batch_size, "batch_size", "one chosen by relin.kernel.ntk")
 
     def init(self, context: Context) -> DriftState:
         y, outputs = self.probe[1], self._outputs(context)

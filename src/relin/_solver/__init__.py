@@ -8,4 +8,5 @@ from relin._solver._base import (
     Stretch as Stretch,
     current_params as current_params,
 )
+from relin._solver._spectral import SpectralDescent as SpectralDescent
 from relin._solver._weight_space import WeightSpace as WeightSpace

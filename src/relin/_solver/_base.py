@@ -4,6 +4,7 @@ import abc
 from typing import NamedTuple
 
 import equinox as eqx
+import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from relin import _tree
@@ -43,7 +44,7 @@ class AbstractSolver(eqx.Module):
         """What each record says of the solver itself, by name; nothing unless it overrides this."""
         return {}
 
-    def check(self, problem: Problem, schedule: AbstractSchedule, batches: AbstractBatches) -> None:
+    def check(self, problem: Problem, schedule: AbstractSchedule, batches: AbstractBatches, params: Params) -> None:
         """Raises `ValueError`, with the alternative, for a combination that makes no sense."""
 
 
@@ -79,7 +80,7 @@ class AbstractStretchSolver(AbstractSolver):
         problem: Problem,
         state: SolverState,
         data: tuple[Inputs, Targets],
-        indices: Int[Array, "steps batch"] | None,
+        indices: Int[np.ndarray, "steps batch"] | None,
         start: int,
         count: float,
     ) -> Stretch:

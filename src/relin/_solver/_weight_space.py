@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from relin import _tree
+from relin import _check, _tree
 from relin._linearise import LinearisedOutputs
 from relin._problem import Problem
 from relin._solver._base import AbstractStepSolver, SolverState, current_params
@@ -46,11 +46,7 @@ class WeightSpace(AbstractStepSolver):
     proximal: Scalar | float = 0.0
 
     def __check_init__(self):
-        if not (hasattr(self.optimiser, "init") and hasattr(self.optimiser, "update")):
-            raise TypeError(
-                f"`optimiser` must be an Optax gradient transformation, got {self.optimiser!r}; "
-                "pass for example optax.sgd(0.1, momentum=0.9)."
-            )
+        _check.optimiser(self.optimiser)
         on = self.on_relinearise
         if on not in ("keep", "reset") and not (isinstance(on, float) and 0 < on < 1):
             raise ValueError(

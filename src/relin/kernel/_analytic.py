@@ -27,6 +27,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from relin import _check
+
 _CNN_STRIDES = (1, 2, 2)
 _STRIDE = math.prod(_CNN_STRIDES)
 _BLOCK_NUMBERS = 2**20
@@ -74,7 +76,7 @@ def analytic_mlp(
     **Raises:** `TypeError` or `ValueError` for inputs, a depth or an activation that it does not take.
     """
     _check_activation(activation)
-    _check_count("depth", depth, least=0)
+    _check.count(depth, "depth", "pass the number of hidden layers", least=0)
     x1, x2 = _checked(x1, x2, ranks=None, layout="(batch, …)")
     flat = [None if x is None else x.reshape(len(x), -1) for x in (x1, x2)]
     return _mlp(*flat, depth, activation)
@@ -114,8 +116,8 @@ def analytic_cnn(
         kernel_size = 5 if x1.ndim == 3 else 3
     if batch_size is None:
         batch_size = max(1, math.isqrt(_BLOCK_NUMBERS // math.prod(x1.shape[1:-1])))
-    _check_count("kernel_size", kernel_size)
-    _check_count("batch_size", batch_size)
+    _check.count(kernel_size, "kernel_size", "pass the width of the convolutions' window")
+    _check.count(batch_size, "batch_size", "leave it out for one chosen by size")
     return _cnn(x1, x2, kernel_size, activation, batch_size)
 
 
@@ -151,7 +153,7 @@ def erf_duals(q1: Array, q2: Array, k: Array) -> tuple[Array, Array]:
 def arcsin_arccos(x: Array) -> tuple[Array, Array]:
     """Both angles of numbers in [−1, 1], to rounding.
 
-    XLA's own go through arctan2, took two thirds of a kernel's time on CPU and were measured several times slower.
+    XLA's own go through arctan2, take longer on CPU.
     Here arcsin(√z) / √z is its power series for z up to ¼, and arccos |x| = 2 arcsin √((1 − |x|) / 2) brings |x| > ½
     there.
     """
@@ -334,7 +336,7 @@ def _windows(positions: Sequence[int], size: int, rotation: Array, dtype: Any) -
 
 
 def _window_mean(image: Array, windows: Sequence[Array]) -> Array:
-    # Matrix products: sums of slices were measured several times slower, because XLA fuses the duals into each.
+    # Matrix products: sums of slices take longer, because XLA fuses the duals into each.
     for axis, matrix in enumerate(windows):
         product = jnp.tensordot(image, matrix, axes=(axis, 1), precision=lax.Precision.HIGHEST)
         image = jnp.moveaxis(product, -1, axis)
@@ -346,13 +348,6 @@ def _check_activation(activation: Any) -> None:
         raise ValueError(
             f"`activation` must be 'relu' or 'erf', got {activation!r}; for others there is the empirical kernel of a "
             "wide network."
-        )
-
-
-def _check_count(option: str, value: Any, least: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(
-            f"`{option}` must be an integer of at least {least}, got {value!r}; pass, for example, {max(least, 3)}."
         )
 
 

@@ -8,24 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from relin import _check
 from relin._types import Inputs, Params
 
 KINDS = ("full", "mean", "diagonal")
-
-
-def check_params(params: Params) -> None:
-    """Raises unless every leaf is a floating-point array and there is at least one."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    if not leaves:
-        raise ValueError("`params` holds no array, so there is no kernel; pass the network's parameters.")
-    for path, leaf in leaves:
-        dtype = getattr(leaf, "dtype", None)
-        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-            kind = type(leaf).__name__ if dtype is None else dtype
-            raise TypeError(
-                f"Every leaf of `params` must be a floating-point array, got {kind} at "
-                f"params{jax.tree_util.keystr(path)}; keep what is not trained inside `apply`."
-            )
 
 
 def check_inputs(x: Inputs, name: str) -> int:
@@ -65,14 +51,24 @@ def check_outputs(outputs: Any) -> str | int:
     return outputs
 
 
-def check_size(value: Any, name: str, default: str) -> None:
-    """Raises unless `value` is a positive integer or `None`."""
-    if value is None:
-        return
-    if not isinstance(value, int | np.integer) or isinstance(value, bool):
-        raise TypeError(f"`{name}` must be an integer or None, got {value!r}; leave it out for {default}.")
-    if value < 1:
-        raise ValueError(f"`{name}` must be at least 1, got {value}; leave it out for {default}.")
+def check_size(value: Any, name: str, default: str) -> int | None:
+    """A positive integer as Python's, or `None`."""
+    return None if value is None else _check.count(value, name, f"leave it out for {default}")
+
+
+def check_result(result: Any, num_examples: int) -> None:
+    """Raises unless the network gave one floating-point array of shape `(num_examples, C)`."""
+    shape = getattr(result, "shape", None)
+    if shape is None or not jnp.issubdtype(result.dtype, jnp.floating):
+        raise TypeError(
+            f"`apply` must return one floating-point array of shape (batch, C), got {result}; "
+            "return the logits or regression values alone."
+        )
+    if len(shape) != 2 or shape[0] != num_examples:
+        raise ValueError(
+            f"`apply` must return outputs of shape (batch, C), got {shape} for a batch of {num_examples}; "
+            "keep the batch axis first and flatten the outputs."
+        )
 
 
 def one_example(apply: Callable, outputs: str | int) -> Callable[[Params, Any], Array]:
@@ -80,21 +76,11 @@ def one_example(apply: Callable, outputs: str | int) -> Callable[[Params, Any], 
 
     def network(params: Params, x: Any) -> Array:
         result = apply(params, jax.tree.map(lambda a: a[None], x))
-        shape = getattr(result, "shape", None)
-        if shape is None or not jnp.issubdtype(result.dtype, jnp.floating):
-            raise TypeError(
-                f"`apply` must return one floating-point array of shape (batch, C), got {result}; "
-                "return the logits or regression values alone."
-            )
-        if len(shape) != 2 or shape[0] != 1:
+        check_result(result, 1)
+        if not isinstance(outputs, str) and not 0 <= outputs < result.shape[1]:
             raise ValueError(
-                f"`apply` must return outputs of shape (batch, C), got {shape} for a batch of one; "
-                "keep the batch axis first and flatten the outputs."
-            )
-        if not isinstance(outputs, str) and not 0 <= outputs < shape[1]:
-            raise ValueError(
-                f"`outputs` must be from 0 to {shape[1] - 1} for a network of {shape[1]} outputs, got {outputs}; "
-                "pass one of these, or 'full', 'mean' or 'diagonal'."
+                f"`outputs` must be from 0 to {result.shape[1] - 1} for a network of {result.shape[1]} outputs, "
+                f"got {outputs}; pass one of these, or 'full', 'mean' or 'diagonal'."
             )
         return result[0]
 

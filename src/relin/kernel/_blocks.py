@@ -20,7 +20,7 @@ Result = dict[str, Array]
 
 _ROWS = {"full": 64, "mean": 128, "diagonal": 128}
 """Examples in a block: few, so that little is computed twice on the diagonal; enough for fast matrix products."""
-_IN_CACHE = 6 * 2**20
+_IN_CACHE = 5 * 2**20
 """Bytes of what is made of examples at once on CPU, whose cache holds about as much; elsewhere a chunk at once."""
 
 
@@ -79,6 +79,7 @@ def kernel_in_blocks(
         left, right = features(False, i), features(True, j)
         blocks = _pairs(i, j, left, right, sizes.block, request.symmetric and i == j)
         result = fill((left, right, blocks, sizes.block, request.kind, request.per_layer, request.symmetric), result)
+        del left, right  # else a chunk no longer held would live until the next ones are made
     return result
 
 
@@ -90,9 +91,11 @@ def _sizes(
     chunk = _even(num_examples, batch_size or max(1, working_set // max(1, 2 * stored)))
     made = _IN_CACHE if jax.default_backend() == "cpu" else working_set // 2
     at_once = _even(chunk, max(1, made // max(1, stored + backward)))
-    fitting = math.isqrt(max(1, working_set // (4 * pair_bytes(one, kind))))
+    block = _even(chunk, min(math.isqrt(max(1, working_set // (4 * pair_bytes(one, kind)))), _ROWS[kind]))
+    if block < chunk:  # a block's features are then copied, which takes a quarter too
+        block = min(block, _even(chunk, working_set // max(1, 8 * stored)))
     held = max(2, working_set // max(1, chunk * stored))
-    return Sizes(chunk, at_once, _even(chunk, min(fitting, _ROWS[kind])), held)
+    return Sizes(chunk, at_once, block, held)
 
 
 def _even(total: int, largest: int) -> int:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from relin import _check
 from relin._types import Key
-from relin.kernel._vectors import FlatOperator, as_operator, flat, positive
+from relin.kernel._vectors import FlatOperator, as_operator, flat
 
 _matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)  # orthogonality is lost in TF32
 
@@ -83,14 +84,14 @@ def spectrum(
     """
     operator = as_operator(operator, symmetric=True)
     size = operator.in_size()
-    if positive(k, "k", "ask for one eigenvalue or more") > size:
+    if _check.count(k, "k", "ask for one eigenvalue or more") > size:
         raise ValueError(f"`k` must be at most the operator's size {size}, got {k}; ask for fewer eigenvalues.")
     if not tolerance > 0:
         raise ValueError(f"`tolerance` must be above 0, got {tolerance}; 1e-4 is usual.")
     wanted = min(k, 16) if block_size is None else block_size
-    block = min(positive(wanted, "block_size", "leave it out for the usual one"), size)
+    block = min(_check.count(wanted, "block_size", "leave it out for the usual one"), size)
     wanted = 10 * k + 100 if max_vectors is None else max_vectors
-    largest = min(positive(wanted, "max_vectors", "it must hold k of them", least=k), size)
+    largest = min(_check.count(wanted, "max_vectors", "it must hold k of them", least=k), size)
     max_steps = -(-largest // block)
     return _spectrum(operator, int(k), key, tolerance, block, max_steps, vectors)
 

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from relin import _check
 from relin._types import Inputs, Outputs, Params
-from relin.kernel._arguments import check_inputs, check_outputs, check_pair, check_params, check_size
+from relin.kernel._arguments import check_inputs, check_outputs, check_pair, check_size
 from relin.kernel._blocks import Request, kernel_in_blocks
 
 WORKING_SET = 320 * 2**20
@@ -53,10 +54,10 @@ def ntk(
 
     **Raises:** `TypeError` or `ValueError` for arguments or outputs that are not as described.
     """
-    check_params(params)
+    _check.params(params)
     kind = check_outputs(outputs)
-    check_size(batch_size, "batch_size", "one chosen from `working_set`")
-    check_size(working_set, "working_set", "320 MB")
+    batch_size = check_size(batch_size, "batch_size", "one chosen from `working_set`")
+    working_set = _check.count(working_set, "working_set", "leave it out for 320 MB")
     check_inputs(x1, "x1")
     params, x1, x2 = jax.tree.map(jnp.asarray, (params, x1, x2))
     if x2 is not None:

@@ -12,9 +12,9 @@ import lineax as lx
 import numpy as np
 from jaxtyping import Array, Float
 
-from relin import _tree
+from relin import _check, _tree
 from relin._types import Inputs, Outputs, Params
-from relin.kernel._arguments import check_inputs, check_params, check_size
+from relin.kernel._arguments import check_inputs, check_result, check_size
 
 Apply = Callable[[Params, Inputs], Outputs]
 
@@ -121,21 +121,12 @@ def features(apply: Apply, params: Params, x: Inputs, *, batch_size: int | None 
     **Raises:** `TypeError` or `ValueError` if the network does not return one floating-point array `(N, C)`, the
     parameters are not floating-point arrays or the batch size is not a positive integer.
     """
-    check_params(params)
-    check_size(batch_size, "batch_size", "all examples at once")
+    _check.params(params)
+    batch_size = check_size(batch_size, "batch_size", "all examples at once")
     num_examples = check_inputs(x, "x")
     params, x = jax.tree.map(jnp.asarray, (params, x))
     outputs = eqx.filter_eval_shape(apply, params, x)
-    if not isinstance(outputs, jax.ShapeDtypeStruct) or not jnp.issubdtype(outputs.dtype, jnp.floating):
-        raise TypeError(
-            f"The network must return one floating-point array of shape (N, C), got {outputs}; "
-            "let `apply` return the logits or regression values alone."
-        )
-    if len(outputs.shape) != 2 or outputs.shape[0] != num_examples:
-        raise ValueError(
-            f"The network must return outputs of shape (N, C) for N examples, got {outputs.shape} for {num_examples}; "
-            "reshape its outputs, for example to (N, 1)."
-        )
+    check_result(outputs, num_examples)
     structure = jax.ShapeDtypeStruct(outputs.shape, outputs.dtype)
     return FeatureOperator(apply, params, x, batch_size, structure, transposed=False)
 

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float
 
+from relin import _check
 from relin._types import Key, Scalar
 from relin.kernel._lanczos import begin, ritz, step
-from relin.kernel._vectors import FlatOperator, as_operator, flat, positive
+from relin.kernel._vectors import FlatOperator, as_operator, flat
 
 Distribution = Literal["rademacher", "gaussian"]
 Operator = lx.AbstractLinearOperator | tuple[Any, Any, Any]
@@ -106,7 +107,7 @@ def log_density(
     of its range.
     """
     operator = as_operator(operator, symmetric=True)
-    num_steps = min(positive(num_steps, "num_steps", "64 is usual"), operator.in_size())
+    num_steps = min(_check.count(num_steps, "num_steps", "64 is usual"), operator.in_size())
     for value, name in ((width, "width"), (floor, "floor")):
         if value is not None and not value > 0:
             raise ValueError(f"`{name}` must be above 0, got {value}; leave it out for the usual one.")
@@ -185,7 +186,7 @@ def _estimate(samples: Float[Array, " probes"]) -> Estimate:
 
 
 def _num_probes(value: Any) -> int:
-    return positive(value, "num_probes", "an error bar needs two probes", least=2)
+    return _check.count(value, "num_probes", "an error bar needs two probes", least=2)
 
 
 def _distribution(value: Any) -> Distribution:

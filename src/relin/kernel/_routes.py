@@ -12,6 +12,9 @@ _PARTNERS = 64
 _SMALL_PRODUCTS = 3
 """How many times longer an operation takes in the many small products over pairs of positions of the full kernel."""
 
+_LARGE, _FROM_MEMORY = 2**18, 4
+"""From how many numbers on an example's gradient leaves the cache, and how many times longer its products then take."""
+
 
 class Planned(NamedTuple):
     """A tensor's route; `place` is there unless the route is ``"jacobian"`` or ``"unused"``.
@@ -57,4 +60,6 @@ def _cheaper(place: Place, num_inputs: int, num_outputs: int, pairs: int) -> Rou
         by_products *= _SMALL_PRODUCTS
     by_gradients = pairs * num_inputs * features
     by_gradients += num_outputs * positions * features * (1 if embedding else num_inputs) / _PARTNERS
+    if num_outputs * num_inputs * features > _LARGE:
+        by_gradients *= _FROM_MEMORY
     return "products" if by_products < by_gradients else "gradients"

@@ -74,10 +74,3 @@ def flat(operator: lx.AbstractLinearOperator) -> FlatOperator:
         return FlatOperator(lx.linearise(operator))
     except NotImplementedError:  # lineax asks operators of other libraries to register this, but not all do
         return FlatOperator(operator)
-
-
-def positive(value: Any, name: str, remedy: str, least: int = 1) -> int:
-    """`value` as an integer of Python's; raises `ValueError` unless it is one and at least `least`."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-        raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}; {remedy}.")
-    return int(value)

@@ -1,0 +1,52 @@
+"""What is wrong with an argument that many take, in one sentence."""
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relin._types import Key, Params
+
+
+def params(tree: Params) -> None:
+    """Raises unless every leaf is a floating-point array and there is at least one."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    if not leaves:
+        raise ValueError("`params` holds no array; pass the network's parameters.")
+    for path, leaf in leaves:
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+            kind = type(leaf).__name__ if dtype is None else dtype
+            raise TypeError(
+                f"Every leaf of `params` must be a floating-point array, got {kind} at "
+                f"params{jax.tree_util.keystr(path)}; keep what is not trained inside `apply`."
+            )
+
+
+def key(value: Any) -> Key:
+    """One typed random key; a raw one as `jax.random.PRNGKey` makes is wrapped."""
+    if isinstance(value, jax.Array) and value.dtype == jnp.uint32 and value.shape == (2,):
+        return jax.random.wrap_key_data(value)
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key) and value.ndim == 0:
+        return value
+    raise TypeError(f"`key` must be one random key such as jax.random.key(0), got {value!r}; make one from a seed.")
+
+
+def optimiser(value: Any) -> None:
+    """Raises unless it is an Optax gradient transformation."""
+    if not (hasattr(value, "init") and hasattr(value, "update")):
+        raise TypeError(
+            f"`optimiser` must be an Optax gradient transformation, got {value!r}; "
+            "pass for example optax.sgd(0.1, momentum=0.9)."
+        )
+
+
+def count(value: Any, name: str, remedy: str, least: int = 1) -> int:
+    """`value`, an integer of Python or NumPy, as Python's; raises unless it is one, and at least `least`."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise TypeError(f"`{name}` must be an integer, got {value!r}; {remedy}.")
+    if value < least:
+        raise ValueError(f"`{name}` must be at least {least}, got {value}; {remedy}.")
+    return operator.index(value)

@@ -1,0 +1,235 @@
+"""Products with J, Jᵀ and G = JᵀJ/N at one anchor, from the host, and what is made of them."""
+
+import functools
+import math
+from typing import Any, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+from scipy.linalg import eigh
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+from relin import _tree
+from relin._linearise import LinearisedOutputs
+from relin._primitives import slow_in_loops
+from relin._problem import Problem
+from relin._types import Inputs, Outputs, Params, Scalar, Targets
+from relin.kernel import ntk
+
+Totals = tuple[Params, Params]
+
+_LOOK = 10  # steps of conjugate gradients between two looks from the host at how far they are
+_FEW = 16  # outputs of all examples together, for which Lanczos is not worth it
+
+
+class GaussNewtonProducts:
+    """The linearised squared error at an anchor; `made` counts the products with G or Θ."""
+
+    def __init__(self, problem: Problem, anchor: Params, data: tuple[Inputs, Targets]):
+        self.problem, self.anchor, (self.x, self.y) = problem, anchor, data
+        self.linearised: LinearisedOutputs = _linearised(problem, anchor, self.x)
+        self.made = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        num_examples, num_outputs = self.linearised.at_anchor.shape
+        return num_examples, num_outputs
+
+    def loss(self, displacement: Params) -> Scalar:
+        return _loss(self.problem, self.linearised, displacement, self.y)
+
+    def gradient(self, displacement: Params) -> Params:
+        """∇L at a displacement."""
+        self.made += 1
+        return _gradient(self.problem, self.linearised, displacement, self.y)
+
+    def residual(self, displacement: Params) -> Float[np.ndarray, " NC"]:
+        """f̄ − y in float64."""
+        return np.asarray(_residual(self.problem, self.linearised, displacement, self.y), np.float64).reshape(-1)
+
+    def outputs(self, vector: Params) -> Float[np.ndarray, " NC"]:
+        """J v in float64."""
+        return np.asarray(_pushed(self.linearised, vector), np.float64).reshape(-1)
+
+    def pulled_back(self, dual: Float[np.ndarray, " NC"]) -> Params:
+        """Jᵀ a / N."""
+        at_anchor = self.linearised.at_anchor
+        return _pulled(self.linearised, jnp.asarray(dual.reshape(self.shape), at_anchor.dtype), self.anchor)
+
+    def decomposition(self) -> tuple[Float[np.ndarray, " NC"], Float[np.ndarray, "NC NC"]]:
+        """Eigenvalues and eigenvectors of Θ/N, in float64; what rounding leaves of zeros is zero."""
+        kernel = cast(Array, ntk(self.problem.apply, self.anchor, self.x, outputs="full"))
+        size = math.prod(self.shape)
+        dense = np.asarray(jnp.swapaxes(kernel, 1, 2), np.float64).reshape(size, size) / self.shape[0]
+        values, vectors = eigh(dense, check_finite=False)
+        smallest = size * float(jnp.finfo(kernel.dtype).eps) * max(values[-1], 0.0)
+        return np.where(values > smallest, values, 0.0), vectors
+
+    def filtered(
+        self, coefficients: Float[np.ndarray, "2 inputs degree"], bound: float, inputs: tuple[Params, ...]
+    ) -> tuple[Params, Params]:
+        """Σ_i Σ_j c_oij T_j(2G/bound − 1) v_i for both outputs o."""
+        degree = coefficients.shape[-1]
+        self.made += (degree - 1) * len(inputs)
+        totals = (_tree.zeros_like(self.anchor), _tree.zeros_like(self.anchor))
+        for i, vector in enumerate(inputs):
+            c = coefficients[:, i].astype(jnp.result_type(jnp.float32, *jax.tree.leaves(self.anchor)))
+            if self._slow_in_loops:
+                totals = self._summed_from_host(c, bound, vector, totals)
+            else:
+                padded = np.zeros((2, 2 ** math.ceil(math.log2(max(2, degree)))), c.dtype)
+                padded[:, :degree] = c
+                totals = _summed(self.linearised, padded, degree, bound, vector, totals)
+        return totals
+
+    def _summed_from_host(self, c: np.ndarray, bound: float, vector: Params, totals: tuple) -> tuple[Params, Params]:
+        before, now = vector, vector
+        totals = _weighed(totals, c[:, 0], vector)
+        for j in range(1, c.shape[-1]):
+            before, now, totals = _compiled_next(self.linearised, before, now, totals, c[:, j], bound, j == 1)
+        return totals
+
+    @functools.cached_property
+    def _slow_in_loops(self) -> bool:
+        """Whether the network has convolutions that a CPU runs slowly inside a loop."""
+        return slow_in_loops(_product, self.linearised, self.anchor)
+
+
+def largest_eigenvalue(products: GaussNewtonProducts) -> float:
+    """Of G, by Lanczos on Θ/N (ARPACK), to a thousandth."""
+    size = math.prod(products.shape)
+    if size <= _FEW:
+        values, _ = products.decomposition()
+        return float(values[-1])
+
+    def kernel_product(dual: np.ndarray) -> np.ndarray:
+        products.made += 1
+        return products.outputs(products.pulled_back(dual))
+
+    operator = LinearOperator((size, size), matvec=kernel_product, dtype=np.float64)  # pyright: ignore
+    start = np.random.default_rng(0).normal(size=size)
+    try:
+        value = np.max(eigsh(operator, k=1, v0=start, tol=1e-3, return_eigenvectors=False))  # pyright: ignore
+    except ArpackNoConvergence:  # of many equal eigenvalues
+        value = np.linalg.norm(kernel_product(start)) / np.linalg.norm(start) * math.sqrt(size)
+    return max(float(value), 0.0)
+
+
+def minimum_norm(
+    products: GaussNewtonProducts, displacement: Params, tolerance: float, vector: Params | None = None
+) -> tuple[Params, float]:
+    """The smallest solution of G u = −∇L, or of G u = G v, by conjugate gradients; and the residual left, relative.
+
+    Started at zero they stay in the row space of J, where G may be singular.
+    """
+    if vector is None:
+        wanted = _tree.scale(-1.0, products.gradient(displacement))
+    else:
+        wanted = _compiled_product(products.linearised, vector)
+    solution, residual = _tree.zeros_like(wanted), wanted
+    direction, squared = residual, _tree.norm(residual) ** 2
+    norm = float(_tree.norm(wanted))
+    for iteration in range(10 * math.prod(products.shape)):
+        if iteration % _LOOK == 0 and float(jnp.sqrt(squared)) <= tolerance * norm:
+            break
+        solution, residual, direction, squared = _descended(products.linearised, solution, residual, direction, squared)
+        products.made += 1
+    return solution, float(jnp.sqrt(squared)) / norm if norm else 0.0
+
+
+@eqx.filter_jit
+def _linearised(problem: Problem, anchor: Params, x: Inputs) -> LinearisedOutputs:
+    with jax.default_matmul_precision("highest"):
+        return problem.linearise(anchor).on(x)
+
+
+@eqx.filter_jit
+def _loss(problem: Problem, linearised: LinearisedOutputs, displacement: Params, y: Targets) -> Scalar:
+    return problem.loss.mean(linearised.value(displacement), y)
+
+
+@eqx.filter_jit
+def _residual(problem: Problem, linearised: LinearisedOutputs, displacement: Params, y: Targets) -> Outputs:
+    return problem.loss.gradient(linearised.value(displacement), y)
+
+
+@eqx.filter_jit
+def _gradient(problem: Problem, linearised: LinearisedOutputs, displacement: Params, y: Targets) -> Params:
+    return problem.value_and_grad_on(linearised, displacement, y)[1]
+
+
+@jax.jit
+def _pushed(linearised: LinearisedOutputs, vector: Params) -> Outputs:
+    return linearised.pushforward(vector)
+
+
+@jax.jit
+def _pulled(linearised: LinearisedOutputs, dual: Outputs, like: Params) -> Params:
+    return linearised.pullback(dual / dual.shape[0], like)
+
+
+def _product(linearised: LinearisedOutputs, vector: Params) -> Params:
+    """G v."""
+    outputs = linearised.pushforward(vector)
+    return linearised.pullback(outputs / outputs.shape[0], vector)
+
+
+_compiled_product = jax.jit(_product)
+
+
+@jax.jit
+def _summed(
+    linearised: LinearisedOutputs, c: Array, degree: Array, bound: Array, vector: Params, totals: Totals
+) -> Totals:
+    def following(j: Array, carry: tuple[Params, Params, Totals]) -> tuple[Params, Params, Totals]:
+        return _next(linearised, *carry, c[:, j], bound, j == 1)
+
+    carry = vector, vector, _weighed(totals, c[:, 0], vector)
+    return jax.lax.fori_loop(1, degree, following, carry)[2]
+
+
+def _next(
+    linearised: LinearisedOutputs,
+    before: Params,
+    now: Params,
+    totals: Totals,
+    c: Float[Array, " 2"],
+    bound: Array,
+    first: Array,
+) -> tuple[Params, Params, Totals]:
+    """T_j v from T_{j−1} v and T_{j−2} v, added to both sums: T_j = 2 x T_{j−1} − T_{j−2}, x = 2G/bound − 1."""
+    double = jnp.where(first, 1.0, 2.0)
+
+    def polynomial(product: Array, now: Array, before: Array) -> Array:
+        value = double * (2 / bound * product - now) - jnp.where(first, 0.0, before)
+        return value.astype(now.dtype)
+
+    after = jax.tree.map(polynomial, _product(linearised, now), now, before)
+    return now, after, _weighed(totals, c, after)
+
+
+_compiled_next = jax.jit(_next)
+
+
+def _weighed(totals: Totals, c: Any, vector: Params) -> Totals:
+    first, second = (_tree.add(total, _tree.scale(c[o], vector)) for o, total in enumerate(totals))
+    return first, second
+
+
+@jax.jit
+def _descended(
+    linearised: LinearisedOutputs, solution: Params, residual: Params, direction: Params, squared: Scalar
+) -> tuple[Params, Params, Params, Scalar]:
+    """One step of conjugate gradients."""
+    product = _product(linearised, direction)
+    curvature = jnp.asarray(optax.tree.vdot(direction, product))
+    step = jnp.where(curvature > 0, squared / jnp.where(curvature > 0, curvature, 1.0), 0.0)
+    solution = _tree.add(solution, _tree.scale(step, direction))
+    residual = _tree.subtract(residual, _tree.scale(step, product))
+    following = _tree.norm(residual) ** 2
+    ratio = following / jnp.where(squared > 0, squared, 1.0)
+    return solution, residual, _tree.add(residual, _tree.scale(ratio, direction)), following
