@@ -24,7 +24,7 @@ FLOORS = [
     ("_stepwise", "_validate", "_solution"),
     ("_drive",),
     ("_stretches",),
-    ("_train",),
+    ("_train", "_predict"),
     ("adapters", "models", "datasets", "preset"),
     ("_public",),
     ("study",),

@@ -30,6 +30,7 @@ from relin._observer import (
     Performance as Performance,
     Sharpness as Sharpness,
 )
+from relin._predict import predict as predict
 from relin._problem import Problem as Problem
 from relin._program import Run as Run
 from relin._safeguard import (
@@ -55,6 +56,7 @@ from relin._solver import (
     AbstractSolver as AbstractSolver,
     AbstractStepSolver as AbstractStepSolver,
     AbstractStretchSolver as AbstractStretchSolver,
+    GaussNewton as GaussNewton,
     SpectralDescent as SpectralDescent,
     WeightSpace as WeightSpace,
 )

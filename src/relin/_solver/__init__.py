@@ -8,5 +8,8 @@ from relin._solver._base import (
     Stretch as Stretch,
     current_params as current_params,
 )
+from relin._solver._filters import Descent as Descent
+from relin._solver._gauss_newton import GaussNewton as GaussNewton
+from relin._solver._matrix_free import GaussNewtonProducts as GaussNewtonProducts
 from relin._solver._spectral import SpectralDescent as SpectralDescent
 from relin._solver._weight_space import WeightSpace as WeightSpace
