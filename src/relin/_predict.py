@@ -26,7 +26,7 @@ def predict(
     x_test: Inputs,
     *,
     time: float | None = None,
-    steps: float | None = None,
+    steps: int | float | None = None,
     learning_rate: float | None = None,
     ridge: float | None = None,
 ) -> Float[Array, "test C"]:
@@ -77,7 +77,7 @@ def predict(
 def _weights(
     values: Float[np.ndarray, " NC"],
     time: float | None,
-    steps: float | None,
+    steps: int | float | None,
     learning_rate: float | None,
     ridge: float | None,
 ) -> Float[np.ndarray, " NC"]:

@@ -56,6 +56,7 @@ from relin._solver import (
     AbstractSolver as AbstractSolver,
     AbstractStepSolver as AbstractStepSolver,
     AbstractStretchSolver as AbstractStretchSolver,
+    FunctionSpace as FunctionSpace,
     GaussNewton as GaussNewton,
     SpectralDescent as SpectralDescent,
     WeightSpace as WeightSpace,

@@ -46,7 +46,7 @@ def train(
     params: Params,
     data: Batch | Iterable[Batch],
     *,
-    num_steps: float,
+    num_steps: int | float,
     batch_size: int | None = None,
     key: Key,
     observers: Sequence[AbstractObserver] = (),

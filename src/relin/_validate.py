@@ -82,7 +82,7 @@ def arrays(data: Batch) -> int:
 
 
 def steps(
-    run: Run, sampling: Sampling, num_steps: float, record_every: int | None, drive: str, drives: tuple[str, ...]
+    run: Run, sampling: Sampling, num_steps: int | float, record_every: int | None, drive: str, drives: tuple[str, ...]
 ) -> tuple[int, int | None]:
     """`num_steps`, which may be infinite, and `record_every` as Python's integers; raises unless these and `drive` go
     together with the run."""

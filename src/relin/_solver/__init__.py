@@ -9,6 +9,7 @@ from relin._solver._base import (
     current_params as current_params,
 )
 from relin._solver._filters import Descent as Descent
+from relin._solver._function_space import FunctionSpace as FunctionSpace
 from relin._solver._gauss_newton import GaussNewton as GaussNewton
 from relin._solver._matrix_free import GaussNewtonProducts as GaussNewtonProducts
 from relin._solver._spectral import SpectralDescent as SpectralDescent

@@ -82,7 +82,7 @@ class AbstractStretchSolver(AbstractSolver):
         data: tuple[Inputs, Targets],
         indices: Int[np.ndarray, "steps batch"] | None,
         start: int,
-        count: float,
+        count: int | float,
     ) -> Stretch:
         """The steps `start`, …, `start + count − 1` at one anchor, from the displacement in `state`.
 

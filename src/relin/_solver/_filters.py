@@ -32,7 +32,7 @@ class Descent(NamedTuple):
         radius = np.abs(np.linalg.eigvals(self._matrices(np.array([eigenvalue]))[0, :2, :2])).max()
         return math.log(radius) if radius > 0 else -math.inf
 
-    def filters(self, eigenvalues: Values, count: float) -> Float[np.ndarray, "2 2 a"]:
+    def filters(self, eigenvalues: Values, count: int | float) -> Float[np.ndarray, "2 2 a"]:
         """The filters of `count` steps: of the change of displacement and of the velocity after them (first axis), as
         functions of the gradient and the velocity before them (second axis), at eigenvalues a of G.
 

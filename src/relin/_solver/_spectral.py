@@ -133,7 +133,7 @@ class SpectralDescent(AbstractStretchSolver):
         data: tuple[Inputs, Targets],
         indices: Any,
         start: int,
-        count: float,
+        count: int | float,
     ) -> Stretch:
         descent = Descent(float(self.learning_rate), float(self.momentum), self.steps == "flow")
         products = GaussNewtonProducts(problem, state.anchor, data)
@@ -158,7 +158,7 @@ class SpectralDescent(AbstractStretchSolver):
         return Stretch(SolverState(state.anchor, displacement, own), losses, steps)
 
     def _by_polynomials(
-        self, products: GaussNewtonProducts, descent: Descent, state: SolverState, count: float, bound: float
+        self, products: GaussNewtonProducts, descent: Descent, state: SolverState, count: int | float, bound: float
     ) -> tuple[Params, Params, float]:
         displacement, velocity, error = state.displacement, state.optimiser.velocity, 0.0
         moving = descent.momentum > 0 and any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(velocity))
@@ -179,7 +179,7 @@ class SpectralDescent(AbstractStretchSolver):
         return displacement, velocity, error
 
     def _by_eigenvectors(
-        self, products: GaussNewtonProducts, descent: Descent, state: SolverState, count: float, bound: float
+        self, products: GaussNewtonProducts, descent: Descent, state: SolverState, count: int | float, bound: float
     ) -> tuple[Params, Params, float]:
         values, vectors = products.decomposition()
         displacement, velocity = state.displacement, state.optimiser.velocity

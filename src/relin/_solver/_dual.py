@@ -1,0 +1,113 @@
+"""An optimiser's state in weight space and in function space, and whether one stands for the other."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+from relin import _tree
+from relin._types import Params
+
+Dual = dict[str, Array]
+"""A vector Σ_n J_s(x_n)ᵀ a_n + Σ_i c_i m_i of weight space: `dual` holds a, `(n, C)`, and `carried` c, `(r,)`; the m_i
+are the vectors of the optimiser's state at the anchor."""
+
+_PROBES = 4
+_REMEDY = "use WeightSpace for it"
+
+
+def refuse_unless_linear(optimiser: optax.GradientTransformation, params: Params) -> None:
+    """Raises `ValueError` with the reason unless each update is a linear function of the gradients, the same one for
+    all parameters: then it keeps to the span of the gradients it was given.
+
+    Probed with gradients c_k v + d_k w of very different sizes, whose updates must be those of (c_k, d_k) themselves.
+    """
+    random = np.random.default_rng(0)
+    v, w = (jax.tree.map(lambda a: jnp.asarray(random.normal(size=a.shape), a.dtype), params) for _ in range(2))
+    weights = random.normal(size=(_PROBES, 2)) * np.array([[1e3], [1e-3], [1.0], [1e2]])
+    gradients = [_tree.add(_tree.scale(c, v), _tree.scale(d, w)) for c, d in weights]
+    updates = _updates(optimiser, params, gradients)
+    elsewhere = _updates(optimiser, _tree.add(params, v), gradients)
+    numbers = _of_numbers(optimiser, jnp.asarray(weights, jnp.result_type(*jax.tree.leaves(params))))
+    wanted = [] if numbers is None else [_tree.add(_tree.scale(c, v), _tree.scale(d, w)) for c, d in numbers]
+    if not all(map(_alike, updates, elsewhere)):
+        raise ValueError(
+            "FunctionSpace needs an optimiser that looks at gradients alone, got one whose updates depend on the "
+            f"parameters, as weight decay does; {_REMEDY}."
+        )
+    if numbers is None or not all(map(_alike, updates, wanted)):
+        raise ValueError(
+            "FunctionSpace needs an optimiser that is linear in the gradients and the same for all parameters, got one "
+            f"that is not, as Adam, clipping and rates of single tensors are not; {_REMEDY}."
+        )
+
+
+def _of_numbers(optimiser: optax.GradientTransformation, weights: Array) -> list[Array] | None:
+    """The updates of pairs of numbers, as both parts of a dual variable; `None` where these differ or cannot be."""
+    gradients = [{"dual": pair[None], "carried": pair} for pair in weights]
+    try:
+        updates = _updates(optimiser, jax.tree.map(jnp.zeros_like, gradients[0]), gradients)
+    except (AttributeError, KeyError, TypeError, ValueError):  # of a mask over the parameters, for example
+        return None
+    if any(bool(jnp.any(update["dual"][0] != update["carried"])) for update in updates):
+        return None
+    return [update["carried"] for update in updates]
+
+
+def _updates(optimiser: optax.GradientTransformation, params: Any, gradients: list[Any]) -> list[Any]:
+    update = optax.with_extra_args_support(optimiser).update
+    state, updates = optimiser.init(params), []
+    zero = jnp.zeros(())
+    for gradient in gradients:
+        made, state = update(gradient, state, params, value=zero, grad=gradient, value_fn=lambda _: zero)
+        updates.append(made)
+    return updates
+
+
+def _alike(one: Any, other: Any) -> bool:
+    difference, size = _tree.norm(_tree.subtract(one, other)), _tree.norm(one)
+    return bool(difference <= 1e-3 * size)
+
+
+def vectors_of(state: Any, params: Params) -> list[Params]:
+    """The parts of an optimiser's state that are vectors of weight space, such as momentum."""
+    return [part for part in jax.tree.leaves(state, is_leaf=lambda s: _is_like(s, params)) if _is_like(part, params)]
+
+
+def to_dual(state: Any, params: Params, num_examples: int, num_outputs: int, dtype: Any) -> Any:
+    """The state with each of its vectors m_i as the i-th unit of `carried`."""
+    count = len(vectors_of(state, params))
+    units = iter(jnp.eye(count, dtype=dtype))
+    zeros = jnp.zeros((num_examples, num_outputs), dtype)
+
+    def converted(part: Any) -> Any:
+        return {"dual": zeros, "carried": next(units)} if _is_like(part, params) else part
+
+    return jax.tree.map(converted, state, is_leaf=lambda s: _is_like(s, params))
+
+
+def from_dual(state: Any, like: Any, params: Params, to_weights: Any) -> Any:
+    """The state of weight space again: `like` tells which of its parts are vectors."""
+    duals = iter(jax.tree.leaves(state, is_leaf=_is_dual))
+
+    def converted(part: Any) -> Any:
+        found = next(duals)
+        return to_weights(found) if _is_like(part, params) else found
+
+    return jax.tree.map(converted, like, is_leaf=lambda s: _is_like(s, params))
+
+
+def _is_like(part: Any, params: Params) -> bool:
+    if jax.tree.structure(part) != jax.tree.structure(params):
+        return False
+    return all(
+        jnp.shape(a) == jnp.shape(b) and jnp.result_type(a) == jnp.result_type(b)
+        for a, b in zip(jax.tree.leaves(part), jax.tree.leaves(params), strict=True)
+    )
+
+
+def _is_dual(part: Any) -> bool:
+    return isinstance(part, dict) and part.keys() == {"dual", "carried"}

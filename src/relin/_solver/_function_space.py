@@ -1,0 +1,213 @@
+"""Training the dual variable with the kernel alone."""
+
+import math
+from typing import Any, Literal, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from relin import _tree
+from relin._batches import AbstractBatches
+from relin._linearise import LinearisedOutputs
+from relin._problem import Problem
+from relin._schedule import AbstractSchedule
+from relin._solver._base import AbstractStretchSolver, SolverState, Stretch
+from relin._solver._dual import Dual, from_dual, refuse_unless_linear, to_dual, vectors_of
+from relin._solver._weight_space import WeightSpace
+from relin._types import Inputs, Outputs, Params, Scalar, Targets
+from relin.kernel import ntk
+
+_LARGEST_KERNEL = 2**28
+"""Numbers of a dense kernel, 1 GB in single precision, above which `"auto"` forms none."""
+
+
+class FunctionSpace(AbstractStretchSolver):
+    """The trajectory of `WeightSpace`, computed in function space (method.md, "Function space").
+
+    A linear optimiser keeps the displacement in the row space of the visited examples' Jacobian, δ = Jᵀ a. So between
+    two re-linearisations the dual variable a, `(n, C)`, is trained with f̄ = f(·; θ_s) + Θ a alone, and the weights are
+    formed at their end. What an optimiser carries over a re-linearisation, such as momentum, need not lie in the new
+    row space: such vectors m_i enter as Σ c_i m_i, with coefficients that are trained along.
+
+    **Arguments:**
+
+    - `optimiser`: an Optax transformation that is linear in the gradients and the same for all parameters: SGD,
+      momentum, Nesterov, with schedules of the learning rate. Others (Adam, clipping, weight decay) are refused.
+    - `on_relinearise`: as for `WeightSpace`.
+    - `kernel`: `"dense"` computes the kernel of the examples that the stretch visits, (nC)² numbers, once; a step then
+      costs 2 (nC)² operations of the full batch, and 2 BC·nC of a minibatch. `"operator"` forms none: each step takes a
+      product with Jᵀ and one with J over all visited examples. `"auto"` is dense up to 1 GB.
+
+    **Raises:** `ValueError` for such an optimiser, with the reason, and for names out of range.
+    """
+
+    optimiser: optax.GradientTransformation
+    on_relinearise: Literal["keep", "reset"] | float = "keep"
+    kernel: Literal["auto", "dense", "operator"] = "auto"
+
+    def __check_init__(self):
+        self._weights  # noqa: B018  its checks are these
+        if self.kernel not in ("auto", "dense", "operator"):
+            raise ValueError(f'`kernel` must be "auto", "dense" or "operator", got {self.kernel!r}; pass one of these.')
+
+    @property
+    def _weights(self) -> WeightSpace:
+        return WeightSpace(self.optimiser, self.on_relinearise)
+
+    def check(self, problem: Problem, schedule: AbstractSchedule, batches: AbstractBatches, params: Params) -> None:
+        refuse_unless_linear(self.optimiser, params)
+
+    def init(self, params: Params) -> SolverState:
+        return self._weights.init(params)
+
+    def relinearise(self, state: SolverState) -> SolverState:
+        return self._weights.relinearise(state)
+
+    def stretch(
+        self,
+        problem: Problem,
+        state: SolverState,
+        data: tuple[Inputs, Targets],
+        indices: Int[np.ndarray, "steps batch"] | None,
+        start: int,
+        count: int | float,
+    ) -> Stretch:
+        if math.isinf(count):
+            raise ValueError("FunctionSpace takes its steps one by one, got infinitely many; use SpectralDescent.")
+        count, room = (
+            int(count),
+            2 ** math.ceil(math.log2(max(count, 1))),
+        )  # a program serves all stretches up to `room`
+        (x, y), places = data, None
+        if indices is not None:
+            visited, where = _visited(indices, room, jax.tree.leaves(x)[0].shape[0])
+            places = jnp.asarray(where)
+            x, y = jax.tree.map(lambda a: a[visited], data)
+        linear = _Linear(problem, state, x, y, self._dense(problem, state, x))
+        dual, optimiser, losses = _walked(linear, self.optimiser, state, places, jnp.asarray(count), room)
+        displacement, optimiser = _back(linear, state, dual, optimiser)
+        return Stretch(SolverState(state.anchor, displacement, optimiser), losses[:count], jnp.arange(count))
+
+    def _dense(self, problem: Problem, state: SolverState, x: Inputs) -> Float[Array, "nC nC"] | None:
+        outputs = eqx.filter_eval_shape(problem.apply, state.anchor, x)
+        size = math.prod(outputs.shape)
+        if self.kernel == "operator" or (self.kernel == "auto" and size**2 > _LARGEST_KERNEL):
+            return None
+        kernel = cast(Array, ntk(problem.apply, state.anchor, x, outputs="full"))
+        return jnp.swapaxes(kernel, 1, 2).reshape(size, size)
+
+
+class _Linear(eqx.Module):
+    """f̄ on the visited examples as a function of the dual variable and of the carried coefficients."""
+
+    problem: Problem
+    linearised: LinearisedOutputs
+    targets: Targets
+    kernel: Float[Array, "nC nC"] | None
+    at_start: Outputs
+    carried: list[Outputs]
+    """J m_i."""
+    anchor: Params
+
+    def __init__(
+        self, problem: Problem, state: SolverState, x: Inputs, y: Targets, kernel: Float[Array, "nC nC"] | None
+    ):
+        vectors = vectors_of(state.optimiser, state.anchor)
+        self.problem, self.targets, self.kernel, self.anchor = problem, y, kernel, state.anchor
+        self.linearised, self.at_start, self.carried = _linearised(
+            problem, state.anchor, x, state.displacement, vectors
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        num_examples, num_outputs = self.at_start.shape
+        return num_examples, num_outputs
+
+    def outputs(self, z: Dual, places: Int[Array, " batch"] | None) -> Outputs:
+        """f̄ at the places of a batch among the visited examples, or at all of them."""
+        shape = self.shape
+
+        def chosen(a: Array) -> Array:
+            return a if places is None else a[places]
+
+        if self.kernel is None:
+            pulled = self.linearised.pullback(z["dual"], self.anchor)
+            change = chosen(self.linearised.pushforward(pulled))
+        else:
+            rows = (
+                self.kernel if places is None else self.kernel.reshape(*shape, -1)[places].reshape(-1, z["dual"].size)
+            )
+            change = jnp.matmul(rows, z["dual"].reshape(-1), precision="highest").reshape(-1, shape[1])
+        total = chosen(self.at_start) + change
+        for number, outputs in enumerate(self.carried):
+            total = total + z["carried"][number] * chosen(outputs)
+        return total
+
+    def gradient(self, z: Dual, places: Int[Array, " batch"] | None) -> tuple[Scalar, Dual]:
+        """The batch's loss, and its gradient Jᵀ ∂L/∂f̄ as a dual variable."""
+        y = self.targets if places is None else jax.tree.map(lambda a: a[places], self.targets)
+        loss, slope = jax.value_and_grad(self.problem.loss.mean)(self.outputs(z, places), y)
+        dual = slope if places is None else jnp.zeros_like(z["dual"]).at[places].add(slope)
+        return loss, {"dual": dual, "carried": jnp.zeros_like(z["carried"])}
+
+
+@eqx.filter_jit
+def _linearised(
+    problem: Problem, anchor: Params, x: Inputs, displacement: Params, vectors: list[Params]
+) -> tuple[LinearisedOutputs, Outputs, list[Outputs]]:
+    linearised = problem.linearise(anchor).on(x)
+    return linearised, linearised.value(displacement), [linearised.pushforward(vector) for vector in vectors]
+
+
+@eqx.filter_jit
+def _walked(
+    linear: _Linear,
+    optimiser: optax.GradientTransformation,
+    state: SolverState,
+    places: Int[Array, "room batch"] | None,
+    count: Array,
+    room: int,
+) -> tuple[Dual, Any, Float[Array, " room"]]:
+    """The dual variable, the optimiser's state and the losses after `count` steps."""
+    kind = linear.at_start.dtype
+    start = to_dual(state.optimiser, state.anchor, *linear.shape, kind)
+    zero = {"dual": jnp.zeros(linear.shape, kind), "carried": jnp.zeros(len(linear.carried), kind)}
+
+    def step(number: Array, carry: tuple[Dual, Any, Array]) -> tuple[Dual, Any, Array]:
+        z, own, losses = carry
+        loss, gradient = linear.gradient(z, None if places is None else places[number])
+        updates, own = optimiser.update(gradient, own, z)
+        return cast(Dual, optax.apply_updates(z, updates)), own, losses.at[number].set(loss)
+
+    return jax.lax.fori_loop(0, count, step, (zero, start, jnp.zeros(room, kind)))
+
+
+@eqx.filter_jit
+def _back(linear: _Linear, state: SolverState, dual: Dual, optimiser: Any) -> tuple[Params, Any]:
+    """The displacement and the optimiser's state in weight space."""
+    vectors = vectors_of(state.optimiser, state.anchor)
+
+    def weights(z: Dual) -> Params:
+        total = linear.linearised.pullback(z["dual"], state.anchor)
+        for number, vector in enumerate(vectors):
+            total = _tree.add(total, _tree.scale(z["carried"][number], vector))
+        return total
+
+    displacement = _tree.add(state.displacement, weights(dual))
+    return displacement, from_dual(optimiser, state.optimiser, state.anchor, weights)
+
+
+def _visited(
+    indices: Int[np.ndarray, "steps batch"], room: int, num_examples: int
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, "room batch"]]:
+    """The examples that the steps visit, of as many as `room` steps could, and where each batch's are among them."""
+    found, places = np.unique(indices, return_inverse=True)
+    size = min(num_examples, room * indices.shape[1])
+    visited = np.concatenate([found, np.repeat(found[:1], size - len(found))])
+    padded = np.zeros((room, indices.shape[1]), np.int32)
+    padded[: len(indices)] = places.reshape(indices.shape)
+    return visited, padded
