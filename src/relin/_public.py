@@ -57,6 +57,7 @@ from relin._solver import (
     AbstractStepSolver as AbstractStepSolver,
     AbstractStretchSolver as AbstractStretchSolver,
     FunctionSpace as FunctionSpace,
+    ConjugateGradients as ConjugateGradients,
     GaussNewton as GaussNewton,
     SpectralDescent as SpectralDescent,
     WeightSpace as WeightSpace,

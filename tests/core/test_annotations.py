@@ -35,6 +35,9 @@ BODIES = {
 il.train(problem, solver, il.After(il.WhenError(0.1, 1, x), 1), params, (x, y), **options)
 for schedule in (il.Every(1), il.Until(il.WhenError(0.1, 1), 5)):
     il.train(problem, solver, schedule, params, (x, y), drive="host", **options)
+gauss_newton = il.GaussNewton(0.1, "levenberg-marquardt", "convex", "functions")
+il.train(problem, gauss_newton, il.Every(1), params, (x, y), **options)
+il.predict(il.Problem(problem.apply, il.SquaredError()), params, (x, y), x, time=1.0)
 make = lambda k: il.Run(problem, solver, il.Every(k), params, jax.random.key(0))
 il.train_lanes(make, jnp.asarray([1, 2]), (x, y), num_steps=2)
 """,

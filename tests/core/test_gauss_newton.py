@@ -1,215 +1,235 @@
-"""Damped Gauss–Newton steps against dense matrices."""
+"""Gauss–Newton steps against dense matrices: G, its pseudo-inverse, and the convex problem by SciPy."""
 
-import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
-import optax
 import pytest
-from scipy.optimize import minimize
+import scipy.optimize
 
 import relin as il
 from core import oracles
-
-SPACES = ("weights", "functions")
-LOSSES = {"squares": il.SquaredError(), "entropy": il.CrossEntropy()}
-
-
-def trained(loss, solver, num_steps=1, data=None, **options):
-    problem, data = il.Problem(oracles.mlp, loss), oracles.data(loss) if data is None else data
-    options = {"key": oracles.KEY} | options
-    return il.train(problem, solver, il.Every(1), oracles.mlp_params(), data, num_steps=num_steps, **options)
+from core.quadratic import ENTROPY, HUBER, SQUARED, Model, assert_near, derivatives, duplicated, one_step, values
+from relin._solver._spaces import Functions, Weights, space_of
 
 
-class Dense:
-    """The linearised problem at some parameters as matrices: J, f, and the loss's derivatives by JAX."""
-
-    def __init__(self, loss, params, x, y):
-        flat, unravel = jax.flatten_util.ravel_pytree(params)
-        self.loss, self.y, self.num_examples = loss, y, len(x)
-        self.jacobian = np.asarray(jax.jacobian(lambda p: oracles.mlp(unravel(p), x).reshape(-1))(flat))
-        self.outputs = np.asarray(oracles.mlp(params, x))
-
-        def total(outputs):
-            return oracles.mean_loss(loss, outputs.reshape(self.outputs.shape), y)
-
-        self.total, self.slope, self.hessian = total, jax.grad(total), jax.hessian(total)
-
-    def gauss_newton(self, damping):
-        slope, hessian = (np.asarray(d(self.outputs.reshape(-1))) for d in (self.slope, self.hessian))
-        matrix = self.jacobian.T @ hessian @ self.jacobian
-        gradient = self.jacobian.T @ slope
-        if damping == 0:
-            return -np.linalg.pinv(matrix, rcond=1e-11) @ gradient
-        return -np.linalg.solve(matrix + damping * np.eye(len(matrix)), gradient)
-
-    def value(self, displacement, damping=0.0):
-        outputs = self.outputs.reshape(-1) + self.jacobian @ displacement
-        return float(self.total(jnp.asarray(outputs))) + 0.5 * damping * displacement @ displacement
-
-    def solved(self, damping):
-        def gradient(d):
-            slope = np.asarray(self.slope(jnp.asarray(self.outputs.reshape(-1) + self.jacobian @ d)))
-            return self.jacobian.T @ slope + damping * d
-
-        start = np.zeros(self.jacobian.shape[1])
-        found = minimize(lambda d: self.value(d, damping), start, jac=gradient, method="BFGS", options={"gtol": 1e-10})
-        return found.x
-
-    def quadratic(self, displacement):
-        slope, hessian = (np.asarray(d(self.outputs.reshape(-1))) for d in (self.slope, self.hessian))
-        change = self.jacobian @ displacement
-        return self.value(np.zeros_like(displacement)) + slope @ change + 0.5 * change @ hessian @ change
+@pytest.mark.parametrize("space", ["weights", "functions"])
+@pytest.mark.parametrize("loss", [SQUARED, ENTROPY, HUBER], ids=["squared", "entropy", "huber"])
+def test_a_step_is_the_dense_one_from_no_damping_to_gradient_descent(loss, space):
+    """Without damping the step of minimum norm. Huber's loss then has none: its slopes are outside G's range."""
+    (x, y), theta = duplicated(loss), oracles.flat(oracles.mlp_params())
+    model = Model(loss, theta, x, y)
+    assert np.linalg.matrix_rank(model.gauss_newton) < min(len(theta), model.outputs.size)
+    for damping in (0.0, 1e-4, 0.1, 1e6)[loss is HUBER :]:
+        found, measures, value = one_step(loss, damping, (x, y), space=space)
+        assert_near(found, model.step(damping), 1e-8)
+        assert value == pytest.approx(values(loss, model.outputs, y), rel=1e-14)
+        after = values(loss, oracles.dense_of(oracles.mlp).value(theta + model.step(damping), x), y)
+        assert measures["gain_ratio"] == pytest.approx((value - after) / model.decrease(found), rel=1e-6)
+        assert measures["damping"] == damping
+        assert measures["solve_failed"] == 0
+        assert 0 < measures["linear_iterations"] <= 20
+    assert_near(found, -model.gradient / damping, 1e-5)
+    if loss is HUBER:
+        assert 0 < np.sum(model.hessian) < model.outputs.size
 
 
-@pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("loss", LOSSES)
-def test_a_step_is_the_dense_solve(loss, space):
-    loss = LOSSES[loss]
-    dense = Dense(loss, oracles.mlp_params(), *oracles.data(loss))
-    for damping in (1e-3, 0.3):
-        solution = trained(loss, il.GaussNewton(damping, space=space))
-        np.testing.assert_allclose(oracles.flat(solution.displacement), dense.gauss_newton(damping), atol=1e-8)
-        assert solution.records["unsolved"][-1] == 0
-        assert solution.records["linear_iterations"][-1] > 0
-    large = oracles.flat(trained(loss, il.GaussNewton(1e7, space=space)).displacement)
-    gradient = dense.jacobian.T @ np.asarray(dense.slope(dense.outputs.reshape(-1)))
-    np.testing.assert_allclose(large, -gradient / 1e7, rtol=1e-5, atol=1e-14)
-
-
-@pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("loss", LOSSES)
-def test_the_convex_problem_solved_is_the_minimum_scipy_finds(loss, space):
-    loss = LOSSES[loss]
-    dense = Dense(loss, oracles.mlp_params(), *oracles.data(loss))
-    found = oracles.flat(trained(loss, il.GaussNewton(0.01, loss_model="convex", space=space)).displacement)
-    np.testing.assert_allclose(found, dense.solved(0.01), atol=1e-6)
-    quadratic = dense.gauss_newton(0.01)
-    if isinstance(loss, il.SquaredError):
-        np.testing.assert_allclose(found, quadratic, atol=1e-8)
-    else:
-        assert np.abs(found - quadratic).max() > 1e-2
-
-
-@pytest.mark.parametrize("space", SPACES)
-def test_without_damping_it_is_the_minimum_norm_step_and_that_of_infinite_descent(space):
-    x, y = oracles.data(il.SquaredError())
-    data = jnp.concatenate([x[:5], x[:2]]), jnp.concatenate([y[:5], y[:2] + 1])  # examples that contradict others
-    step = oracles.flat(trained(il.SquaredError(), il.GaussNewton(0.0, space=space), data=data).displacement)
-    dense = Dense(il.SquaredError(), oracles.mlp_params(), *data)
-    np.testing.assert_allclose(step, dense.gauss_newton(0.0), atol=1e-6)
-    problem = il.Problem(oracles.mlp, il.SquaredError())
-    descent, options = il.SpectralDescent(0.01, method="eigh"), {"num_steps": float("inf"), "key": oracles.KEY}
-    limit = il.train(problem, descent, il.Never(), oracles.mlp_params(), data, **options)
-    np.testing.assert_allclose(step, oracles.flat(limit.displacement), atol=1e-6)
-
-
-def test_minibatches_and_lanes_equal_steps_one_by_one():
-    loss, damping = il.CrossEntropy(), 0.1
+def test_curvature_may_vanish_where_the_gradient_does_not():
+    """The right class has a probability of 10⁻²⁰ in one example: H has eigenvalues of its size."""
     params = oracles.mlp_params()
-    for x, y in oracles.minibatches(*oracles.data(loss), 4):
-        flat, unravel = jax.flatten_util.ravel_pytree(params)
-        params = unravel(flat + Dense(loss, params, x, y).gauss_newton(damping))
-    alone = trained(loss, il.GaussNewton(damping), 4, batch_size=oracles.BATCH)
-    np.testing.assert_allclose(oracles.flat(alone.params), oracles.flat(params), atol=1e-8)
-    assert alone.feature_updates == 3
-
-    def make(lane):
-        problem = il.Problem(oracles.mlp, loss)
-        return il.Run(problem, il.GaussNewton(lane), il.Every(1), oracles.mlp_params(), oracles.KEY)
-
-    options = {"num_steps": 4, "batch_size": oracles.BATCH}
-    lanes = il.train_lanes(make, jnp.asarray([damping, 1.0]), oracles.data(loss), drive="vmap", **options)
-    np.testing.assert_allclose(oracles.flat(lanes[0].params), oracles.flat(params), atol=1e-8)
+    params["v"] *= 40
+    x, y = duplicated(ENTROPY)
+    model = Model(ENTROPY, oracles.flat(params), x, y)
+    assert -model.cotangent[np.arange(8), y].min() > 1 - 1e-15
+    found, measures, _ = one_step(ENTROPY, 1e-2, (x, y), params, space="functions")
+    assert_near(found, model.step(1e-2), 1e-8)
+    assert measures["solve_failed"] == 0
 
 
-@pytest.mark.parametrize("loss_model", ["quadratic", "convex"])
-def test_levenberg_marquardt_follows_the_gain_ratio(loss_model):
-    """Nielsen's rule by hand, from a damping so small that the first steps are refused."""
-    loss, num_steps = il.CrossEntropy(), 6
-    params = jax.tree.map(lambda p: 3 * p, oracles.mlp_params())
-    x, y = oracles.data(loss)
-    solver = il.GaussNewton(1e-4, "levenberg-marquardt", loss_model)
-    problem = il.Problem(oracles.mlp, loss)
-    options = {"num_steps": num_steps, "key": oracles.KEY, "record_every": 1}
-    solution = il.train(problem, solver, il.Every(1), params, (x, y), **options)
-    damping, factor, refused = 1e-4, 2.0, 0
-    for step in range(1, num_steps + 1):
-        dense = Dense(loss, params, x, y)
-        displacement = dense.gauss_newton(damping) if loss_model == "quadratic" else dense.solved(damping)
-        model = dense.quadratic if loss_model == "quadratic" else dense.value
-        flat, unravel = jax.flatten_util.ravel_pytree(params)
-        moved = unravel(flat + displacement)
-        actual = float(
-            oracles.mean_loss(loss, oracles.mlp(params, x), y) - oracles.mean_loss(loss, oracles.mlp(moved, x), y)
-        )
-        gain = actual / (dense.value(0 * displacement) - model(displacement))
-        np.testing.assert_allclose(solution.records["gain_ratio"][step], gain, rtol=2e-3)
-        if gain > 0:
-            params, damping, factor = moved, damping * max(1 / 3, 1 - (2 * gain - 1) ** 3), 2.0
-        else:
-            damping, factor, refused = damping * factor, 2 * factor, refused + 1
-        np.testing.assert_allclose(solution.records["damping"][step], damping, rtol=1e-3)
-    assert 0 < refused < num_steps
-    np.testing.assert_allclose(oracles.flat(solution.params), oracles.flat(params), atol=1e-4)
+@pytest.mark.parametrize("space", ["weights", "functions"])
+def test_a_quadratic_model_without_a_minimum_is_a_failure(space):
+    """Huber's loss falls for ever along slopes without curvature."""
+    data = duplicated(HUBER)
+    found, measures, _ = one_step(HUBER, 0.0, data, space=space)
+    assert measures["solve_failed"] == 1
+    assert Model(HUBER, oracles.flat(oracles.mlp_params()), *data).decrease(found) > 0
+    assert np.linalg.norm(found) < 1e6
 
 
-def test_a_failed_solve_is_counted_and_nothing_infinite_is_taken():
-    loss = il.CrossEntropy()
-    short = il.GaussNewton(1e-3, linear_solver=lx.CG(1e-10, 1e-10, max_steps=2))
-    solution = trained(loss, short, 3)
-    assert solution.records["unsolved"][-1] == 3
-    assert np.all(np.isfinite(oracles.flat(solution.params)))
-
-    def broken(params, x):
-        return oracles.mlp(params, x) + 0 * jnp.sqrt(params["b"].sum() * 0)  # an infinite derivative times zero
-
-    problem = il.Problem(broken, loss)
-    options = {"num_steps": 2, "key": oracles.KEY}
-    solution = il.train(problem, il.GaussNewton(0.1), il.Every(1), oracles.mlp_params(), oracles.data(loss), **options)
-    assert solution.records["unsolved"][-1] == 2
-    assert oracles.same_bits(solution.params, oracles.mlp_params())
+@pytest.mark.parametrize("space", ["weights", "functions"])
+def test_a_damping_below_rounding_is_none(space):
+    data = duplicated(ENTROPY)
+    model = Model(ENTROPY, oracles.flat(oracles.mlp_params()), *data)
+    found, measures, _ = one_step(ENTROPY, 1e-18, data, space=space)
+    assert_near(found, model.step(0), 1e-8)
+    assert measures["solve_failed"] == 0
 
 
-def test_any_lineax_solver():
-    loss = il.SquaredError()
-    expected = Dense(loss, oracles.mlp_params(), *oracles.data(loss)).gauss_newton(0.1)
-    found = trained(loss, il.GaussNewton(0.1, space="functions", linear_solver=lx.Cholesky()))
-    np.testing.assert_allclose(oracles.flat(found.displacement), expected, atol=1e-10)
+@pytest.mark.parametrize("space", ["weights", "functions"])
+def test_single_precision(space):
+    (x, y), theta = oracles.data(ENTROPY), oracles.flat(oracles.mlp_params())
+    found, measures, _ = one_step(ENTROPY, 1e-2, (x.astype("f4"), y), oracles.mlp_params("f4"), space=space)
+    assert found.dtype == np.float32
+    assert_near(found, Model(ENTROPY, theta, x, y).step(1e-2), 1e-3)
+    assert measures["solve_failed"] == 0
+
+
+def convex_minimum(loss, model, y, damping):
+    def objective(step):
+        outputs = model.outputs + model.jacobian @ step
+        cotangent, _ = derivatives(loss, outputs, y)
+        gradient = np.einsum("ncp,nc->p", model.jacobian, cotangent) / len(outputs)
+        return values(loss, jnp.asarray(outputs), y) + damping / 2 * step @ step, gradient + damping * step
+
+    options = {"gtol": 1e-10, "maxiter": 2000}
+    return scipy.optimize.minimize(objective, 0 * model.gradient, jac=True, method="BFGS", options=options).x
+
+
+@pytest.mark.parametrize("space", ["weights", "functions"])
+def test_the_convex_model_is_minimised_itself(space):
+    (x, y), theta = duplicated(ENTROPY), oracles.flat(oracles.mlp_params())
+    model = Model(ENTROPY, theta, x, y)
+    for damping in (0.1, 0.01):
+        found, measures, value = one_step(ENTROPY, damping, (x, y), loss_model="convex", space=space)
+        wanted = convex_minimum(ENTROPY, model, y, damping)
+        assert_near(found, wanted, 1e-6)
+        assert np.linalg.norm(wanted - model.step(damping)) > 0.1 * np.linalg.norm(wanted)
+        assert measures["solve_failed"] == 0
+        promised = value - values(ENTROPY, jnp.asarray(model.outputs + model.jacobian @ wanted), y)
+        after = values(ENTROPY, oracles.dense_of(oracles.mlp).value(theta + wanted, x), y)
+        assert measures["gain_ratio"] == pytest.approx((value - after) / promised, rel=1e-4)
+
+
+def test_the_convex_model_of_the_squared_error_is_the_quadratic_one():
+    data = duplicated(SQUARED)
+    model = Model(SQUARED, oracles.flat(oracles.mlp_params()), *data)
+    for damping in (0.0, 0.1):
+        found, measures, _ = one_step(SQUARED, damping, data, loss_model="convex")
+        assert_near(found, model.step(damping), 1e-7)
+        assert measures["solve_failed"] == 0
+
+
+def test_newtons_method_goes_back_where_a_whole_step_is_too_long():
+    """From confident mistakes a Newton step of the linearised cross-entropy overshoots by orders of magnitude."""
+    params = oracles.mlp_params()
+    params["v"] *= 6
+    x, y = duplicated(ENTROPY)
+    model, damping = Model(ENTROPY, oracles.flat(params), x, y), 0.01
+
+    def objective(step):
+        outputs = jnp.asarray(model.outputs + model.jacobian @ step)
+        return values(ENTROPY, outputs, y) + damping / 2 * step @ step
+
+    assert objective(model.step(damping)) > objective(0 * model.gradient)
+    found, measures, _ = one_step(ENTROPY, damping, (x, y), params, loss_model="convex", space="functions")
+    assert_near(found, convex_minimum(ENTROPY, model, y, damping), 1e-5)
+    assert measures["solve_failed"] == 0
+
+
+def test_the_smaller_space_is_the_default():
+    x, _ = oracles.data(SQUARED)  # 36 outputs and 48 parameters
+    for inputs, kind in ((x, Functions), (jnp.concatenate([x, x]), Weights)):
+        linearised = il.Linearisation(oracles.mlp, oracles.mlp_params()).on(inputs)
+        outputs, space = space_of("auto", linearised, oracles.mlp_params(), jnp.asarray(0.1))
+        assert isinstance(space, kind)
+        assert outputs.shape == (len(inputs), 3)
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("solver", "damping", "failed"),
     [
-        (lambda: il.GaussNewton(-1.0), "`damping` must be at least 0"),
-        (lambda: il.GaussNewton(0.0, "levenberg-marquardt"), "must begin above 0"),
-        (lambda: il.GaussNewton(0.1, space="outputs"), "`space` must be one of .*, got 'outputs'"),
-        (lambda: trained_with(il.Every(3)), r"GaussNewton solves each .* pass Every\(1\), or"),
-        (lambda: trained_with(il.Never()), r"GaussNewton solves each .* pass Every\(1\), or"),
+        (lx.Cholesky(), 0.1, 0),
+        (lx.SVD(), 0.0, 0),
+        (lx.CG(rtol=1e-10, atol=1e-12), 0.1, 0),
+        (lx.CG(rtol=1e-10, atol=1e-12, max_steps=2), 0.1, 1),
+        (lx.Cholesky(), 0.0, 1),
+    ],
+    ids=["cholesky", "svd", "cg", "cg stopped early", "cholesky of a singular matrix"],
+)
+def test_other_linear_solvers_and_their_failures(solver, damping, failed):
+    data = duplicated(SQUARED)
+    model = Model(SQUARED, oracles.flat(oracles.mlp_params()), *data)
+    found, measures, _ = one_step(SQUARED, damping, data, space="weights", linear_solver=solver)
+    assert measures["solve_failed"] == failed
+    if not failed:
+        assert_near(found, model.step(damping), 1e-8)
+    elif damping:  # the step it has found, of descent
+        assert model.decrease(found) > 0
+        assert np.linalg.norm(found - model.step(damping)) > 1e-3
+    else:  # not a number
+        assert not found.any()
+
+
+def test_conjugate_gradients_stopped_early_are_a_step_of_descent():
+    data = duplicated(ENTROPY)
+    model, decreases = Model(ENTROPY, oracles.flat(oracles.mlp_params()), *data), []
+    for max_steps in (1, 3, 1000):
+        solver = il.ConjugateGradients(max_steps=max_steps)
+        found, measures, _ = one_step(ENTROPY, 0.01, data, space="weights", linear_solver=solver)
+        decreases.append(model.decrease(found) - 0.005 * found @ found)
+        assert measures["solve_failed"] == (max_steps < 1000)
+        assert measures["linear_iterations"] <= max_steps
+    assert 0 < decreases[0] < decreases[1] < decreases[2]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: il.GaussNewton(-1.0), ValueError, "`damping` must be at least 0 and finite, got -1.0; pass 0"),
+        (lambda: il.GaussNewton(np.nan), ValueError, "`damping` must be at least 0 and finite, got nan; pass 0"),
+        (
+            lambda: il.GaussNewton(0, adapt="levenberg-marquardt"),
+            ValueError,
+            "`damping` must be above 0 to be adapted by factors, got 0; pass a first guess",
+        ),
+        (lambda: il.ConjugateGradients(rtol=1.5), ValueError, "`rtol` must be between 0 and 1, got 1.5; pass None"),
+        (lambda: il.ConjugateGradients(max_steps=0), ValueError, "`max_steps` must be .*at least 1, got 0; 1000 is"),
+        (lambda: il.GaussNewton(1, adapt="lm"), ValueError, "`adapt` must be one of .* got 'lm'; pass one"),
+        (lambda: il.GaussNewton(1, loss_model="full"), ValueError, "`loss_model` must be one of .* got 'full'; pass"),
+        (lambda: il.GaussNewton(1, space="dual"), ValueError, "`space` must be one of .* got 'dual'; pass one"),
+        (
+            lambda: il.GaussNewton(1, linear_solver="cg"),
+            TypeError,
+            "`linear_solver` must be a lineax solver, got 'cg'; pass for example relin",
+        ),
+        (
+            lambda: il.train(
+                il.Problem(oracles.mlp, SQUARED),
+                il.GaussNewton(1.0),
+                il.Every(2),
+                oracles.mlp_params(),
+                oracles.data(SQUARED),
+                num_steps=2,
+                key=oracles.KEY,
+            ),
+            ValueError,
+            r"must be used with relin.Every\(1\), got Every\(.*; pass relin.Every\(1\), or .* proximal=damping\)",
+        ),
     ],
 )
-def test_refusals(make, message):
-    with pytest.raises(ValueError, match=message):
+def test_refusals(make, error, message):
+    with pytest.raises(error, match=message):
         make()
 
 
-def trained_with(schedule):
-    loss = il.SquaredError()
-    problem, data = il.Problem(oracles.mlp, loss), oracles.data(loss)
-    solver = il.GaussNewton(0.1)
-    return il.train(problem, solver, schedule, oracles.mlp_params(), data, num_steps=3, key=oracles.KEY)
+@pytest.mark.parametrize("space", ["weights", "functions"])
+def test_without_damping_it_is_the_step_of_infinite_descent(space):
+    x, y = duplicated(SQUARED)
+    data = x, y.at[:2].add(1.0)  # examples that contradict others
+    problem, params, options = il.Problem(oracles.mlp, SQUARED), oracles.mlp_params(), {"key": oracles.KEY}
+    solution = il.train(problem, il.GaussNewton(0.0, space=space), il.Every(1), params, data, num_steps=1, **options)
+    descent = il.SpectralDescent(0.01, method="eigh")
+    limit = il.train(problem, descent, il.Never(), params, data, num_steps=float("inf"), **options)
+    assert_near(oracles.flat(solution.displacement), oracles.flat(limit.displacement), 1e-6)
+    assert solution.records["solve_failed"][-1] == 0
 
 
-def test_steps_of_descent_match_damping_of_one_over_rate_times_steps():
+def test_steps_of_descent_match_a_damping_of_one_over_rate_times_steps():
     """1 − (1 − ηa)^K against a/(a + λ) at λ = 1/(ηK): method.md, "Gauss–Newton"."""
-    loss = il.SquaredError()
-    problem, data = il.Problem(oracles.mlp, loss), oracles.data(loss)
-    rate, steps = 0.01, 500
-    options = {"num_steps": steps, "key": oracles.KEY}
-    descended = il.train(problem, il.WeightSpace(optax.sgd(rate)), il.Never(), oracles.mlp_params(), data, **options)
-    descended = oracles.flat(descended.displacement)
+    data, rate, steps = oracles.data(SQUARED), 0.01, 500
+    descent, options = il.SpectralDescent(rate, method="eigh"), {"num_steps": steps, "key": oracles.KEY}
+    descended = il.train(
+        il.Problem(oracles.mlp, SQUARED), descent, il.Never(), oracles.mlp_params(), data, **options
+    ).displacement
     dampings = 1 / (rate * steps) * np.array([0.1, 1.0, 10.0])
-    distances = [
-        np.linalg.norm(oracles.flat(trained(loss, il.GaussNewton(d)).displacement) - descended) for d in dampings
-    ]
+    distances = [np.linalg.norm(one_step(SQUARED, d, data)[0] - oracles.flat(descended)) for d in dampings]
     assert np.argmin(distances) == 1

@@ -1,119 +1,100 @@
-"""The linear systems of Gauss–Newton steps, in the space of weights or of functions."""
+"""The linearised problem itself, damped, by Newton's method: a convex problem for a convex loss."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
-from relin import _tree
-from relin._linearise import LinearisedOutputs
-from relin._problem import Problem
-from relin._types import Flag, Outputs, Params, Scalar, Targets
+from relin._loss import AbstractLoss
+from relin._solver._conjugate_gradients import rounding
+from relin._solver._spaces import AbstractSpace, Solved
+from relin._types import Flag, Outputs, Scalar, Targets
 
-_POSITIVE = frozenset({lx.symmetric_tag, lx.positive_semidefinite_tag})
+MAX_NEWTON_STEPS = 50
+MAX_HALVINGS = 30
+SUFFICIENT = 1e-4
+"""The part of the slope's promise that a step must keep (Armijo; Nocedal & Wright 2006, section 3.1)."""
 
 
-class Solved(NamedTuple):
-    """A displacement, the iterations it took, and whether the solver says that it solved the system."""
-
-    displacement: Params
+class _Iterate(NamedTuple):
+    z: Any
+    tangent: Outputs
+    """J δ."""
+    gradient: Any
+    norm: Scalar
+    """Of the gradient."""
     iterations: Int[Array, ""]
-    successful: Flag
+    steps: Int[Array, ""]
+    moved: Flag
 
 
-class LinearisedProblem(eqx.Module):
-    """min_δ mean ℓ(f + J δ, y) + λ/2 ‖δ‖² on one batch."""
-
-    problem: Problem
-    linearised: LinearisedOutputs
-    targets: Targets
-    damping: Scalar
-    like: Params
-
-    def outputs(self, displacement: Params) -> Outputs:
-        return self.linearised.value(displacement)
-
-    def loss(self, displacement: Params) -> Scalar:
-        """The mean loss, without the damping's term."""
-        return self.problem.loss.mean(self.outputs(displacement), self.targets)
-
-    def objective(self, displacement: Params) -> Scalar:
-        return self.loss(displacement) + 0.5 * self.damping * _tree.norm(displacement) ** 2
-
-    def gradient(self, displacement: Params) -> Params:
-        """Of the objective."""
-        slope = self.problem.loss.gradient(self.outputs(displacement), self.targets)
-        return _tree.add(self._pulled(slope), _tree.scale(self.damping, displacement))
-
-    def quadratic(self, displacement: Params) -> Scalar:
-        """The second-order expansion of the loss in the outputs at δ = 0, at a displacement."""
-        outputs, change = self.linearised.at_anchor, self.linearised.pushforward(displacement)
-        loss, y = self.problem.loss, self.targets
-        curved = loss.gradient(outputs, y) + 0.5 * loss.hessian_product(outputs, y, change)
-        return loss.mean(outputs, y) + jnp.sum(curved * change) / outputs.shape[0]
-
-    def newton_point(self, displacement: Params, functions: bool, solver: lx.AbstractLinearSolver) -> Solved:
-        """Where the objective's second-order expansion at a displacement is least.
-
-        (G + λI) δ = −Jᵀ u / N with u = ∂ℓ/∂f − H J δ_now, G = JᵀHJ/N, derivatives at the outputs of δ_now. In function
-        space, with H = BBᵀ, u = B w and M = BᵀJ/√N: δ = −Mᵀ (MMᵀ + λI)⁻¹ w/√N, the same by the push-through identity.
-        """
-        outputs, loss, y = self.outputs(displacement), self.problem.loss, self.targets
-        change = self.linearised.pushforward(displacement)
-        slope = loss.gradient(outputs, y) - loss.hessian_product(outputs, y, change)
-        if functions:
-            return self._in_functions(outputs, slope, solver)
-
-        def curvature(vector: Params) -> Params:
-            curved = loss.hessian_product(outputs, y, self.linearised.pushforward(vector))
-            return _tree.add(self._pulled(curved), _tree.scale(self.damping, vector))
-
-        return _solved(curvature, _tree.scale(-1.0, self._pulled(slope)), solver)
-
-    def _in_functions(self, outputs: Outputs, slope: Outputs, solver: lx.AbstractLinearSolver) -> Solved:
-        factor, inverse = _factors(self.problem, outputs, self.targets)
-
-        def spread(dual: Outputs) -> Outputs:  # B w
-            return jnp.einsum("ncd,nd->nc", factor, dual, precision="highest")
-
-        def gathered(values: Outputs) -> Outputs:  # Bᵀ v
-            return jnp.einsum("ncd,nc->nd", factor, values, precision="highest")
-
-        def curvature(dual: Outputs) -> Outputs:
-            return gathered(self.linearised.pushforward(self._pulled(spread(dual)))) + self.damping * dual
-
-        wanted = jnp.einsum("ncd,nc->nd", inverse, slope, precision="highest")
-        dual, iterations, successful = _solved(curvature, wanted, solver)
-        return Solved(_tree.scale(-1.0, self._pulled(spread(dual))), iterations, successful)
-
-    def _pulled(self, cotangent: Outputs) -> Params:
-        """Jᵀ c / N."""
-        return self.linearised.pullback(cotangent / cotangent.shape[0], self.like)
+def quadratic_step(
+    loss: AbstractLoss, space: AbstractSpace, solver: lx.AbstractLinearSolver, outputs: Outputs, y: Targets
+) -> Solved:
+    """The minimum of the damped quadratic model at δ = 0: −(G + λI)⁻¹ ∇L, in the space's coordinates."""
+    gradient = space.gradient(loss.gradient(outputs, y) / len(outputs), space.origin())
+    return space.newton(lambda v: loss.hessian_product(outputs, y, v), gradient, solver)
 
 
-def _factors(
-    problem: Problem, outputs: Outputs, targets: Targets
-) -> tuple[Float[Array, "batch C C"], Float[Array, "batch C C"]]:
-    """B with H = BBᵀ for each example, and B⁻ᵀ; eigenvalues of H that rounding hides are raised to where it ends."""
-    units = jnp.eye(outputs.shape[1], dtype=outputs.dtype)
+def convex_step(
+    loss: AbstractLoss, space: AbstractSpace, solver: lx.AbstractLinearSolver, outputs: Outputs, y: Targets
+) -> Solved:
+    """The minimum over δ of φ = L(f(θ_s) + J δ) + λ/2 ‖δ‖², in the space's coordinates.
 
-    def column(unit: Array) -> Array:
-        return problem.loss.hessian_product(outputs, targets, jnp.broadcast_to(unit, outputs.shape))
+    Newton's method with backtracking, until the gradient of φ is below √ε of its first norm.
+    """
 
-    values, vectors = jnp.linalg.eigh(jax.vmap(column, out_axes=2)(units))
-    least = jnp.finfo(values.dtype).eps * values[:, -1:]
-    roots = jnp.sqrt(jnp.maximum(jnp.maximum(values, least), jnp.finfo(values.dtype).tiny))[:, None]
-    return vectors * roots, vectors / roots
+    def at(z: Any, tangent: Outputs, iterations: Int[Array, ""], steps: Int[Array, ""], moved: Flag) -> _Iterate:
+        gradient = space.gradient(loss.gradient(outputs + tangent, y) / len(outputs), z)
+        return _Iterate(z, tangent, gradient, space.norm(gradient), iterations, steps, moved)
+
+    def body(now: _Iterate) -> _Iterate:
+        solved = space.newton(lambda v: loss.hessian_product(outputs + now.tangent, y, v), now.gradient, solver)
+        direction = solved.direction
+        change = space.tangent(direction)
+        slope = space.inner(now.gradient, direction, change)
+        linear = space.damping * space.inner(now.z, direction, change)
+        square = space.damping * space.inner(direction, direction, change)
+
+        def rise(length: Scalar) -> Scalar:
+            """φ along the direction, less λ/2 ‖δ‖² at its start."""
+            value = loss.mean(outputs + now.tangent + length * change, y)
+            return value + length * (linear + 0.5 * length * square)
+
+        length, found = _backtracked(rise, slope)
+        z = jax.tree.map(lambda a, b: jnp.where(found, a + (length * b).astype(a.dtype), a), now.z, direction)
+        tangent = jnp.where(found, now.tangent + length * change, now.tangent)
+        return at(z, tangent, now.iterations + solved.iterations, now.steps + 1, found)
+
+    zero = jnp.zeros((), jnp.int32)
+    first = at(space.origin(), jnp.zeros_like(outputs), zero, zero, jnp.ones((), bool))
+    goal = rounding(outputs, 1 / 2) * first.norm
+
+    def more(now: _Iterate) -> Flag:
+        return now.moved & (now.norm > goal) & (now.steps < MAX_NEWTON_STEPS)
+
+    last = jax.lax.while_loop(more, body, first)
+    return Solved(last.z, last.iterations, last.norm <= goal)
 
 
-def _solved(function: Any, vector: Any, solver: lx.AbstractLinearSolver) -> Solved:
-    structure = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), vector)
-    operator = lx.FunctionLinearOperator(function, structure, _POSITIVE)
-    norm = _tree.norm(vector)
-    unit = _tree.scale(1 / jnp.where(norm > 0, norm, 1.0), vector)  # so that tolerances are relative to it
-    solution = lx.linear_solve(operator, unit, solver, throw=False)
-    iterations = jnp.asarray(solution.stats.get("num_steps", 0), jnp.int32)
-    return Solved(_tree.scale(norm, solution.value), iterations, solution.result == lx.RESULTS.successful)
+def _backtracked(function: Callable[[Scalar], Scalar], slope: Scalar) -> tuple[Scalar, Flag]:
+    """The first of 1, ½, ¼, … at which the function has fallen enough from its value at 0, beyond rounding."""
+    start = function(jnp.zeros_like(slope))
+    slack = 10 * jnp.finfo(start.dtype).eps * jnp.abs(start)
+
+    def refused(length: Scalar) -> Flag:
+        return ~(function(length) <= start + SUFFICIENT * length * slope + slack)  # not a number is refused too
+
+    def halved(carry: tuple[Scalar, Flag, Int[Array, ""]]) -> tuple[Scalar, Flag, Int[Array, ""]]:
+        length = carry[0] / 2
+        return length, refused(length), carry[2] + 1
+
+    def more(carry: tuple[Scalar, Flag, Int[Array, ""]]) -> Flag:
+        return carry[1] & (carry[2] < MAX_HALVINGS)
+
+    whole = jnp.ones_like(slope)
+    length, failed, _ = jax.lax.while_loop(more, halved, (whole, refused(whole), jnp.zeros((), jnp.int32)))
+    return length, jnp.logical_not(failed)
