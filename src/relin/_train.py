@@ -129,6 +129,7 @@ def train(
             "(x, y) of arrays."
         )
     else:
+        solver.check(problem, schedule, sampling.batches, params)
         source = IterableSource(arguments, data)
         _validate.network(run, source.first())
         driver = HostDriver(*arguments, source, report)

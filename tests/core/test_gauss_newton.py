@@ -233,3 +233,15 @@ def test_steps_of_descent_match_a_damping_of_one_over_rate_times_steps():
     dampings = 1 / (rate * steps) * np.array([0.1, 1.0, 10.0])
     distances = [np.linalg.norm(one_step(SQUARED, d, data)[0] - oracles.flat(descended)) for d in dampings]
     assert np.argmin(distances) == 1
+
+
+def test_batches_from_an_iterable_are_checked_too():
+    batches = [oracles.data(SQUARED)] * 2
+    problem, options = il.Problem(oracles.mlp, SQUARED), {"num_steps": 2, "key": oracles.KEY}
+    with pytest.raises(ValueError, match=r"must be used with relin.Every\(1\)"):
+        il.train(problem, il.GaussNewton(1.0), il.Never(), oracles.mlp_params(), batches, **options)
+    theta = oracles.flat(oracles.mlp_params())
+    solution = il.train(problem, il.GaussNewton(1.0), il.Every(1), oracles.mlp_params(), batches, **options)
+    for x, y in batches:
+        theta = theta + Model(SQUARED, theta, x, y).step(1.0)
+    assert_near(oracles.flat(solution.params), theta, 1e-8)
