@@ -106,3 +106,14 @@ def test_refusals():
         il.FunctionSpace(optax.sgd(0.1), "forget")
     with pytest.raises(ValueError, match="one by one, got infinitely many; use SpectralDescent"):
         trained(il.FunctionSpace(optax.sgd(0.1)), il.SquaredError(), il.Never(), float("inf"))
+
+
+def test_the_kernel_is_dense_where_that_is_cheaper():
+    """Enough parameters for each BC² of a batch, and enough steps to pay for the kernel."""
+    problem = il.Problem(lambda p, x: x @ p, il.SquaredError())
+    solver, x = il.FunctionSpace(optax.sgd(0.1)), jnp.ones((10, 30))
+    many, few = jnp.ones((30, 3)), jnp.ones((5, 3))
+    for params, at_once, count, dense in ((many, 5, 30, True), (many, 6, 30, False), (many, 5, 29, False)):
+        assert solver._is_dense(problem, params, x, at_once, count) == dense
+    assert not solver._is_dense(problem, few, x[:, :5], 5, 30)
+    assert il.FunctionSpace(optax.sgd(0.1), kernel="dense")._is_dense(problem, few, x[:, :5], 5, 1)

@@ -23,6 +23,10 @@ from relin.kernel import ntk
 
 _LARGEST_KERNEL = 2**28
 """Numbers of a dense kernel, 1 GB in single precision, above which `"auto"` forms none."""
+_PARAMS, _STEPS = 2, 10
+"""`"auto"` forms none either for less than so many parameters for each BC² of a batch, and for less than so many steps
+for each output: a step with it then costs more than products with J, or it more than the steps (benchmarks/README.md,
+"solvers")."""
 
 
 class FunctionSpace(AbstractStretchSolver):
@@ -40,7 +44,7 @@ class FunctionSpace(AbstractStretchSolver):
     - `on_relinearise`: as for `WeightSpace`.
     - `kernel`: `"dense"` computes the kernel of the examples that the stretch visits, (nC)² numbers, once; a step then
       costs 2 (nC)² operations of the full batch, and 2 BC·nC of a minibatch. `"operator"` forms none: each step takes a
-      product with Jᵀ and one with J over all visited examples. `"auto"` is dense up to 1 GB.
+      product with Jᵀ and one with J over all visited examples. `"auto"` is dense where that is faster, up to 1 GB.
 
     **Raises:** `ValueError` for such an optimiser, with the reason, and for names out of range.
     """
@@ -78,27 +82,34 @@ class FunctionSpace(AbstractStretchSolver):
     ) -> Stretch:
         if math.isinf(count):
             raise ValueError("FunctionSpace takes its steps one by one, got infinitely many; use SpectralDescent.")
-        count, room = (
-            int(count),
-            2 ** math.ceil(math.log2(max(count, 1))),
-        )  # a program serves all stretches up to `room`
+        count = int(count)
+        room = 2 ** math.ceil(math.log2(max(count, 1)))  # a program serves all stretches up to it
         (x, y), places = data, None
         if indices is not None:
             visited, where = _visited(indices, room, jax.tree.leaves(x)[0].shape[0])
             places = jnp.asarray(where)
             x, y = jax.tree.map(lambda a: a[visited], data)
-        linear = _Linear(problem, state, x, y, self._dense(problem, state, x))
+        num_examples = jax.tree.leaves(x)[0].shape[0]
+        at_once = num_examples if indices is None else indices.shape[1]
+        dense = self._is_dense(problem, state.anchor, x, at_once, count)
+        linear = _Linear(problem, state, x, y, _kernel(problem, state.anchor, x) if dense else None)
         dual, optimiser, losses = _walked(linear, self.optimiser, state, places, jnp.asarray(count), room)
         displacement, optimiser = _back(linear, state, dual, optimiser)
         return Stretch(SolverState(state.anchor, displacement, optimiser), losses[:count], jnp.arange(count))
 
-    def _dense(self, problem: Problem, state: SolverState, x: Inputs) -> Float[Array, "nC nC"] | None:
-        outputs = eqx.filter_eval_shape(problem.apply, state.anchor, x)
-        size = math.prod(outputs.shape)
-        if self.kernel == "operator" or (self.kernel == "auto" and size**2 > _LARGEST_KERNEL):
-            return None
-        kernel = cast(Array, ntk(problem.apply, state.anchor, x, outputs="full"))
-        return jnp.swapaxes(kernel, 1, 2).reshape(size, size)
+    def _is_dense(self, problem: Problem, anchor: Params, x: Inputs, at_once: int, count: int) -> bool:
+        if self.kernel != "auto":
+            return self.kernel == "dense"
+        outputs = eqx.filter_eval_shape(problem.apply, anchor, x)
+        num_params, num_outputs = sum(leaf.size for leaf in jax.tree.leaves(anchor)), outputs.shape[1]
+        fits = outputs.size**2 <= _LARGEST_KERNEL
+        return fits and num_params >= _PARAMS * at_once * num_outputs**2 and count >= _STEPS * num_outputs
+
+
+def _kernel(problem: Problem, anchor: Params, x: Inputs) -> Float[Array, "nC nC"]:
+    kernel = cast(Array, ntk(problem.apply, anchor, x, outputs="full"))
+    size = kernel.shape[0] * kernel.shape[2]
+    return jnp.swapaxes(kernel, 1, 2).reshape(size, size)
 
 
 class _Linear(eqx.Module):

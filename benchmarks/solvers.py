@@ -1,0 +1,23 @@
+"""The solvers that need not walk every step, against compiled weight-space stepping."""
+
+import argparse
+
+from benchmarks._function_space import function_space
+from benchmarks._gauss_newton import gauss_newton
+from benchmarks._residuals import residuals
+from benchmarks._spectral import spectral
+
+PARTS = {
+    "residuals": residuals,
+    "spectral": spectral,
+    "function-space": function_space,
+    "gauss-newton": gauss_newton,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks solvers")
+    parser.add_argument("names", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=tuple(PARTS), action="append")
+    for part in parser.parse_args().part or PARTS:
+        PARTS[part]()
