@@ -24,7 +24,7 @@ FLOORS = [
     ("_stepwise", "_validate", "_solution"),
     ("_drive",),
     ("_stretches",),
-    ("_train", "_predict"),
+    ("_train", "_predict", "_preflight"),
     ("adapters", "models", "datasets", "preset"),
     ("_public",),
     ("study",),

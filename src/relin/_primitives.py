@@ -16,6 +16,18 @@ def primitives(function: Callable, *arguments: Any) -> set[str]:
     return {equation.primitive.name for equation in _equations(jax.make_jaxpr(function)(*arguments).jaxpr)}
 
 
+def backward_only(function: Callable, *arguments: Any) -> list[str]:
+    """The functions with a custom_vjp rule in a function's program, for which JAX has no forward-mode derivative, each
+    as `name at file:line`."""
+    names = []
+    for equation in _equations(jax.make_jaxpr(function)(*arguments).jaxpr):
+        if equation.primitive.name.startswith("custom_vjp_call"):
+            inner = equation.params.get("call_jaxpr", equation.params.get("fun_jaxpr"))
+            debug = getattr(getattr(inner, "jaxpr", inner), "debug_info", None)
+            names.append(getattr(debug, "func_src_info", None) or "a function")
+    return list(dict.fromkeys(names))
+
+
 def slow_in_loops(function: Callable, *arguments: Any) -> bool:
     """Whether the default device would run the function much slower inside a loop."""
     return jax.default_backend() == "cpu" and not SLOW_IN_LOOPS_ON_CPU.isdisjoint(primitives(function, *arguments))

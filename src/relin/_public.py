@@ -31,6 +31,7 @@ from relin._observer import (
     Sharpness as Sharpness,
 )
 from relin._predict import predict as predict
+from relin._preflight import Preflight as Preflight, check as check
 from relin._problem import Problem as Problem
 from relin._program import Run as Run
 from relin._safeguard import (

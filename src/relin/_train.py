@@ -131,7 +131,7 @@ def train(
     else:
         solver.check(problem, schedule, sampling.batches, params)
         source = IterableSource(arguments, data)
-        _validate.network(run, source.first())
+        _validate.network(problem, params, source.first())
         driver = HostDriver(*arguments, source, report)
     state, rows, exhausted = _follow(driver, steps, record_every, report)
     solution = _solution(state, rows, exhausted)
@@ -304,7 +304,7 @@ def _check_data(run: Run, sampling: Sampling, data: Batch) -> None:
     num_examples = _validate.arrays(data)
     sampling.batches.check(num_examples)
     run.solver.check(run.problem, run.schedule, sampling.batches, run.params)
-    _validate.network(run, data)
+    _validate.network(run.problem, run.params, data)
 
 
 def _drive(drive: Drive, run: Run, data: Batch) -> Literal["compiled", "host"]:

@@ -14,11 +14,12 @@ from relin._augment import AbstractAugmentation
 from relin._batches import AbstractBatches, FullBatch
 from relin._compiled import derivative, separate
 from relin._observer import AbstractObserver
-from relin._primitives import primitives
+from relin._primitives import backward_only, primitives
 from relin._problem import Problem
 from relin._program import Batch, Run, Sampling
 from relin._schedule import AbstractSchedule, Never
 from relin._solver import AbstractSolver, AbstractStretchSolver
+from relin._types import Params
 
 
 def parts(problem: Any, solver: Any, schedule: Any) -> None:
@@ -114,10 +115,9 @@ def steps(
     return cast(int, num_steps), record_every
 
 
-def network(run: Run, batch: Batch) -> None:
+def network(problem: Problem, params: Params, batch: Batch) -> None:
     """Raises unless the network and the loss take this batch and can be linearised."""
-    problem = run.problem
-    outputs = jax.eval_shape(problem.apply, run.params, batch[0])
+    outputs = jax.eval_shape(problem.apply, params, batch[0])
     if not (isinstance(outputs, jax.ShapeDtypeStruct) and jnp.issubdtype(outputs.dtype, jnp.floating)):
         raise TypeError(
             f"The network must return one floating-point array of shape (batch, C), got {outputs}; "
@@ -126,11 +126,16 @@ def network(run: Run, batch: Batch) -> None:
     jax.eval_shape(problem.loss.mean, outputs, batch[1])
     _classes(batch[1], outputs.shape[-1])
     arrays, make = separate(problem)
-    if "custom_lin" in primitives(partial(derivative, make), arrays, run.params, *batch):  # custom_vjp's tangent
-        raise ValueError(
-            "The network must have a forward-mode derivative to be linearised, got one that uses a function with a "
-            "custom_vjp rule, for which JAX has none; replace that function, or give it a custom_jvp rule instead."
-        )
+    if "custom_lin" in primitives(partial(derivative, make), arrays, params, *batch):  # custom_vjp's tangent
+        raise ValueError(no_forward_mode(backward_only(problem.apply, params, batch[0])))
+
+
+def no_forward_mode(names: list[str]) -> str:
+    """What is wrong with a network that uses functions of these names."""
+    return (
+        f"The network must have a forward-mode derivative to be linearised, got one that uses {' and '.join(names)}, "
+        "with a custom_vjp rule, for which JAX has none; replace that function, or give it a custom_jvp rule instead."
+    )
 
 
 def _classes(targets: Any, num_classes: int) -> None:

@@ -40,6 +40,18 @@ def test_a_run_is_shown_and_stored(relin_command, tmp_path):
     assert np.ptp(image[..., :3]) > 0.5
 
 
+def test_a_run_is_looked_at_before_it_is_trained(relin_command, tmp_path):
+    code, out, err = relin_command("train", "--check", "--out", "run", *SMALL)
+    assert (code, err) == (0, "")
+    found = {line.split("  ")[0]: line for line in out.splitlines()}
+    assert " yes" in found["can be linearised"]
+    assert float(found["largest stable learning rate"].split()[4]) > 0
+    assert not (tmp_path / "run").exists()
+    code, _, err = relin_command("train", "--check", "--seed", -1, *SMALL)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "The seed must be from 0" in err
+
+
 def test_divergence_is_told_and_stored(relin_command, tmp_path):
     options = ["--steps", 40, "--schedule", "every-1", "--rate", 1e30, "--out", "run", "--set", "loss=squared-error"]
     code, out, err = relin_command("train", *options, *SMALL)

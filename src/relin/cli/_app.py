@@ -77,13 +77,20 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of a study, such as momentum=0."),
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Train nothing: say what a step takes, and up to which rate it is stable.")
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Train one network and show what was measured on the way."""
     from relin.cli import _study, _train
 
     named = {"data": data, "model": model, "steps": steps, "batch_size": batch_size}
-    _train.train({**named, **_study.read_settings(setting or [])}, schedule, rate, seed, out, data_dir)
+    settings = {**named, **_study.read_settings(setting or [])}
+    if check:
+        _train.check(settings, seed, data_dir)
+    else:
+        _train.train(settings, schedule, rate, seed, out, data_dir)
 
 
 @app.command()

@@ -60,6 +60,26 @@ def train(
         console.print(f"Parameters: {out / 'parameters.safetensors'}", soft_wrap=True, highlight=False)
 
 
+def check(settings: dict[str, Any], seed: int, data_dir: Path | None) -> None:
+    """Says what is worth knowing of a run, without training it."""
+    prepare()
+    console = Console(highlight=False)
+    with failures():
+        from relin.study import read_spec
+        from relin.study._preflight import preflight
+
+        spec = read_spec("frequency", overrides=settings)
+        found = interruptibly(lambda: preflight(spec, seed, data_dir and str(data_dir)))
+    parameters = f"{found.num_params:,} parameters"
+    console.print(f"{spec.model} on {spec.data}, {found.num_examples} examples a step, {parameters}", style="bold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for heading in ("asked", "found", "note"):
+        table.add_column(heading, justify="right" if heading == "found" else "left", overflow="fold")
+    for cells in found.rows():
+        table.add_row(*cells)
+    console.print(table)
+
+
 def _write(records: Any, out: Path, console: Console) -> None:
     from relin.report._training import write_training_curve
     from relin.study._store import write_atomically

@@ -137,6 +137,11 @@ class Runner:
         ).rename({"training_loss": "train_loss"})
 
 
+def check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"The seed must be from 0 to 2147483647, got {seed}; for example 0.")
+
+
 def single_run(spec: StudySpec, schedule: str, rate: float, seed: int) -> Pack:
     """A pack of one run, by the name of its schedule.
 
@@ -144,8 +149,7 @@ def single_run(spec: StudySpec, schedule: str, rate: float, seed: int) -> Pack:
     """
     if not 0 < rate < math.inf:
         raise ValueError(f"The learning rate must be above 0 and finite, got {rate:g}; for example 0.03.")
-    if not 0 <= seed < 2**31:
-        raise ValueError(f"The seed must be from 0 to 2147483647, got {seed}; for example 0.")
+    check_seed(seed)
     return Pack("select", (RunSpec(parse_method(schedule), spec.steps, rate, seed),))
 
 

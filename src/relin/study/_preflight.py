@@ -1,0 +1,17 @@
+"""What is worth knowing of a run before it is trained."""
+
+import relin as il
+from relin.study._maker import LOSSES
+from relin.study._runner import Runner, check_seed
+from relin.study._settings import StudySpec
+
+
+def preflight(spec: StudySpec, seed: int, data_dir: str | None = None) -> il.Preflight:
+    """`relin.check` of a study's network on a batch of its data, with the initial parameters of a seed.
+
+    **Raises:** `ValueError` for settings that cannot be run.
+    """
+    check_seed(seed)
+    runner = Runner(spec, data_dir)
+    x, y = (part[: spec.batch_size] for part in runner.data)
+    return il.check(il.Problem(runner.apply, LOSSES[spec.loss]()), runner.initial(seed), (x, y))

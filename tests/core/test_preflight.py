@@ -1,0 +1,96 @@
+"""What is said of a network before it is trained."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import relin as il
+from core import oracles
+from core.quadratic import ENTROPY, Model
+
+DATA = oracles.data(ENTROPY)
+
+
+@jax.custom_vjp
+def only_backward(x):
+    return x
+
+
+only_backward.defvjp(lambda x: (x, None), lambda _, cotangent: (cotangent,))
+
+
+def checked(apply=oracles.mlp, params=None, data=DATA):
+    return il.check(il.Problem(apply, ENTROPY), oracles.mlp_params() if params is None else params, data)
+
+
+def test_a_network_that_can_be_trained():
+    found = checked()
+    assert found.ok
+    assert (found.obstacle, found.deterministic, found.independent) == (None, True, True)
+    x, y = DATA
+    model = Model(ENTROPY, oracles.flat(oracles.mlp_params()), x, y)
+    assert found.largest_rate == pytest.approx(2 / np.linalg.eigvalsh(model.gauss_newton)[-1], rel=1e-2)
+    assert (found.num_examples, found.num_params, found.num_outputs) == (len(x), len(model.gradient), 3)
+    assert found.kernel_memory == (len(x) * 3) ** 2 * 8
+    assert found.step_memory > 3 * 8 * found.num_params  # the anchor, the displacement, the gradient
+    assert 1 < found.relative_cost < 1.75
+    text = str(found).splitlines()
+    assert len(text) == len(found.rows()) == 7
+    assert text[0].split() == ["can", "be", "linearised", "yes"]
+    assert f"{found.largest_rate:.3g}" in text[5]
+
+
+@pytest.mark.parametrize(
+    ("apply", "params", "words"),
+    [
+        (lambda p, x: only_backward(oracles.mlp(p, x)), None, r"uses only_backward at .*\.py:\d+, with a custom_vjp"),
+        (
+            lambda p, x: jax.lax.scan(lambda c, _: (only_backward(c), None), oracles.mlp(p, x), None, 2)[0],
+            None,
+            "uses only_backward at .*replace that",
+        ),
+        (
+            lambda p, x: jax.lax.while_loop(lambda c: jnp.sum(c) < 0, jnp.abs, oracles.mlp(p, x)),
+            None,
+            "Reverse-mode differentiation does not work for lax.while_loop",
+        ),
+        (
+            lambda p, x: jax.pure_callback(lambda z: z, jax.ShapeDtypeStruct((12, 3), float), oracles.mlp(p, x)),
+            None,
+            "Pure callbacks do not support JVP",
+        ),
+        (oracles.mlp, {**oracles.mlp_params(), "n": jnp.ones((), int)}, r"got int64 at params\['n'\]; keep what"),
+        (lambda p, x: x @ p["b"], None, "dot_general"),
+        (lambda p, x: jnp.argmax(oracles.mlp(p, x), 1), None, "must return one floating-point array"),
+    ],
+)
+def test_what_is_in_the_way_is_named(apply, params, words):
+    found = checked(apply, params)
+    assert not found.ok
+    assert re.search(words, found.obstacle)
+    assert "\n" not in found.obstacle
+    assert found.largest_rate is None
+    assert str(found).startswith("can be linearised  no")
+
+
+def test_randomness_and_batch_statistics_are_told():
+    random = np.random.default_rng(0)
+    found = checked(lambda p, x: oracles.mlp(p, x) + random.normal())
+    assert (found.ok, found.deterministic, found.independent) == (False, False, None)
+    found = checked(lambda p, x: oracles.mlp(p, x) - oracles.mlp(p, x).mean(0, keepdims=True))
+    assert (found.ok, found.deterministic, found.independent) == (True, True, False)
+    assert "freeze the statistics" in str(found)
+    x, y = DATA
+    assert checked(data=(x[:1], y[:1])).independent is None
+
+
+def test_what_is_no_problem_and_no_batch():
+    with pytest.raises(TypeError, match="`problem` must be a relin problem, got 3; pass"):
+        il.check(3, oracles.mlp_params(), DATA)
+    with pytest.raises(TypeError, match="`batch` must be a pair"):
+        checked(data=list(DATA))
+    with pytest.raises(ValueError, match="same number of examples"):
+        checked(data=(DATA[0], DATA[1][:3]))
