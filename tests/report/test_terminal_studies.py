@@ -94,6 +94,6 @@ def test_no_other_result_is_reported(tmp_path):
     result, records = essential()
     unknown = StudyResult.model_validate({name: getattr(result, name) for name in StudyResult.model_fields})
     with pytest.raises(
-        TypeError, match="frequency, essential, timing, stability, kernel or width study, got StudyResult"
+        TypeError, match="Expected the result of a known study, got StudyResult"
     ):
         write_report(unknown, records, SPEC, ENVIRONMENT, tmp_path)

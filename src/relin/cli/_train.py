@@ -3,7 +3,7 @@
 import io
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.table import Table
 from relin.cli._failure import interruptibly
 from relin.cli._jax import prepare
 from relin.cli._study import failures, progress_bar
+
+if TYPE_CHECKING:
+    from relin.study import GridSpec
 
 COLUMNS = {
     "step": ("step", "{:.0f}"),
@@ -29,14 +32,13 @@ def train(
     settings: dict[str, Any], schedule: str, rate: float, seed: int, out: Path | None, data_dir: Path | None
 ) -> None:
     prepare()
-    from relin.study import read_spec
     from relin.study._saved import save_run, train_run
 
     console = Console()
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before training, not after
     with progress_bar(console) as bar, failures():
-        spec = read_spec("frequency", overrides=settings)
+        spec = _spec(settings)
         task = bar.add_task("training", total=spec.steps)
         run = interruptibly(
             lambda: train_run(
@@ -65,10 +67,9 @@ def check(settings: dict[str, Any], seed: int, data_dir: Path | None) -> None:
     prepare()
     console = Console(highlight=False)
     with failures():
-        from relin.study import read_spec
         from relin.study._preflight import preflight
 
-        spec = read_spec("frequency", overrides=settings)
+        spec = _spec(settings)
         found = interruptibly(lambda: preflight(spec, seed, data_dir and str(data_dir)))
     parameters = f"{found.num_params:,} parameters"
     console.print(f"{spec.model} on {spec.data}, {found.num_examples} examples a step, {parameters}", style="bold")
@@ -78,6 +79,16 @@ def check(settings: dict[str, Any], seed: int, data_dir: Path | None) -> None:
     for cells in found.rows():
         table.add_row(*cells)
     console.print(table)
+
+
+def _spec(settings: dict[str, Any]) -> "GridSpec":
+    """The settings of the frequency study with these in their place."""
+    from relin.study import GridSpec, read_spec
+
+    spec = read_spec("frequency", overrides=settings)
+    if not isinstance(spec, GridSpec):
+        raise ValueError(f"study: `relin train` takes the settings of a study of schedules, got {spec.study!r}.")
+    return spec
 
 
 def _write(records: Any, out: Path, console: Console) -> None:

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from relin.report import _text as text
 from relin.report._style import FONT_SIZE, Theme, halo
-from relin.study._result import Interval, ScheduleOutcome, StudyResult
+from relin.study._result import GridResult, Interval, ScheduleOutcome
 
 SMALL = FONT_SIZE - 1.5
 
@@ -24,7 +24,7 @@ def ends(interval: Interval) -> tuple[float, float]:
     return 100 * float(both[0]), 100 * float(both[1])
 
 
-def floor(result: StudyResult) -> float:
+def floor(result: GridResult) -> float:
     """The lowest accuracy in percent that figures make room for: what lies far below would squeeze all the rest.
 
     Three lazy gaps below ordinary training, at least ten margins.
@@ -36,7 +36,7 @@ def floor(result: StudyResult) -> float:
     return 100 * (ordinary.test_accuracy.mean - max(3 * gap, 10 * result.margin))
 
 
-def is_far_below(outcome: ScheduleOutcome, result: StudyResult) -> bool:
+def is_far_below(outcome: ScheduleOutcome, result: GridResult) -> bool:
     """Whether a schedule is so much worse than ordinary and lazy training that figures only point at it."""
     return 100 * outcome.test_accuracy.mean < floor(result)
 
@@ -115,7 +115,7 @@ def draw_seeds(axes: Axes, at: float, accuracy: np.ndarray, colour: str, width: 
     axes.plot(*place, ".", color=colour, alpha=0.35, markersize=6, zorder=2)
 
 
-def draw_bands(axes: Axes, result: StudyResult, theme: Theme, lying: bool = False) -> None:
+def draw_bands(axes: Axes, result: GridResult, theme: Theme, lying: bool = False) -> None:
     """Bands of ordinary and lazy training with their means, and the line one margin below the former."""
     span, line = (axes.axvspan, axes.axvline) if lying else (axes.axhspan, axes.axhline)
     for schedule, colour in (("every-1", theme.ordinary), ("never", theme.lazy)):
@@ -129,7 +129,7 @@ def draw_bands(axes: Axes, result: StudyResult, theme: Theme, lying: bool = Fals
             line(mean - 100 * result.margin, color=colour, linewidth=1.4, linestyle=(0, (5, 3)), zorder=1)
 
 
-def band_values(result: StudyResult) -> list[float]:
+def band_values(result: GridResult) -> list[float]:
     """What the bands span, in percent, for the limits of an axis."""
     shown = [ends(o.test_accuracy) for o in map(result.outcome, ("every-1", "never")) if o is not None]
     ordinary = result.outcome("every-1")
@@ -137,7 +137,7 @@ def band_values(result: StudyResult) -> list[float]:
     return [value for pair in shown for value in pair] + floor
 
 
-def band_labels(result: StudyResult, theme: Theme) -> list[tuple[float, str, str]]:
+def band_labels(result: GridResult, theme: Theme) -> list[tuple[float, str, str]]:
     """Names of the bands and the margin's line, for `label_right`."""
     labels = []
     for schedule, name, colour in (
@@ -155,7 +155,7 @@ def band_labels(result: StudyResult, theme: Theme) -> list[tuple[float, str, str
     return labels
 
 
-def band_handles(result: StudyResult, theme: Theme) -> list[Patch | Line2D]:
+def band_handles(result: GridResult, theme: Theme) -> list[Patch | Line2D]:
     """The bands and the margin's line, for a legend."""
     handles: list[Patch | Line2D] = []
     ordinary, lazy = result.outcome("every-1"), result.outcome("never")

@@ -13,7 +13,7 @@ from relin.report import _text as text
 from relin.report._accuracy import floor
 from relin.report._records import StudyRecords
 from relin.report._style import Theme, label_right, new_figure
-from relin.study._result import ScheduleOutcome, StudyResult
+from relin.study._result import GridResult, ScheduleOutcome
 
 CAPTION = (
     "Mean over seeds and its 95 % interval at the learning rate chosen for each schedule. From where a run diverged "
@@ -32,7 +32,7 @@ class Line:
     style: str = "-"
 
 
-def learning_curves(result: StudyResult, records: StudyRecords, lines: Sequence[Line], theme: Theme) -> Figure:
+def learning_curves(result: GridResult, records: StudyRecords, lines: Sequence[Line], theme: Theme) -> Figure:
     """Test accuracy and training loss against the step, mean and interval over seeds."""
     figure = new_figure(13.5, 6.0)
     lowest = floor(result)

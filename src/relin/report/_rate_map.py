@@ -15,10 +15,10 @@ from relin.report._accuracy import floor
 from relin.report._figures import Plot
 from relin.report._records import Cell, StudyRecords
 from relin.report._style import FONT_SIZE, Theme, new_figure
-from relin.study._result import StudyResult
+from relin.study._result import GridResult
 
 
-def rates_plot(result: StudyResult, records: StudyRecords) -> Plot:
+def rates_plot(result: GridResult, records: StudyRecords) -> Plot:
     """The map with its words, the same for every study."""
     return Plot(
         name="learning-rates",
@@ -32,7 +32,7 @@ def rates_plot(result: StudyResult, records: StudyRecords) -> Plot:
     )
 
 
-def rate_map(result: StudyResult, records: StudyRecords, theme: Theme) -> Figure:
+def rate_map(result: GridResult, records: StudyRecords, theme: Theme) -> Figure:
     """Mean validation accuracy of every schedule at every learning rate, diverged runs counted, choice outlined."""
     outcomes, rates, cells = result.outcomes, records.rates(), records.cells()
     figure = new_figure(max(8.0, 3.6 + 1.25 * len(rates)), max(3.6, 1.4 + 0.46 * len(outcomes)))
@@ -81,14 +81,14 @@ def _draw_cell(axes: Axes, column: int, row: int, cell: Cell, scale: Normalize, 
         written.set_bbox({"facecolor": theme.background, "edgecolor": "none", "pad": 1.0})
 
 
-def _scale(result: StudyResult, cells: Sequence[Cell]) -> Normalize:
+def _scale(result: GridResult, cells: Sequence[Cell]) -> Normalize:
     """Colours span the accuracies of cells without divergence; what lies far below would use them all up."""
     clean = [100 * c.validation_accuracy for c in cells if not c.num_diverged and math.isfinite(c.validation_accuracy)]
     low, high = (max(min(clean), floor(result)), max(clean)) if clean else (100 * result.chance, 100.0)
     return Normalize(low, max(high, low + 1e-9), clip=True)
 
 
-def _title(result: StudyResult) -> str:
+def _title(result: GridResult) -> str:
     runs = sum(outcome.num_runs_all_rates for outcome in result.outcomes)
     diverged = sum(outcome.num_diverged_all_rates for outcome in result.outcomes)
     if not diverged:

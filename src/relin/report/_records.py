@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from scipy.special import stdtrit
 
-from relin.study._result import ScheduleOutcome, StudyResult
+from relin.study._result import GridResult, ScheduleOutcome
 
 COLUMNS = (
     "data",
@@ -61,7 +61,7 @@ def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return mean, mean - half, mean + half
 
 
-Result = TypeVar("Result", bound=StudyResult)
+Result = TypeVar("Result", bound=GridResult)
 
 
 @final
@@ -154,7 +154,7 @@ class StudyRecords(Generic[Result]):
         }
 
 
-def _check(result: StudyResult, records: pl.DataFrame, columns: Sequence[str]) -> None:
+def _check(result: GridResult, records: pl.DataFrame, columns: Sequence[str]) -> None:
     if not result.outcomes:
         raise ValueError(
             f"Expected at least one schedule in the result of study {result.study!r}, got no outcome; "

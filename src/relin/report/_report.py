@@ -7,11 +7,14 @@ from typing import Any
 import polars as pl
 
 from relin.report import _frequency
+from relin.report._damping import write_damping_report
 from relin.report._essential import write_essential_report
+from relin.report._interpolation import write_interpolation_report
 from relin.report._kernel import write_kernel_report
 from relin.report._stability import write_stability_report
 from relin.report._timing import write_timing_report
 from relin.report._width import write_width_report
+from relin.study._descent_result import DampingResult, InterpolationResult
 from relin.study._kernel_result import KernelResult, WidthResult
 from relin.study._result import EssentialResult, FrequencyResult, StabilityResult, StudyResult, TimingResult
 
@@ -27,7 +30,8 @@ def write_report(
 
     In `out_dir` there will be `report.html`, which holds everything it shows; `figures/*.png` and `figures/*.pdf`;
     `table.csv`, the outcomes in full precision (beside it `placements.csv` of the timing study, `frozen.csv` of the
-    kernel study); and `summary.txt`. Each file is replaced in one step, the page last.
+    kernel study, `distances.csv` of the damping study); and `summary.txt`. Each file is replaced in one step, the page
+    last.
 
     Args:
         result: the conclusions to show.
@@ -53,8 +57,11 @@ def write_report(
             return write_kernel_report(result, records, spec, environment, out_dir)
         case WidthResult():
             return write_width_report(result, records, spec, environment, out_dir)
+        case DampingResult():
+            return write_damping_report(result, spec, environment, out_dir)
+        case InterpolationResult():
+            return write_interpolation_report(result, spec, environment, out_dir)
         case _:
             raise TypeError(
-                "Expected the result of a frequency, essential, timing, stability, kernel or width study, got "
-                f"{type(result).__name__}; pass what the study concluded."
+                f"Expected the result of a known study, got {type(result).__name__}; pass what the study concluded."
             )

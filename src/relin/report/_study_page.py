@@ -13,7 +13,7 @@ from relin.report._figures import Plot, save_plot
 from relin.report._files import write_atomically
 from relin.report._page import Html, Page, Section, Tile, code_block, definitions, paragraph, render_page
 from relin.report._terminal import terminal_summary
-from relin.study._result import ScheduleOutcome, StudyResult
+from relin.study._result import GridResult, ScheduleOutcome, StudyResult
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def _page(
     environment: Mapping[str, Any],
 ) -> Page:
     versions = {name: value for name, value in environment.items() if name != "command"}
-    done = [*report.method, statistics(result)]
+    done = [*report.method, *([statistics(result)] if isinstance(result, GridResult) else [])]
     sections = [
         Section("results", "What came out", figures),
         Section("table", "The numbers", report.tables),
@@ -82,7 +82,7 @@ def plain_text(shown: RenderableType) -> str:
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
-def statistics(result: StudyResult) -> str:
+def statistics(result: GridResult) -> str:
     """How runs are paired, rates chosen and schedules judged, in every study."""
     return (
         "Runs are paired by seed: one seed means the same initial parameters and the same batches under every "
@@ -96,7 +96,7 @@ def statistics(result: StudyResult) -> str:
     )
 
 
-def shared_tiles(result: StudyResult) -> list[Tile]:
+def shared_tiles(result: GridResult) -> list[Tile]:
     """The key numbers of every study: lazy gap, margin, seeds, divergence."""
     gap = result.lazy_gap
     runs = sum(outcome.num_runs_all_rates for outcome in result.outcomes)

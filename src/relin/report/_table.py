@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from relin.report import _text as text
 from relin.report._page import Column, Html, Row, table
-from relin.study._result import FrequencyResult, Interval, ScheduleOutcome, StudyResult, TimingResult
+from relin.study._result import FrequencyResult, GridResult, Interval, ScheduleOutcome, TimingResult
 
 Extra = tuple[Column, Callable[[ScheduleOutcome], str]]
 """A column that only one study has, and its cell of each schedule."""
@@ -20,7 +20,7 @@ def frequency_table(result: FrequencyResult) -> Html:
     return outcomes_table(result, star, "The marked row is K*.")
 
 
-def outcomes_table(result: StudyResult, marked: Collection[str], note: str, extra: Sequence[Extra] = ()) -> Html:
+def outcomes_table(result: GridResult, marked: Collection[str], note: str, extra: Sequence[Extra] = ()) -> Html:
     """The table of every schedule as HTML.
 
     Args:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import cast, final
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -14,10 +14,12 @@ from rich.text import Text
 
 from relin.report import _text as text
 from relin.report._answers import answers, what_answers
+from relin.report._descent_table import damping_terminal_table, interpolation_terminal_table
 from relin.report._kernel_table import interval_of
 from relin.report._width_table import width_terminal_table
+from relin.study._descent_result import DampingResult, DescentResult, InterpolationResult
 from relin.study._kernel_result import KernelResult, WidthResult
-from relin.study._result import FrequencyResult, ScheduleOutcome, StabilityResult, StudyResult
+from relin.study._result import FrequencyResult, GridResult, ScheduleOutcome, StabilityResult, StudyResult
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def terminal_summary(result: StudyResult) -> _Summary:
     Raises:
         ValueError: the result has no outcome.
     """
-    if not result.outcomes:
+    if isinstance(result, GridResult) and not result.outcomes:
         raise ValueError(
             f"Expected at least one schedule in the result of study {result.study!r}, got no outcome; "
             "run the study before asking for its summary."
@@ -93,10 +95,14 @@ def _tables(result: StudyResult, layout: _Layout) -> list[Table]:
         return [_table(result, layout), _table(result.equal_distance, layout, more)]
     if isinstance(result, WidthResult):
         return [width_terminal_table(result, layout.digits, layout.gap, layout.wrap, _HEAD)]
-    return [_table(result, layout)]
+    if isinstance(result, DampingResult):
+        return [damping_terminal_table(result, layout.gap, _HEAD)]
+    if isinstance(result, InterpolationResult):
+        return [interpolation_terminal_table(result, layout.gap, _HEAD)]
+    return [_table(cast(GridResult, result), layout)]
 
 
-def _table(result: StudyResult, layout: _Layout, more: str = "") -> Table:
+def _table(result: GridResult, layout: _Layout, more: str = "") -> Table:
     steps = f"{result.num_steps:,} steps{more and ', ' + more}"
     title = Text(f"{result.model} on {result.data}, {steps}, {result.num_seeds} seeds")
     # Padding on one side and no edge: only so do nine columns fit 80 characters.
@@ -114,7 +120,7 @@ def _table(result: StudyResult, layout: _Layout, more: str = "") -> Table:
     return table
 
 
-def _columns(result: StudyResult, layout: _Layout) -> dict[str, _Cell]:
+def _columns(result: GridResult, layout: _Layout) -> dict[str, _Cell]:
     """The columns after the name; where the question is up to which rate a schedule trains, that is one of them."""
     columns: dict[str, _Cell] = {
         "rate": lambda outcome, _: Text(text.rate(outcome.learning_rate)),
@@ -156,7 +162,7 @@ def _kernel_columns(result: KernelResult, layout: _Layout) -> dict[str, _Cell]:
     }
 
 
-def _name(result: StudyResult, outcome: ScheduleOutcome, layout: _Layout) -> Text:
+def _name(result: GridResult, outcome: ScheduleOutcome, layout: _Layout) -> Text:
     if isinstance(result, FrequencyResult) and outcome.period is not None:
         return Text(text.period(outcome.period))
     return Text(outcome.label.replace(", ", "," + layout.parts))
@@ -176,6 +182,20 @@ def _on_par(outcome: ScheduleOutcome, _: _Layout) -> Text:
 
 
 def _verdict(result: StudyResult) -> Panel:
+    clauses = _descent_notes(result) if isinstance(result, DescentResult) else _notes(cast(GridResult, result))
+    note = Text("; ".join(clauses), style="dim")
+    return Panel(Group(Text(result.verdict, style="bold"), note), title="verdict", title_align="left")
+
+
+def _descent_notes(result: DescentResult) -> list[str]:
+    if isinstance(result, DampingResult):
+        apart = "apart: the two methods' outputs at λ = 1/(ηK), in percent of how far they moved"
+    else:
+        apart = "distances in units of that between ordinary training and NTK regression"
+    return [apart, "div.: diverged runs, each at chance", f"{result.num_diverged} of {result.num_runs} runs diverged"]
+
+
+def _notes(result: GridResult) -> list[str]:
     runs = sum(outcome.num_runs_all_rates for outcome in result.outcomes)
     diverged = sum(outcome.num_diverged_all_rates for outcome in result.outcomes)
     clauses = [
@@ -195,5 +215,4 @@ def _verdict(result: StudyResult) -> Panel:
         clauses.insert(0, "trains to: the largest learning rate at which no run diverged")
     if not isinstance(result, FrequencyResult) and what_answers(result):
         clauses.append(f"in bold: {what_answers(result)}")
-    note = Text("; ".join(clauses), style="dim")
-    return Panel(Group(Text(result.verdict, style="bold"), note), title="verdict", title_align="left")
+    return clauses

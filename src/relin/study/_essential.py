@@ -7,12 +7,12 @@ import polars as pl
 from relin.study._method import Method, parse_method
 from relin.study._outcomes import compare, lazy_gap
 from relin.study._result import EssentialResult, ScheduleOutcome
-from relin.study._settings import Comparison, StudySpec
+from relin.study._settings import Comparison, GridSpec
 from relin.study._specs import EssentialSpec
 from relin.study._verdict import count, criterion, diverged_clause, lazy_clause
 
 
-def conclude_essential(spec: StudySpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> EssentialResult:
+def conclude_essential(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> EssentialResult:
     """How much is lost without feature learning, and how early it may stop or how late begin.
 
     Freezing after n updates, starting at step s, and K = ∞ each are a family of Holm's correction.

@@ -5,14 +5,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from relin.study._grid import Pack
+from relin.study._pack import AbstractPack
 
 
 class AbstractExecutor(abc.ABC):
     """Computes packs, in any order. A cluster's executor has the same interface."""
 
     @abc.abstractmethod
-    def run(self, compute: Callable[[Pack], None], packs: Iterable[Pack]) -> Iterator[Pack]:
+    def run(self, compute: Callable[[AbstractPack], None], packs: Iterable[AbstractPack]) -> Iterator[AbstractPack]:
         """Calls `compute` for each pack, and yields the packs as they finish. An error in one is raised here.
 
         Whoever leaves early, by an error or an interrupt, does not wait for the packs in flight.
@@ -28,10 +28,10 @@ class ThreadExecutor(AbstractExecutor):
             raise ValueError(f"`workers` must be at least 1, got {workers}; leave it out for one a core.")
         self.workers = workers or os.cpu_count() or 1
 
-    def run(self, compute: Callable[[Pack], None], packs: Iterable[Pack]) -> Iterator[Pack]:
+    def run(self, compute: Callable[[AbstractPack], None], packs: Iterable[AbstractPack]) -> Iterator[AbstractPack]:
         waiting = iter(packs)
         pool = ThreadPoolExecutor(self.workers)
-        running: dict[Future[None], Pack] = {}
+        running: dict[Future[None], AbstractPack] = {}
         try:
             while True:
                 while len(running) < self.workers and (pack := next(waiting, None)) is not None:

@@ -8,12 +8,12 @@ import polars as pl
 from relin.study._method import parse_method
 from relin.study._outcomes import Compared, compare, lazy_gap
 from relin.study._result import FrequencyResult, ScheduleOutcome
-from relin.study._settings import Comparison, StudySpec
+from relin.study._settings import Comparison, GridSpec
 from relin.study._specs import FrequencySpec
 from relin.study._verdict import both_verdicts, tested_periods, verdict
 
 
-def conclude_frequency(spec: StudySpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> FrequencyResult:
+def conclude_frequency(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> FrequencyResult:
     """The answer by the study's first comparison, with that of the other one beside it.
 
     **Arguments:**

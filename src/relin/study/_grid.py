@@ -5,12 +5,13 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache
 from itertools import groupby
 from typing import Literal
 
 from relin.study._method import Method
-from relin.study._settings import Comparison, StudySpec
+from relin.study._pack import AbstractPack, Identity
+from relin.study._settings import Comparison, GridSpec
 
 Stage = Literal["select", "finals", "compare"]
 
@@ -27,14 +28,13 @@ class RunSpec:
     """Of the network, where widths are compared."""
 
     @property
-    def identity(self) -> tuple[str, int, float, int, int | None]:
-        """What records tell of the run: schedule, steps, learning rate, seed, width."""
+    def identity(self) -> Identity:
         return self.method.name, self.num_steps, self.learning_rate, self.seed, self.width
 
 
 @dataclass(frozen=True)
-class Pack:
-    """Runs trained together as lanes of one program: the unit of work and of storage."""
+class Pack(AbstractPack):
+    """Runs trained together as lanes of one program."""
 
     stage: Stage
     runs: tuple[RunSpec, ...]
@@ -49,43 +49,51 @@ class Pack:
     def num_steps(self) -> int:
         return self.runs[0].num_steps
 
-    @cached_property
+    @property
     def name(self) -> str:
-        """Unique in its study, the same on every machine."""
-        runs = [{name: value for name, value in asdict(run).items() if value is not None} for run in self.runs]
-        text = json.dumps(runs if self.frozen_rate is None else [*runs, self.frozen_rate], sort_keys=True)
-        seeds = sorted({run.seed for run in self.runs})
-        return f"{self.stage}-{self.program}-seed{seeds[0]:03d}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        return _name(self)
 
     @property
     def width(self) -> int | None:
         return self.runs[0].width
 
     @property
+    def identities(self) -> set[Identity]:
+        return {run.identity for run in self.runs}
+
+    @property
     def cost(self) -> int:
-        """Steps of all its runs, for progress bars; times the width where widths are compared."""
+        """Steps of all its runs; times the width where widths are compared."""
         return len(self.runs) * self.num_steps * (self.width or 1)
+
+
+@cache
+def _name(pack: Pack) -> str:
+    runs = [{name: value for name, value in asdict(run).items() if value is not None} for run in pack.runs]
+    text = json.dumps(runs if pack.frozen_rate is None else [*runs, pack.frozen_rate], sort_keys=True)
+    seeds = sorted({run.seed for run in pack.runs})
+    return f"{pack.stage}-{pack.program}-seed{seeds[0]:03d}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 Ranked = dict[Comparison, dict[str, list[float]]]
 """For each comparison, the learning rates of each schedule by name, the best first."""
 
 
-def selection_packs(spec: StudySpec, lanes: int, width: int | None = None) -> list[Pack]:
+def selection_packs(spec: GridSpec, lanes: int, width: int | None = None) -> list[Pack]:
     """The first stage: every schedule at every rate, with the first seed, or with all that choose the rates."""
     seeds = range(1 if spec.finalists else _selecting(spec))
     rates = {method.name: spec.learning_rates for method in spec.all_methods()}
     return _pack("select", _runs(spec, seeds, dict.fromkeys(spec.comparisons, rates), width), lanes)
 
 
-def finals_packs(spec: StudySpec, ranked: Ranked, lanes: int, width: int | None = None) -> list[Pack]:
+def finals_packs(spec: GridSpec, ranked: Ranked, lanes: int, width: int | None = None) -> list[Pack]:
     """The second stage, if there is one: every schedule at the best of its rates, with the other seeds that choose."""
     if not spec.finalists:
         return []
     return _pack("finals", _runs(spec, range(1, _selecting(spec)), _best(ranked, spec.finalists), width), lanes)
 
 
-def comparison_packs(spec: StudySpec, ranked: Ranked, lanes: int, width: int | None = None) -> list[Pack]:
+def comparison_packs(spec: GridSpec, ranked: Ranked, lanes: int, width: int | None = None) -> list[Pack]:
     """The last stage: every schedule at its own rate, with all other seeds."""
     runs = _runs(spec, range(_selecting(spec), spec.seeds), _best(ranked, 1), width)
     taken = [run for run in runs if spec.takes_kernels(run.method)]
@@ -96,13 +104,13 @@ def comparison_packs(spec: StudySpec, ranked: Ranked, lanes: int, width: int | N
     return others + [replace(pack, frozen_rate=rate) for pack in _pack("compare", taken, lanes)]
 
 
-def _frozen_rate(spec: StudySpec, ranked: Ranked) -> float:
+def _frozen_rate(spec: GridSpec, ranked: Ranked) -> float:
     """As the settings say, else the rate of lazy training, else that of ordinary training."""
     own = ranked[spec.comparisons[0]]
     return getattr(spec, "frozen_rate", None) or own.get("never", own["every-1"])[0]
 
 
-def later_cost(spec: StudySpec, stage: Stage) -> int:
+def later_cost(spec: GridSpec, stage: Stage) -> int:
     """Cost of all stages after this one, at most, before their rates are known."""
     longest = sum(max(spec.steps_at(rate, c) for rate in spec.learning_rates) for c in spec.comparisons)
     finals = min(spec.finalists or 0, len(spec.learning_rates)) * (_selecting(spec) - 1)
@@ -111,7 +119,7 @@ def later_cost(spec: StudySpec, stage: Stage) -> int:
     return longest * runs * sum(width or 1 for width in spec.widths_compared)
 
 
-def _selecting(spec: StudySpec) -> int:
+def _selecting(spec: GridSpec) -> int:
     return min(spec.select_seeds, spec.seeds)
 
 
@@ -119,7 +127,7 @@ def _best(ranked: Ranked, number: int) -> Ranked:
     return {c: {name: rates[:number] for name, rates in own.items()} for c, own in ranked.items()}
 
 
-def _runs(spec: StudySpec, seeds: Iterable[int], rates: Ranked, width: int | None) -> list[RunSpec]:
+def _runs(spec: GridSpec, seeds: Iterable[int], rates: Ranked, width: int | None) -> list[RunSpec]:
     """Every schedule at its rates in every comparison, each run once; the runs of a pack stand together."""
     methods = spec.all_methods()
     runs = [

@@ -11,7 +11,7 @@ from relin.study._kernel_specs import KernelSpec
 from relin.study._kernel_verdict import kernel_verdict
 from relin.study._outcomes import Compared, compare, lazy_gap
 from relin.study._result import Interval, ScheduleOutcome
-from relin.study._settings import Comparison, StudySpec
+from relin.study._settings import Comparison, GridSpec
 from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
 
 _METRICS = {
@@ -27,7 +27,7 @@ _STILL = ("kernel_distance_last", "kernel_change_last")
 _RUN = ("schedule", "learning_rate", "seed")
 
 
-def conclude_kernel(spec: StudySpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> KernelResult:
+def conclude_kernel(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> KernelResult:
     """How far the kernel of each schedule moved, whether it stood still where it must, and what kernels are worth.
 
     **Arguments:**

@@ -7,10 +7,10 @@ import jax
 import relin as il
 from relin.study._analytic import analytic_deviation
 from relin.study._kernel_specs import KernelSettings, KernelSpec, WidthSpec
-from relin.study._settings import StudySpec
+from relin.study._settings import GridSpec
 
 
-def kernel_observers(spec: StudySpec, validation: tuple[jax.Array, jax.Array]) -> tuple[il.AbstractObserver, ...]:
+def kernel_observers(spec: GridSpec, validation: tuple[jax.Array, jax.Array]) -> tuple[il.AbstractObserver, ...]:
     """How the kernel moves on the first validation examples, and how far it began from that of infinite width."""
     if not isinstance(spec, KernelSettings):
         return ()
@@ -22,7 +22,7 @@ def kernel_observers(spec: StudySpec, validation: tuple[jax.Array, jax.Array]) -
     return tuple(observers)
 
 
-def frozen_settings(spec: StudySpec) -> tuple[int, int]:
+def frozen_settings(spec: GridSpec) -> tuple[int, int]:
     """Steps of the lazy training on a kernel that was taken, and how many records apart kernels are taken."""
     spec = cast(KernelSpec, spec)
     return spec.frozen_steps or spec.steps, spec.frozen_every

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from relin.study._result import Interval, ScheduleOutcome, StudyResult
+from relin.study._result import GridResult, Interval, ScheduleOutcome
 
 
 class KernelOutcome(BaseModel):
@@ -45,7 +45,7 @@ class Constancy(BaseModel):
     first_violation: str | None = Field(description="The run and the step of the first of them.")
 
 
-class KernelResult(StudyResult):
+class KernelResult(GridResult):
     """The answer to *does the NTK stay constant?*"""
 
     kernels: list[KernelOutcome] = Field(description="In the order of the outcomes.")
@@ -76,7 +76,7 @@ class WidthOutcome(BaseModel):
     )
 
 
-class WidthResult(StudyResult):
+class WidthResult(GridResult):
     """The answer to *does the NTK move less in wider networks, and does feature learning then matter less?*"""
 
     widths: list[WidthOutcome] = Field(description="In increasing order.")

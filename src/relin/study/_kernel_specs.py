@@ -6,10 +6,10 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from relin.study._method import Method, every, parse_method
-from relin.study._settings import Period, Positive, Rate, StudySpec, whole_periods
+from relin.study._settings import GridSpec, Period, Positive, Rate, whole_periods
 
 
-class KernelSettings(StudySpec, frozen=True):
+class KernelSettings(GridSpec, frozen=True):
     """What both studies of the kernel are told."""
 
     kernel_probe: Positive = Field(128, description="Validation examples on which the kernel is computed.")

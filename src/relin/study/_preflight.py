@@ -3,10 +3,10 @@
 import relin as il
 from relin.study._maker import LOSSES
 from relin.study._runner import Runner, check_seed
-from relin.study._settings import StudySpec
+from relin.study._settings import GridSpec
 
 
-def preflight(spec: StudySpec, seed: int, data_dir: str | None = None) -> il.Preflight:
+def preflight(spec: GridSpec, seed: int, data_dir: str | None = None) -> il.Preflight:
     """`relin.check` of a study's network on a batch of its data, with the initial parameters of a seed.
 
     **Raises:** `ValueError` for settings that cannot be run.

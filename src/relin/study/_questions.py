@@ -7,13 +7,13 @@ import polars as pl
 from relin.study._essential import conclude_essential
 from relin.study._frequency import conclude_frequency
 from relin.study._kernel import conclude_kernel
-from relin.study._result import StudyResult
-from relin.study._settings import Comparison, StudySpec
+from relin.study._result import GridResult
+from relin.study._settings import Comparison, GridSpec
 from relin.study._stability import conclude_stability
 from relin.study._timing import conclude_timing
 from relin.study._width import conclude_width
 
-CONCLUSIONS: dict[str, Callable[[StudySpec, dict[Comparison, pl.DataFrame], int], StudyResult]] = {
+CONCLUSIONS: dict[str, Callable[[GridSpec, dict[Comparison, pl.DataFrame], int], GridResult]] = {
     "frequency": conclude_frequency,
     "essential": conclude_essential,
     "timing": conclude_timing,

@@ -46,7 +46,7 @@ class ScheduleOutcome(BaseModel):
 
 
 class StudyResult(BaseModel):
-    """What every study concludes: how its schedules came out, and a verdict."""
+    """What every study concludes."""
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")  # as above, for K* = ∞
 
@@ -54,20 +54,25 @@ class StudyResult(BaseModel):
     data: str
     model: str
     num_steps: int
-    num_seeds: int = Field(description="Seeds paired with K = 1: the fewest of any schedule tested.")
+    num_seeds: int = Field(description="Paired seeds: the fewest of any schedule tested.")
+    verdict: str = Field(description="In words.")
+
+
+class GridResult(StudyResult):
+    """How the schedules of a study came out."""
+
     margin: float = Field(description="The largest acceptable loss of accuracy, a fraction.")
     confidence: float = Field(description="Of the one-sided bound, for example 0.95.")
     chance: float = Field(description="Accuracy a diverged run counts at: 1/C.")
     outcomes: list[ScheduleOutcome] = Field(description="Periods in increasing order, then the other schedules.")
     lazy_gap: Interval | None = Field(description="Accuracy of K = 1 minus K = ∞, paired by seed, two-sided.")
-    verdict: str = Field(description="In words.")
 
     def outcome(self, schedule: str) -> ScheduleOutcome | None:
         """The outcome of a schedule by its name, if it was tested."""
         return next((outcome for outcome in self.outcomes if outcome.schedule == schedule), None)
 
 
-class FrequencyResult(StudyResult):
+class FrequencyResult(GridResult):
     """The answer to *how rarely can features be updated without loss?*"""
 
     comparison: Literal["equal-steps", "equal-distance"] = Field(
@@ -88,7 +93,7 @@ class FrequencyResult(StudyResult):
     )
 
 
-class EssentialResult(StudyResult):
+class EssentialResult(GridResult):
     """The answer to *is feature learning essential, and when?*"""
 
     enough_updates: int | None = Field(
@@ -115,7 +120,7 @@ class Placement(BaseModel):
     )
 
 
-class TimingResult(StudyResult):
+class TimingResult(GridResult):
     """The answer to *when are feature updates best spent?*"""
 
     placements: list[Placement]
@@ -137,7 +142,7 @@ class RateLimit(BaseModel):
     )
 
 
-class StabilityResult(StudyResult):
+class StabilityResult(GridResult):
     """The answer to *up to which learning rate does sparse feature learning train?*"""
 
     limits: list[RateLimit] = Field(description="In the order of the outcomes.")

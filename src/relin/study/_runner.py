@@ -17,7 +17,7 @@ from relin.study._grid import Pack, RunSpec
 from relin.study._kernel_observers import frozen_settings, kernel_observers
 from relin.study._maker import Maker, lanes
 from relin.study._method import parse_method
-from relin.study._settings import StudySpec
+from relin.study._settings import GridSpec, StudySpec
 from relin.study._store import describe
 
 Data = tuple[jax.Array, jax.Array]
@@ -27,10 +27,10 @@ _PACKAGES = ("relin", "jax", "jaxlib", "equinox", "optax", "numpy", "polars")
 class Runner:
     """A study's data and networks: trains its packs."""
 
-    def __init__(self, spec: StudySpec, data_dir: str | None = None):
+    def __init__(self, spec: GridSpec, data_dir: str | None = None):
         """**Raises:** `ValueError` for data or a network that does not exist or does not fit."""
         self.spec = spec
-        _check_network(spec)
+        check_network(spec)
         self.dataset = datasets.load(spec.data, data_dir=data_dir, limit=spec.train_limit)
         _check_batch_size(spec, self.dataset.train.x.shape[0])
         self.maker = self._maker("every", spec.steps, spec.widths_compared[0])
@@ -142,7 +142,7 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"The seed must be from 0 to 2147483647, got {seed}; for example 0.")
 
 
-def single_run(spec: StudySpec, schedule: str, rate: float, seed: int) -> Pack:
+def single_run(spec: GridSpec, schedule: str, rate: float, seed: int) -> Pack:
     """A pack of one run, by the name of its schedule.
 
     **Raises:** `ValueError` for numbers that cannot be run.
@@ -153,7 +153,8 @@ def single_run(spec: StudySpec, schedule: str, rate: float, seed: int) -> Pack:
     return Pack("select", (RunSpec(parse_method(schedule), spec.steps, rate, seed),))
 
 
-def _check_network(spec: StudySpec) -> None:
+def check_network(spec: StudySpec) -> None:
+    """Raises `ValueError` for a network or options that do not exist."""
     if spec.model not in models.names():
         raise ValueError(f"model: the networks are {', '.join(models.names())}, got {spec.model!r}; name one of them.")
     known = models.options(spec.model)
@@ -164,7 +165,7 @@ def _check_network(spec: StudySpec) -> None:
         )
 
 
-def _check_batch_size(spec: StudySpec, num_examples: int) -> None:
+def _check_batch_size(spec: GridSpec, num_examples: int) -> None:
     if spec.batch_size > num_examples:
         limited = "" if spec.train_limit is None else " that train_limit leaves"
         raise ValueError(

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 import relin as il
 from relin.study._runner import Runner, device, single_run, versions
-from relin.study._settings import StudySpec
+from relin.study._settings import GridSpec
 from relin.study._spec import SpecError
 from relin.study._specs import SPECS
 from relin.study._store import StoreError, write_atomically
@@ -29,7 +29,7 @@ _FORMAT = 1
 class SavedRun:
     """A run with θ at step 0, at its last anchor and at its end, as PyTrees of one structure."""
 
-    spec: StudySpec
+    spec: GridSpec
     schedule: str
     learning_rate: float
     seed: int
@@ -40,7 +40,7 @@ class SavedRun:
 
 
 def train_run(
-    spec: StudySpec,
+    spec: GridSpec,
     schedule: str,
     rate: float,
     seed: int,
@@ -88,7 +88,7 @@ def save_run(run: SavedRun, folder: Path) -> None:
     write_atomically(folder / _SETTINGS, content.encode())  # last: where it is, everything is
 
 
-def load_run(folder: Path, runner: Callable[[StudySpec], Runner]) -> tuple[SavedRun, Runner]:
+def load_run(folder: Path, runner: Callable[[GridSpec], Runner]) -> tuple[SavedRun, Runner]:
     """A run from its folder, and the data and network that it was trained with.
 
     **Arguments:**

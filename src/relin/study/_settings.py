@@ -29,13 +29,28 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class StudySpec(BaseModel, extra="forbid", frozen=True):
-    """What every study is told: data, network, training, learning rates, seeds, statistics."""
+    """What every study is told: data, network, seeds."""
 
     study: str = Field(description="Which question the study answers.")
     data: str = Field("digits", description="Data set, one of those `relin data` lists.")
     model: str = Field("mlp", description="Network: mlp, cnn, lenet5 or resnet18.")
     model_options: dict[str, Any] = Field(default_factory=dict, description="Options of the network, such as width.")
     train_limit: Positive | None = Field(None, description="Use only the first so many training examples.")
+    seeds: int = Field(
+        10, ge=2, description="Paired seeds: the same seed is the same initial network and batches for every schedule."
+    )
+
+    @field_validator("data")
+    @classmethod
+    def _known(cls, data: str) -> str:
+        if data not in names():
+            raise ValueError(f"the data sets are {', '.join(names())}")
+        return data
+
+
+class GridSpec(StudySpec, frozen=True):
+    """What a study is told that compares schedules, each at the learning rate that validation data choose for it."""
+
     loss: Literal["cross-entropy", "squared-error"] = Field("cross-entropy", description="What is minimised.")
     steps: Positive = Field(1000, description="Training steps T of a run.")
     batch_size: Positive = Field(64, description="Examples a step.")
@@ -49,9 +64,6 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
     decay: Literal["linear", "cosine", "none"] = Field("linear", description="How the rate falls to 0 over a run.")
-    seeds: int = Field(
-        10, ge=2, description="Paired seeds: the same seed is the same initial network and batches for every schedule."
-    )
     select_seeds: Positive = Field(3, description="Of these, how many take part in choosing the learning rates.")
     finalists: Positive | None = Field(
         None, description="Only so many of the best rates, by the first seed, go on to the other select_seeds."
@@ -91,13 +103,6 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
     def steps_at(self, rate: float, comparison: Comparison | None = None) -> int:
         """The number of steps of a run at a learning rate, by default in the study's first comparison."""
         return self.steps
-
-    @field_validator("data")
-    @classmethod
-    def _known(cls, data: str) -> str:
-        if data not in names():
-            raise ValueError(f"the data sets are {', '.join(names())}")
-        return data
 
     @field_validator("methods")
     @classmethod

@@ -5,12 +5,13 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from relin.study._descent_specs import DampingSpec as DampingSpec, InterpolationSpec as InterpolationSpec
 from relin.study._kernel_specs import KernelSpec as KernelSpec, WidthSpec as WidthSpec
 from relin.study._method import Method, every
-from relin.study._settings import Comparison, Period, Positive, Rate, StudySpec, whole_periods
+from relin.study._settings import Comparison, GridSpec, Period, Positive, Rate, StudySpec, whole_periods
 
 
-class FrequencySpec(StudySpec, frozen=True):
+class FrequencySpec(GridSpec, frozen=True):
     """How rarely can features be updated without loss?"""
 
     study: Literal["frequency"] = Field("frequency", description="Which question the study answers.")
@@ -65,7 +66,7 @@ class FrequencySpec(StudySpec, frozen=True):
         return max(1, min(self.max_steps, round(self.steps * max(1.0, reference / rate))))
 
 
-class EssentialSpec(StudySpec, frozen=True):
+class EssentialSpec(GridSpec, frozen=True):
     """Is feature learning essential, and when? Without it, until some step only, or from some step on."""
 
     study: Literal["essential"] = Field("essential", description="Which question the study answers.")
@@ -90,7 +91,7 @@ class EssentialSpec(StudySpec, frozen=True):
         ]
 
 
-class TimingSpec(StudySpec, frozen=True):
+class TimingSpec(GridSpec, frozen=True):
     """When are feature updates best spent? The same number early, late, evenly, geometrically or adaptively."""
 
     study: Literal["timing"] = Field("timing", description="Which question the study answers.")
@@ -115,7 +116,7 @@ class TimingSpec(StudySpec, frozen=True):
         return [every(1), *placed, *(Method("when-error", tolerance) for tolerance in self.tolerances), every(math.inf)]
 
 
-class StabilitySpec(StudySpec, frozen=True):
+class StabilitySpec(GridSpec, frozen=True):
     """Up to which learning rate does sparse feature learning train, and what do stabilising parts cost and bring?"""
 
     study: Literal["stability"] = Field("stability", description="Which question the study answers.")
@@ -155,5 +156,7 @@ SPECS: dict[str, type[StudySpec]] = {
     "stability": StabilitySpec,
     "kernel": KernelSpec,
     "width": WidthSpec,
+    "damping": DampingSpec,
+    "interpolation": InterpolationSpec,
 }
 """Every question by the name that settings give it."""

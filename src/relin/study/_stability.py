@@ -8,13 +8,13 @@ import polars as pl
 from relin.study._method import parse_method
 from relin.study._outcomes import Compared, compare, lazy_gap
 from relin.study._result import Interval, RateLimit, ScheduleOutcome, StabilityResult
-from relin.study._settings import Comparison, StudySpec
+from relin.study._settings import Comparison, GridSpec
 from relin.study._specs import StabilitySpec
 from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
 from relin.study._verdict import criterion
 
 
-def conclude_stability(spec: StudySpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> StabilityResult:
+def conclude_stability(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> StabilityResult:
     """The largest learning rate at which no run of a schedule diverged, beside 2/λ_max at its anchors.
 
     λ_max is the sharpness of the linearised problem, the largest eigenvalue of JᵀHJ at the anchor: gradient descent on

@@ -6,13 +6,13 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
-from relin.study._grid import Pack
+from relin.study._pack import AbstractPack
 from relin.study._settings import StudySpec
 from relin.study._spec import SpecError
 from relin.study._specs import SPECS
@@ -95,14 +95,14 @@ class Store:
                 "or run the study in a new folder."
             ) from None
 
-    def path(self, pack: Pack) -> Path:
+    def path(self, pack: AbstractPack) -> Path:
         return self.packs / f"{pack.name}.parquet"
 
-    def finished(self, pack: Pack) -> bool:
+    def finished(self, pack: AbstractPack) -> bool:
         return self.path(pack).exists()
 
     @contextlib.contextmanager
-    def claim(self, pack: Pack) -> Iterator[Claim]:
+    def claim(self, pack: AbstractPack) -> Iterator[Claim]:
         """Holds a pack's lock: ours to compute, finished meanwhile, or busy in another process."""
         with (self.locks / pack.name).open("w") as lock:
             try:
@@ -115,7 +115,7 @@ class Store:
                 part.unlink(missing_ok=True)
             yield "finished" if self.finished(pack) else "ours"
 
-    def write(self, pack: Pack, records: pl.DataFrame) -> None:
+    def write(self, pack: AbstractPack, records: pl.DataFrame) -> None:
         """Stores a finished pack's records, atomically. Raises `OSError` if the disk refuses."""
         content = io.BytesIO()
         records.write_parquet(content)
@@ -140,7 +140,7 @@ class Store:
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
             raise StoreError(f"{path} is damaged; restore it, or run the study again in a new folder.") from None
 
-    def read(self, packs: list[Pack]) -> pl.DataFrame:
+    def read(self, packs: Sequence[AbstractPack]) -> pl.DataFrame:
         """The records of these packs, in a fixed order.
 
         **Raises:** `StoreError` if a file is missing or damaged.
@@ -148,7 +148,7 @@ class Store:
         records = pl.concat([self._read(pack) for pack in packs], how="diagonal_relaxed")
         return records.sort(*_WIDTH.intersection(records.columns), *_RUN, "step")
 
-    def _read(self, pack: Pack) -> pl.DataFrame:
+    def _read(self, pack: AbstractPack) -> pl.DataFrame:
         path = self.path(pack)
         records = pl.DataFrame()
         try:
@@ -159,7 +159,7 @@ class Store:
             raise StoreError(f"{path} is missing; run the study again to compute it.") from None
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError):
             runs = None
-        if runs != {run.identity for run in pack.runs}:
+        if runs != pack.identities:
             raise StoreError(f"{path} is damaged; remove it and run the study again to recompute it.")
         return records
 

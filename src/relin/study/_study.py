@@ -1,29 +1,24 @@
 """A study from its settings to its answer."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import jax
 import polars as pl
 
+from relin.study._descent import DescentPlan
+from relin.study._descent_specs import DescentSpec
 from relin.study._executor import AbstractExecutor, ThreadExecutor
-from relin.study._grid import (
-    Pack,
-    Ranked,
-    Stage,
-    comparison_packs,
-    finals_packs,
-    later_cost,
-    selection_packs,
-)
-from relin.study._outcomes import rank_learning_rates
-from relin.study._questions import CONCLUSIONS
+from relin.study._grid_plan import GridPlan
+from relin.study._pack import AbstractPack
+from relin.study._plan import AbstractPlan, Train
 from relin.study._result import StudyResult
 from relin.study._runner import Runner, single_run
-from relin.study._settings import Comparison, StudySpec
+from relin.study._settings import GridSpec, StudySpec
 from relin.study._store import Store, StoreError
 
 
@@ -35,13 +30,6 @@ class Progress:
     total: int
     stage: str
 
-
-STAGES: dict[Stage, str] = {
-    "select": "trying learning rates",
-    "finals": "choosing among the best",
-    "compare": "comparing schedules",
-}
-"""The stages of a study in their order, as the progress bar names them."""
 
 Report = Callable[[Progress], None]
 
@@ -71,35 +59,25 @@ def run_study(
     **Raises:** `ValueError` for settings that cannot be run or a folder that holds another study; `StoreError` for a
     damaged file in it; `OSError` where the folder cannot be written.
     """
-    store = Store(folder)
-    runner = Runner(spec, data_dir)
+    store, plan = Store(folder), plan_of(spec)
+    train = plan.trainer(data_dir)
     lanes = store.open(spec, _lanes_per_pack())
-    compute = _Computation(store, runner, executor or ThreadExecutor(), _Tracker(report))
-    packs: list[Pack] = []
-    for stage in STAGES:
-        added = _packs_of(stage, spec, store, packs, lanes)
-        compute(added, later_cost(spec, stage), STAGES[stage])
+    compute = _Computation(store, train, executor or ThreadExecutor(), _Tracker(report))
+    packs: list[AbstractPack] = []
+    for stage, name in plan.stages.items():
+        added = plan.packs(stage, packs, store.read, lanes)
+        compute(added, plan.later_cost(stage), name)
         packs += added
     records = store.read(packs)
     store.write_whole(records)
-    return conclude(spec, records), records
+    return plan.conclude(records), records
 
 
-def _packs_of(stage: Stage, spec: StudySpec, store: Store, before: list[Pack], lanes: int) -> list[Pack]:
-    """The packs of a stage, which follow from the records of the stages before it."""
-    widths = spec.widths_compared
-    if stage == "select":
-        return [pack for width in widths for pack in selection_packs(spec, lanes, width)]
-    records = store.read(before)
-    make = {"finals": finals_packs, "compare": comparison_packs}[stage]
-    return [pack for width in widths for pack in make(spec, _ranked(spec, records, width), lanes, width)]
-
-
-def _ranked(spec: StudySpec, records: pl.DataFrame, width: int | None) -> Ranked:
-    """The learning rates of each schedule at a width, the best first."""
-    chance = 1 / records.item(0, "num_classes")
-    own = records if width is None else records.filter(width=width)
-    return {name: rank_learning_rates(part, chance, name) for name, part in by_comparison(spec, own).items()}
+def plan_of(spec: StudySpec) -> AbstractPlan:
+    """How a study of these settings goes."""
+    if isinstance(spec, DescentSpec):
+        return DescentPlan(spec)
+    return GridPlan(cast(GridSpec, spec))
 
 
 def stored_study(folder: Path) -> tuple[StudySpec, StudyResult, pl.DataFrame]:
@@ -113,16 +91,16 @@ def stored_study(folder: Path) -> tuple[StudySpec, StudyResult, pl.DataFrame]:
     spec, records = store.spec(), store.read_whole()
     if records is not None:
         return spec, conclude(spec, records), records
-    lanes = store.lanes()
-    packs: list[Pack] = []
-    for stage in STAGES:
-        packs += _packs_of(stage, spec, store, packs, lanes)
+    lanes, plan = store.lanes(), plan_of(spec)
+    packs: list[AbstractPack] = []
+    for stage in plan.stages:
+        packs += plan.packs(stage, packs, store.read, lanes)
         _require(store, packs)
     records = store.read(packs)
-    return spec, conclude(spec, records), records
+    return spec, plan.conclude(records), records
 
 
-def _require(store: Store, packs: list[Pack]) -> None:
+def _require(store: Store, packs: Sequence[AbstractPack]) -> None:
     missing = sum(not store.finished(pack) for pack in packs)
     if missing:
         raise StoreError(
@@ -133,21 +111,11 @@ def _require(store: Store, packs: list[Pack]) -> None:
 
 def conclude(spec: StudySpec, records: pl.DataFrame) -> StudyResult:
     """The answer, from stored records only."""
-    return CONCLUSIONS[spec.study](spec, by_comparison(spec, records), records.item(0, "num_classes"))
-
-
-def by_comparison(spec: StudySpec, records: pl.DataFrame) -> dict[Comparison, pl.DataFrame]:
-    """The records of the runs of each comparison; a run at the reference rate is part of both."""
-    rates = records["learning_rate"].unique().to_list()
-    parts = dict[Comparison, pl.DataFrame]()
-    for comparison in spec.comparisons:
-        steps = pl.col("learning_rate").replace_strict(rates, [spec.steps_at(rate, comparison) for rate in rates])
-        parts[comparison] = records.filter(pl.col("run_steps") == steps)
-    return parts
+    return plan_of(spec).conclude(records)
 
 
 def train_one(
-    spec: StudySpec,
+    spec: GridSpec,
     schedule: str,
     rate: float,
     seed: int,
@@ -168,11 +136,11 @@ class _Tracker:
 
     def __init__(self, report: Report):
         self.report, self.total, self.later, self.done, self.shown = report, 0, 0, 0, 0
-        self.partial: dict[Pack, float] = {}
+        self.partial: dict[AbstractPack, float] = {}
         self.stage = ""
         self.lock = threading.Lock()
 
-    def begin(self, stage: str, packs: list[Pack], finished: list[Pack], later: int) -> None:
+    def begin(self, stage: str, packs: Sequence[AbstractPack], finished: list[AbstractPack], later: int) -> None:
         """A stage of these packs, some of them finished before, with about `later` steps after it."""
         with self.lock:
             self.stage, self.later = stage, later
@@ -180,12 +148,12 @@ class _Tracker:
             self.done += sum(pack.cost for pack in finished)
             self._report()
 
-    def advance(self, pack: Pack, fraction: float) -> None:
+    def advance(self, pack: AbstractPack, fraction: float) -> None:
         with self.lock:
             self.partial[pack] = fraction * pack.cost
             self._report()
 
-    def finish(self, pack: Pack) -> None:
+    def finish(self, pack: AbstractPack) -> None:
         with self.lock:
             self.partial.pop(pack, None)
             self.done += pack.cost
@@ -203,16 +171,16 @@ class _StoppedError(Exception):
 @dataclass(frozen=True)
 class _Computation:
     store: Store
-    runner: Runner
+    train: Train
     executor: AbstractExecutor
     tracker: _Tracker
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def __call__(self, packs: list[Pack], later: int, stage: str) -> None:
+    def __call__(self, packs: Sequence[AbstractPack], later: int, stage: str) -> None:
         """Computes the packs that are not stored; those another process works on are waited for at the end."""
         finished = [pack for pack in packs if self.store.finished(pack)]
         self.tracker.begin(stage, packs, finished, later)
-        done, busy = set(finished), set[Pack]()
+        done, busy = set(finished), set[AbstractPack]()
         try:
             for pack in self.executor.run(partial(self._try, busy), [pack for pack in packs if pack not in done]):
                 if pack not in busy:
@@ -223,24 +191,24 @@ class _Computation:
             self.stop.set()
             raise
 
-    def _try(self, busy: set[Pack], pack: Pack) -> None:
+    def _try(self, busy: set[AbstractPack], pack: AbstractPack) -> None:
         if not self._compute(pack):
             busy.add(pack)
 
-    def _finish(self, pack: Pack) -> None:
+    def _finish(self, pack: AbstractPack) -> None:
         while not self._compute(pack):
             if self.stop.wait(0.2):
                 raise _StoppedError
 
-    def _compute(self, pack: Pack) -> bool:
+    def _compute(self, pack: AbstractPack) -> bool:
         """Whether the pack is stored now, and not busy in another process."""
         with self.store.claim(pack) as claim:
             if claim == "ours":
-                records = self.runner.train(pack, partial(self._advance, pack))
+                records = self.train(pack, partial(self._advance, pack))
                 self.store.write(pack, records)
             return claim != "busy"
 
-    def _advance(self, pack: Pack, done: int, total: int) -> None:
+    def _advance(self, pack: AbstractPack, done: int, total: int) -> None:
         if self.stop.is_set():
             raise _StoppedError
         self.tracker.advance(pack, done / total)

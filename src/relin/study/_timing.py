@@ -8,13 +8,13 @@ import polars as pl
 from relin.study._method import Method
 from relin.study._outcomes import Compared, compare, lazy_gap
 from relin.study._result import Placement, TimingResult
-from relin.study._settings import Comparison, StudySpec
+from relin.study._settings import Comparison, GridSpec
 from relin.study._specs import TimingSpec
 from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
 from relin.study._verdict import count, criterion, diverged_clause, points
 
 
-def conclude_timing(spec: StudySpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> TimingResult:
+def conclude_timing(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> TimingResult:
     """How each placement of N feature updates came out, and which is best.
 
     Of the adaptive schedules, the one that spends most updates on average but at most N stands for N. Placements are

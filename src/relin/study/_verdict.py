@@ -2,7 +2,7 @@
 
 import math
 
-from relin.study._result import FrequencyResult, Interval, ScheduleOutcome, StudyResult
+from relin.study._result import FrequencyResult, GridResult, Interval, ScheduleOutcome
 from relin.study._statistics import INTERVAL_CONFIDENCE
 
 
@@ -77,7 +77,7 @@ def _answer(result: FrequencyResult, tested: list[ScheduleOutcome], num_steps: i
     return f"K* = {star}: {enough}"
 
 
-def criterion(result: StudyResult, tested: str = "", most_paired: int | None = None) -> str:
+def criterion(result: GridResult, tested: str = "", most_paired: int | None = None) -> str:
     """What *on par* means in a study, and over how many seeds.
 
     **Arguments:**
@@ -94,7 +94,7 @@ def criterion(result: StudyResult, tested: str = "", most_paired: int | None = N
     )
 
 
-def diverged_clause(result: StudyResult) -> list[str]:
+def diverged_clause(result: GridResult) -> list[str]:
     """How many runs at the chosen learning rates diverged; nothing if none did."""
     diverged = sum(outcome.num_diverged for outcome in result.outcomes)
     if not diverged:

@@ -12,12 +12,12 @@ from relin.study._kernel_result import WidthOutcome, WidthResult
 from relin.study._kernel_specs import WidthSpec
 from relin.study._outcomes import compare
 from relin.study._result import Interval, ScheduleOutcome
-from relin.study._settings import Comparison, StudySpec
+from relin.study._settings import Comparison, GridSpec
 from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
 from relin.study._width_verdict import width_verdict
 
 
-def conclude_width(spec: StudySpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> WidthResult:
+def conclude_width(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> WidthResult:
     """Kernel change, lazy gap and the initial kernel's distance from its limit at every width, with their slopes.
 
     A slope is that of the straight line through log value against log width, fitted to each seed's runs by least

@@ -1,0 +1,49 @@
+"""What the figures of both studies of full-batch descent share."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from relin.report import _text as text
+from relin.report._style import Theme
+from relin.study._result import Interval
+
+Value = Callable[[Interval], Interval]
+
+
+def period_axis(axes: Axes, numbers: Sequence[float], name: str, most: int = 8) -> None:
+    """A logarithmic axis whose ticks are some of the numbers."""
+    axes.set_xscale("log", base=2)
+    every = -(-len(numbers) // most)
+    shown = list(numbers)[::every]
+    axes.set_xticks(shown, [short(number) for number in shown])
+    axes.minorticks_off()
+    axes.set_xlabel(name)
+
+
+def short(number: float) -> str:
+    """A period in few characters: 65536 is "65,536", 1048576 "10⁶·1.05"."""
+    return text.power(number) if number >= 1e5 else text.count(round(number, 2))
+
+
+def draw_line(
+    axes: Axes,
+    points: Sequence[tuple[float, Interval | None]],
+    colour: str,
+    marker: str,
+    label: str,
+    theme: Theme,
+    scale: float = 1.0,
+) -> None:
+    """Means joined, with their intervals as a band, where they are known."""
+    known = [(x, interval) for x, interval in points if interval is not None]
+    if not known:
+        return
+    x = [at for at, _ in known]
+    low, high = (scale * np.array([getattr(i, end) for _, i in known]) for end in ("low", "high"))
+    axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0, zorder=2)
+    means = [scale * i.mean for _, i in known]
+    axes.plot(
+        x, means, f"{marker}-", color=colour, markersize=7, label=label, zorder=4, markeredgecolor=theme.background
+    )

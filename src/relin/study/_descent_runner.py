@@ -1,0 +1,120 @@
+"""What the runs of the studies of full-batch gradient descent have in common: network, data, rate, records."""
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+from jaxtyping import Array, Float, Int
+
+import relin as il
+from relin import datasets, models
+from relin.study._descent_packs import DescentPack
+from relin.study._descent_specs import DescentSpec
+from relin.study._runner import check_network, device, versions
+from relin.study._store import describe
+
+Advance = Callable[[int, int], None]
+Row = dict[str, Any]
+Spec = TypeVar("Spec", bound=DescentSpec)
+_TYPES = {
+    "number": pl.Float64,
+    "diverged_at": pl.Int64,
+    "train_loss": pl.Float64,
+    "network_test_accuracy": pl.Float64,
+    "outputs": pl.List(pl.Float64),
+    "network_outputs": pl.List(pl.Float64),
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """The network of a seed before training."""
+
+    problem: il.Problem
+    params: Any
+    rate: float
+    """η."""
+
+
+class DescentRunner(abc.ABC, Generic[Spec]):
+    """Trains packs of one run each, in the precision of the settings."""
+
+    def __init__(self, spec: Spec, data_dir: str | None = None):
+        """**Raises:** `ValueError` for data or a network that does not exist or does not fit."""
+        self.spec = spec
+        check_network(spec)
+        self.dataset = datasets.load(spec.data, data_dir=data_dir, limit=spec.train_limit)
+        self.apply = self._built(jax.random.key(0))[0]
+
+    def train(self, pack: DescentPack, progress: Advance = lambda done, total: None) -> pl.DataFrame:
+        """The records of a run, one row an outer step that is kept."""
+        with jax.enable_x64(self.spec.precision == "float64"):
+            start = self._start(pack.seed)
+            rows = self.run(pack, start, progress)
+        spec = self.spec
+        shared = {
+            "study": spec.study,
+            "data": spec.data,
+            "model": spec.model,
+            "schedule": pack.schedule,
+            "way": pack.way,
+            "number": pack.number,
+            "learning_rate": pack.rate,
+            "rate": start.rate,
+            "seed": pack.seed,
+            "run_steps": pack.steps,
+            "num_classes": self.dataset.num_classes,
+            "spec": describe(spec.model_dump(mode="json")),
+            "versions": describe(versions()),
+            "device": device(),
+        }
+        types = {name: kind for name, kind in _TYPES.items() if name in {**shared, **rows[0]}}
+        return pl.DataFrame([{**shared, **row} for row in rows], schema_overrides=types)
+
+    @abc.abstractmethod
+    def run(self, pack: DescentPack, start: Start, progress: Advance) -> list[Row]:
+        """One row a record, with `step` and what was measured."""
+
+    def _built(self, key: jax.Array) -> tuple[Callable[[Any, Array], Array], Any]:
+        options, shape = self.spec.model_options, self.dataset.input_shape
+        return il.from_equinox(models.build(self.spec.model, shape, self.dataset.num_classes, key=key, **options))
+
+    def _start(self, seed: int) -> Start:
+        with jax.enable_x64(False):  # the same initial network in either precision
+            params = jax.tree.map(np.asarray, self._built(jax.random.key(seed))[1])
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, self._dtype), params)
+        problem = il.Problem(self.apply, il.SquaredError())
+        key, still = jax.random.key(0), il.SpectralDescent(1e-12)
+        looked = il.train(problem, still, il.Never(), params, self.training, num_steps=1, key=key)
+        return Start(problem, params, self.spec.rate * float(looked.records["largest_rate"][-1]))
+
+    @property
+    def _dtype(self) -> Any:
+        return jnp.dtype(self.spec.precision)
+
+    @property
+    def training(self) -> tuple[Float[Array, "N ..."], Float[Array, "N C"]]:
+        """The training set, with one-hot targets."""
+        x, y = self.dataset.train
+        return jnp.asarray(x, self._dtype), jax.nn.one_hot(y, self.dataset.num_classes, dtype=self._dtype)
+
+    @property
+    def validation(self) -> Float[Array, "M ..."]:
+        return jnp.asarray(self.dataset.validation.x, self._dtype)
+
+    @property
+    def test(self) -> Float[Array, "M ..."]:
+        return jnp.asarray(self.dataset.test.x, self._dtype)
+
+    @staticmethod
+    def accuracy(outputs: Any, classes: Int[np.ndarray, " M"]) -> float:
+        return float(np.mean(np.argmax(np.asarray(outputs), axis=1) == classes))
+
+    def on_probe(self, outputs: Any) -> list[float]:
+        """Outputs on the test set: those of the probe, flat."""
+        return np.asarray(outputs[: self.spec.probe_size], np.float64).reshape(-1).tolist()
