@@ -19,9 +19,9 @@ from relin.report._frequency_figures import (
 )
 from relin.report._periods import PeriodAxis, narrow, sparse_period, stands_beside
 from relin.report._style import LIGHT, themed
+from relin.study._grid_plan import by_comparison
 from relin.study._result import Interval
 from relin.study._specs import FrequencySpec
-from relin.study._grid_plan import by_comparison
 
 PLOTS = ("accuracy-against-period", "accuracy-against-updates", "learning-curves", "learning-rates", "linearity")
 HOSTILE = "<script>alert('x')</script> & $\\frac{1}{2} \"quoted\" ${title}"

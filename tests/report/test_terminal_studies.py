@@ -93,7 +93,5 @@ def test_both_comparisons_have_a_table_each(study):
 def test_no_other_result_is_reported(tmp_path):
     result, records = essential()
     unknown = StudyResult.model_validate({name: getattr(result, name) for name in StudyResult.model_fields})
-    with pytest.raises(
-        TypeError, match="Expected the result of a known study, got StudyResult"
-    ):
+    with pytest.raises(TypeError, match="Expected the result of a known study, got StudyResult"):
         write_report(unknown, records, SPEC, ENVIRONMENT, tmp_path)

@@ -41,7 +41,7 @@ def _method(result: DampingResult) -> str:
         "of the kernel with eigenvalue a by 1 − (1 − ηa)^K of it, damping by a/(a + λ): the two match at κ = K. "
         f"η is {result.rate:g} of 2/λ_max at the initial network. Distances are between the networks’ outputs on test "
         "examples after as many outer steps, relative to how far they have moved; the nearest damping is the minimum "
-        "of a parabola through the logarithms of the least distance and its neighbours. Every run takes "
+        "of a parabola through the squares of the least distance and its neighbours. Every run takes "
         f"{result.num_steps} outer steps. Runs are paired by seed, the initial network; intervals are two-sided 95 % "
         f"over {result.num_seeds} seeds. A run diverged if its loss was not finite or ended above that of the initial "
         f"network; it counts at chance accuracy, {text.tick(100 * result.chance)} %."
@@ -84,7 +84,7 @@ def _choice(label: str, choice: Choice) -> Tile:
 
 def plots(result: DampingResult) -> list[Plot]:
     """Every figure of the study, in the order of the page."""
-    told = "; ".join(f"{after(ridge)}: {told_ridge(ridge)}" for ridge in result.ridges)
+    told = ", ".join(f"{told_ridge(ridge)} {after(ridge)}" for ridge in result.ridges)
     newton = result.gauss_newton
     title = (
         f"Gauss–Newton with next to no damping: {text.signed(newton.difference.mean, 1)} points against "
@@ -93,7 +93,7 @@ def plots(result: DampingResult) -> list[Plot]:
     return [
         Plot(
             name="ridge",
-            title=f"The nearest damping: {told}",
+            title=f"Nearest damping 1/(ηκ): {told}",
             caption="Distance between the networks of period K and of Gauss–Newton damped by λ = 1/(ηκ), mean over "
             "seeds, as a part of how far K’s network has moved; the darker the nearer on a light page. Dots are the "
             "nearest dampings with 95 % intervals over seeds; the dashed line is λ = 1/(ηK).",

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from relin.report import _text as text
 from relin.report._accuracy import SMALL, legend_below
@@ -45,6 +46,9 @@ def ridge_map(result: DampingResult, theme: Theme) -> Figure:
     if mesh is not None:
         bar = figure.colorbar(mesh, ax=list(panels), pad=0.015)
         bar.set_label("distance, part of the movement")
+        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text.power(value)))
+        bar.ax.yaxis.set_minor_formatter(NullFormatter())
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     handles = [
         Line2D([], [], color=theme.outline, linestyle=(0, (5, 3)), linewidth=2.4, label="λ = 1/(ηK)"),
@@ -74,18 +78,18 @@ def against_damping(result: DampingResult, theme: Theme) -> Figure:
     figure = new_figure(15.5, 9.6)
     panels = figure.subplots(2, 2).ravel()
     columns = (
-        ("test accuracy at the end, %", "test_accuracy", 100.0),
-        (f"test accuracy at {100 * result.reached_loss:g} % of the first loss, %", "reached", 100.0),
-        ("log₁₀ of the training loss at the end", "train_loss", 1.0),
-        ("kernel distance from the start", "kernel_distance", 1.0),
+        ("test accuracy at the end, %", "test_accuracy", 100.0, (0.0, 100.0)),
+        (f"test accuracy at {100 * result.reached_loss:g} % of the first loss, %", "reached", 100.0, (0.0, 100.0)),
+        ("log₁₀ of the training loss at the end", "train_loss", 1.0, (-np.inf, np.inf)),
+        ("kernel distance from the start", "kernel_distance", 1.0, (0.0, 2.0)),
     )
     looks = (("gauss-newton", theme.adaptive, "D", "Gauss–Newton, λ = 1/(ηκ)"),
              ("every", theme.ordinary, "o", "K steps at an anchor"))  # fmt: skip
-    for axes, (title, name, scale) in zip(panels, columns, strict=True):
+    for axes, (title, name, scale, within) in zip(panels, columns, strict=True):
         axes.set_title(title)
         for way, colour, marker, label in looks:
             points = [(run.number, getattr(run, name)) for run in result.of(way)]
-            draw_line(axes, points, colour, marker, label, theme, scale)
+            draw_line(axes, points, colour, marker, label, theme, scale, within)
         period_axis(axes, result.periods, "less damping  →      K, κ", most=6)
     best = result.gauss_newton
     axes = panels[0]
@@ -116,4 +120,4 @@ def told_ridge(ridge: Ridge) -> str:
     """The ridge in few words, for titles."""
     if ridge.slope is None or ridge.factor is None:
         return "too few runs to say"
-    return f"κ = {text.significant(2**ridge.factor.mean)} K, to the power {text.fixed(ridge.slope.mean, 2)}"
+    return f"κ = {text.significant(2**ridge.factor.mean)} K"

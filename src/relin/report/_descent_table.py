@@ -65,7 +65,7 @@ def distances_csv(result: DampingResult) -> str:
     return pl.DataFrame(rows, infer_schema_length=None).write_csv()
 
 
-def damping_terminal_table(result: DampingResult, gap: str, frame: box.Box) -> Table:
+def damping_terminal_table(result: DampingResult, frame: box.Box) -> Table:
     """Each period beside the damping λ = 1/(ηK), for a terminal."""
     title = f"{result.model} on {result.data}, {result.num_steps} outer steps, {result.num_seeds} seeds"
     shown = Table(title=Text(title), title_justify="left", box=frame, padding=(0, 1, 0, 0))
@@ -79,8 +79,8 @@ def damping_terminal_table(result: DampingResult, gap: str, frame: box.Box) -> T
         shown.add_row(
             short(period),
             *(text.percent(None if i is None else i.mean, 1) for i in apart),
-            text.plus_minus(descent.test_accuracy, 1, gap),
-            text.plus_minus(newton.test_accuracy, 1, gap),
+            text.percent(descent.test_accuracy.mean, 1),
+            text.percent(newton.test_accuracy.mean, 1),
             *(text.significant(None if run.kernel_distance is None else run.kernel_distance.mean)
               for run in (descent, newton)),
             str(descent.num_diverged + newton.num_diverged),

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -43,7 +44,7 @@ def distances_against_period(result: InterpolationResult, theme: Theme) -> Figur
         ("to_regression", theme.lazy, "s", "to NTK regression"),
     ):
         points = [(scale.at(at.period), getattr(at, name)) for at in result.periods]
-        draw_line(axes, points, colour, marker, label, theme)
+        draw_line(axes, points, colour, marker, label, theme, within=(0.0, np.inf))
     scale.dress(axes, theme)
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     axes.set_ylabel("distance, in that of the ends")
@@ -65,7 +66,7 @@ def accuracy_against_period(result: InterpolationResult, theme: Theme) -> Figure
         ("test_accuracy", theme.adaptive, "o", "linearised network"),
     ):
         points = [(scale.at(at.period), getattr(at, name)) for at in result.periods]
-        draw_line(axes, points, colour, marker, label, theme, 100.0)
+        draw_line(axes, points, colour, marker, label, theme, 100.0, (0.0, 100.0))
     scale.dress(axes, theme)
     axes.set_ylabel("test accuracy, %")
     axes.legend(loc="best", fontsize=SMALL)

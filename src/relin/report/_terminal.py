@@ -96,7 +96,7 @@ def _tables(result: StudyResult, layout: _Layout) -> list[Table]:
     if isinstance(result, WidthResult):
         return [width_terminal_table(result, layout.digits, layout.gap, layout.wrap, _HEAD)]
     if isinstance(result, DampingResult):
-        return [damping_terminal_table(result, layout.gap, _HEAD)]
+        return [damping_terminal_table(result, _HEAD)]
     if isinstance(result, InterpolationResult):
         return [interpolation_terminal_table(result, layout.gap, _HEAD)]
     return [_table(cast(GridResult, result), layout)]

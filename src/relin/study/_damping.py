@@ -135,14 +135,14 @@ def _distances(after: int, spec: DampingSpec, records: pl.DataFrame) -> Distance
 
 
 def _minimum(logs: Float[np.ndarray, " kappas"], row: Float[np.ndarray, " kappas"]) -> float:
-    """Where log distance is least, by the parabola through the least value and its neighbours; not a number at an
-    end, or beside a run that diverged."""
+    """Where the distance is least, by the parabola through the squares of the least value and its neighbours; not a
+    number at an end, or beside a run that diverged."""
     if not np.isfinite(row).any():
         return np.nan
     place = int(np.nanargmin(row))
     if place in (0, len(row) - 1) or not np.all(np.isfinite(row[place - 1 : place + 2])):
         return np.nan
-    x, y = logs[place - 1 : place + 2], np.log(np.maximum(row[place - 1 : place + 2], 1e-300))
+    x, y = logs[place - 1 : place + 2], row[place - 1 : place + 2] ** 2
     curvature, slope, _ = np.polyfit(x - x[1], y, 2)
     return float(x[1] - slope / (2 * curvature)) if curvature > 0 else float(x[1])
 

@@ -35,13 +35,13 @@ def _ridge(ridge: Ridge, result: DampingResult) -> str:
     steps = count(ridge.after, "outer step")
     if ridge.slope is None or ridge.factor is None:
         return f"too few runs ended without diverging to say which damping a period is after {steps}"
-    whether = "is" if agrees(ridge) else "is not"
+    whether = "acts" if agrees(ridge) else "does not act"
     factor = Interval(**{name: 2**value for name, value in ridge.factor.model_dump().items()})
     lines = [interval.mean for interval in ridge.on_line if interval is not None]
     ends = f"{100 * min(lines):.2g} to {100 * max(lines):.2g} %" if lines else ""
     apart = f", {ends} of the movement apart" if lines else ""
     return (
-        f"after {steps} period K {whether} Gauss–Newton damped by λ = 1/(ηK){apart}: the nearest is 1/(ηκ) with "
+        f"after {steps} period K {whether} like Gauss–Newton damped by λ = 1/(ηK){apart}: the nearest is 1/(ηκ) with "
         f"κ = {told(factor)} K, growing as K to the power {told(ridge.slope)}"
     )
 
@@ -52,6 +52,8 @@ def _generalises(result: DampingResult) -> str:
 
 
 def _against_best(choice: Choice) -> str:
+    if choice.best == choice.least:
+        return "is the best on validation data"
     low, high = choice.difference.low, choice.difference.high
     interval = f"{points(abs(choice.difference.mean))} points [{points(low)}, {points(high)}]"
     if high < 0:
@@ -74,10 +76,10 @@ def _kernel(result: DampingResult) -> str:
     most = max(known, key=lambda run: run.kernel_distance.mean if run.kernel_distance else 0.0)
     told_most = most.kernel_distance or least
     if most.number == newton[-1].number:
-        return f"it moves the NTK more than any other damping, to a distance of {told(least)}"
+        return f"undamped Gauss–Newton moves the NTK more than any damped one, to a distance of {told(least)}"
     return (
-        f"it moves the NTK to a distance of {told(least)}, the damping that moves it most (κ = {most.number:g}) to "
-        f"{told(told_most)}"
+        f"undamped Gauss–Newton moves the NTK to a distance of {told(least)}, the damping that moves "
+        f"it most (κ = {most.number:g}) to {told(told_most)}"
     )
 
 

@@ -71,4 +71,10 @@ def _percent(interval: Interval) -> str:
 
 def exact(value: float) -> str:
     """A relative distance: 0, or one digit and a power of ten."""
-    return "0" if value == 0 else "not finite" if not math.isfinite(value) else f"{value:.0e}".replace("-", "−")
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else "not finite"
+    digit, exponent = f"{value:.0e}".split("e")
+    return f"{digit}·10{str(int(exponent)).translate(_RAISED)}"
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
