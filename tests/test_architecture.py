@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent / "src" / "relin"
 
 # From bottom to top. A module may import its own room and rooms below it; rooms on one line are strangers.
 FLOORS = [
-    ("_types", "_errors"),
+    ("_types", "_errors", "_files"),
     ("_check", "_tree"),
     ("_primitives",),
     ("_loss", "_linearise", "_augment", "_batches"),

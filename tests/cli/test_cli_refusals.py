@@ -25,7 +25,7 @@ def files(tmp_path):
 USAGE = [
     ("study", "Name a study, such as `relin study frequency`"),
     ("study --nope", "No such option: --nope"),
-    ("study frequncy", "There is no study named 'frequncy'; name one of essential, frequency"),
+    ("study frequncy", "There is no study named 'frequncy'; name one of damping, essential, frequency"),
     ("study missing.toml", "cannot be read (No such file or directory); check its path"),
     ("study broken.toml", "is not valid TOML"),
     ("study field.toml", "there is no setting stepz (did you mean steps?)"),

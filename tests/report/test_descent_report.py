@@ -97,7 +97,7 @@ def test_the_page_holds_everything(result, figures, files, tmp_path, parse):
 def test_the_numbers_of_the_page_are_those_of_the_result(tmp_path, parse):
     page = write_report(damping(), NO_RECORDS, SPEC, ENVIRONMENT, tmp_path / "d")
     text = plain(page.read_text(encoding="utf-8"))
-    assert "On the line λ = 1/(ηK)" in text
+    assert "Along the line λ = 1/(ηK)" in text
     assert "Nearest damping 1/(ηκ): κ = 1.23 K after 1 outer step, κ = 1.23 K after 5 outer steps" in text
     distances = pl.read_csv(page.parent / "distances.csv")
     assert distances.height == 2 * len(PERIODS) * len(KAPPAS)

@@ -14,8 +14,8 @@ from rich.console import Console
 from scipy import stats
 
 import relin.report
+from relin._files import write_atomically
 from relin.report import _text as text, terminal_summary
-from relin.report._files import write_atomically
 from relin.report._frequency_data import frequency_records
 from relin.report._page import Column, Page, Row, Tile, definitions, prose, render_page, table
 from relin.report._records import mean_interval
@@ -198,6 +198,8 @@ def test_report_imports_neither_jax_nor_what_trains():
     assert "relin.study._result" in imported
     own = {name for name in imported if name.startswith("relin")}
     assert {name for name in own if not name.startswith("relin.report")} == {
+        "relin._files",
+        "relin.study._descent_result",
         "relin.study._kernel_result",
         "relin.study._method",
         "relin.study._result",

@@ -8,9 +8,9 @@ import polars as pl
 import polars.testing
 import pytest
 
+from relin._files import write_atomically
 from relin.study import FrequencySpec, SpecError, Store, StoreError
 from relin.study._grid import selection_packs
-from relin.study._store import write_atomically
 
 SPEC = FrequencySpec(steps=20, periods=[1, 4], learning_rates=[0.1, 0.01], seeds=3, select_seeds=2)
 PACKS = selection_packs(SPEC, 1)

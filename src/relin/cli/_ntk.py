@@ -123,8 +123,8 @@ def _number(value: float | None) -> str:
 def _write(found: Any, folder: Path, at: str, console: Console) -> None:
     import numpy as np
 
+    from relin._files import write_atomically
     from relin.report._saved_kernel import write_kernel_figure
-    from relin.study._store import write_atomically
 
     arrays = {
         f"{moment}{part}": kernel

@@ -92,8 +92,8 @@ def _spec(settings: dict[str, Any]) -> "GridSpec":
 
 
 def _write(records: Any, out: Path, console: Console) -> None:
+    from relin._files import write_atomically
     from relin.report._training import write_training_curve
-    from relin.study._store import write_atomically
 
     for name, write in (("records.parquet", records.write_parquet), ("records.csv", records.write_csv)):
         content = io.BytesIO()

@@ -4,15 +4,14 @@ import contextlib
 import hashlib
 import importlib.metadata
 import io
-import os
 import random
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from relin._files import write_atomically
 from relin.datasets._dataset import RawExamples
 from relin.datasets._errors import DatasetError
 from relin.datasets._locate import cache_folder
@@ -94,18 +93,9 @@ def _checksum(arrays: list[np.ndarray]) -> str:
 
 
 def _write_cache(path: Path, arrays: list[np.ndarray]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     np.savez(content, sha256=np.array(_checksum(arrays)), **dict(zip(_ARRAYS, arrays, strict=True)))
-    # Written aside and moved, so that a reader or a killed process never sees half a file.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.getbuffer())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_atomically(path, content.getvalue())
 
 
 def _read_cache(path: Path) -> list[np.ndarray]:

@@ -11,7 +11,6 @@ from relin.report._descent_table import damping_csv, damping_table, distances_cs
 from relin.report._figures import Plot
 from relin.report._page import Tile
 from relin.report._study_page import Report, write_study_page
-from relin.study._damping_verdict import agrees
 from relin.study._descent_result import Choice, DampingResult
 from relin.study._result import Interval
 
@@ -38,7 +37,8 @@ def _method(result: DampingResult) -> str:
         f"A network is trained on {result.num_examples:,} examples with the squared error to one-hot targets, all of "
         "them at every step. Period K takes K steps of gradient descent at an anchor, then re-linearises; damped "
         "Gauss–Newton takes one step −(G + λI)⁻¹ ∇L with λ = 1/(ηκ). K steps shrink the residual along an eigenvector "
-        "of the kernel with eigenvalue a by 1 − (1 − ηa)^K of it, damping by a/(a + λ): the two match at κ = K. "
+        "of the kernel with eigenvalue a by 1 − (1 − ηa)^K of it, damping by a/(a + λ): the two are nearly the same at "
+        "κ = K, and nearest in the maximum norm at κ = 1.9 K. "
         f"η is {result.rate:g} of 2/λ_max at the initial network. Distances are between the networks’ outputs on test "
         "examples after as many outer steps, relative to how far they have moved; the nearest damping is the minimum "
         "of a parabola through the squares of the least distance and its neighbours. Every run takes "
@@ -52,7 +52,7 @@ def _tiles(result: DampingResult) -> list[Tile]:
     ridge = result.ridges[0]
     slope, factor = ridge.slope, ridge.factor
     return [
-        Tile("On the line λ = 1/(ηK)", "yes" if agrees(ridge) else "no", after(ridge)),
+        Tile("Along the line λ = 1/(ηK)", "yes" if ridge.along_the_line else "no", after(ridge)),
         Tile(
             "Nearest κ ∝ K to the power",
             text.DASH if slope is None else text.fixed(slope.mean, 2),

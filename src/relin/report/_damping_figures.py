@@ -97,9 +97,9 @@ def against_damping(result: DampingResult, theme: Theme) -> Figure:
     axes.annotate(
         f"best on validation\nκ = {short(best.best)}",
         (best.best, accuracy),
-        xytext=(0, -46),
+        xytext=(26, -58),
         textcoords="offset points",
-        ha="center",
+        ha="left",
         fontsize=SMALL,
         color=theme.adaptive,
         path_effects=halo(theme),

@@ -22,7 +22,7 @@ def period_axis(axes: Axes, numbers: Sequence[float], name: str, most: int = 8) 
 
 def short(number: float) -> str:
     """A period in few characters: 65536 is "65,536", 1048576 "10⁶·1.05"."""
-    return text.power(number) if number >= 1e5 else text.count(round(number, 2))
+    return text.count(number) if number < 1e5 and float(number).is_integer() else text.power(number)
 
 
 def draw_line(

@@ -71,7 +71,7 @@ def damping_terminal_table(result: DampingResult, frame: box.Box) -> Table:
     shown = Table(title=Text(title), title_justify="left", box=frame, padding=(0, 1, 0, 0))
     shown.show_edge, shown.pad_edge = False, False
     headings = ["K", *(f"apart at\nstep {r.after}, %" for r in result.ridges), "K steps\ntest %", "Newton\ntest %"]
-    for heading in [*headings, "K steps\nkernel dist.", "Newton\nkernel dist.", "div."]:
+    for heading in [*headings, "K steps\nkernel", "Newton\nkernel", "div."]:
         shown.add_column(Text(heading, justify="right"), justify="right", no_wrap=True)
     for place, period in enumerate(result.periods):
         descent, newton = result.run("every", period), result.run("gauss-newton", period)

@@ -11,7 +11,6 @@ from relin.report._interpolation_figures import accuracy_against_period, distanc
 from relin.report._page import Tile
 from relin.report._study_page import Report, write_study_page
 from relin.study._descent_result import InterpolationResult
-from relin.study._interpolation_verdict import coincide, exact
 
 QUESTION = "Does K lead from ordinary training to NTK regression?"
 
@@ -47,16 +46,28 @@ def _method(result: InterpolationResult) -> str:
 
 
 def _tiles(result: InterpolationResult) -> list[Tile]:
-    first, last = coincide(result)
+    first, last = result.coincide
     half = "none" if result.half_way is None else period(result.half_way)
     return [
-        Tile("K = 1 is ordinary training", "yes" if first else "no", f"relative distance {exact(result.at_ordinary)}"),
-        Tile("K = ∞ is NTK regression", "yes" if last else "no", f"relative distance {exact(result.at_regression)}"),
+        Tile(
+            "K = 1 is ordinary training",
+            "yes" if first else "no",
+            _apart(result.at_ordinary),
+        ),
+        Tile(
+            "K = ∞ is NTK regression",
+            "yes" if last else "no",
+            _apart(result.at_regression),
+        ),
         Tile("Away from ordinary training", f"{result.farther} of {result.compared}", "steps from one K to the next"),
         Tile("Towards NTK regression", f"{result.nearer} of {result.compared}", "steps from one K to the next"),
         Tile("Nearer to NTK regression from", half, "the smallest such K"),
         Tile("Diverged runs", text.count(result.num_diverged), f"of {result.num_runs:,}"),
     ]
+
+
+def _apart(value: float) -> str:
+    return f"relative distance {text.power(float(f'{value:.0e}'))}"
 
 
 def plots(result: InterpolationResult) -> list[Plot]:

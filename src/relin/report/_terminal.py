@@ -189,7 +189,7 @@ def _verdict(result: StudyResult) -> Panel:
 
 def _descent_notes(result: DescentResult) -> list[str]:
     if isinstance(result, DampingResult):
-        apart = "apart: the two methods' outputs at λ = 1/(ηK), in percent of how far they moved"
+        apart = "apart: both outputs at λ = 1/(ηK), in percent of their movement; kernel: its distance from the start"
     else:
         apart = "distances in units of that between ordinary training and NTK regression"
     return [apart, "div.: diverged runs, each at chance", f"{result.num_diverged} of {result.num_runs} runs diverged"]

@@ -5,9 +5,6 @@ from relin.study._result import Interval
 from relin.study._statistics import INTERVAL_CONFIDENCE
 from relin.study._verdict import count, points
 
-SLOPE, FACTOR = 0.1, 1.0
-"""How far the slope may be from 1, and log₂ of κ*/K from 0, for the ridge to lie on the line."""
-
 
 def damping_verdict(result: DampingResult) -> str:
     """The answer in one sentence, its conditions after semicolons."""
@@ -24,24 +21,17 @@ def damping_verdict(result: DampingResult) -> str:
     return f"{'; '.join(clauses)} ({100 * INTERVAL_CONFIDENCE:g} % intervals over {seeds})."
 
 
-def agrees(ridge: Ridge) -> bool:
-    """Whether the ridge lies on the line λ = 1/(ηK): its slope within 0.1 of 1, κ*/K within a factor of 2."""
-    if ridge.slope is None or ridge.factor is None:
-        return False
-    return abs(ridge.slope.mean - 1) <= SLOPE and abs(ridge.factor.mean) <= FACTOR
-
-
 def _ridge(ridge: Ridge, result: DampingResult) -> str:
     steps = count(ridge.after, "outer step")
     if ridge.slope is None or ridge.factor is None:
         return f"too few runs ended without diverging to say which damping a period is after {steps}"
-    whether = "acts" if agrees(ridge) else "does not act"
+    whether = "acts" if ridge.along_the_line else "does not act"
     factor = Interval(**{name: 2**value for name, value in ridge.factor.model_dump().items()})
     lines = [interval.mean for interval in ridge.on_line if interval is not None]
     ends = f"{100 * min(lines):.2g} to {100 * max(lines):.2g} %" if lines else ""
     apart = f", {ends} of the movement apart" if lines else ""
     return (
-        f"after {steps} period K {whether} like Gauss–Newton damped by λ = 1/(ηK){apart}: the nearest is 1/(ηκ) with "
+        f"after {steps} period K {whether} like Gauss–Newton damped by about 1/(ηK){apart}: the nearest is 1/(ηκ) with "
         f"κ = {told(factor)} K, growing as K to the power {told(ridge.slope)}"
     )
 

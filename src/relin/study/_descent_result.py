@@ -4,6 +4,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from relin.study._result import Interval, StudyResult
 
+SLOPE, FACTOR = 0.1, 2.0
+"""How far the slope may be from 1, and log₂ of κ*/K from 0, for the ridge to lie along the line.
+
+With x = ηKa the filters are 1 − e^{−x} and x/(x + K/κ), nowhere the same; they are nearest in the maximum norm at
+κ = 1.9 K, and elsewhere where other eigenvalues count more.
+"""
+
 
 class DescentResult(StudyResult):
     """What both studies say of their training."""
@@ -48,6 +55,11 @@ class InterpolationResult(DescentResult):
     compared: int = Field(description="Of how many.")
     half_way: float | None = Field(description="Smallest K nearer to NTK regression than to ordinary training.")
 
+    @property
+    def coincide(self) -> tuple[bool, bool]:
+        """Whether K = 1 is ordinary training, and K = ∞ NTK regression, up to rounding."""
+        return self.at_ordinary <= self.rounding, self.at_regression <= self.rounding
+
 
 class DampingRun(BaseModel):
     """Where the runs of one damping ended, after all outer steps."""
@@ -80,6 +92,13 @@ class Ridge(BaseModel):
     slope: Interval | None = Field(description="Of log κ* against log K; 1 on the line λ = 1/(ηK).")
     factor: Interval | None = Field(description="log₂ of κ*/K, mean over periods; 0 on the line.")
     on_line: list[Interval | None] = Field(description="The distance at κ = K, for each period.")
+
+    @property
+    def along_the_line(self) -> bool:
+        """Whether the ridge lies along λ = 1/(ηK): its slope within 0.1 of 1, κ*/K within a factor of 4."""
+        if self.slope is None or self.factor is None:
+            return False
+        return abs(self.slope.mean - 1) <= SLOPE and abs(self.factor.mean) <= FACTOR
 
 
 class Choice(BaseModel):

@@ -23,16 +23,11 @@ def interpolation_verdict(result: InterpolationResult) -> str:
     return f"{'; '.join(clauses)} ({100 * INTERVAL_CONFIDENCE:g} % intervals over {seeds})."
 
 
-def coincide(result: InterpolationResult) -> tuple[bool, bool]:
-    """Whether K = 1 is ordinary training, and K = ∞ NTK regression, up to rounding."""
-    return result.at_ordinary <= result.rounding, result.at_regression <= result.rounding
-
-
 def _ends(result: InterpolationResult) -> str:
-    first, last = coincide(result)
+    first, last = result.coincide
     steps = f"after {result.num_steps:,} steps"
-    ordinary = f"K = 1 {_is(first)} ordinary training (relative distance {exact(result.at_ordinary)})"
-    regression = f"K = ∞ {_is(last)} NTK regression ({exact(result.at_regression)}) {steps}"
+    ordinary = f"K = 1 {_is(first)} ordinary training (relative distance {_exact(result.at_ordinary)})"
+    regression = f"K = ∞ {_is(last)} NTK regression ({_exact(result.at_regression)}) {steps}"
     return f"{ordinary} and {regression}"
 
 
@@ -69,7 +64,7 @@ def _percent(interval: Interval) -> str:
     return f"{100 * interval.mean:.1f} % [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
-def exact(value: float) -> str:
+def _exact(value: float) -> str:
     """A relative distance: 0, or one digit and a power of ten."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else "not finite"

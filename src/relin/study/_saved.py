@@ -14,11 +14,12 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 import relin as il
+from relin._files import write_atomically
 from relin.study._runner import Runner, device, single_run, versions
 from relin.study._settings import GridSpec
 from relin.study._spec import SpecError
 from relin.study._specs import SPECS
-from relin.study._store import StoreError, write_atomically
+from relin.study._store import StoreError
 
 Params = Any
 _SETTINGS, _PARAMETERS = "run.json", "parameters.safetensors"

@@ -4,14 +4,13 @@ import contextlib
 import fcntl
 import io
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
+from relin._files import write_atomically
 from relin.study._pack import AbstractPack
 from relin.study._settings import StudySpec
 from relin.study._spec import SpecError
@@ -162,21 +161,6 @@ class Store:
         if runs != pack.identities:
             raise StoreError(f"{path} is damaged; remove it and run the study again to recompute it.")
         return records
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file beside `path` that takes its place once it is whole and on the disk."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(0o644)  # mkstemp lets only its owner read: a study's folder may be shared
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def describe(value: Any) -> str:
