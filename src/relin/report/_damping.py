@@ -95,7 +95,7 @@ def plots(result: DampingResult) -> list[Plot]:
             name="ridge",
             title=f"Nearest damping 1/(ηκ): {told}",
             caption="Distance between the networks of period K and of Gauss–Newton damped by λ = 1/(ηκ), mean over "
-            "seeds, as a part of how far K’s network has moved; the darker the nearer on a light page. Dots are the "
+            "seeds, as a part of how far K’s network has moved; the lighter the nearer. Dots are the "
             "nearest dampings with 95 % intervals over seeds; the dashed line is λ = 1/(ηK).",
             description=f"A map of distances with a ridge along the diagonal. {told}.",
             draw=lambda theme: ridge_map(result, theme),
