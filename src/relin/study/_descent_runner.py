@@ -105,15 +105,19 @@ class DescentRunner(abc.ABC, Generic[Spec]):
 
     @property
     def validation(self) -> Float[Array, "M ..."]:
-        return jnp.asarray(self.dataset.validation.x, self._dtype)
+        return jnp.asarray(self._measured(self.dataset.validation).x, self._dtype)
 
     @property
     def test(self) -> Float[Array, "M ..."]:
-        return jnp.asarray(self.dataset.test.x, self._dtype)
+        return jnp.asarray(self._measured(self.dataset.test).x, self._dtype)
+
+    def _measured(self, part: datasets.Examples) -> datasets.Examples:
+        return datasets.Examples(*(values[: self.spec.test_limit] for values in part))
 
     @staticmethod
-    def accuracy(outputs: Any, classes: Int[np.ndarray, " M"]) -> float:
-        return float(np.mean(np.argmax(np.asarray(outputs), axis=1) == classes))
+    def accuracy(outputs: Any, classes: Int[np.ndarray, " examples"]) -> float:
+        """Of outputs on the first examples of a set."""
+        return float(np.mean(np.argmax(np.asarray(outputs), axis=1) == classes[: len(outputs)]))
 
     def on_probe(self, outputs: Any) -> list[float]:
         """Outputs on the test set: those of the probe, flat."""

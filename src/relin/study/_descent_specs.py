@@ -18,6 +18,7 @@ class DescentSpec(StudySpec, frozen=True):
         0.5, description="Learning rate η, as a part of the largest stable one at the initial network, 2/λ_max."
     )
     probe_size: Positive = Field(100, description="Test examples on which the predictors of runs are compared.")
+    test_limit: Positive = Field(1000, description="Validation and test examples on which accuracy is measured.")
     precision: Literal["float64", "float32"] = Field(
         "float64", description="Of all computations; only in float64 do runs of a million steps coincide."
     )
