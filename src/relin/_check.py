@@ -25,6 +25,16 @@ def params(tree: Params) -> None:
             )
 
 
+def single_precision(tree: Params, solver: str) -> None:
+    """Raises `ValueError` for parameters of lower precision."""
+    low = [leaf.dtype for leaf in jax.tree.leaves(tree) if jnp.finfo(leaf.dtype).bits < 32]
+    if low:
+        raise ValueError(
+            f"{solver} must be given parameters of at least single precision, got {low[0]}; cast them to float32, and "
+            "inside `apply` to what the network computes in."
+        )
+
+
 def key(value: Any) -> Key:
     """One typed random key; a raw one as `jax.random.PRNGKey` makes is wrapped."""
     if isinstance(value, jax.Array) and value.dtype == jnp.uint32 and value.shape == (2,):

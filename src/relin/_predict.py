@@ -106,6 +106,8 @@ def _evaluated(
 ) -> list[Float[Array, "part C"]]:
     """f + Θ(x_test, x) a, for as many test examples at once as memory allows."""
     num_test = jax.tree.leaves(x_test)[0].shape[0]
+    if not num_test:
+        raise ValueError("`x_test` must hold at least one example, got none; check how it was selected.")
     at_once = max(1, _NUMBERS_AT_ONCE // (dual.size * dual.shape[1]))
     parts = []
     for start in range(0, num_test, at_once):

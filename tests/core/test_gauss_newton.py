@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
+import optax
 import pytest
 import scipy.optimize
 
@@ -233,6 +234,16 @@ def test_steps_of_descent_match_a_damping_of_one_over_rate_times_steps():
     dampings = 1 / (rate * steps) * np.array([0.1, 1.0, 10.0])
     distances = [np.linalg.norm(one_step(SQUARED, d, data)[0] - oracles.flat(descended)) for d in dampings]
     assert np.argmin(distances) == 1
+
+
+@pytest.mark.parametrize(
+    ("solver", "schedule"),
+    [(il.GaussNewton(1.0), il.Every(1)), (il.FunctionSpace(optax.sgd(0.1)), il.Never())],
+)
+def test_low_precision_is_refused(solver, schedule):
+    problem, options = il.Problem(oracles.mlp, SQUARED), {"num_steps": 1, "key": oracles.KEY}
+    with pytest.raises(ValueError, match="at least single precision, got bfloat16; cast them to float32"):
+        il.train(problem, solver, schedule, oracles.mlp_params(jnp.bfloat16), oracles.data(SQUARED), **options)
 
 
 def test_batches_from_an_iterable_are_checked_too():

@@ -69,9 +69,10 @@ def test_the_limit_is_of_minimum_norm_and_that_of_infinite_training(monkeypatch)
         ({"time": -1.0}, "`time` must be at least 0"),
         ({"steps": math.inf, "learning_rate": 1e3}, "diverges at `learning_rate` 1000.0, above 2/λ"),
         ({"problem": il.Problem(oracles.mlp, il.CrossEntropy())}, "needs SquaredError"),
+        ({"x_test": X_TEST[:0]}, "`x_test` must hold at least one example"),
     ],
 )
 def test_refusals(options, message):
-    problem = options.pop("problem", PROBLEM)
+    problem, x_test = options.pop("problem", PROBLEM), options.pop("x_test", X_TEST)
     with pytest.raises(ValueError, match=message):
-        il.predict(problem, PARAMS, (X, Y), X_TEST, **options)
+        il.predict(problem, PARAMS, (X, Y), x_test, **options)

@@ -192,6 +192,7 @@ def test_refusals_of_numbers(make, message):
     ("options", "message"),
     [
         ({"batch_size": 4}, "full batch at every step.*FunctionSpace"),
+        ({"solver": il.SpectralDescent(jnp.asarray(-0.1))}, "`learning_rate` must be above 0 and finite, got -0.1"),
         ({"num_steps": math.inf, "record_every": 5}, "Infinitely many steps need"),
         ({"num_steps": math.inf, "schedule": il.Every(3)}, "Infinitely many steps need"),
         ({"num_steps": math.inf, "solver": il.WeightSpace(optax.sgd(0.1))}, "Infinitely many steps need"),

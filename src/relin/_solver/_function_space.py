@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from relin import _tree
+from relin import _check, _tree
 from relin._batches import AbstractBatches
 from relin._linearise import LinearisedOutputs
 from relin._problem import Problem
@@ -63,6 +63,7 @@ class FunctionSpace(AbstractStretchSolver):
         return WeightSpace(self.optimiser, self.on_relinearise)
 
     def check(self, problem: Problem, schedule: AbstractSchedule, batches: AbstractBatches, params: Params) -> None:
+        _check.single_precision(params, "FunctionSpace")
         refuse_unless_linear(self.optimiser, params)
 
     def init(self, params: Params) -> SolverState:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, Int, Shaped
 
-from relin import _tree
+from relin import _check, _tree
 from relin._batches import AbstractBatches
 from relin._problem import Problem
 from relin._schedule import AbstractSchedule
@@ -113,6 +113,7 @@ class GaussNewton(AbstractStepSolver):
         }
 
     def check(self, problem: Problem, schedule: AbstractSchedule, batches: AbstractBatches, params: Params) -> None:
+        _check.single_precision(params, "GaussNewton")
         if not schedule.every_step:
             raise ValueError(
                 f"GaussNewton must be used with relin.Every(1), got {schedule}, since each of its steps solves the "

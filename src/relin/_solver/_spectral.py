@@ -26,6 +26,7 @@ eigenvalues, times the steps, later ones shrink again. In one long stage single 
 _GAIN = 0.1 * _STAGE
 """How much what an expansion leaves out grows on its way to the outputs, as measured; about max_x x exp(−x/`_STAGE`)
 for a gradient as large as the first."""
+_RATE = "`learning_rate` must be above 0 and finite, got {}; pass for example 0.1."
 _MARGIN = 1.01
 """On the largest eigenvalue, which Lanczos approaches from below."""
 
@@ -87,13 +88,15 @@ class SpectralDescent(AbstractStretchSolver):
                 )
         rate, momentum = self.learning_rate, self.momentum
         if isinstance(rate, int | float) and not 0 < rate < math.inf:
-            raise ValueError(f"`learning_rate` must be above 0 and finite, got {rate}; pass for example 0.1.")
+            raise ValueError(_RATE.format(rate))
         if isinstance(momentum, int | float) and not 0 <= momentum < 1:
             raise ValueError(f"`momentum` must be at least 0 and below 1, got {momentum}; pass 0 for none.")
         if self.steps == "flow" and not (isinstance(momentum, int | float) and momentum == 0):
             raise ValueError(f'Gradient flow has no momentum, got {momentum}; pass momentum=0 or steps="discrete".')
 
     def check(self, problem: Problem, schedule: AbstractSchedule, batches: AbstractBatches, params: Params) -> None:
+        if not 0 < float(self.learning_rate) < math.inf:
+            raise ValueError(_RATE.format(float(self.learning_rate)))
         if not isinstance(problem.loss, SquaredError):
             raise ValueError(
                 f"SpectralDescent needs SquaredError, whose descent is linear, got {type(problem.loss).__name__}; use "
