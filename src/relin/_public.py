@@ -52,7 +52,7 @@ from relin._schedule import (
     WhenFunctionMoves as WhenFunctionMoves,
     WhenLossGap as WhenLossGap,
 )
-from relin._solution import LaneSolutions as LaneSolutions, Solution as Solution
+from relin._solution import LaneSolutions as LaneSolutions, Solution as Solution, load as load
 from relin._solver import (
     AbstractSolver as AbstractSolver,
     AbstractStepSolver as AbstractStepSolver,

@@ -1,11 +1,13 @@
 """What a training run gives back."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from relin import _storage
 from relin._errors import Result, TrainingError
 from relin._types import Params
 
@@ -40,6 +42,13 @@ class Solution:
         last = {name: column[-1].item() for name, column in self.records.items()}
         return f"Solution(result={self.result.value!r}, last record={last})"
 
+    def save(self, folder: str | Path) -> Path:
+        """Writes `solution.safetensors` and `solution.json` into a folder, which is made; no pickle. `load` reads them.
+
+        **Raises:** `OSError` where the folder cannot be written; what was there before is then there still.
+        """
+        return _storage.save({field.name: getattr(self, field.name) for field in fields(self)}, folder)
+
     def throw(self) -> "Solution":
         """Raises `TrainingError`, which carries this solution, unless the run was successful."""
         if self.result is Result.diverged:
@@ -56,6 +65,22 @@ class Solution:
                 self,
             )
         return self
+
+
+def load(folder: str | Path, params: Params, optimiser_state: Any = None) -> Solution:
+    """A solution from the folder that `Solution.save` was given.
+
+    **Arguments:**
+
+    - `folder`: that folder.
+    - `params`: parameters of the network that was trained, such as its initial ones; their structure and shapes say
+      what is read, their values nothing.
+    - `optimiser_state`: a state of the solver's, such as `solver.init(params).optimiser`, in the same way; without one
+      the solution has none.
+
+    **Raises:** `ValueError` where there is no solution, it is damaged, or another network's.
+    """
+    return Solution(**_storage.load(folder, params, optimiser_state))
 
 
 @dataclass(frozen=True)

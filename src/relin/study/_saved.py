@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import polars as pl
 import safetensors.numpy
 from safetensors import SafetensorError
 
 import relin as il
 from relin._files import write_atomically
+from relin._storage import MismatchError, tensors_of, tree_of
 from relin.study._runner import Runner, device, single_run, versions
 from relin.study._settings import GridSpec
 from relin.study._spec import SpecError
@@ -81,9 +80,7 @@ def save_run(run: SavedRun, folder: Path) -> None:
         "device": device(),
     }
     trees = {"initial": run.initial, "anchor": run.anchor, "params": run.params}
-    tensors = {
-        f"{name}{path}": np.ascontiguousarray(leaf) for name, tree in trees.items() for path, leaf in _leaves(tree)
-    }
+    tensors = {path: leaf for name, tree in trees.items() for path, leaf in tensors_of(tree, name).items()}
     write_atomically(folder / _PARAMETERS, safetensors.numpy.save(tensors, {"format": "relin run"}))
     content = json.dumps(settings, indent=2, ensure_ascii=False)
     write_atomically(folder / _SETTINGS, content.encode())  # last: where it is, everything is
@@ -142,20 +139,12 @@ def _parameters(folder: Path, shapes: Params) -> tuple[Params, Params, Params]:
         raise StoreError(f"{path} is missing; restore it, or train the run again.") from None
     except (SafetensorError, ValueError, KeyError):
         raise StoreError(f"{path} is damaged; restore it, or train the run again.") from None
-    trees = []
-    for name in ("initial", "anchor", "params"):
-        leaves = []
-        for place, leaf in _leaves(shapes):
-            tensor = tensors.get(f"{name}{place}")
-            if tensor is None or tensor.shape != leaf.shape:
-                found = "none" if tensor is None else f"shape {tensor.shape}"
-                raise StoreError(
-                    f"{path} does not fit the network of run.json: {name}{place} must have shape {leaf.shape}, got "
-                    f"{found}; restore it, or train the run again."
-                )
-            leaves.append(jnp.asarray(tensor))
-        trees.append(jax.tree.unflatten(jax.tree.structure(shapes), leaves))
-    initial, anchor, params = trees
+    try:
+        initial, anchor, params = (tree_of(tensors, name, shapes) for name in ("initial", "anchor", "params"))
+    except MismatchError as error:
+        raise StoreError(
+            f"{path} does not fit the network of run.json: {error}; restore it, or train the run again."
+        ) from None
     return initial, anchor, params
 
 
@@ -167,8 +156,3 @@ def _records(folder: Path) -> pl.DataFrame:
         raise StoreError(f"{path} is missing; restore it, or train the run again.") from None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         raise StoreError(f"{path} is damaged; restore it, or train the run again.") from None
-
-
-def _leaves(tree: Params) -> list[tuple[str, Any]]:
-    """Every tensor with its path."""
-    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]

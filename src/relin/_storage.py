@@ -1,0 +1,105 @@
+"""A solution on disk: tensors as safetensors, the rest as JSON. No pickle."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jaxtyping import PyTree
+
+from relin._errors import Result
+from relin._files import write_atomically
+from relin._types import Params
+
+TENSORS, SETTINGS = "solution.safetensors", "solution.json"
+_FORMAT = 1
+_TREES = ("params", "anchor", "displacement")
+
+
+def save(fields: dict[str, Any], folder: str | Path) -> Path:
+    """Writes a solution's fields, each file whole or not at all; `solution.json` last: where it is, everything is."""
+    folder = Path(folder)
+    tensors = {f"records/{name}": np.asarray(column) for name, column in fields["records"].items()}
+    for name in (*_TREES, "optimiser_state"):
+        tensors |= tensors_of(fields[name], name)
+    settings = {
+        "format": _FORMAT,
+        "feature_updates": fields["feature_updates"],
+        "result": fields["result"].name,
+        "diverged_at": fields["diverged_at"],
+    }
+    write_atomically(folder / TENSORS, safetensors.numpy.save(tensors, {"format": "relin solution"}))
+    write_atomically(folder / SETTINGS, json.dumps(settings, indent=2))
+    return folder
+
+
+def load(folder: str | Path, params: Params, optimiser_state: Any) -> dict[str, Any]:
+    """The fields again, with trees of the structure of `params` and `optimiser_state`."""
+    folder = Path(folder)
+    try:
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        tensors = _read(folder / TENSORS)
+        known = settings["format"] == _FORMAT
+        fields = {
+            "feature_updates": int(settings["feature_updates"]),
+            "result": Result[settings["result"]],
+            "diverged_at": settings["diverged_at"],
+        }
+    except FileNotFoundError as error:
+        missing = TENSORS if error.filename is None else Path(error.filename).name
+        raise ValueError(f"{folder} holds no solution (no {missing}); name one that was saved.") from None
+    except (ValueError, KeyError, TypeError, safetensors.SafetensorError):
+        raise ValueError(f"The solution in {folder} is damaged; restore it, or train again.") from None
+    if not known:
+        raise ValueError(f"The solution in {folder} has another format; use the version of relin that saved it.")
+    try:
+        trees = {name: tree_of(tensors, name, params) for name in _TREES}
+        if optimiser_state is not None:
+            optimiser_state = tree_of(tensors, "optimiser_state", optimiser_state)
+    except MismatchError as error:
+        raise ValueError(f"{folder} holds another network's solution: {error}; pass the parameters it had.") from None
+    records = {name.removeprefix("records/"): value for name, value in tensors.items() if name.startswith("records/")}
+    order = ["step", "feature_updates", "training_loss"]
+    names = [name for name in order if name in records] + sorted(records.keys() - set(order))
+    return {**fields, **trees, "records": {name: records[name] for name in names}, "optimiser_state": optimiser_state}
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """Every tensor of a file; NumPy's reader knows no bfloat16."""
+    with safetensors.safe_open(path, "numpy") as plain, safetensors.safe_open(path, "flax") as low:
+        return {
+            key: np.asarray(
+                low.get_tensor(key) if plain.get_slice(key).get_dtype() == "BF16" else plain.get_tensor(key)
+            )
+            for key in plain.keys()  # noqa: SIM118
+        }
+
+
+def tensors_of(tree: PyTree, name: str) -> dict[str, np.ndarray]:
+    """Every leaf by its path below a name."""
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    return {f"{name}{jax.tree_util.keystr(path)}": np.asarray(leaf, order="C") for path, leaf in paths}
+
+
+class MismatchError(ValueError):
+    """A tensor that is missing or has another shape; the message names it, as the middle of a sentence."""
+
+
+def tree_of(tensors: dict[str, np.ndarray], name: str, like: PyTree) -> PyTree:
+    """A tree of the structure of `like`, an array or a shape at every leaf.
+
+    **Raises:** `MismatchError`.
+    """
+    leaves = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(like):
+        key = f"{name}{jax.tree_util.keystr(path)}"
+        tensor, shape = tensors.get(key), np.shape(leaf)
+        if tensor is None or tensor.shape != shape:
+            found = "none" if tensor is None else f"shape {tensor.shape}"
+            raise MismatchError(f"{key} must have shape {shape}, got {found}")
+        leaves.append(jnp.asarray(tensor))
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
