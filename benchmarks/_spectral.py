@@ -13,6 +13,8 @@ import relin as il
 from benchmarks._measure import heading, row, table
 
 COUNTS = (10**3, 10**4, 10**5, 10**6)
+WARMED_UP = 10_000
+"""Up to so many steps a first run compiles; of longer ones compilation is a small part."""
 OF_LIMIT = 0.5
 """The learning rate, as a part of 2/λ at the initial parameters."""
 
@@ -58,7 +60,8 @@ def measure(case: Case) -> None:
         walked, solution = timed(lambda count=count: trained(problem, params, (x, y), stepping, count))
         seconds_a_step, stepped[count] = walked / count, (walked, change(solution.displacement))
     for count in COUNTS:
-        trained(problem, params, (x, y), il.SpectralDescent(rate), count)
+        if count <= WARMED_UP:
+            trained(problem, params, (x, y), il.SpectralDescent(rate), count)
         taken, solution = timed(lambda count=count: trained(problem, params, (x, y), il.SpectralDescent(rate), count))
         found = change(solution.displacement)
         walked, wanted = stepped.get(count, (seconds_a_step * count, None))
