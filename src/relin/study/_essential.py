@@ -5,7 +5,7 @@ from typing import cast
 import polars as pl
 
 from relin.study._method import Method, parse_method
-from relin.study._outcomes import compare, lazy_gap
+from relin.study._outcomes import compare
 from relin.study._result import EssentialResult, ScheduleOutcome
 from relin.study._settings import Comparison, GridSpec
 from relin.study._specs import EssentialSpec
@@ -34,16 +34,9 @@ def conclude_essential(spec: GridSpec, records: dict[Comparison, pl.DataFrame], 
     frozen = [compared.outcome(Method("until", number).name) for number in reversed(spec.frozen_after)]
     late = [compared.outcome(Method("after", step).name) for step in spec.learnt_from]
     result = EssentialResult(
-        **compared.settings,
-        num_seeds=compared.num_paired[0],
-        margin=spec.margin / 100,
-        confidence=spec.confidence,
-        chance=1 / num_classes,
-        outcomes=compared.outcomes,
-        lazy_gap=lazy_gap(compared.outcomes),
+        **compared.shared,
         enough_updates=_last_on_par(frozen),
         latest_start=_last_on_par(late),
-        verdict="",
     )
     return result.model_copy(update={"verdict": _verdict(result, spec)})
 

@@ -6,7 +6,7 @@ from typing import cast
 import polars as pl
 
 from relin.study._method import parse_method
-from relin.study._outcomes import Compared, compare, lazy_gap
+from relin.study._outcomes import Compared, compare
 from relin.study._result import FrequencyResult, ScheduleOutcome
 from relin.study._settings import Comparison, GridSpec
 from relin.study._specs import FrequencySpec
@@ -66,24 +66,17 @@ def frequency_result(
     )
     outcomes = compared.outcomes
     k_star = _k_star(tested_periods(outcomes))
-    settings = compared.settings
-    steps, updates = settings["num_steps"], None if k_star is None else _feature_updates(settings["num_steps"], k_star)
+    steps = compared.shared["num_steps"]
+    updates = None if k_star is None else _feature_updates(steps, k_star)
     if k_star is not None and comparison == "equal-distance":
         star = next(outcome for outcome in outcomes if outcome.period == k_star)
         steps, updates = _longest(compared, star), round(star.feature_updates)
     result = FrequencyResult(
-        **settings,
-        num_seeds=compared.num_paired[0],
-        margin=margin,
-        confidence=confidence,
-        chance=1 / num_classes,
-        outcomes=outcomes,
+        **compared.shared,
         comparison=comparison,
         k_star=k_star,
         sufficient_feature_updates=updates,
         fewest_updates=_fewest(outcomes),
-        lazy_gap=lazy_gap(outcomes),
-        verdict="",
     )
     fewest = compared.outcome(result.fewest_updates or "")
     longest = steps if fewest is None else _longest(compared, fewest)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from relin.study._kernel_result import Constancy, FrozenKernel, KernelOutcome, KernelResult
 from relin.study._kernel_specs import KernelSpec
 from relin.study._kernel_verdict import kernel_verdict
-from relin.study._outcomes import Compared, compare, lazy_gap
+from relin.study._outcomes import Compared, compare
 from relin.study._result import Interval, ScheduleOutcome
 from relin.study._settings import Comparison, GridSpec
 from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
@@ -41,19 +41,12 @@ def conclude_kernel(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num
     start = own.filter(pl.col("step") == 0).unique("seed").sort("seed")
     taken = [_frozen(name, compared, own, 1 / num_classes) for name in spec.frozen_methods]
     result = KernelResult(
-        **compared.settings,
-        num_seeds=compared.num_paired[0],
-        margin=spec.margin / 100,
-        confidence=spec.confidence,
-        chance=1 / num_classes,
-        outcomes=compared.outcomes,
-        lazy_gap=lazy_gap(compared.outcomes),
+        **compared.shared,
         kernels=[_kernel(outcome, own) for outcome in compared.outcomes],
         initial_alignment=finite_interval(start["target_alignment"].to_numpy()),
         initial_rank=finite_interval(start["effective_rank"].to_numpy()),
         constancy=constancy(own),
         frozen=[frozen for frozen in taken if frozen is not None],
-        verdict="",
     )
     return result.model_copy(update={"verdict": kernel_verdict(result)})
 

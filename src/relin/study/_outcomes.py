@@ -43,6 +43,9 @@ class Compared:
     """All runs, one row each: the last record, diverged runs at chance accuracy and infinite loss."""
     num_paired: tuple[int, int]
     """The fewest and the most seeds a schedule has in common with ordinary training."""
+    margin: float
+    confidence: float
+    chance: float
 
     def outcome(self, schedule: str) -> ScheduleOutcome | None:
         return next((outcome for outcome in self.outcomes if outcome.schedule == schedule), None)
@@ -52,9 +55,18 @@ class Compared:
         return _paired_differences(schedule, self.chosen[schedule], self.chosen[other], other)
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """The study, data, network and number of steps of the runs."""
-        return self.runs.select("study", "data", "model", "num_steps").row(0, named=True)
+    def shared(self) -> dict[str, Any]:
+        """What every result of a study of schedules holds, its verdict still to be written."""
+        return {
+            **self.runs.select("study", "data", "model", "num_steps").row(0, named=True),
+            "num_seeds": self.num_paired[0],
+            "margin": self.margin,
+            "confidence": self.confidence,
+            "chance": self.chance,
+            "outcomes": self.outcomes,
+            "lazy_gap": _lazy_gap(self.outcomes),
+            "verdict": "",
+        }
 
 
 def rank_learning_rates(
@@ -125,10 +137,10 @@ def compare(
     ]
     periodic = [differences[name].size for name in others if _period(chosen[name]) is not None]
     paired = periodic or [differences[name].size for name in others] or [chosen[ordinary].height]
-    return Compared(outcomes, chosen, runs, (min(paired), max(paired)))
+    return Compared(outcomes, chosen, runs, (min(paired), max(paired)), margin, confidence, 1 / num_classes)
 
 
-def lazy_gap(outcomes: list[ScheduleOutcome]) -> Interval | None:
+def _lazy_gap(outcomes: list[ScheduleOutcome]) -> Interval | None:
     """Test accuracy of K = 1 minus that of K = ∞, paired by seed; none where K = ∞ was not tested."""
     for outcome in outcomes:
         if outcome.period == math.inf and outcome.difference is not None:

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from relin.study._method import parse_method
-from relin.study._outcomes import Compared, compare, lazy_gap
+from relin.study._outcomes import Compared, compare
 from relin.study._result import Interval, RateLimit, ScheduleOutcome, StabilityResult
 from relin.study._settings import Comparison, GridSpec
 from relin.study._specs import StabilitySpec
@@ -37,18 +37,11 @@ def conclude_stability(spec: GridSpec, records: dict[Comparison, pl.DataFrame], 
     rates = sorted(spec.learning_rates)
     at_start = own.filter(pl.col("step") == 0)["sharpness"]
     result = StabilityResult(
-        **compared.settings,
-        num_seeds=compared.num_paired[0],
-        margin=spec.margin / 100,
-        confidence=spec.confidence,
-        chance=1 / num_classes,
-        outcomes=compared.outcomes,
-        lazy_gap=lazy_gap(compared.outcomes),
+        **compared.shared,
         limits=[_limit(outcome, compared, own, rates) for outcome in compared.outcomes],
         rates=rates,
         stable_rate_at_start=float(np.mean(2 / at_start.to_numpy())),
         pareto=pareto_front(compared.outcomes),
-        verdict="",
     )
     return result.model_copy(update={"verdict": _verdict(result, spec)})
 

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from relin.study._method import Method
-from relin.study._outcomes import Compared, compare, lazy_gap
+from relin.study._outcomes import Compared, compare
 from relin.study._result import Placement, TimingResult
 from relin.study._settings import Comparison, GridSpec
 from relin.study._specs import TimingSpec
@@ -32,16 +32,9 @@ def conclude_timing(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num
     )
     placements = [placement for budget in spec.feature_updates for placement in _placements(spec, compared, budget)]
     result = TimingResult(
-        **compared.settings,
-        num_seeds=compared.num_paired[0],
-        margin=spec.margin / 100,
-        confidence=spec.confidence,
-        chance=1 / num_classes,
-        outcomes=compared.outcomes,
-        lazy_gap=lazy_gap(compared.outcomes),
+        **compared.shared,
         placements=placements,
         best={},
-        verdict="",
     )
     best = {budget: _best(result, budget).placement for budget in spec.feature_updates}
     result = result.model_copy(update={"best": best})
