@@ -9,6 +9,7 @@ from functools import cache
 from itertools import groupby
 from typing import Literal
 
+from relin.study._kernel_specs import KernelSpec
 from relin.study._method import Method
 from relin.study._pack import AbstractPack, Identity
 from relin.study._settings import Comparison, GridSpec
@@ -40,6 +41,8 @@ class Pack(AbstractPack):
     runs: tuple[RunSpec, ...]
     frozen_rate: float | None = None
     """Learning rate of lazy training on kernels taken on the way, where that is measured."""
+    frozen_steps: int = 0
+    """Its steps, of all runs together."""
 
     @property
     def program(self) -> str:
@@ -64,7 +67,7 @@ class Pack(AbstractPack):
     @property
     def cost(self) -> int:
         """Steps of all its runs; times the width where widths are compared."""
-        return len(self.runs) * self.num_steps * (self.width or 1)
+        return len(self.runs) * self.num_steps * (self.width or 1) + self.frozen_steps
 
 
 @cache
@@ -96,18 +99,22 @@ def finals_packs(spec: GridSpec, ranked: Ranked, lanes: int, width: int | None =
 def comparison_packs(spec: GridSpec, ranked: Ranked, lanes: int, width: int | None = None) -> list[Pack]:
     """The last stage: every schedule at its own rate, with all other seeds."""
     runs = _runs(spec, range(_selecting(spec), spec.seeds), _best(ranked, 1), width)
-    taken = [run for run in runs if spec.takes_kernels(run.method)]
+    taken = [run for run in runs if spec.frozen_training(run.method)]
     others = _pack("compare", [run for run in runs if run not in taken], lanes)
     if not taken:
         return others
     rate = _frozen_rate(spec, ranked)
-    return others + [replace(pack, frozen_rate=rate) for pack in _pack("compare", taken, lanes)]
+    return others + [
+        replace(pack, frozen_rate=rate, frozen_steps=sum(spec.frozen_training(run.method) for run in pack.runs))
+        for pack in _pack("compare", taken, lanes)
+    ]
 
 
 def _frozen_rate(spec: GridSpec, ranked: Ranked) -> float:
     """As the settings say, else the rate of lazy training, else that of ordinary training."""
     own = ranked[spec.comparisons[0]]
-    return getattr(spec, "frozen_rate", None) or own.get("never", own["every-1"])[0]
+    said = spec.frozen_rate if isinstance(spec, KernelSpec) else None
+    return said or own.get("never", own["every-1"])[0]
 
 
 def later_cost(spec: GridSpec, stage: Stage) -> int:
@@ -115,8 +122,10 @@ def later_cost(spec: GridSpec, stage: Stage) -> int:
     longest = sum(max(spec.steps_at(rate, c) for rate in spec.learning_rates) for c in spec.comparisons)
     finals = min(spec.finalists or 0, len(spec.learning_rates)) * (_selecting(spec) - 1)
     compared = spec.seeds - _selecting(spec)
-    runs = len(spec.all_methods()) * {"select": finals + compared, "finals": compared, "compare": 0}[stage]
-    return longest * runs * sum(width or 1 for width in spec.widths_compared)
+    methods = spec.all_methods()
+    runs = len(methods) * {"select": finals + compared, "finals": compared, "compare": 0}[stage]
+    frozen = 0 if stage == "compare" else compared * sum(map(spec.frozen_training, methods))
+    return longest * runs * sum(width or 1 for width in spec.widths_compared) + frozen
 
 
 def _selecting(spec: GridSpec) -> int:

@@ -55,8 +55,10 @@ class KernelSpec(KernelSettings, frozen=True):
             )
         return self
 
-    def takes_kernels(self, method: Method) -> bool:
-        return method.name in self.frozen_methods
+    def frozen_training(self, method: Method) -> int:
+        if method.name not in self.frozen_methods:
+            return 0
+        return (self.num_records // self.frozen_every + 1) * (self.frozen_steps or self.steps)
 
     def own_methods(self) -> list[Method]:
         return [every(k) for k in self.periods]

@@ -96,9 +96,9 @@ class GridSpec(StudySpec, frozen=True):
         """The widths of the network that are compared; none where the network's options say all."""
         return (None,)
 
-    def takes_kernels(self, method: Method) -> bool:
-        """Whether lazy training on kernels taken on the way is measured, in the stage that compares schedules."""
-        return False
+    def frozen_training(self, method: Method) -> int:
+        """Steps of lazy training on kernels taken on the way of a run, in the stage that compares schedules."""
+        return 0
 
     def steps_at(self, rate: float, comparison: Comparison | None = None) -> int:
         """The number of steps of a run at a learning rate, by default in the study's first comparison."""
