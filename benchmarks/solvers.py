@@ -1,6 +1,7 @@
 """The solvers that need not walk every step, against compiled weight-space stepping."""
 
 import argparse
+from functools import partial
 
 from benchmarks._function_space import function_space
 from benchmarks._gauss_newton import gauss_newton
@@ -9,7 +10,8 @@ from benchmarks._spectral import spectral
 
 PARTS = {
     "residuals": residuals,
-    "spectral": spectral,
+    "spectral-mlp": partial(spectral, ("digits",)),
+    "spectral-cnn": partial(spectral, ("fashion-mnist",)),
     "function-space": function_space,
     "gauss-newton": gauss_newton,
 }
