@@ -130,6 +130,20 @@ def test_an_interpolation_is_told_with_its_ends():
     assert "2 of 8 runs diverged and count at chance accuracy" in result.verdict
 
 
+def test_seeds_in_which_ordinary_training_diverges_are_compared_with_nothing():
+    spec = InterpolationSpec(seeds=3, steps=1000, periods=[1, 10], rate=0.25)
+    records = interpolation_records(spec, {1: 0.0, 10: 0.25, math.inf: 1.0}.get)
+    lost = (pl.col("way") == "ordinary") & (pl.col("seed") == 1)
+    one = records.with_columns(result=pl.when(lost).then(pl.lit("diverged")).otherwise("result"))
+    result = conclude_interpolation(spec, one)
+    assert (result.num_ordinary_diverged, result.periods[1].to_ordinary.mean) == (1, pytest.approx(0.25))
+    assert result.ordinary_accuracy.mean == pytest.approx((0.5 + 0.5 + 0.25) / 3)
+    ordinary = pl.when(pl.col("way") == "ordinary").then(pl.lit("diverged")).otherwise("result")
+    result = conclude_interpolation(spec, records.with_columns(result=ordinary))
+    assert "ordinary training diverged in 3 of 3 seeds, at 0.25 of the largest stable rate" in result.verdict
+    assert result.periods[0].to_ordinary is None
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folders = {spec.study: tmp_path_factory.mktemp(spec.study) / "study" for spec in (DAMPING, INTERPOLATION)}

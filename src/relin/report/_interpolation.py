@@ -11,6 +11,7 @@ from relin.report._interpolation_figures import accuracy_against_period, distanc
 from relin.report._page import Tile
 from relin.report._study_page import Report, write_study_page
 from relin.study._descent_result import InterpolationResult
+from relin.study._result import Interval
 
 QUESTION = "Does K lead from ordinary training to NTK regression?"
 
@@ -38,11 +39,15 @@ def _method(result: InterpolationResult) -> str:
         "many steps at once, which is the same trajectory. Ordinary training is a loop of its own, without relin; NTK "
         "regression is the closed form of lazy training after as many steps. A predictor is the linearised network’s "
         "outputs on test examples, and distances are in units of that between the two ends. "
-        f"These are {text.significant(result.ends_apart.mean)} of ordinary training’s outputs apart; the limit of "
-        f"infinitely many steps is {text.significant(result.limit_apart.mean)} units from NTK regression. "
+        f"These are {_mean(result.ends_apart)} of ordinary training’s outputs apart; the limit of infinitely many "
+        f"steps is {_mean(result.limit_apart)} units from NTK regression. "
         f"Runs are paired by seed, the initial network; intervals are two-sided 95 % over {result.num_seeds} seeds. "
         "Diverged runs have no distance and count at chance accuracy."
     )
+
+
+def _mean(interval: Interval | None) -> str:
+    return text.significant(None if interval is None else interval.mean)
 
 
 def _tiles(result: InterpolationResult) -> list[Tile]:

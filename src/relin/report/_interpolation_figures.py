@@ -48,7 +48,8 @@ def distances_against_period(result: InterpolationResult, theme: Theme) -> Figur
     scale.dress(axes, theme)
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     axes.set_ylabel("distance, in that of the ends")
-    axes.legend(loc="best")
+    if any(at.to_ordinary for at in result.periods):
+        axes.legend(loc="best")
     return figure
 
 

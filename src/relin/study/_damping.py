@@ -7,8 +7,7 @@ from jaxtyping import Float
 from relin.study._damping_verdict import damping_verdict
 from relin.study._descent_result import Choice, DampingResult, DampingRun, Ridge
 from relin.study._descent_specs import DampingSpec
-from relin.study._result import Interval
-from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
+from relin.study._statistics import INTERVAL_CONFIDENCE, finite_interval, mean_interval
 
 REACHED = 0.05
 """The part of the first training loss that stands for equal training."""
@@ -39,7 +38,7 @@ def conclude_damping(spec: DampingSpec, records: pl.DataFrame) -> DampingResult:
         num_runs=ends.height,
         num_diverged=ends.filter(result="diverged").height,
         chance=chance,
-        num_examples=spec.train_limit or 0,
+        num_examples=spec.num_examples(records),
         rate=spec.rate,
         periods=spec.periods,
         kappas=spec.kappas,
@@ -65,9 +64,9 @@ def _outcome(way: str, number: float, records: pl.DataFrame, ends: pl.DataFrame,
         num_diverged=ends.height - whole.height,
         test_accuracy=mean_interval(_accuracies(ends, "test_accuracy", chance), INTERVAL_CONFIDENCE),
         validation_accuracy=float(np.mean(_accuracies(ends, "validation_accuracy", chance))),
-        train_loss=_interval(np.log10(np.maximum(whole["train_loss"].to_numpy(), 1e-300))),
-        kernel_distance=_interval(whole["kernel_distance"].to_numpy()),
-        reached=_interval(reached["test_accuracy"].to_numpy()),
+        train_loss=finite_interval(np.log10(np.maximum(whole["train_loss"].to_numpy(), 1e-300))),
+        kernel_distance=finite_interval(whole["kernel_distance"].to_numpy()),
+        reached=finite_interval(reached["test_accuracy"].to_numpy()),
     )
 
 
@@ -75,12 +74,6 @@ def _accuracies(ends: pl.DataFrame, column: str, chance: float) -> Float[np.ndar
     """By seed, a diverged run at chance."""
     diverged = pl.col("result") == "diverged"
     return ends.sort("seed").select(pl.when(diverged).then(chance).otherwise(pl.col(column))).to_series().to_numpy()
-
-
-def _interval(values: Float[np.ndarray, " n"]) -> Interval | None:
-    values = np.asarray(values, np.float64)
-    values = values[np.isfinite(values)]
-    return mean_interval(values, INTERVAL_CONFIDENCE) if values.size >= 2 else None
 
 
 def _choice(way: str, runs: list[DampingRun], ends: pl.DataFrame, chance: float) -> Choice:
@@ -108,10 +101,10 @@ def _ridge(after: int, spec: DampingSpec, records: pl.DataFrame) -> Ridge:
             [float(total / count) if count else None for total, count in zip(*rows, strict=True)]
             for rows in zip(sums, counted, strict=True)
         ],
-        nearest=[_interval(nearest[:, place]) for place in range(len(spec.periods))],
-        slope=_interval(np.array(slopes)),
-        factor=_interval(np.array(factors)),
-        on_line=[_interval(distances[:, place, at]) for place, at in enumerate(at_periods)],
+        nearest=[finite_interval(nearest[:, place]) for place in range(len(spec.periods))],
+        slope=finite_interval(np.array(slopes)),
+        factor=finite_interval(np.array(factors)),
+        on_line=[finite_interval(distances[:, place, at]) for place, at in enumerate(at_periods)],
     )
 
 

@@ -47,8 +47,9 @@ class InterpolationResult(DescentResult):
         description="Largest ‖f(·; θ_T) − f_ordinary‖/‖f_ordinary‖ over seeds, of the network of K = 1."
     )
     at_regression: float = Field(description="Largest ‖f̄ − f_regression‖/‖f_regression‖ over seeds, of K = ∞.")
-    ends_apart: Interval = Field(description="‖f_regression − f_ordinary‖/‖f_ordinary‖.")
-    limit_apart: Interval = Field(description="‖f_limit − f_regression‖/‖f_regression − f_ordinary‖, of t = ∞.")
+    num_ordinary_diverged: int = Field(0, description="Seeds in which ordinary training diverged.")
+    ends_apart: Interval | None = Field(description="‖f_regression − f_ordinary‖/‖f_ordinary‖.")
+    limit_apart: Interval | None = Field(description="‖f_limit − f_regression‖/‖f_regression − f_ordinary‖, of t = ∞.")
     rounding: float = Field(description="Relative distances up to this are called rounding errors.")
     farther: int = Field(description="At how many steps from one K to the next the mean distance to ordinary grows.")
     nearer: int = Field(description="At how many of them the mean distance to NTK regression shrinks.")

@@ -69,6 +69,7 @@ class DescentRunner(abc.ABC, Generic[Spec]):
             "seed": pack.seed,
             "run_steps": pack.steps,
             "num_classes": self.dataset.num_classes,
+            "num_examples": len(self.dataset.train.y),
             "spec": describe(spec.model_dump(mode="json")),
             "versions": describe(versions()),
             "device": device(),

@@ -4,6 +4,7 @@ import itertools
 import math
 from typing import Annotated, Literal
 
+import polars as pl
 from pydantic import Field, field_validator, model_validator
 
 from relin.study._settings import Period, Positive, StudySpec, whole_periods
@@ -22,6 +23,10 @@ class DescentSpec(StudySpec, frozen=True):
     precision: Literal["float64", "float32"] = Field(
         "float64", description="Of all computations; only in float64 do runs of a million steps coincide."
     )
+
+    def num_examples(self, records: pl.DataFrame) -> int:
+        """N, of the training set; studies of earlier versions do not say where it was not limited."""
+        return records.item(0, "num_examples") if "num_examples" in records.columns else self.train_limit or 0
 
 
 class DampingSpec(DescentSpec, frozen=True):

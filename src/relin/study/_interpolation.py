@@ -11,7 +11,7 @@ from relin.study._descent_result import InterpolationResult, PeriodOutcome
 from relin.study._descent_specs import InterpolationSpec
 from relin.study._interpolation_verdict import interpolation_verdict
 from relin.study._result import Interval
-from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
+from relin.study._statistics import INTERVAL_CONFIDENCE, finite_interval, mean_interval
 
 _ROUNDING = {"float64": 1e-9, "float32": 1e-3}
 """Relative distances up to these are rounding errors: ε of the type, amplified by up to 10⁶ steps."""
@@ -26,7 +26,8 @@ def conclude_interpolation(spec: InterpolationSpec, records: pl.DataFrame) -> In
     - `spec`: the settings.
     - `records`: one row a run, with its outputs on the probe.
     """
-    seeds = sorted(records["seed"].unique().to_list())
+    lost = records.filter(way="ordinary", result="diverged")["seed"]  # nothing can be compared with these
+    seeds = sorted(set(records["seed"]) - set(lost))
     chance = 1 / records.item(0, "num_classes")
     outputs, networks = _outputs(records, "outputs"), _outputs(records, "network_outputs")
     ordinary = [outputs["ordinary", None, seed] for seed in seeds]
@@ -38,12 +39,12 @@ def conclude_interpolation(spec: InterpolationSpec, records: pl.DataFrame) -> In
         own = records.filter(way="every", number=period).sort("seed")
         found = [
             None if result == "diverged" else outputs["every", period, seed]
-            for seed, result in own.select("seed", "result").iter_rows()
+            for seed, result in own.filter(pl.col("seed").is_in(seeds)).select("seed", "result").iter_rows()
         ]
         periods.append(
             PeriodOutcome(
                 period=period,
-                num_diverged=sum(one is None for one in found),
+                num_diverged=own.filter(result="diverged").height,
                 test_accuracy=_accuracy(own, "test_accuracy", chance),
                 network_test_accuracy=_accuracy(own, "network_test_accuracy", chance),
                 to_ordinary=_distances(found, ordinary, apart),
@@ -57,21 +58,20 @@ def conclude_interpolation(spec: InterpolationSpec, records: pl.DataFrame) -> In
     result = InterpolationResult(
         **{name: shared[name] for name in ("study", "data", "model")},
         num_steps=spec.steps,
-        num_seeds=len(seeds),
+        num_seeds=records["seed"].n_unique(),
         num_runs=records.filter(way="every").height,
         num_diverged=records.filter(way="every", result="diverged").height,
+        num_ordinary_diverged=len(lost),
         chance=chance,
-        num_examples=spec.train_limit or 0,
+        num_examples=spec.num_examples(records),
         rate=spec.rate,
         periods=periods,
         ordinary_accuracy=_accuracy(records.filter(way="ordinary").sort("seed"), "test_accuracy", chance),
         regression_accuracy=_accuracy(records.filter(way="regression").sort("seed"), "test_accuracy", chance),
         at_ordinary=_coincides([networks.get(("every", 1.0, seed)) for seed in seeds], ordinary),
         at_regression=_coincides([outputs.get(("every", math.inf, seed)) for seed in seeds], regression),
-        ends_apart=mean_interval(apart / np.array([_norm(o) for o in ordinary]), INTERVAL_CONFIDENCE),
-        limit_apart=mean_interval(
-            np.array([_norm(a - b) for a, b in zip(limit, regression, strict=True)]) / apart, INTERVAL_CONFIDENCE
-        ),
+        ends_apart=finite_interval(apart / np.array([_norm(o) for o in ordinary])),
+        limit_apart=finite_interval(np.array([_norm(a - b) for a, b in zip(limit, regression, strict=True)]) / apart),
         rounding=_ROUNDING[spec.precision],
         farther=sum(after[0] > before[0] for before, after in pairs),
         nearer=sum(after[1] < before[1] for before, after in pairs),
@@ -121,4 +121,4 @@ def _coincides(found: list[Float[np.ndarray, " MC"] | None], others: list[Float[
     distances = [
         math.inf if one is None else _norm(one - other) / _norm(other) for one, other in zip(found, others, strict=True)
     ]
-    return max(d if math.isfinite(d) else math.inf for d in distances)
+    return max((d if math.isfinite(d) else math.inf for d in distances), default=math.inf)

@@ -10,6 +10,12 @@ from relin.study._verdict import count
 
 def interpolation_verdict(result: InterpolationResult) -> str:
     """The answer in one sentence, its conditions after semicolons."""
+    if result.ends_apart is None:
+        seeds = count(result.num_seeds, "seed")
+        return (
+            f"On {result.data}, ordinary training diverged in {result.num_ordinary_diverged} of {seeds}, at "
+            f"{result.rate:g} of the largest stable rate, so that there is too little to compare with; lower `rate`."
+        )
     clauses = [
         f"On {result.data}, {_ends(result)}",
         _between(result),

@@ -2,17 +2,15 @@
 
 from typing import cast
 
-import numpy as np
 import polars as pl
-from jaxtyping import Float
 
 from relin.study._kernel_result import Constancy, FrozenKernel, KernelOutcome, KernelResult
 from relin.study._kernel_specs import KernelSpec
 from relin.study._kernel_verdict import kernel_verdict
 from relin.study._outcomes import Compared, compare
-from relin.study._result import Interval, ScheduleOutcome
+from relin.study._result import ScheduleOutcome
 from relin.study._settings import Comparison, GridSpec
-from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
+from relin.study._statistics import INTERVAL_CONFIDENCE, finite_interval, mean_interval
 
 _METRICS = {
     "distance": "kernel_distance",
@@ -49,12 +47,6 @@ def conclude_kernel(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num
         frozen=[frozen for frozen in taken if frozen is not None],
     )
     return result.model_copy(update={"verdict": kernel_verdict(result)})
-
-
-def finite_interval(values: Float[np.ndarray, " n"]) -> Interval | None:
-    """Mean and interval of the values that are defined; none of fewer than two."""
-    defined = values[np.isfinite(values)]
-    return mean_interval(defined, INTERVAL_CONFIDENCE) if defined.size >= 2 else None
 
 
 def final_records(outcome: ScheduleOutcome, records: pl.DataFrame) -> pl.DataFrame:

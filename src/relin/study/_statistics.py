@@ -31,6 +31,13 @@ def mean_interval(values: Float[np.ndarray, " n"], confidence: float) -> Interva
     return Interval(mean=mean, low=mean - reach, high=mean + reach)
 
 
+def finite_interval(values: Float[np.ndarray, " n"]) -> Interval | None:
+    """Mean and two-sided interval of the values that are finite; none of fewer than two."""
+    values = np.asarray(values, np.float64)
+    finite = values[np.isfinite(values)]
+    return mean_interval(finite, INTERVAL_CONFIDENCE) if finite.size >= 2 else None
+
+
 def lower_bound(values: Float[np.ndarray, " n"], confidence: float) -> float:
     """One-sided lower confidence bound of the mean: mean − t_{confidence, n−1} s/√n.
 

@@ -7,13 +7,13 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
-from relin.study._kernel import constancy, final_records, finite_interval
+from relin.study._kernel import constancy, final_records
 from relin.study._kernel_result import WidthOutcome, WidthResult
 from relin.study._kernel_specs import WidthSpec
 from relin.study._outcomes import compare
 from relin.study._result import Interval, ScheduleOutcome
 from relin.study._settings import Comparison, GridSpec
-from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
+from relin.study._statistics import INTERVAL_CONFIDENCE, finite_interval, mean_interval
 from relin.study._width_verdict import width_verdict
 
 
