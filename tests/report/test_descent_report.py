@@ -58,14 +58,16 @@ def interpolation(half_way=4096.0, lost=False):
     outcomes = [
         PeriodOutcome(
             period=k, num_diverged=int(k == 16), test_accuracy=about(0.6), network_test_accuracy=about(0.5),
-            to_ordinary=None if lost or k == 16 else about(place / 4), to_regression=None if lost or k == 16 else about(1 - place / 4),
+            to_ordinary=None if lost or k == 16 else about(place / 4),
+            to_regression=None if lost or k == 16 else about(1 - place / 4),
         )
         for place, k in enumerate(periods)
     ]  # fmt: skip
     return InterpolationResult(
         study="interpolation", **SHARED, verdict="On made-up data, K leads somewhere (3 paired seeds).",
         periods=outcomes, ordinary_accuracy=about(0.6), regression_accuracy=about(0.4), at_ordinary=0.0,
-        at_regression=3e-12, ends_apart=None if lost else about(0.9), limit_apart=None if lost else about(2.0), rounding=1e-9, farther=3, nearer=3,
+        at_regression=3e-12, ends_apart=None if lost else about(0.9), limit_apart=None if lost else about(2.0),
+        rounding=1e-9, farther=3, nearer=3,
         compared=3, half_way=half_way,
     )  # fmt: skip
 
