@@ -83,7 +83,7 @@ def test_timing_takes_the_adaptive_schedule_that_spends_most_within_the_budget()
     assert chosen["adaptive"].versus_even.low == pytest.approx(0.005 - 4.302653 * 0.009 / math.sqrt(3))
     assert result.verdict.startswith(
         "On digits, 8 feature updates in 1000 steps are best spent adaptively (7 of them), 94.50 % against 95.00 % of "
-        "ordinary training, 0.50 points above evenly [-1.74, 2.74], which contains zero, on par with it (differences"
+        "ordinary training, 0.50 points above evenly [−1.74, 2.74], which contains zero, on par with it (differences"
     )
 
 

@@ -56,10 +56,10 @@ def test_verdict_where_the_largest_k_tested_is_on_par():
 def test_verdict_tells_an_interval_that_contains_zero():
     # Differences 0.001, 0.003 and −0.001 in favour of K = 1: mean 0.1 points, ± 4.30265 · 0.2/√3 = 0.4968.
     assert verdict(runs("never", [0.948, 0.947, 0.952])).endswith(
-        "accuracy is 0.10 points lower, 95 % interval [-0.40, 0.60], which contains zero."
+        "accuracy is 0.10 points lower, 95 % interval [−0.40, 0.60], which contains zero."
     )
     assert verdict(runs("never", [0.950, 0.953, 0.950])).endswith(
-        "accuracy is 0.10 points higher, 95 % interval [-0.40, 0.60], which contains zero."
+        "accuracy is 0.10 points higher, 95 % interval [−0.40, 0.60], which contains zero."
     )
     assert verdict(steady("never", 0.95)).endswith(
         "accuracy is 0.00 points lower, 95 % interval [0.00, 0.00], which contains zero."

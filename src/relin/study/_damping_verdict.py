@@ -74,4 +74,4 @@ def _kernel(result: DampingResult) -> str:
 
 
 def told(interval: Interval) -> str:
-    return f"{interval.mean:.2g} [{interval.low:.2g}, {interval.high:.2g}]"
+    return f"{interval.mean:.2g} [{interval.low:.2g}, {interval.high:.2g}]".replace("-", "−")

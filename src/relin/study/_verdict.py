@@ -124,4 +124,4 @@ def lazy_clause(gap: Interval) -> str:
 
 
 def points(fraction: float) -> str:
-    return f"{round(100 * fraction, 2) + 0.0:.2f}"  # + 0.0 turns −0.0 into 0.0
+    return f"{round(100 * fraction, 2) + 0.0:.2f}".replace("-", "−")  # + 0.0 turns −0.0 into 0.0
