@@ -12,6 +12,8 @@ from benchmarks._measure import heading, row, table
 
 STEPS = 512
 SIZES, OUTPUTS, WIDTHS = (128, 512, 2048), (1, 10), (32, 256, 1024)
+LONGEST = 2**30
+"""Of N P, above which a run takes too long to be measured."""
 LARGEST = 2**27
 """Numbers of a dense kernel above which it is left out."""
 
@@ -27,6 +29,8 @@ def measure(number: int, outputs: int, width: int) -> None:
     apply, params = il.from_equinox(
         il.models.build("mlp", (28, 28, 1), outputs, key=jax.random.key(0), width=width, depth=2)
     )
+    if number * sum(leaf.size for leaf in jax.tree.leaves(params)) > LONGEST:
+        return
     problem = il.Problem(apply, il.SquaredError())
     x = jax.random.normal(jax.random.key(1), (number, 28, 28, 1))
     data = x, jax.random.normal(jax.random.key(2), (number, outputs))
