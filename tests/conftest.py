@@ -9,7 +9,7 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-OPTIMISED = ("test_ordinary", "test_looks")
+OPTIMISED = ("test_ordinary", "test_framework_loops", "test_looks")
 """Modules that compare results to the last bit, or time: what they compile is what users get."""
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 

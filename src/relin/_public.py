@@ -64,4 +64,9 @@ from relin._solver import (
     WeightSpace as WeightSpace,
 )
 from relin._train import train as train, train_lanes as train_lanes
-from relin.adapters import from_equinox as from_equinox
+from relin.adapters import (
+    from_equinox as from_equinox,
+    from_linen as from_linen,
+    from_nnx as from_nnx,
+    trainable as trainable,
+)

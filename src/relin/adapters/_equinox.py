@@ -9,14 +9,14 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree, Shaped
 
+from relin.adapters._closed import AbstractApply
+from relin.adapters._trainable import PartialApply, Trainable, restricted
 
-class EquinoxApply(eqx.Module):
+
+class EquinoxApply(AbstractApply):
     """`apply(params, x)`: an Equinox module that was separated from its parameters, mapped over a batch.
 
-    Everything but the parameters is closed over. Integer and boolean arrays are its only PyTree leaves, the
-    rest is static. Two of them compare equal, and have equal hashes, if their modules have the same
-    architecture and equal closed-over values; so programs compiled for one serve the other, be it passed as a
-    static argument of `jax.jit` or as part of a PyTree.
+    Everything but the parameters is closed over, see `AbstractApply`.
     """
 
     constants: tuple[Shaped[Array, "..."], ...]
@@ -31,7 +31,6 @@ class EquinoxApply(eqx.Module):
     def __call__(
         self, params: PyTree[Float[Array, "..."]], x: PyTree[Shaped[Array, "batch ..."]]
     ) -> PyTree[Shaped[Array, "batch ..."]]:
-        """The module's outputs, `(batch, …)`, for a batch of inputs."""
         return jax.vmap(self.combine(params))(x)
 
     def combine(self, params: PyTree[Float[Array, "..."]]) -> Any:
@@ -40,18 +39,8 @@ class EquinoxApply(eqx.Module):
         leaves = [next(constants) if leaf is _CONSTANT else leaf for leaf in self._others]
         return eqx.combine(params, jax.tree.unflatten(self._structure, leaves))
 
-    def __eq__(self, other: object) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if not isinstance(other, EquinoxApply):
-            return NotImplemented
-        return self._static() == other._static() and all(
-            a is b or np.array_equal(a, b) for a, b in zip(self.constants, other.constants, strict=True)
-        )
-
-    def __hash__(self) -> int:
-        return hash(self._static())
-
-    def _static(self) -> tuple[Hashable, ...]:
-        return self._structure, self._others, tuple((c.shape, str(c.dtype)) for c in self.constants)
+    def _architecture(self) -> tuple[Hashable, ...]:
+        return self._structure, self._others
 
 
 class _Constant:
@@ -64,7 +53,9 @@ class _Constant:
 _CONSTANT = _Constant()
 
 
-def from_equinox(module: eqx.Module) -> tuple[EquinoxApply, PyTree[Float[Array, "..."]]]:
+def from_equinox(
+    module: eqx.Module, *, trainable: Trainable | None = None
+) -> tuple[EquinoxApply | PartialApply, PyTree[Float[Array, "..."]]]:
     """Separates an Equinox module into a function and its parameters.
 
     It may be called on a module that is being initialised under `jax.jit` or `jax.vmap`, for example one for
@@ -73,6 +64,7 @@ def from_equinox(module: eqx.Module) -> tuple[EquinoxApply, PyTree[Float[Array, 
     **Arguments:**
 
     - `module`: maps one example to its outputs, `module(x)`, with no batch axis.
+    - `trainable`: which parameters are trained, all if not given; see `relin.trainable`.
 
     **Returns:** `apply` and `params`. `apply(params, x)` takes inputs with a leading batch axis;
     `apply.combine(params)` is a module again. `params` is the PyTree of the module's floating-point arrays;
@@ -96,7 +88,7 @@ def from_equinox(module: eqx.Module) -> tuple[EquinoxApply, PyTree[Float[Array, 
             f"`module` must have at least one floating-point array to train, got {type(module).__name__} with "
             "none; cast its weights to a floating-point dtype."
         )
-    return EquinoxApply(static), params
+    return restricted(EquinoxApply(static), params, trainable)
 
 
 def _is_array(leaf: Any) -> bool:

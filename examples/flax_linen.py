@@ -1,0 +1,70 @@
+"""A Flax Linen network: trained by relin, and in a `TrainState` loop with two changed lines."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from _digits import batches, digits
+from flax import linen as nn
+from flax.training.train_state import TrainState
+
+import relin as il
+
+STEPS, K = 600, 64
+
+
+class Network(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(10)(jnp.tanh(nn.Dense(128)(x)))
+
+
+def by_relin(module, variables, x, y):
+    """`il.train`; the result as `module.apply` takes it."""
+    apply, params = il.from_linen(module, variables)
+    problem = il.Problem(apply, il.CrossEntropy())
+    solution = il.train(
+        problem,
+        il.WeightSpace(optax.adam(1e-3)),
+        il.Every(K),
+        params,
+        (x, y),
+        num_steps=STEPS,
+        batch_size=64,
+        key=jax.random.key(0),
+    )
+    return apply.combine(solution.params)
+
+
+def by_own_loop(module, variables, x, y):
+    """A `TrainState` loop whose parameters are the displacement δ from the anchor; θ = anchor + δ."""
+    apply, anchor = il.from_linen(module, variables)
+    zero = jax.tree.map(jnp.zeros_like, anchor)
+    state = TrainState.create(apply_fn=module.apply, params=zero, tx=optax.adam(1e-3))
+
+    @jax.jit
+    def step(state, anchor, x, y):
+        def loss(params):
+            # before: logits = state.apply_fn({"params": params}, x)
+            logits = il.Linearisation(apply, anchor).value(params, x)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+        return state.apply_gradients(grads=jax.grad(loss)(state.params))
+
+    for t, inputs, classes in batches(x, y, STEPS):
+        if t % K == 0:  # before: nothing
+            anchor, state = optax.apply_updates(anchor, state.params), state.replace(params=zero)
+        state = step(state, anchor, inputs, classes)
+    return apply.combine(optax.apply_updates(anchor, state.params))
+
+
+def main():
+    x_train, x_test, y_train, y_test = digits()
+    module = Network()
+    for name, train in (("il.train", by_relin), ("A TrainState loop", by_own_loop)):
+        variables = train(module, module.init(jax.random.key(0), x_train[:1]), x_train, y_train)
+        accuracy = jnp.mean(jnp.argmax(module.apply(variables, x_test), axis=1) == y_test)
+        print(f"{name}, features updated every {K} steps: test accuracy {accuracy:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Functions of parameters that close over the rest of a module."""
+
+import abc
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree, Shaped
+
+from relin._types import Inputs, Outputs, Params
+
+Output = Callable[[Any], Any] | int | str | None
+
+
+class AbstractApply(eqx.Module):
+    """`apply(params, x)`: a module that was separated from its parameters, for a batch of inputs.
+
+    The arrays it closes over are its only PyTree leaves, the rest is static. Two of them compare equal, and have equal
+    hashes, if their modules have the same architecture and equal closed-over values; so programs compiled for one serve
+    the other, be it passed as a static argument of `jax.jit` or as part of a PyTree.
+    """
+
+    constants: eqx.AbstractVar[tuple[Shaped[Array, "..."], ...]]
+
+    @abc.abstractmethod
+    def __call__(self, params: Params, x: Inputs) -> Outputs:
+        """The module's outputs, `(batch, …)`, for a batch of inputs."""
+
+    @abc.abstractmethod
+    def combine(self, params: Params) -> Any:
+        """What the adapter was given, with these parameters."""
+
+    @abc.abstractmethod
+    def _architecture(self) -> tuple[Hashable, ...]:
+        """What beside the constants makes two of them equal."""
+
+    def __eq__(self, other: object) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._identity() == other._identity() and all(
+            a is b or np.array_equal(_data(a), _data(b)) for a, b in zip(self.constants, other.constants, strict=True)
+        )
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def _identity(self) -> tuple[Hashable, ...]:
+        return self._architecture(), tuple((c.shape, str(c.dtype)) for c in self.constants)
+
+
+def called(function: Callable[..., Any], x: Inputs) -> Any:
+    """`function` of a batch of inputs: a tuple is spread over its arguments, a dictionary over its keywords."""
+    if isinstance(x, tuple):
+        return function(*x)
+    return function(**x) if isinstance(x, dict) else function(x)
+
+
+def chosen(outputs: Any, output: Output) -> Any:
+    """The output that the loss is of: all, an entry or attribute by name, an entry by position, a function's value."""
+    if output is None:
+        return outputs
+    if callable(output):
+        return output(outputs)
+    try:
+        if isinstance(output, str) and not isinstance(outputs, dict):
+            return getattr(outputs, output)
+        return outputs[output]
+    except (AttributeError, KeyError, IndexError, TypeError):
+        raise ValueError(
+            f"`output` must name one of the network's outputs, got {output!r} of {_kind(outputs)}; {_TO_DO}"
+        ) from None
+
+
+_TO_DO = "pass a key, a position, or a function of the outputs."
+
+
+def check_output(output: Any) -> None:
+    """Raises `TypeError` unless it can choose an output."""
+    if output is not None and not callable(output) and not isinstance(output, int | str):
+        raise TypeError(f"`output` must choose one of the network's outputs, got {output!r}; {_TO_DO}")
+
+
+def _kind(outputs: Any) -> str:
+    if isinstance(outputs, dict):
+        return f"outputs named {', '.join(map(str, outputs))}"
+    return f"{len(outputs)} outputs" if isinstance(outputs, tuple | list) else type(outputs).__name__
+
+
+def _data(constant: PyTree) -> PyTree:
+    """The numbers of an array; a random key's own, which NumPy does not read."""
+    typed_key = isinstance(constant, jax.Array) and jnp.issubdtype(constant.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(constant) if typed_key else constant
