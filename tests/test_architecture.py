@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent / "src" / "relin"
 # From bottom to top. A module may import its own room and rooms below it; rooms on one line are strangers.
 FLOORS = [
     ("_types", "_errors", "_files"),
-    ("_check", "_tree", "_storage"),
+    ("_check", "_tree", "_names", "_storage"),
     ("_primitives",),
     ("_loss", "_linearise", "_augment", "_batches"),
     ("_problem",),

@@ -120,6 +120,7 @@ def observed_by(
     if run.safeguard is not None:
         record |= {"safeguard_scale": state.scale, "safeguard_evaluations": state.evaluations}
     record |= run.solver.measures(state.solver)
+    record |= run.schedule.measures(state.schedule, state.feature_updates)
     states = []
     for observer, observer_state in zip(observers, observed, strict=True):
         values, observer_state = observer.compute(context, observer_state)

@@ -18,7 +18,7 @@ from relin._problem import Problem
 from relin._safeguard import AbstractSafeguard, Verdict
 from relin._schedule import AbstractSchedule
 from relin._solver import AbstractSolver, AbstractStepSolver, SolverState, WeightSpace
-from relin._types import Flag, Inputs, Key, Params, Scalar, State, Step, Targets
+from relin._types import Flag, Flags, Inputs, Key, Params, Scalar, State, Step, Targets
 
 Batch = tuple[Inputs, Targets]
 Data = tuple[PyTree[Shaped[Array, "examples ..."]], Shaped[Array, "examples ..."]]
@@ -107,11 +107,23 @@ def begin(run: Run, state: RunState, batch: Batch) -> RunState:
     if not run.schedule.adaptive:
         return _begun(state, relinearised, True)
     wanted, state = ask(run, state, batch)
+    if run.schedule.partial:
+        moves = run.schedule.moves(wanted, state.solver.anchor)
+        return _begun(state, relinearised_in_part(moves, relinearised, state.solver), jnp.any(wanted))
     return _begun(state, _tree.select(wanted, relinearised, state.solver), wanted)
 
 
-def ask(run: Run, state: RunState, batch: Batch) -> tuple[Flag, RunState]:
-    """Whether the schedule wants to re-linearise at a due step."""
+def relinearised_in_part(moves: PyTree[Flag], relinearised: SolverState, before: SolverState) -> SolverState:
+    """The state in which some parameters' anchors moved and the others kept their anchors and displacements."""
+    return replace(
+        before,
+        anchor=_tree.select_each(moves, relinearised.anchor, before.anchor),
+        displacement=_tree.select_each(moves, relinearised.displacement, before.displacement),
+    )
+
+
+def ask(run: Run, state: RunState, batch: Batch) -> tuple[Flags, RunState]:
+    """Whether the schedule wants to re-linearise at a due step; of a partial one, which parts."""
     wanted, schedule = run.schedule.query(context(run, state, batch), state.schedule)
     return jnp.asarray(wanted), replace(state, schedule=schedule)
 

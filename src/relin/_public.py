@@ -47,6 +47,7 @@ from relin._schedule import (
     Every as Every,
     Geometric as Geometric,
     Never as Never,
+    PerParameter as PerParameter,
     Until as Until,
     WhenError as WhenError,
     WhenFunctionMoves as WhenFunctionMoves,

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from relin._types import Flag, Params, Scalar
 
@@ -27,6 +27,11 @@ def scale(factor: Scalar | float, a: Params) -> Params:
 def select(flag: Flag, a: Params, b: Params) -> Params:
     """`a` where `flag` holds, else `b`; both are evaluated."""
     return jax.tree.map(lambda x, y: jnp.where(flag, x, y), a, b)
+
+
+def select_each(flags: PyTree[Flag], a: Params, b: Params) -> Params:
+    """The same with a flag for each leaf."""
+    return jax.tree.map(jnp.where, flags, a, b)
 
 
 def norm(a: Params) -> Scalar:

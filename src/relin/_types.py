@@ -13,5 +13,7 @@ Targets = Shaped[Array, "batch ..."]
 Scalar = Float[Array, ""]
 Step = Int[Array, ""] | int
 Flag = Bool[Array, ""] | bool
+Flags = Bool[Array, "*parts"] | bool
+"""One flag, or one for each part of the parameters."""
 Key = PRNGKeyArray
 State = Any

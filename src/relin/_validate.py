@@ -17,8 +17,9 @@ from relin._observer import AbstractObserver
 from relin._primitives import backward_only, primitives
 from relin._problem import Problem
 from relin._program import Batch, Run, Sampling
+from relin._safeguard import AbstractSafeguard
 from relin._schedule import AbstractSchedule, Never
-from relin._solver import AbstractSolver, AbstractStretchSolver
+from relin._solver import AbstractSolver, AbstractStretchSolver, WeightSpace
 from relin._types import Params
 
 
@@ -31,6 +32,24 @@ def parts(problem: Any, solver: Any, schedule: Any) -> None:
     ):
         if not isinstance(value, kind):
             raise TypeError(f"`{name}` must be a relin {name}, got {value!r}; pass for example relin.{example}.")
+
+
+def together(solver: AbstractSolver, schedule: AbstractSchedule, safeguard: AbstractSafeguard | None) -> None:
+    """Raises `ValueError` for parts of a run that make no sense together."""
+    if not schedule.partial:
+        return
+    if not (isinstance(solver, WeightSpace) and solver.on_relinearise == "keep"):
+        raise ValueError(
+            "PerParameter must be used with WeightSpace(optimiser), which keeps the optimiser's state where some "
+            f"parameters are re-linearised, got {type(solver).__name__}"
+            f"{'' if not isinstance(solver, WeightSpace) else f' with on_relinearise={solver.on_relinearise!r}'}; pass "
+            "that, or one schedule for all parameters."
+        )
+    if safeguard is not None:
+        raise ValueError(
+            f"PerParameter must be used without a safeguard, got {type(safeguard).__name__}, which judges where all "
+            "parameters move; leave it out, or pass one schedule for all parameters."
+        )
 
 
 def helpers(observers: Any, batches: Any, augment: Any) -> None:

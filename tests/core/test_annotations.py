@@ -33,6 +33,7 @@ print("checked")
 BODIES = {
     "training": """
 il.train(problem, solver, il.After(il.WhenError(0.1, 1, x), 1), params, (x, y), **options)
+il.train(problem, solver, il.PerParameter({"w": il.WhenError(0.1, 1)}), params, (x, y), **options)
 for schedule in (il.Every(1), il.Until(il.WhenError(0.1, 1), 5)):
     il.train(problem, solver, schedule, params, (x, y), drive="host", **options)
 gauss_newton = il.GaussNewton(0.1, "levenberg-marquardt", "convex", "functions")

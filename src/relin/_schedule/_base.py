@@ -6,9 +6,10 @@ import equinox as eqx
 import jax
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array, Int, PyTree, Shaped
 
 from relin._context import Context
-from relin._types import Flag, State, Step
+from relin._types import Flag, Flags, Params, State, Step
 
 
 class AbstractSchedule(eqx.Module):
@@ -29,6 +30,11 @@ class AbstractSchedule(eqx.Module):
         """Whether it is known, without tracing, that every step re-linearises: ordinary training."""
         return False
 
+    @property
+    def partial(self) -> bool:
+        """Whether it may re-linearise a part of the parameters: `query` then answers with flags that `moves` reads."""
+        return False
+
     @abc.abstractmethod
     def due(self, step: Step) -> Flag:
         """Whether a re-linearisation may happen before this step. `step` counts from 0 and may be traced."""
@@ -41,9 +47,17 @@ class AbstractSchedule(eqx.Module):
         """Whether a due step happens at all: where not, nothing is re-linearised, and `query` is not asked."""
         return True
 
-    def query(self, context: Context, state: State) -> tuple[Flag, State]:
+    def query(self, context: Context, state: State) -> tuple[Flags, State]:
         """At a due step after step 0: whether to re-linearise, and the new state."""
         return True, state
+
+    def moves(self, wanted: Flags, params: Params) -> PyTree[Flag]:
+        """Of a partial schedule, for each parameter whether it is re-linearised; a PyTree like `params`."""
+        return jax.tree.map(lambda _: wanted, params)
+
+    def measures(self, state: State, feature_updates: Int[Array, ""]) -> dict[str, Shaped[Array, ""]]:
+        """What each record says of the schedule itself, by name; nothing unless it overrides this."""
+        return {}
 
 
 def check_count(value: Step, name: str, least: int, remedy: str) -> None:

@@ -1,11 +1,43 @@
 """Schedules made of another schedule."""
 
+import equinox as eqx
+from jaxtyping import Array, Int, PyTree, Shaped
+
 from relin._context import Context
 from relin._schedule._base import AbstractSchedule, check_count
-from relin._types import Flag, State, Step
+from relin._types import Flag, Flags, Params, State, Step
 
 
-class Until(AbstractSchedule):
+class AbstractWithin(AbstractSchedule):
+    """Another schedule where subclasses let it be due."""
+
+    schedule: eqx.AbstractVar[AbstractSchedule]
+
+    @property
+    def adaptive(self) -> bool:
+        return self.schedule.adaptive
+
+    @property
+    def partial(self) -> bool:
+        return self.schedule.partial
+
+    def init(self, context: Context) -> State:
+        return self.schedule.init(context)
+
+    def looks(self, step: Step, state: State) -> Flag:
+        return self.schedule.looks(step, state)
+
+    def query(self, context: Context, state: State) -> tuple[Flags, State]:
+        return self.schedule.query(context, state)
+
+    def moves(self, wanted: Flags, params: Params) -> PyTree[Flag]:
+        return self.schedule.moves(wanted, params)
+
+    def measures(self, state: State, feature_updates: Int[Array, ""]) -> dict[str, Shaped[Array, ""]]:
+        return self.schedule.measures(state, feature_updates)
+
+
+class Until(AbstractWithin):
     """Another schedule before step n, then never: features are frozen from step n on.
 
     The inner schedule counts steps from the start of the run.
@@ -17,24 +49,11 @@ class Until(AbstractSchedule):
     def __check_init__(self):
         check_count(self.step, "`step`", 0, "pass the step from which features stay frozen")
 
-    @property
-    def adaptive(self) -> bool:
-        return self.schedule.adaptive
-
     def due(self, step: Step) -> Flag:
         return (step < self.step) & self.schedule.due(step)
 
-    def init(self, context: Context) -> State:
-        return self.schedule.init(context)
 
-    def looks(self, step: Step, state: State) -> Flag:
-        return self.schedule.looks(step, state)
-
-    def query(self, context: Context, state: State) -> tuple[Flag, State]:
-        return self.schedule.query(context, state)
-
-
-class After(AbstractSchedule):
+class After(AbstractWithin):
     """Never before step n, then another schedule: features start to move at step n.
 
     The inner schedule counts steps from the start of the run, so that `After(Every(64), 100)` first re-linearises at
@@ -47,18 +66,5 @@ class After(AbstractSchedule):
     def __check_init__(self):
         check_count(self.step, "`step`", 0, "pass the step from which features may move")
 
-    @property
-    def adaptive(self) -> bool:
-        return self.schedule.adaptive
-
     def due(self, step: Step) -> Flag:
         return (step >= self.step) & self.schedule.due(step)
-
-    def init(self, context: Context) -> State:
-        return self.schedule.init(context)
-
-    def looks(self, step: Step, state: State) -> Flag:
-        return self.schedule.looks(step, state)
-
-    def query(self, context: Context, state: State) -> tuple[Flag, State]:
-        return self.schedule.query(context, state)

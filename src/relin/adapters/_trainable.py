@@ -1,13 +1,13 @@
 """Training a part of a network's parameters."""
 
 from collections.abc import Callable, Hashable, Iterable
-from fnmatch import fnmatchcase
 from typing import Any
 
 import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Shaped
 
+from relin._names import check_patterns, matches, parameter_names, some
 from relin._types import Inputs, Outputs, Params
 from relin.adapters._closed import AbstractApply
 
@@ -69,12 +69,6 @@ def trainable(
     return PartialApply(apply, params, frozenset(selected)), selected
 
 
-def parameter_names(params: Params) -> tuple[str, ...]:
-    """The paths of a PyTree's leaves with dots, in order."""
-    paths = [path for path, _ in jax.tree.leaves_with_path(params)]
-    return tuple(jax.tree_util.keystr(path, simple=True, separator=".") for path in paths)
-
-
 def restricted(apply: Any, params: Params, which: Trainable | None) -> tuple[Any, Params]:
     """An adapter's result, with `trainable` where it was asked for."""
     return (apply, params) if which is None else trainable(apply, params, which)
@@ -84,7 +78,7 @@ def _selected(named: dict[str, Any], which: Trainable) -> dict[str, Any]:
     if callable(which):
         chosen = {name: leaf for name, leaf in named.items() if which(name, leaf)}
         if not chosen:
-            raise ValueError(f"`which` must choose at least one parameter, got none of {_some(named)}.")
+            raise ValueError(f"`which` must choose at least one parameter, got none of {some(tuple(named))}.")
         return chosen
     patterns = [which] if isinstance(which, str) else list(which) if isinstance(which, Iterable) else None
     if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
@@ -92,12 +86,5 @@ def _selected(named: dict[str, Any], which: Trainable) -> dict[str, Any]:
             f'`which` must be patterns of names or a predicate, got {which!r}; pass for example "head.*" or '
             "lambda name, array: array.ndim > 1."
         )
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in named):
-            raise ValueError(f"Each pattern must match a parameter, got {pattern!r}; the names are {_some(named)}.")
-    return {name: leaf for name, leaf in named.items() if any(fnmatchcase(name, p) for p in patterns)}
-
-
-def _some(named: dict[str, Any]) -> str:
-    names = list(named)
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    check_patterns(tuple(named), patterns)
+    return {name: leaf for name, leaf in named.items() if any(matches(name, pattern) for pattern in patterns)}
