@@ -21,3 +21,20 @@ def test_example(name):
     assert len(accuracies) == 2
     assert min(accuracies) > 0.93
     assert abs(accuracies[0] - accuracies[1]) < 0.03
+
+
+@pytest.mark.fashion_mnist
+def test_fine_tuning():
+    few = ["--seeds", "1", "--steps", "40", "--examples", "200", "--rates", "0.1"]
+    command = [sys.executable, EXAMPLES / "fine_tuning.py", *few]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    rows = re.findall(r"^(.+?)  +(\d+\.\d+) +(\d+) ", run.stdout, re.MULTILINE)
+    accuracies = {way.strip(): float(accuracy) for way, accuracy, _ in rows}
+    updates = {way.strip(): int(number) for way, _, number in rows}
+    assert len(accuracies) == 8
+    assert accuracies["K = 1"] > 60
+    assert accuracies["K = ∞: linearised at the checkpoint"] > accuracies["K = 1, linearised afterwards"]
+    assert (updates["K = 1"], updates["lazy body, head K = 1"]) == (39, 39)
+    assert updates["K = ∞: linearised at the checkpoint"] == updates["K = 1, linearised afterwards"] == 0
