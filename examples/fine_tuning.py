@@ -53,12 +53,15 @@ def run(way, steps, lane):
     return il.Run(il.Problem(apply, il.CrossEntropy()), solver, WAYS[way], params, key)
 
 
-def checkpoint(seed, data, steps, folder):
+def stacked(lanes):
+    return jax.tree.map(lambda *each: jnp.stack([jnp.asarray(array) for array in each]), *lanes)
+
+
+def checkpoint(make, seed, rate, data, steps, folder):
     """Pre-trained parameters with a new head, by way of a file."""
     _, params = network(seed)
-    lane = jax.tree.map(lambda a: jnp.asarray(a)[None], (0.03, params, jax.random.key(seed)))
-    pretraining = il.train_lanes(partial(run, ORDINARY, steps), lane, data, num_steps=steps, batch_size=64)
-    pretraining[0].save(folder)
+    lanes = stacked([(rate, params, jax.random.key(seed))])
+    il.train_lanes(make, lanes, data, num_steps=steps, batch_size=64)[0].save(folder)
     apply, _ = il.trainable(APPLY, il.load(folder, params).params, HEAD)
     return apply.full(il.trainable(APPLY, network(seed + 1000)[1], HEAD)[1])
 
@@ -76,23 +79,26 @@ def main():
     parser.add_argument("--steps", type=int, default=1000, help="of fine-tuning; three times as many of pre-training")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.03, 0.01, 0.003])
+    parser.add_argument("--pretraining-rate", type=float, default=0.03)
     options = parser.parse_args()
     dataset = il.datasets.load("fashion-mnist")
     validation, test = (classes(part, 5) for part in (dataset.validation, dataset.test))
     observers = [il.Performance(validation, "validation"), il.Performance(test, "test")]
+    pretrain = partial(run, ORDINARY, 3 * options.steps)
     makes = {way: partial(run, way, options.steps) for way in WAYS}
     found = {way: [] for way in (*WAYS, AFTERWARDS)}
     for seed in range(options.seeds):
         x, y = classes(dataset.train, 5)
         chosen = np.random.default_rng(seed).choice(len(x), options.examples, replace=False)
         with tempfile.TemporaryDirectory() as folder:
-            start = checkpoint(seed, classes(dataset.train, 0), 3 * options.steps, folder)
+            rate = options.pretraining_rate
+            start = checkpoint(pretrain, seed, rate, classes(dataset.train, 0), 3 * options.steps, folder)
         for way, make in makes.items():
             begin = network(seed + 2000)[1] if way == FRESH else start
             lanes = [(rate, begin, jax.random.key(seed)) for rate in options.rates]
             solutions = il.train_lanes(
                 make,
-                jax.tree.map(lambda *each: jnp.stack([jnp.asarray(a) for a in each]), *lanes),
+                stacked(lanes),
                 (x[chosen], y[chosen]),
                 num_steps=options.steps,
                 batch_size=64,

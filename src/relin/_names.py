@@ -9,9 +9,15 @@ from relin._types import Params
 
 
 def parameter_names(params: Params) -> tuple[str, ...]:
-    """The paths of a PyTree's leaves with dots, such as `encoder.layers.0.kernel`, in order."""
+    """The paths of a PyTree's leaves with dots, such as `encoder.layers.0.kernel`, in order.
+
+    **Raises:** `ValueError` if two have the same.
+    """
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    return tuple(jax.tree_util.keystr(path, simple=True, separator=".") for path in paths)
+    names = tuple(jax.tree_util.keystr(path, simple=True, separator=".") for path in paths)
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"Parameters must have different names, got two called {twice[0]!r}; leave dots out of keys.")
+    return names
 
 
 def matches(name: str, pattern: str) -> bool:

@@ -107,16 +107,15 @@ def begin(run: Run, state: RunState, batch: Batch) -> RunState:
     if not run.schedule.adaptive:
         return _begun(state, relinearised, True)
     wanted, state = ask(run, state, batch)
-    if run.schedule.partial:
-        moves = run.schedule.moves(wanted, state.solver.anchor)
-        return _begun(state, relinearised_in_part(moves, relinearised, state.solver), jnp.any(wanted))
-    return _begun(state, _tree.select(wanted, relinearised, state.solver), wanted)
+    moves = run.schedule.moves(wanted, state.solver.anchor)
+    return _begun(state, _relinearised_where(moves, relinearised, state.solver), jnp.any(wanted))
 
 
-def relinearised_in_part(moves: PyTree[Flag], relinearised: SolverState, before: SolverState) -> SolverState:
-    """The state in which some parameters' anchors moved and the others kept their anchors and displacements."""
+def _relinearised_where(moves: PyTree[Flag], relinearised: SolverState, before: SolverState) -> SolverState:
+    """The state in which these parameters' anchors moved, and the others kept their anchors and displacements."""
+    any_moves = jax.tree.reduce(jnp.logical_or, moves)
     return replace(
-        before,
+        _tree.select(any_moves, relinearised, before),
         anchor=_tree.select_each(moves, relinearised.anchor, before.anchor),
         displacement=_tree.select_each(moves, relinearised.displacement, before.displacement),
     )

@@ -41,9 +41,7 @@ def together(solver: AbstractSolver, schedule: AbstractSchedule, safeguard: Abst
     if not (isinstance(solver, WeightSpace) and solver.on_relinearise == "keep"):
         raise ValueError(
             "PerParameter must be used with WeightSpace(optimiser), which keeps the optimiser's state where some "
-            f"parameters are re-linearised, got {type(solver).__name__}"
-            f"{'' if not isinstance(solver, WeightSpace) else f' with on_relinearise={solver.on_relinearise!r}'}; pass "
-            "that, or one schedule for all parameters."
+            f"parameters are re-linearised, got {solver}; pass that, or one schedule for all parameters."
         )
     if safeguard is not None:
         raise ValueError(

@@ -132,6 +132,8 @@ REFUSALS = [
     (lambda: from_linen(Plain(), [1]), ValueError, 'collection "params", got list'),
     (lambda: from_linen(Plain(), {"params": {}}), ValueError, 'collection "params", got params'),
     (lambda: from_linen(Plain(), {"params": {"a": X}}, mask=X), TypeError, "must be hashable, got mask of type"),
+    (lambda: from_linen(Plain(), {"params": {"a": X}}, mask=(X,)), TypeError, "must be hashable, got mask of type tup"),
+    (lambda: from_linen(Plain(), {"params": {"a": Y}}), TypeError, r"got int\d+ at params\['a'\]"),
 ]
 
 

@@ -1,5 +1,8 @@
 """Flax NNX modules as `(apply, params)`."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,7 +100,7 @@ def test_equality_is_that_of_the_architecture():
     assert hash(first) == hash(second)
     assert first != wider
     assert first != from_nnx(Tied())[0]
-    assert from_nnx(Normalised().__class__())[0] == from_nnx(Normalised())[0]
+    assert from_nnx(Normalised())[0] == from_nnx(Normalised())[0]
 
 
 def test_batch_norm_is_frozen_in_evaluation_mode():
@@ -182,6 +185,51 @@ def test_trainable():
     assert isinstance(apply.combine(params), Plain)
 
 
+class Deep(nnx.Module):
+    """More layers than digits, whose names sort otherwise as text; a call adds a variable."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.layers = nnx.List([nnx.Linear(4, 4, rngs=rngs, param_dtype=jnp.float64) for _ in range(12)])
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = jnp.tanh(layer(x))
+        self.seen = nnx.Intermediate(x)
+        return x
+
+
+def test_many_layers_and_a_variable_made_by_the_call():
+    module = Deep()
+    apply, params = from_nnx(module)
+    np.testing.assert_allclose(jax.jit(apply)(params, X), module(X), rtol=1e-12)
+
+
+def test_kernel():
+    module = Plain()
+    apply, params = from_nnx(module)
+    J = dense_jacobian(apply, params, X)
+    kernel = il.kernel.ntk(apply, params, X)
+    np.testing.assert_allclose(kernel.transpose(0, 2, 1, 3).reshape(18, 18), J @ J.T, rtol=1e-6)
+
+
+def test_evaluation_mode_as_a_view():
+    module = Normalised()
+    view = nnx.view(module, deterministic=True, use_running_average=True)
+    apply, params = from_nnx(view)
+    module.eval()
+    x = X.astype(jnp.float32)
+    np.testing.assert_allclose(apply(params, x), module(x), rtol=1e-5)
+
+
+def test_flax_is_imported_where_it_is_needed(monkeypatch):
+    code = "import sys, relin; relin.from_nnx, relin.from_linen; assert not any('flax' in name for name in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    monkeypatch.setitem(sys.modules, "flax", None)
+    with pytest.raises(ImportError, match=r"relin\.from_nnx needs flax.*pip install 'relin\[flax\]'"):
+        from_nnx(None)
+
+
 class WithoutParameters(nnx.Module):
     def __call__(self, x):
         return x
@@ -203,8 +251,8 @@ class NotCallable(nnx.Module):
 REFUSALS = [
     (lambda: from_nnx(lambda x: x), TypeError, "must be a callable flax.nnx.Module, got function"),
     (lambda: from_nnx(NotCallable()), TypeError, "must be a callable flax.nnx.Module, got NotCallable"),
-    (lambda: from_nnx(WithoutParameters()), ValueError, "got WithoutParameters with none; wrap"),
-    (lambda: from_nnx(Integer()), TypeError, "got int64 at table; make it an nnx.Variable"),
+    (lambda: from_nnx(WithoutParameters()), ValueError, "`params` holds no array"),
+    (lambda: from_nnx(Integer()), TypeError, r"got int64 at params\['table'\]; keep what is not trained inside"),
     (lambda: from_nnx(Plain(), output=1.5), TypeError, "must choose one of the network's outputs, got 1.5"),
 ]
 

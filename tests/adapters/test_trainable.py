@@ -77,6 +77,11 @@ def test_equinox_module_comes_back():
     assert apply != il.from_equinox(module, trainable="*")[0]
 
 
+def test_names_that_are_not_one():
+    with pytest.raises(ValueError, match=r"got two called 'a\.b'"):
+        il.trainable(network, {"a": {"b": X}, "a.b": X}, "a.*")
+
+
 REFUSALS = [
     ("tail.*", ValueError, r"got 'tail\.\*'; the names are head\.b, head\.w, layers\.0\.b"),
     (["head.*", "tail"], ValueError, "got 'tail'"),

@@ -52,7 +52,7 @@ class AbstractSchedule(eqx.Module):
         return True, state
 
     def moves(self, wanted: Flags, params: Params) -> PyTree[Flag]:
-        """Of a partial schedule, for each parameter whether it is re-linearised; a PyTree like `params`."""
+        """Which parameters the answer of `query` re-linearises, a PyTree like `params`: all or none, unless partial."""
         return jax.tree.map(lambda _: wanted, params)
 
     def measures(self, state: State, feature_updates: Int[Array, ""]) -> dict[str, Shaped[Array, ""]]:

@@ -42,22 +42,17 @@ class PerParameter(AbstractSchedule):
     patterns: tuple[str, ...] = eqx.field(static=True)
 
     def __init__(self, schedules: Mapping[str, AbstractSchedule]):
-        if not isinstance(schedules, Mapping) or not schedules:
+        given = schedules.items() if isinstance(schedules, Mapping) else ()
+        if not given or not all(isinstance(p, str) and isinstance(s, AbstractSchedule) for p, s in given):
             raise TypeError(
                 f"`schedules` must map patterns of names to schedules, got {schedules!r}; pass for example "
                 '{"head.*": relin.Every(1), "*": relin.Never()}.'
             )
-        for pattern, schedule in schedules.items():
-            if not isinstance(pattern, str) or not isinstance(schedule, AbstractSchedule):
-                raise TypeError(
-                    f"`schedules` must map patterns of names to schedules, got {pattern!r}: {schedule!r}; pass for "
-                    'example {"head.*": relin.Every(1), "*": relin.Never()}.'
-                )
-            if schedule.partial:
-                raise TypeError(
-                    f"`schedules` must hold schedules of whole networks, got a PerParameter for {pattern!r}; name all "
-                    "parts in one."
-                )
+        if nested := [pattern for pattern, schedule in given if schedule.partial]:
+            raise TypeError(
+                f"`schedules` must hold schedules of whole networks, got a PerParameter for {nested[0]!r}; name all "
+                "parts in one."
+            )
         self.patterns, self.schedules = tuple(schedules), tuple(schedules.values())
 
     @property

@@ -79,7 +79,8 @@ def from_linen(
     **Returns:** `apply` and `params`, the collection `"params"`; `apply.combine(params)` is all variables, as
     `module.apply` and `TrainState.create` take them.
 
-    **Raises:** `ImportError` without Flax; `TypeError` if `module` is no Linen module, or an argument has no hash;
+    **Raises:** `ImportError` without Flax; `TypeError` if `module` is no Linen module, an argument has no hash, or a
+    trained parameter is not floating-point;
     `ValueError` if `variables` have no `"params"`; and, where `apply` is called, for a module that asks for random
     numbers or changes its variables.
     """
@@ -98,11 +99,13 @@ def from_linen(
             "returned."
         )
     for name, value in arguments.items():
-        if not isinstance(value, Hashable):
+        try:
+            hash(value)
+        except TypeError:
             raise TypeError(
                 f"Arguments of every call must be hashable, got {name} of type {type(value).__name__}; pass arrays "
                 "with the inputs."
-            )
+            ) from None
     others = {name: collection for name, collection in variables.items() if name != "params"}
     constants, structure = jax.tree.flatten(others)
     apply = LinenApply(tuple(constants), module, structure, tuple(sorted(arguments.items())), method, output)

@@ -5,9 +5,9 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
+from relin._names import parameter_names
 from relin._types import Inputs, Outputs, Params
 from relin.adapters._closed import AbstractApply, Output, called, check_output, chosen
 from relin.adapters._extra import needs_extra
@@ -30,12 +30,14 @@ class NNXApply(AbstractApply):
 
         module = self.combine(params)
         outputs = chosen(called(module, x), self._output)
-        after = jax.tree.leaves(nnx.state(module, nnx.Not(nnx.Param)))
-        for name, before, now in zip(self._names, self.constants, after, strict=False):
-            if now is not before:
-                raise ValueError(_moved(name))
-        if len(after) != len(self.constants):
-            raise ValueError(_moved("a variable made by the call"))
+        after = _named(nnx.state(module, nnx.Not(nnx.Param)))
+        for name, before in zip(self._names, self.constants, strict=True):
+            if after[name] is not before:
+                raise ValueError(
+                    f"The module must leave its variables as they are, got one that changes {name}; put it into "
+                    "evaluation mode with module.eval() (BatchNorm then uses its running statistics, and dropout does "
+                    "nothing)."
+                )
         return outputs
 
     def combine(self, params: Params) -> Any:
@@ -69,8 +71,8 @@ def from_nnx(
     are tied, the same `nnx.Param` in two places, are one array. `nnx.update(module, params)` puts trained ones into the
     module, and `apply.combine(params)` makes another module of them. All other variables are closed over.
 
-    **Raises:** `ImportError` without Flax; `TypeError` if `module` is no callable `nnx.Module` or has a parameter that
-    is not floating-point; `ValueError` if it has none; and, where `apply` is called, for a module that changes its
+    **Raises:** `ImportError` without Flax; `TypeError` if `module` is no callable `nnx.Module` or a trained parameter
+    is not floating-point; `ValueError` if there is none; and, where `apply` is called, for a module that changes its
     variables: batch statistics or the counter of its random numbers.
     """
     with needs_extra("from_nnx", "flax"):
@@ -82,36 +84,16 @@ def from_nnx(
         )
     check_output(output)
     graph, trained, others = nnx.split(module, nnx.Param, ...)
+    constants = _named(others)
+    structures = jax.tree.structure(trained), jax.tree.structure(others)
+    apply = NNXApply(tuple(constants.values()), graph, structures, tuple(constants), output)
     params = nnx.to_pure_dict(trained)
-    leaves, structure = jax.tree.flatten(trained)
-    if not leaves:
-        raise ValueError(
-            f"`module` must have at least one nnx.Param to train, got {type(module).__name__} with none; wrap its "
-            "weights in nnx.Param."
-        )
-    for path, leaf in jax.tree.leaves_with_path(params):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(
-                f"Every nnx.Param must be floating-point, got {leaf.dtype} at {_name(path)}; make it an nnx.Variable, "
-                "which is not trained."
-            )
-    constants = jax.tree.leaves_with_path(others)
-    apply = NNXApply(
-        tuple(leaf for _, leaf in constants),
-        graph,
-        (structure, jax.tree.structure(others)),
-        tuple(_name(path) for path, _ in constants),
-        output,
-    )
     return restricted(apply, params, trainable)
 
 
-def _moved(name: str) -> str:
-    return (
-        f"The module must leave its variables as they are, got one that changes {name}; put it into evaluation mode "
-        "with module.eval() (BatchNorm then uses its running statistics, and dropout does nothing)."
-    )
+def _named(state: Any) -> dict[str, Any]:
+    """The arrays of a Flax state by their names, in order."""
+    from flax import nnx
 
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
+    arrays = nnx.to_pure_dict(state)
+    return dict(zip(parameter_names(arrays), jax.tree.leaves(arrays), strict=True))

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Shaped
 
+from relin import _check
 from relin._names import check_patterns, matches, parameter_names, some
 from relin._types import Inputs, Outputs, Params
 from relin.adapters._closed import AbstractApply
@@ -70,8 +71,11 @@ def trainable(
 
 
 def restricted(apply: Any, params: Params, which: Trainable | None) -> tuple[Any, Params]:
-    """An adapter's result, with `trainable` where it was asked for."""
-    return (apply, params) if which is None else trainable(apply, params, which)
+    """An adapter's result, with `trainable` where it was asked for. Raises unless it can be trained."""
+    if which is not None:
+        apply, params = trainable(apply, params, which)
+    _check.params(params)
+    return apply, params
 
 
 def _selected(named: dict[str, Any], which: Trainable) -> dict[str, Any]:
