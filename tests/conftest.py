@@ -14,6 +14,14 @@ OPTIMISED = ("test_ordinary", "test_framework_loops", "test_looks")
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
+def pytest_configure(config):
+    """Compiles what is compiled in many tests once: each process of the tests keeps its programs in pytest's cache."""
+    folder = config.cache.mkdir(f"compiled-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}")
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def compiler(request):
     """Compiles fast code slowly where that is what is tested, and elsewhere, where little is run, slow code fast."""
