@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: study test lint bench lock clean
 .DEFAULT_GOAL := study
@@ -13,7 +14,8 @@ study: $(READY)
 
 test: $(READY)
 	sh tools/system-packages
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest $(WORKERS) -m 'not as_shipped'
+	$(BIN)/python -m pytest $(WORKERS) -m as_shipped --as-shipped
 
 lint: $(READY)
 	$(BIN)/ruff check .

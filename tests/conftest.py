@@ -9,25 +9,34 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-OPTIMISED = ("test_ordinary", "test_framework_loops", "test_looks")
-"""Modules that compare results to the last bit, or time: what they compile is what users get."""
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+QUICK_TO_COMPILE = "--xla_cpu_use_fusion_emitters=false"
+"""Halves what XLA takes to compile a small program on a CPU; jaxlib knows the flag up to version 0.10."""
+
+
+def pytest_addoption(parser):
+    help_text = "compile as users' programs are compiled; otherwise code that is quickly compiled, where little is run"
+    parser.addoption("--as-shipped", action="store_true", help=help_text)
 
 
 def pytest_configure(config):
-    """Compiles what is compiled in many tests once: each process of the tests keeps its programs in pytest's cache."""
-    folder = config.cache.mkdir(f"compiled-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}")
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    """Compiles quickly, and once: each process of the tests keeps its programs in pytest's cache."""
+    as_shipped = config.getoption("as_shipped")
+    if not as_shipped and jax.__version_info__ < (0, 11):  # also in the processes the tests start
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}".strip()
+    if hasattr(config, "cache"):
+        folder = f"{'shipped' if as_shipped else 'quick'}-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir(folder)))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compiler(request):
-    """Compiles fast code slowly where that is what is tested, and elsewhere, where little is run, slow code fast."""
-    fast_to_compile = Path(request.fspath).stem not in OPTIMISED
-    if jax.config.read("jax_disable_most_optimizations") != fast_to_compile:
-        jax.config.update("jax_disable_most_optimizations", fast_to_compile)
+    """Compiles without optimising, except modules marked `as_shipped`: they compare to the last bit, or time."""
+    quickly = request.node.get_closest_marker("as_shipped") is None
+    if jax.config.read("jax_disable_most_optimizations") != quickly:
+        jax.config.update("jax_disable_most_optimizations", quickly)
         jax.clear_caches()
 
 

@@ -1,5 +1,6 @@
 """What README.md tells people to type works as it stands there."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -19,13 +20,20 @@ COMMANDS = [
 LONG = ("study", "report", "ntk")
 
 
-def run(arguments, folder):
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=300, check=False
-    )
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    environment = os.environ | {"RELIN_CACHE": str(tmp_path_factory.mktemp("cache"))}
+
+    def run(arguments, folder):
+        command = [sys.executable, *arguments]
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    return run
 
 
-def test_the_python_example_runs(tmp_path):
+def test_the_python_example_runs(run, tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     ended = run(["-c", code], tmp_path)
     assert ended.returncode == 0, ended.stderr
@@ -34,7 +42,7 @@ def test_the_python_example_runs(tmp_path):
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "relin" and c[1] not in LONG], ids=" ".join)
-def test_short_commands_run(command, tmp_path):
+def test_short_commands_run(run, command, tmp_path):
     ended = run(["-m", "relin.cli", *command[1:]], tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.strip()
@@ -46,7 +54,7 @@ def test_short_commands_run(command, tmp_path):
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c[:2] == ["relin", "study"]], ids=" ".join)
-def test_studies_are_accepted(command, tmp_path):
+def test_studies_are_accepted(run, command, tmp_path):
     ended = run(["-m", "relin.cli", *command[1:], *([] if "--settings" in command else ["--settings"])], tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "model_options" in ended.stdout

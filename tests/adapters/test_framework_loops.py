@@ -11,6 +11,8 @@ from flax.training.train_state import TrainState
 
 import relin as il
 
+pytestmark = pytest.mark.as_shipped
+
 STEPS = 20
 RNG = np.random.default_rng(0)
 BATCHES = [(RNG.normal(size=(16, 8)).astype(np.float32), RNG.integers(0, 3, 16)) for _ in range(STEPS)]

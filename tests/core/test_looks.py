@@ -14,6 +14,8 @@ from core import oracles
 from relin._context import Context
 from relin._schedule import AbstractWhen
 
+pytestmark = pytest.mark.as_shipped
+
 LOSS = il.CrossEntropy()
 PROBLEM = il.Problem(oracles.mlp, LOSS)
 X, Y = oracles.data(LOSS)

@@ -9,6 +9,8 @@ import pytest
 import relin as il
 from core import oracles
 
+pytestmark = pytest.mark.as_shipped
+
 STEPS = 7
 RATE = optax.cosine_decay_schedule(0.1, STEPS)
 OPTIMISERS = {
