@@ -37,6 +37,20 @@ def test_any_working_set(working_set):
     assert_close(ntk(mixed, PARAMS, X1, X2, working_set=working_set), RECTANGLE)
 
 
+@pytest.mark.parametrize("outputs", ["mean", "diagonal"])
+@pytest.mark.parametrize("working_set", [1, 3000, 5000, 8000, 20000])
+def test_some_outputs_at_a_time(outputs, working_set):
+    """Five outputs by ones, twos and threes, so that the last of them overlap; all examples held, or some."""
+    params = PARAMS | {"w": normal(20, 6, 5), "b": normal(21, 5), "scale": normal(22, 5), "v": normal(23, 10, 3)}
+    params["square"] = normal(24, 3, 3)
+    widened = lambda p, x: jnp.concatenate([mixed(p, x), jnp.sin(mixed(p, x)[:, :2])], axis=1)  # noqa: E731
+    for x2, expected in ((None, dense(widened, params, X1)), (X2, dense(widened, params, X1, X2))):
+        made = ntk(widened, params, X1, x2, outputs=outputs, working_set=working_set)
+        assert_close(made, select(expected, outputs))
+        parts = ntk(widened, params, X1, x2, outputs=outputs, working_set=working_set, per_layer=True)
+        assert_close(sum(parts.values()), select(expected, outputs))
+
+
 @pytest.mark.parametrize("outputs", KINDS)
 def test_parts_sum_to_the_whole(outputs):
     parts = ntk(mixed, PARAMS, X1, X2, outputs=outputs, per_layer=True)
@@ -89,7 +103,7 @@ def test_single_precision_stays_single():
 
 
 def test_traced_once():
-    """A second kernel of the same kind, and one of other numbers of examples in blocks of one size, trace nothing."""
+    """A second kernel of the same kind, of other parameters or other numbers of examples, traces nothing."""
     count = 0
 
     def apply(p, x):
@@ -100,6 +114,7 @@ def test_traced_once():
     ntk(apply, PARAMS, X1)
     assert count == 1
     ntk(apply, jax.tree.map(lambda a: 2 * a, PARAMS), X1 + 1)
+    ntk(apply, PARAMS, X2)
     assert count == 1
 
 

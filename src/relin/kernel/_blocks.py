@@ -1,9 +1,9 @@
 """The kernel block by block, in memory bounded by the result and a working set."""
 
-import math
+import functools
+import itertools
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,15 +13,11 @@ from jax.core import Tracer
 from jaxtyping import Array, Int
 
 from relin._types import Inputs, Params
-from relin.kernel._contract import Features, Kind, contract, in_order, pair_bytes
+from relin.kernel._contract import Features, Kind, contract, in_order, num_outputs
 from relin.kernel._features import features_of_one
+from relin.kernel._sizes import Sides, Sizes, chosen, even
 
 Result = dict[str, Array]
-
-_ROWS = {"full": 64, "mean": 128, "diagonal": 128}
-"""Examples in a block: few, so that little is computed twice on the diagonal; enough for fast matrix products."""
-_IN_CACHE = 5 * 2**20
-"""Bytes of what is made of examples at once on CPU, whose cache holds about as much; elsewhere a chunk at once."""
 
 
 class Request(eqx.Module):
@@ -38,14 +34,19 @@ class Request(eqx.Module):
         return self.outputs if isinstance(self.outputs, str) else "mean"  # pyright: ignore[reportReturnType]
 
 
-class Sizes(NamedTuple):
-    """Numbers of examples: a chunk's, whose features are held together, those whose features are made at once, a
-    block's of the kernel; and how many chunks are held."""
+class Blocks(eqx.Module):
+    """Every block's start in two chunks and in the result, and the size of all of them."""
 
-    chunk: int
-    at_once: int
-    block: int
-    held: int
+    starts: Int[np.ndarray, "blocks 4"]
+    high: int = eqx.field(static=True)
+    wide: int = eqx.field(static=True)
+
+
+class Group(NamedTuple):
+    """Outputs that are differentiated together: their cotangents, and how many of the last of them are new."""
+
+    cotangents: Array | None
+    new: int
 
 
 def kernel_in_blocks(
@@ -53,54 +54,78 @@ def kernel_in_blocks(
 ) -> Result:
     """The kernel by tensor, or the whole under the key ``""``.
 
-    Features are made for a chunk of examples at a time, held where those of all chunks fit the working set and made
-    again otherwise. The kernel of two chunks is filled in by a loop over blocks.
+    It is made of some outputs at a time where it holds no pairs of different ones. Features of a chunk of examples are
+    held while those of smaller chunks are made and go past it, and the kernel of two chunks is filled in by a loop over
+    blocks.
     """
     example = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x1)
-    one, backward = eqx.filter_eval_shape(_one, request, params, example)
-    rows, columns = (jax.tree.leaves(x)[0].shape[0] for x in (x1, x2))
-    sizes = _sizes(request.kind, one, backward, max(rows, columns), batch_size, working_set)
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((request, params, x1, x2)))
-    fill, make = (_fill, _many) if traced else (_fill_in_place, _many_in_place)
-    held: dict[tuple[bool, int], Features] = {}
+    one, backward = eqx.filter_eval_shape(_one, request, params, example, None)
+    rows, columns = (jax.tree.leaves(x)[0].shape[0] for x in (x1, x2))
+    sides, outputs = Sides(rows, columns, request.symmetric), num_outputs(one)
+    # Within a larger program all outputs together: many groups would make it long.
+    sizes = chosen(request.kind, one, backward, sides, batch_size, working_set, some=not traced)
+    groups = list(_groups(outputs, sizes.outputs))
+    if groups[0].cotangents is not None:
+        one, _ = eqx.filter_eval_shape(_one, request, params, example, groups[0].cotangents)
+    parts = [_of_outputs(request, params, x1, x2, one, group, sizes, traced) for group in groups]
+    if len(parts) == 1:
+        return parts[0]
+    if request.kind == "mean":
+        return jax.tree.map(lambda *each: sizes.outputs / outputs * functools.reduce(jnp.add, each), *parts)
+    new = [jax.tree.map(lambda a, g=g: a[..., sizes.outputs - g.new :], p) for p, g in zip(parts, groups, strict=True)]
+    return jax.tree.map(lambda *each: jnp.concatenate(each, -1), *new)
 
-    def features(right: bool, start: int) -> Features:
-        name = (right and not request.symmetric, start)
-        if name not in held:
-            if len(held) == sizes.held:
-                del held[next(iter(held))]  # the one not used for longest
-            x = jax.tree.map(lambda a: a[start : start + sizes.chunk], x2 if right else x1)
-            held[name] = make(request, params, x, one, sizes.at_once)
-        held[name] = held.pop(name)
-        return held[name]
+
+def _groups(outputs: int, size: int) -> Iterator[Group]:
+    """All outputs, `size` at a time; the last group is filled up with outputs that were there before, weighing 0."""
+    if size == outputs:
+        yield Group(None, outputs)
+        return
+    done = 0
+    for start in _starts(outputs, size):
+        number = np.arange(start, start + size)
+        cotangents = np.where((number >= done)[:, None], np.eye(outputs, dtype=np.float32)[number], 0.0)
+        yield Group(jnp.asarray(cotangents), start + size - done)
+        done = start + size
+
+
+def _of_outputs(
+    request: Request, params: Params, x1: Inputs, x2: Inputs, one: Features, group: Group, sizes: Sizes, traced: bool
+) -> Result:
+    """The kernel of some outputs."""
+    fill, make = (_fill, _many) if traced else (_fill_in_place, _many_in_place)
+    rows, columns = (jax.tree.leaves(x)[0].shape[0] for x in (x1, x2))
+    spare: list[Features] = []  # of chunks no longer held, whose memory is used again
+
+    def features(x: Inputs, start: int) -> Features:
+        chunk = jax.tree.map(lambda a: a[start : start + sizes.chunk], x)
+        return make(request, params, chunk, group.cotangents, one, sizes.at_once, spare)
+
+    def filled(result: Result, i: int, left: Features, j: int, right: Features) -> Result:
+        blocks = _pairs(i, j, left, right, sizes.block, request.symmetric and i == j)
+        return fill((left, right, blocks, request.kind, request.per_layer, request.symmetric), result)
 
     result = _empty(request.kind, request.per_layer, one, rows, columns)
-    for i, j in _walk(list(_starts(rows, sizes.chunk)), list(_starts(columns, sizes.chunk)), request.symmetric):
-        left, right = features(False, i), features(True, j)
-        blocks = _pairs(i, j, left, right, sizes.block, request.symmetric and i == j)
-        result = fill((left, right, blocks, sizes.block, request.kind, request.per_layer, request.symmetric), result)
-        del left, right  # else a chunk no longer held would live until the next ones are made
+    starts, others = (list(_starts(number, sizes.chunk)) for number in (rows, columns))
+    held: dict[int, Features] = {}
+    last: dict[int, Features] = {}  # the chunk that went past last is the first of the next ones held, or to go past
+    for number in range(0, len(starts), sizes.held):
+        spare += [held.pop(i) for i in list(held)]
+        for i in starts[number : number + sizes.held]:
+            held[i] = last.pop(i) if request.symmetric and i in last else features(x1, i)
+        if request.symmetric:
+            for i, j in itertools.combinations_with_replacement(held, 2):
+                result = filled(result, i, held[i], j, held[j])
+            others = starts[number + sizes.held :]
+        others = others[::-1]
+        for j in others:
+            if j not in last:
+                spare += [last.pop(k) for k in list(last)]
+                last[j] = features(x2, j)
+            for i in held:
+                result = filled(result, i, held[i], j, last[j])
     return result
-
-
-def _sizes(
-    kind: Kind, one: Features, backward: int, num_examples: int, batch_size: int | None, working_set: int
-) -> Sizes:
-    """Chunks of which two fill the working set at most; blocks whose products fill a quarter of it."""
-    stored = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(one))
-    chunk = _even(num_examples, batch_size or max(1, working_set // max(1, 2 * stored)))
-    made = _IN_CACHE if jax.default_backend() == "cpu" else working_set // 2
-    at_once = _even(chunk, max(1, made // max(1, stored + backward)))
-    block = _even(chunk, min(math.isqrt(max(1, working_set // (4 * pair_bytes(one, kind)))), _ROWS[kind]))
-    if block < chunk:  # a block's features are then copied, which takes a quarter too
-        block = min(block, _even(chunk, working_set // max(1, 8 * stored)))
-    held = max(2, working_set // max(1, chunk * stored))
-    return Sizes(chunk, at_once, block, held)
-
-
-def _even(total: int, largest: int) -> int:
-    """The size of equal blocks of at most `largest`, as few as possible."""
-    return math.ceil(total / math.ceil(total / max(1, largest)))
 
 
 def _starts(total: int, size: int) -> Iterator[int]:
@@ -109,78 +134,101 @@ def _starts(total: int, size: int) -> Iterator[int]:
         yield max(0, min(start, total - size))
 
 
-def _walk(rows: list[int], columns: list[int], symmetric: bool) -> Iterator[tuple[int, int]]:
-    """Every pair of chunks, to and fro, so that a row begins with the chunk that the row before ended with."""
-    for number, i in enumerate(rows):
-        across = [j for j in columns if not symmetric or j >= i]
-        yield from ((i, j) for j in (reversed(across) if number % 2 else across))
-
-
-def _pairs(i: int, j: int, left: Features, right: Features, size: int, same: bool) -> Int[np.ndarray, "pairs 4"]:
-    """Every block of the kernel of two chunks that start at i and j: its start in the chunks and in the result."""
+def _pairs(i: int, j: int, left: Features, right: Features, size: int, same: bool) -> Blocks:
+    """Every block of the kernel of two chunks that start at i and j."""
     rows, columns = (jax.tree.leaves(side)[0].shape[0] for side in (left, right))
-    starts = [(a, b) for a in _starts(rows, size) for b in _starts(columns, size) if not same or b >= a]
-    return np.asarray([(a, b, i + a, j + b) for a, b in starts], np.int32)
+    high, wide = even(rows, size), even(columns, size)
+    starts = [(a, b) for a in _starts(rows, high) for b in _starts(columns, wide) if not same or b >= a]
+    return Blocks(np.asarray([(a, b, i + a, j + b) for a, b in starts], np.int32), high, wide)
 
 
 def _empty(kind: Kind, per_layer: bool, one: Features, rows: int, columns: int) -> Result:
-    batched = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), one)
-    parts = jax.eval_shape(lambda f: in_order(contract(f, f, kind, per_layer), kind), batched)
-    return {name: jnp.zeros((rows, columns, *part.shape[2:]), part.dtype) for name, part in parts.items()}
+    outputs = num_outputs(one)
+    beside = {"full": (outputs, outputs), "mean": (), "diagonal": (outputs,)}[kind]
+    types: dict[str, Any] = {}
+    for feature in one:
+        floats = [a.dtype for a in jax.tree.leaves(feature) if jnp.issubdtype(a.dtype, jnp.floating)]
+        for path in feature.all_paths if per_layer else ("",):
+            types[path] = jnp.result_type(*floats, *(types[name] for name in types if name == path))
+    return {path: jnp.zeros((rows, columns, *beside), dtype) for path, dtype in types.items()}
 
 
 @eqx.filter_jit
-def _one(request: Request, params: Params, x: Inputs) -> tuple[Features, int]:
+def _one(request: Request, params: Params, x: Inputs, cotangents: Array | None) -> tuple[Features, int]:
     with jax.default_matmul_precision("highest"):
-        return features_of_one(request.apply, request.outputs, request.per_layer, params, x)
+        return features_of_one(request.apply, request.outputs, request.per_layer, params, x, cotangents)
 
 
-def _many(request: Request, params: Params, x: Inputs, one: Features, at_once: int) -> Features:
+def _many(
+    request: Request,
+    params: Params,
+    x: Inputs,
+    cotangents: Array | None,
+    one: Features,
+    at_once: int,
+    spare: list[Features],
+) -> Features:
     """The features of a chunk of examples, in one program."""
-    return _made(request, params, x)
+    return jax.vmap(lambda x: _one(request, params, x, cotangents)[0])(x)
 
 
-def _many_in_place(request: Request, params: Params, x: Inputs, one: Features, at_once: int) -> Features:
-    """The features of a chunk of examples, some at a time: loops on the device are slow for convolutions on CPU."""
+def _many_in_place(
+    request: Request,
+    params: Params,
+    x: Inputs,
+    cotangents: Array | None,
+    one: Features,
+    at_once: int,
+    spare: list[Features],
+) -> Features:
+    """The features of a chunk of examples, some at a time: loops on the device are slow for convolutions on CPU.
+
+    They take the place of features of `spare` that are as large, if any.
+    """
     num_examples = jax.tree.leaves(x)[0].shape[0]
-    if num_examples <= at_once:
-        return _made(request, params, x)
-    whole = jax.tree.map(lambda leaf: jnp.zeros((num_examples, *leaf.shape), leaf.dtype), one)
+    at_once = min(at_once, num_examples)
+    if spare and jax.tree.leaves(spare[-1])[0].shape[0] == num_examples:
+        whole = spare.pop()
+    else:
+        whole = jax.tree.map(lambda leaf: jnp.zeros((num_examples, *leaf.shape), leaf.dtype), one)
+    leaves, structure = jax.tree.flatten((request, params, x, cotangents))
+    arrays = [leaf if eqx.is_array(leaf) else None for leaf in leaves]
+    rest = tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves)
     for start in _starts(num_examples, at_once):
-        piece = jax.tree.map(lambda a, start=start: a[start : start + at_once], x)
-        whole = _put(_made(request, params, piece), start, whole)
+        whole = _put((structure, rest, at_once), arrays, np.int32(start), whole)
     return whole
 
 
-@eqx.filter_jit
-def _made(request: Request, params: Params, x: Inputs) -> Features:
-    return jax.vmap(lambda x: _one(request, params, x)[0])(x)
-
-
-@partial(jax.jit, donate_argnums=2)
-def _put(piece: Features, start: Array, whole: Features) -> Features:
-    return jax.tree.map(lambda w, p: jax.lax.dynamic_update_slice_in_dim(w, p, start, 0), whole, piece)
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
+def _put(fixed: tuple, arrays: list[Array | None], start: Array, whole: Features) -> Features:
+    """Makes some examples' features and writes them into a chunk's: little for the host to do for each."""
+    structure, rest, size = fixed
+    leaves = [one if array is None else array for array, one in zip(arrays, rest, strict=True)]
+    request, params, x, cotangents = jax.tree.unflatten(structure, leaves)
+    piece = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, size), x)
+    made = jax.vmap(lambda x: _one(request, params, x, cotangents)[0])(piece)
+    return jax.tree.map(lambda w, p: jax.lax.dynamic_update_slice_in_dim(w, p, start, 0), whole, made)
 
 
 def _fill_blocks(operands: tuple, result: Result) -> Result:
-    left, right, blocks, size, kind, per_layer, symmetric = operands
+    left, right, blocks, kind, per_layer, symmetric = operands
+    starts = jnp.asarray(blocks.starts)
 
     def fill(number: Array, result: Result) -> Result:
-        a, b, i, j = blocks[number]
-        rows, columns = (_block(side, start, size) for side, start in ((left, a), (right, b)))
+        a, b, i, j = starts[number]
+        rows, columns = _block(left, a, blocks.high), _block(right, b, blocks.wide)
         parts = contract(rows, columns, kind, per_layer)
         if symmetric:  # first, so that the diagonal's blocks are written last as they were computed
             mirrored = in_order({name: _mirrored(part) for name, part in parts.items()}, kind)
             result = jax.tree.map(lambda whole, part: _write(whole, part, j, i), result, mirrored)
         return jax.tree.map(lambda whole, part: _write(whole, part, i, j), result, in_order(parts, kind))
 
-    blocks = jnp.asarray(blocks)
-    return jax.lax.fori_loop(0, blocks.shape[0], fill, result)
+    return jax.lax.fori_loop(0, starts.shape[0], fill, result)
 
 
 def _block(features: Features, start: Array, size: int) -> Features:
     def rows(leaf: Array) -> Array:
-        return jax.lax.dynamic_slice_in_dim(leaf, start, min(size, leaf.shape[0]))
+        return jax.lax.dynamic_slice_in_dim(leaf, start, size)
 
     return jax.tree.map(rows, features)
 

@@ -25,6 +25,10 @@ class Gradients(eqx.Module):
     value: Float[Array, "N C size"]
     path: str = eqx.field(static=True)
 
+    @property
+    def all_paths(self) -> tuple[str, ...]:
+        return (self.path,)
+
     def parts(self, other: "Gradients", kind: Kind, per_layer: bool) -> dict[str, Array]:
         return {self.path if per_layer else "": _cotangent_products(self.value, other.value, kind)}
 
@@ -46,6 +50,10 @@ class Products(eqx.Module):
     cotangents: Float[Array, "N C p out"] | None
     paths: tuple[str, ...] = eqx.field(static=True)
     num_outputs: int = eqx.field(static=True)
+
+    @property
+    def all_paths(self) -> tuple[str, ...]:
+        return self.paths
 
     def parts(self, other: "Products", kind: Kind, per_layer: bool) -> dict[str, Array]:
         grams = {path: _gram(a1, a2) for path, a1, a2 in zip(self.paths, self.inputs, other.inputs, strict=True)}
@@ -81,19 +89,26 @@ def in_order(parts: dict[str, Array], kind: Kind) -> dict[str, Array]:
     return {path: jnp.swapaxes(part, 1, 2) if kind == "full" else part for path, part in parts.items()}
 
 
+def num_outputs(one: Features) -> int:
+    """Of how many outputs these are, given the features of one example (without the axis N)."""
+    first = one[0]
+    return first.num_outputs if isinstance(first, Products) else first.value.shape[0]
+
+
 def pair_bytes(one: Features, kind: Kind) -> int:
-    """What the product of one pair's features needs, given the features of one example (without the axis N)."""
-    most = 1
+    """What the products of one pair's features need, given the features of one example (without the axis N).
+
+    XLA makes those of all tensors before it adds them up, and copies most of them into another order.
+    """
+    count = 0
     for feature in one:
-        if isinstance(feature, Products) and feature.cotangents is not None:
+        if isinstance(feature, Products) and feature.cotangents is not None and feature.cotangents.shape[1] > 1:
             outputs, positions, width = feature.cotangents.shape
             others = {"full": outputs * width, "mean": 1, "diagonal": outputs * positions}[kind]
-            most = max(most, positions * (2 * positions + others))
-    outputs = {
-        (feature.num_outputs if isinstance(feature, Products) else feature.value.shape[0]) for feature in one
-    }.pop()
+            count += 2 * positions * (2 * positions + others)
+    outputs = num_outputs(one)
     itemsize = max(leaf.dtype.itemsize for leaf in jax.tree.leaves(one))
-    return itemsize * (most + 3 * {"full": outputs**2, "mean": 1, "diagonal": outputs}[kind])
+    return itemsize * (count + 3 * {"full": outputs**2, "mean": 1, "diagonal": outputs}[kind])
 
 
 def _gram(a1: Array | Rows, a2: Array | Rows) -> Float[Array, "N1 p N2 q"]:

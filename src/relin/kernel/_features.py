@@ -20,9 +20,17 @@ _SMALL = 2**14  # entries of an example's gradient up to which joining several i
 
 
 def features_of_one(
-    apply: Callable, outputs: str | int, per_layer: bool, params: Params, x: Inputs
+    apply: Callable,
+    outputs: str | int,
+    per_layer: bool,
+    params: Params,
+    x: Inputs,
+    cotangents: Float[Array, "some C"] | None = None,
 ) -> tuple[Features, int]:
-    """The features of one example, whose arrays lack the leading axis N, and the bytes its backward passes take."""
+    """The features of one example, whose arrays lack the leading axis N, and the bytes its backward passes take.
+
+    `cotangents` are those of the outputs to go back from; by default the identity, or the row of the one output.
+    """
     network = one_example(apply, outputs)
     named, structure = jax.tree_util.tree_flatten_with_path(params)
     names, leaves = [jax.tree_util.keystr(path) for path, _ in named], [jnp.asarray(leaf) for _, leaf in named]
@@ -46,13 +54,14 @@ def features_of_one(
         }
     direct = {i: leaf for i, leaf in enumerate(leaves) if planned[i].route == "jacobian"}
     result, pullback, values = jax.vjp(run, taps, direct, has_aux=True)
-    cotangents = jnp.eye(num_outputs, dtype=result.dtype)
-    if not isinstance(outputs, str):
-        cotangents = cotangents[outputs : outputs + 1]
-    tapped, jacobians = jax.vmap(pullback)(cotangents)
+    identity = cotangents is None
+    if cotangents is None:
+        cotangents = jnp.eye(num_outputs, dtype=result.dtype)
+        cotangents = cotangents if isinstance(outputs, str) else cotangents[outputs : outputs + 1]
+    tapped, jacobians = jax.vmap(pullback)(cotangents.astype(result.dtype))
     features = (
         *_gradients(names, planned, values, tapped, jacobians, per_layer, cotangents),
-        *_products(names, planned, values, tapped, program),
+        *_products(names, planned, values, tapped, program, identity),
     )
     return features, 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tapped))
 
@@ -100,6 +109,7 @@ def _products(
     values: dict[Slot, Array],
     tapped: dict[Slot, Array],
     program: Program | None,
+    identity: bool,
 ) -> list[Products]:
     """The factors of the tensors on the route ``"products"``, those with the same cotangents together."""
     sites: dict[tuple, list[tuple[str, Place]]] = {}
@@ -109,11 +119,11 @@ def _products(
     made = []
     for members in sites.values():
         place = members[0][1]
-        identity = program is not None and program.is_result(place.tap) and place.positions == 1
+        read_out = program is not None and program.is_result(place.tap) and place.positions == 1
         made.append(
             Products(
                 tuple(_inputs(member, values) for _, member in members),
-                None if identity else place.arrange(tapped[place.tap]),
+                None if identity and read_out else place.arrange(tapped[place.tap]),
                 tuple(name for name, _ in members),
                 tapped[place.tap].shape[0],
             )

@@ -12,8 +12,6 @@ from relin._types import Inputs, Outputs, Params
 from relin.kernel._arguments import check_inputs, check_outputs, check_pair, check_size
 from relin.kernel._blocks import Request, kernel_in_blocks
 
-WORKING_SET = 320 * 2**20
-
 
 def ntk(
     apply: Callable[[Params, Inputs], Outputs],
@@ -24,7 +22,7 @@ def ntk(
     outputs: Literal["full", "mean", "diagonal"] | int = "full",
     batch_size: int | None = None,
     per_layer: bool = False,
-    working_set: int = WORKING_SET,
+    working_set: int | None = None,
 ) -> Float[Array, "N1 N2 ..."] | dict[str, Float[Array, "N1 N2 ..."]]:
     """The empirical neural tangent kernel Θ(x1, x2) = J(x1) J(x2)ᵀ (Jacot et al. 2018, arXiv:1806.07572).
 
@@ -45,8 +43,8 @@ def ntk(
     - `batch_size`: how many examples of each side have their features made at once; by default as many as
       `working_set` allows.
     - `per_layer`: whether to return the parts by parameter tensor, which sum to the whole.
-    - `working_set`: bytes to use beside the result, by estimate, 320 MB by default; one example's features need what
-      they need.
+    - `working_set`: bytes to use beside the result and what compiling takes, by estimate; one example's features need
+      what they need. By default 128 MB and 1 MB more for every example, up to 320 MB.
 
     **Returns:** an array of shape `(N1, N2, C, C)`, `(N1, N2)`, `(N1, N2, C)` or `(N1, N2)`, by `outputs`; with
     `per_layer` a dict of such arrays by path, as `jax.tree_util.keystr` writes it. It may be called under `jax.jit`,
@@ -57,12 +55,15 @@ def ntk(
     _check.params(params)
     kind = check_outputs(outputs)
     batch_size = check_size(batch_size, "batch_size", "one chosen from `working_set`")
-    working_set = _check.count(working_set, "working_set", "leave it out for 320 MB")
+    working_set = check_size(working_set, "working_set", "one that grows with the examples up to 320 MB")
     check_inputs(x1, "x1")
     params, x1, x2 = jax.tree.map(jnp.asarray, (params, x1, x2))
     if x2 is not None:
         check_inputs(x2, "x2")
         check_pair(x1, x2)
+    if working_set is None:
+        num_examples = max(jax.tree.leaves(x)[0].shape[0] for x in (x1, x1 if x2 is None else x2))
+        working_set = min(320, 128 + num_examples) * 2**20
     request = Request(apply, kind, bool(per_layer), symmetric=x2 is None)
     result = kernel_in_blocks(request, params, x1, x1 if x2 is None else x2, batch_size, working_set)
     return result if per_layer else result[""]

@@ -1,0 +1,101 @@
+"""How many examples and outputs have their features made together, so that a working set holds them."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+
+from relin.kernel._contract import Features, Gradients, Kind, Products, num_outputs, pair_bytes
+
+_ROWS = {"full": 64, "mean": 128, "diagonal": 128}
+"""Examples in a block: few, so that little is computed twice on the diagonal; enough for fast matrix products."""
+_IN_CACHE = 5 * 2**20
+"""Bytes of what is made of examples at once on CPU, whose cache holds about as much; elsewhere a chunk at once."""
+_HELD = 4
+"""Chunks that the working set holds, unless one holds everything: all but one are held while the others go past."""
+
+
+class Sizes(NamedTuple):
+    """Numbers of outputs that are differentiated together; of examples in a chunk, whose features are made at once, and
+    in a block of the kernel; and of chunks that are held while others go past them."""
+
+    outputs: int
+    chunk: int
+    at_once: int
+    block: int
+    held: int
+
+
+class Sides(NamedTuple):
+    """The kernel's numbers of examples."""
+
+    rows: int
+    columns: int
+    symmetric: bool
+
+
+def chosen(
+    kind: Kind, one: Features, backward: int, sides: Sides, batch_size: int | None, working_set: int, some: bool
+) -> Sizes:
+    """The sizes for which the least is differentiated.
+
+    `one` are the features of one example, by shape, and `backward` the bytes that its backward passes take. All outputs
+    are taken together, or, if `some`, fewer where the kernel holds no pairs of different outputs: the features of more
+    examples are then held.
+    """
+    outputs = num_outputs(one)
+    candidates = [outputs]
+    while some and kind != "full" and batch_size is None and candidates[-1] > 1:
+        candidates.append(math.ceil(candidates[-1] / 2))
+    best = min(candidates, key=lambda c: _passes(c, outputs, sides, _capacity(_bytes(one, c), working_set)))
+    stored, backward = _bytes(one, best), backward * best // outputs
+    longest = max(sides.rows, sides.columns)
+    if batch_size is None:
+        chunk, held = _chunks(sides, _capacity(stored, working_set))
+    else:
+        chunk = min(batch_size, longest)
+        held = max(1, _capacity(stored, working_set) // chunk - 1)
+    made = _IN_CACHE if jax.default_backend() == "cpu" else working_set // 2
+    at_once = even(chunk, made // max(1, stored + backward))
+    block = min(math.isqrt(max(1, working_set // (4 * pair_bytes(one, kind)))), _ROWS[kind])
+    if block < chunk:  # a block's features are then copied
+        block = min(block, working_set // max(1, 8 * stored))
+    return Sizes(best, chunk, at_once, even(chunk, block), held)
+
+
+def even(total: int, largest: int) -> int:
+    """The size of equal blocks of at most `largest`, as few as possible."""
+    return math.ceil(total / math.ceil(total / max(1, largest)))
+
+
+def _bytes(one: Features, outputs: int) -> int:
+    """What the features of one example and so many outputs take, given those of all outputs."""
+
+    def size(*leaves: Any) -> int:
+        return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+
+    by_output = [f.value if isinstance(f, Gradients) else f.cotangents for f in one]
+    shared = [f.inputs for f in one if isinstance(f, Products)]
+    return outputs * size(*jax.tree.leaves(by_output)) // num_outputs(one) + size(*jax.tree.leaves(shared))
+
+
+def _capacity(stored: int, working_set: int) -> int:
+    """How many examples' features are held."""
+    return max(2, working_set // max(1, stored))
+
+
+def _chunks(sides: Sides, capacity: int) -> tuple[int, int]:
+    """Examples of a chunk, and how many chunks are held while others go past."""
+    longest = max(sides.rows, sides.columns)
+    if longest <= (capacity if sides.symmetric else capacity // 2):
+        return longest, 1
+    chunk = even(longest, max(1, capacity // _HELD))
+    return chunk, max(1, capacity // chunk - 1)
+
+
+def _passes(outputs: int, num_outputs: int, sides: Sides, capacity: int) -> int:
+    """Forward and backward passes in all, where a backward pass costs two forward passes."""
+    chunk, held = _chunks(sides, capacity)
+    later = range(held * chunk, sides.rows, held * chunk)  # where the chunks that are held start, after the first ones
+    past = sum(sides.rows - start - chunk for start in later) if sides.symmetric else (len(later) + 1) * sides.columns
+    return math.ceil(num_outputs / outputs) * (sides.rows + past) * (1 + 2 * outputs)
