@@ -44,7 +44,7 @@ def ntk(
       `working_set` allows.
     - `per_layer`: whether to return the parts by parameter tensor, which sum to the whole.
     - `working_set`: bytes to use beside the result and what compiling takes, by estimate; one example's features need
-      what they need. By default 128 MB and 1 MB more for every example, up to 320 MB.
+      what they need. By default 5 MB for every example, but at least 160 and at most 320 MB.
 
     **Returns:** an array of shape `(N1, N2, C, C)`, `(N1, N2)`, `(N1, N2, C)` or `(N1, N2)`, by `outputs`; with
     `per_layer` a dict of such arrays by path, as `jax.tree_util.keystr` writes it. It may be called under `jax.jit`,
@@ -63,7 +63,7 @@ def ntk(
         check_pair(x1, x2)
     if working_set is None:
         num_examples = max(jax.tree.leaves(x)[0].shape[0] for x in (x1, x1 if x2 is None else x2))
-        working_set = min(320, 128 + num_examples) * 2**20
+        working_set = min(max(160, 5 * num_examples), 320) * 2**20
     request = Request(apply, kind, bool(per_layer), symmetric=x2 is None)
     result = kernel_in_blocks(request, params, x1, x1 if x2 is None else x2, batch_size, working_set)
     return result if per_layer else result[""]

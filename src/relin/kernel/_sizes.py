@@ -9,6 +9,8 @@ from relin.kernel._contract import Features, Gradients, Kind, Products, num_outp
 
 _ROWS = {"full": 64, "mean": 128, "diagonal": 128}
 """Examples in a block: few, so that little is computed twice on the diagonal; enough for fast matrix products."""
+_LONG_ROWS = 512
+"""The same for features so long that reading them takes the time: better to compute twice than to read twice."""
 _IN_CACHE = 5 * 2**20
 """Bytes of what is made of examples at once on CPU, whose cache holds about as much; elsewhere a chunk at once."""
 _HELD = 4
@@ -57,9 +59,12 @@ def chosen(
         held = max(1, _capacity(stored, working_set) // chunk - 1)
     made = _IN_CACHE if jax.default_backend() == "cpu" else working_set // 2
     at_once = even(chunk, made // max(1, stored + backward))
-    block = min(math.isqrt(max(1, working_set // (4 * pair_bytes(one, kind)))), _ROWS[kind])
-    if block < chunk:  # a block's features are then copied
-        block = min(block, working_set // max(1, 8 * stored))
+    pairs = math.isqrt(max(1, working_set // (4 * pair_bytes(one, kind))))
+    block, copied = min(pairs, _ROWS[kind]), working_set // max(1, 8 * stored)  # of a block smaller than its chunk
+    if kind != "full" and copied < block and chunk <= min(pairs, _LONG_ROWS):
+        block = chunk
+    elif block < chunk:
+        block = min(block, copied)
     return Sizes(best, chunk, at_once, even(chunk, block), held)
 
 
