@@ -16,6 +16,13 @@ from relin._batches import (
 from relin._context import Context as Context
 from relin._errors import Result as Result, TrainingError as TrainingError
 from relin._linearise import Linearisation as Linearisation
+from relin._logger import (
+    AbstractLogger as AbstractLogger,
+    JSONLines as JSONLines,
+    MLflow as MLflow,
+    TensorBoard as TensorBoard,
+    WeightsAndBiases as WeightsAndBiases,
+)
 from relin._loss import (
     AbstractLoss as AbstractLoss,
     CrossEntropy as CrossEntropy,

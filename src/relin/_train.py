@@ -23,6 +23,7 @@ from relin._drive import (
     IterableSource,
 )
 from relin._errors import Result
+from relin._logger import AbstractLogger, Log, Loggers
 from relin._observer import AbstractObserver
 from relin._primitives import slow_in_loops
 from relin._problem import Problem
@@ -56,6 +57,7 @@ def train(
     safeguard: AbstractSafeguard | None = None,
     drive: Drive = "auto",
     progress: Progress | None = None,
+    loggers: Sequence[AbstractLogger] = (),
     throw: bool = True,
 ) -> Solution:
     """Trains a network by iterative linearisation (Goldwaser & Ge, arXiv:2211.12345).
@@ -85,6 +87,8 @@ def train(
       slower inside a loop.
       A solver that takes many steps at once, an `AbstractStretchSolver`, has a driver of its own.
     - `progress`: called with (steps done, T).
+    - `loggers`: where each record goes as it is made, such as `JSONLines("run.jsonl")`; they are not closed. One
+      that fails is warned of and left out, and training goes on.
     - `throw`: whether a run that fails raises.
 
     **Returns:** a `Solution`.
@@ -96,7 +100,7 @@ def train(
     _validate.parts(problem, solver, schedule)
     check_safeguard(safeguard)
     _validate.together(solver, schedule, safeguard)
-    _validate.helpers(observers, batches, augment)
+    _validate.helpers(observers, batches, augment, loggers)
     params = jax.tree.map(jnp.asarray, params)
     run = Run(problem, solver, _as_arrays(schedule), params, _check.key(key), safeguard)
     if not isinstance(data, Iterable):
@@ -134,7 +138,7 @@ def train(
         source = IterableSource(arguments, data)
         _validate.network(problem, params, source.first())
         driver = HostDriver(*arguments, source, report)
-    state, rows, exhausted = _follow(driver, steps, record_every, report)
+    state, rows, exhausted = _follow(driver, steps, record_every, report, Loggers(loggers).of_run())
     solution = _solution(state, rows, exhausted)
     return solution.throw() if throw else solution
 
@@ -152,6 +156,7 @@ def train_lanes(
     augment: AbstractAugmentation | None = None,
     drive: Literal["auto", "map", "vmap", "host"] = "auto",
     progress: Progress | None = None,
+    loggers: Sequence[AbstractLogger] = (),
 ) -> LaneSolutions:
     """Trains many runs in one compiled program, spread over the devices there are.
 
@@ -173,7 +178,7 @@ def train_lanes(
     first = make(jax.tree.map(lambda a: a[0], lanes))
     if not isinstance(first, Run):
         raise TypeError(f"`make` must return a relin.Run, got {type(first).__name__}; see its documentation.")
-    _validate.helpers(observers, batches, augment)
+    _validate.helpers(observers, batches, augment, loggers)
     _check.params(first.params)
     _validate.parts(first.problem, first.solver, first.schedule)
     check_safeguard(first.safeguard)
@@ -193,6 +198,7 @@ def train_lanes(
     if drive == "auto":
         drive = "map" if jax.default_backend() == "cpu" else "vmap"
         drive = "host" if _drive("auto", first, data) == "host" else drive
+    logs = Loggers(loggers)
     if drive == "host":
         solutions = []
         for index in range(num_lanes):
@@ -202,18 +208,19 @@ def train_lanes(
                 driver = StretchDriver(*arguments, data, num_steps, report)
             else:
                 driver = HostDriver(*arguments, ArraySource(arguments, data, num_steps), report)
-            solutions.append(_solution(*_follow(driver, num_steps, record_every, report)))
+            solutions.append(_solution(*_follow(driver, num_steps, record_every, report, logs.of_run(index))))
         return LaneSolutions(tuple(solutions))
     padded = _pad(lanes, -num_lanes % jax.device_count())
     driver = CompiledDriver(kind, drive, padded, shared, data, _longest_stretch(num_steps, record_every))
-    state, rows, _ = _follow(driver, num_steps, record_every, _reporter(progress, num_steps))
+    report = _reporter(progress, num_steps)
+    state, rows, _ = _follow(driver, num_steps, record_every, report, logs.of_lanes(num_lanes))
     state = jax.device_get(state)
     rows = [{name: np.asarray(value) for name, value in row.items()} for row in rows]
     return LaneSolutions(tuple(_lane_solution(state, rows, lane) for lane in range(num_lanes)))
 
 
 def _follow(
-    driver: AbstractDriver, num_steps: int, record_every: int | None, report: Callable[[int], None]
+    driver: AbstractDriver, num_steps: int, record_every: int | None, report: Callable[[int], None], log: Log
 ) -> tuple[RunState, Rows, bool]:
     """Runs to the end, recording on the way; ends early where every lane diverged or the data ended."""
     state, observed = driver.init()
@@ -223,6 +230,7 @@ def _follow(
         nonlocal state, observed
         row, state, observed = driver.observe(state, observed)
         rows.append({"step": step, **row})
+        log(step, row, state.diverged_at)
 
     record(0)
     start = 0

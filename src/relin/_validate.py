@@ -13,6 +13,7 @@ from relin import _check
 from relin._augment import AbstractAugmentation
 from relin._batches import AbstractBatches, FullBatch
 from relin._compiled import derivative, separate
+from relin._logger import AbstractLogger
 from relin._observer import AbstractObserver
 from relin._primitives import backward_only, primitives
 from relin._problem import Problem
@@ -50,7 +51,7 @@ def together(solver: AbstractSolver, schedule: AbstractSchedule, safeguard: Abst
         )
 
 
-def helpers(observers: Any, batches: Any, augment: Any) -> None:
+def helpers(observers: Any, batches: Any, augment: Any, loggers: Any) -> None:
     """Raises `TypeError` unless what is passed beside a run's parts is of the right kinds."""
     if not isinstance(observers, list | tuple) or not all(isinstance(o, AbstractObserver) for o in observers):
         raise TypeError(f"`observers` must be a list of relin observers, got {observers!r}; pass [relin.Movement()].")
@@ -62,6 +63,8 @@ def helpers(observers: Any, batches: Any, augment: Any) -> None:
         raise TypeError(
             f"`augment` must be one such as relin.Flip(), got {augment!r}; subclass relin.AbstractAugmentation."
         )
+    if not isinstance(loggers, list | tuple) or not all(isinstance(logger, AbstractLogger) for logger in loggers):
+        raise TypeError(f"`loggers` must be a list of relin loggers, got {loggers!r}; pass [relin.JSONLines(path)].")
 
 
 def lanes(tree: PyTree) -> int:

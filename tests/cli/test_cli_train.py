@@ -1,3 +1,4 @@
+import json
 import math
 import signal
 import threading
@@ -38,6 +39,27 @@ def test_a_run_is_shown_and_stored(relin_command, tmp_path):
     image = matplotlib.image.imread(tmp_path / "run" / "learning-curve.png")
     assert image.shape[0] > 500
     assert np.ptp(image[..., :3]) > 0.5
+
+
+def test_records_are_logged_as_they_are_made(relin_command, tmp_path):
+    where = ["--log", "logs/run.jsonl", "--log", "tensorboard:runs"]
+    code, _, err = relin_command("train", "--steps", 40, "--out", "run", "--set", "num_records=2", *where, *SMALL)
+    assert (code, err) == (0, "")
+    logged = [json.loads(line) for line in (tmp_path / "logs" / "run.jsonl").read_text().splitlines()]
+    records = pl.read_parquet(tmp_path / "run" / "records.parquet")
+    assert [record["step"] for record in logged] == records["step"].to_list()
+    assert "lane" not in logged[0]
+    assert [record["test_accuracy"] for record in logged] == records["test_accuracy"].to_list()
+    assert len(list((tmp_path / "runs").glob("events.*"))) == 1
+
+
+@pytest.mark.parametrize(("where", "code"), [("run.csv", 2), ("tensorboard:", 2), ("file/run.jsonl", 1)])
+def test_where_nothing_can_be_logged(where, code, relin_command, tmp_path):
+    (tmp_path / "file").write_text("")
+    found, out, err = relin_command("train", "--steps", 4, "--log", where, *SMALL)
+    assert (found, err.count("\n")) == (code, 1)
+    assert "--log" in err
+    assert "test" not in out
 
 
 def test_a_run_is_looked_at_before_it_is_trained(relin_command, tmp_path):

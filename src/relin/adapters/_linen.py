@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Shaped
 
+from relin._extra import needs_extra
 from relin._types import Inputs, Outputs, Params
 from relin.adapters._closed import AbstractApply, Output, called, check_output, chosen
-from relin.adapters._extra import needs_extra
 from relin.adapters._trainable import PartialApply, Trainable, restricted
 
 

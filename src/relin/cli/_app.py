@@ -77,6 +77,13 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of a study, such as momentum=0."),
     ] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHERE",
+            help="Where records also go as they are made: FILE.jsonl, tensorboard:FOLDER, mlflow:URI or wandb:FOLDER.",
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Train nothing: say what a step takes, and up to which rate it is stable.")
     ] = False,
@@ -90,7 +97,7 @@ def train(
     if check:
         _train.check(settings, seed, data_dir)
     else:
-        _train.train(settings, schedule, rate, seed, out, data_dir)
+        _train.train(settings, schedule, rate, seed, out, data_dir, log or [])
 
 
 @app.command()

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from relin.cli._failure import interruptibly
 from relin.cli._jax import prepare
+from relin.cli._log import logger_kind, opened
 from relin.cli._study import failures, progress_bar
 
 if TYPE_CHECKING:
@@ -29,15 +30,22 @@ COLUMNS = {
 
 
 def train(
-    settings: dict[str, Any], schedule: str, rate: float, seed: int, out: Path | None, data_dir: Path | None
+    settings: dict[str, Any],
+    schedule: str,
+    rate: float,
+    seed: int,
+    out: Path | None,
+    data_dir: Path | None,
+    log: list[str],
 ) -> None:
+    kinds = [logger_kind(where) for where in log]
     prepare()
     from relin.study._saved import save_run, train_run
 
     console = Console()
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before training, not after
-    with progress_bar(console) as bar, failures():
+    with progress_bar(console) as bar, failures(), opened(kinds) as loggers:
         spec = _spec(settings)
         task = bar.add_task("training", total=spec.steps)
         run = interruptibly(
@@ -48,6 +56,7 @@ def train(
                 seed,
                 data_dir=data_dir and str(data_dir),
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
+                loggers=loggers,
             )
         )
     records = run.records

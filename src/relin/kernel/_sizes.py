@@ -46,17 +46,18 @@ def chosen(
     examples are then held.
     """
     outputs = num_outputs(one)
+    holding = working_set if kind == "full" else 3 * working_set // 4  # long rows are multiplied whole, and copied in part
     candidates = [outputs]
     while some and kind != "full" and batch_size is None and candidates[-1] > 1:
         candidates.append(math.ceil(candidates[-1] / 2))
-    best = min(candidates, key=lambda c: _passes(c, outputs, sides, _capacity(_bytes(one, c), working_set)))
+    best = min(candidates, key=lambda c: _passes(c, outputs, sides, _capacity(_bytes(one, c), holding)))
     stored, backward = _bytes(one, best), backward * best // outputs
     longest = max(sides.rows, sides.columns)
     if batch_size is None:
-        chunk, held = _chunks(sides, _capacity(stored, working_set))
+        chunk, held = _chunks(sides, _capacity(stored, holding))
     else:
         chunk = min(batch_size, longest)
-        held = max(1, _capacity(stored, working_set) // chunk - 1)
+        held = max(1, _capacity(stored, holding) // chunk - 1)
     made = _IN_CACHE if jax.default_backend() == "cpu" else working_set // 2
     at_once = even(chunk, made // max(1, stored + backward))
     pairs = math.isqrt(max(1, working_set // (4 * pair_bytes(one, kind))))

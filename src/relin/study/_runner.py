@@ -2,7 +2,7 @@
 
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
@@ -56,6 +56,7 @@ class Runner:
         pack: Pack,
         progress: Callable[[int, int], None] | None = None,
         keep: Callable[[il.Solution], None] = lambda solution: None,
+        loggers: Sequence[il.AbstractLogger] = (),
     ) -> pl.DataFrame:
         """The records of a pack's runs, one row a record; `keep` is shown where each run ended."""
         solutions = il.train_lanes(
@@ -67,6 +68,7 @@ class Runner:
             observers=self.observers + self._frozen(pack.frozen_rate),
             record_every=math.ceil(pack.num_steps / self.spec.num_records),
             progress=progress,
+            loggers=loggers,
         )
         for solution in solutions:
             keep(solution)

@@ -1,12 +1,13 @@
 """A single run kept on disk with its parameters, and found there again."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import polars as pl
 import safetensors.numpy
 from safetensors import SafetensorError
@@ -47,6 +48,7 @@ def train_run(
     *,
     data_dir: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    loggers: Sequence[il.AbstractLogger] = (),
 ) -> SavedRun:
     """Trains one run with a study's data, network and optimiser.
 
@@ -54,9 +56,19 @@ def train_run(
     """
     pack = single_run(spec, schedule, rate, seed)
     runner, ends = Runner(spec, data_dir), list[il.Solution]()
-    records = runner.train(pack, progress, ends.append)
+    records = runner.train(pack, progress, ends.append, [_Alone(logger) for logger in loggers])
     parameters = (runner.initial(seed), ends[0].anchor, ends[0].params)
     return SavedRun(spec, pack.runs[0].method.name, rate, seed, *parameters, records)
+
+
+class _Alone(il.AbstractLogger):
+    """Takes the records of the only lane as those of a run."""
+
+    def __init__(self, logger: il.AbstractLogger):
+        self._logger = logger
+
+    def log(self, step: int, values: Mapping[str, np.ndarray], lane: int | None = None) -> None:
+        self._logger.log(step, values)
 
 
 def save_run(run: SavedRun, folder: Path) -> None:

@@ -1,0 +1,43 @@
+"""Where records go as they are made."""
+
+import abc
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+_LONGEST = 32
+"""Entries up to which a vector is logged as that many numbers."""
+
+
+class AbstractLogger(abc.ABC):
+    """Takes the records of `train` and `train_lanes` as they are made; a context manager, which closes it.
+
+    A subclass defines `log` and, if it has something to close, `close`.
+    """
+
+    @abc.abstractmethod
+    def log(self, step: int, values: Mapping[str, np.ndarray], lane: int | None = None) -> None:
+        """One record: what was measured by name, of every shape, without `step`; `lane` is `None` in `train`."""
+
+    def close(self) -> None:  # noqa: B027
+        """Writes what is not written yet."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+
+def numbers(values: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """What a tracker of numbers can show: finite scalars, and those in short vectors as `name/0`, `name/1`, …."""
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        if value.dtype.kind not in "biuf":
+            continue
+        if value.ndim == 0:
+            found[name] = float(value)
+        elif value.ndim == 1 and value.size <= _LONGEST:
+            found |= {f"{name}/{index}": float(entry) for index, entry in enumerate(value)}
+    return {name: value for name, value in found.items() if np.isfinite(value)}

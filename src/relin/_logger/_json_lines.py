@@ -1,0 +1,45 @@
+"""Records as JSON, a line each."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from relin._logger._base import AbstractLogger
+
+
+class JSONLines(AbstractLogger):
+    """A file with one JSON object a record: `step`, `lane` in `train_lanes`, and what was measured, arrays as lists.
+
+    Each line is written out before training goes on, so `tail -f` follows it. Numbers that are not finite are `null`,
+    which JSON has no others for.
+
+    **Arguments:**
+
+    - `path`: the file; its folder is made.
+    - `append`: whether to keep what the file holds, instead of beginning anew.
+
+    **Raises:** `OSError` where the file cannot be opened.
+    """
+
+    def __init__(self, path: str | Path, append: bool = False):
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a" if append else "w", encoding="utf-8")
+
+    def log(self, step: int, values: Mapping[str, np.ndarray], lane: int | None = None) -> None:
+        record = {"step": step} | ({} if lane is None else {"lane": lane})
+        record |= {name: _plain(value.tolist()) for name, value in values.items()}
+        self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,38 @@
+"""Records in Weights & Biases."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from relin._extra import needs_extra
+from relin._logger._base import AbstractLogger, numbers
+
+
+class WeightsAndBiases(AbstractLogger):
+    """The history of a Weights & Biases run, of each lane's own in `train_lanes`; the extra `wandb`.
+
+    Finite scalars, and those in short vectors.
+
+    **Arguments:** those of `wandb.init`, such as `project`, `name`, `config`, `dir` and `mode="offline"`; a lane's name
+    has its number behind it.
+
+    **Raises:** `ImportError` without wandb, and at the first record what `wandb.init` raises.
+    """
+
+    def __init__(self, **init: Any):
+        with needs_extra("WeightsAndBiases", "wandb"):
+            import wandb
+        self._start = wandb.init
+        self._init: dict[str, Any] = {"project": "relin", "reinit": "create_new"} | init
+        self._runs: dict[int | None, Any] = {}
+
+    def log(self, step: int, values: Mapping[str, np.ndarray], lane: int | None = None) -> None:
+        if lane not in self._runs:
+            named: dict[str, Any] = {} if lane is None else {"name": f"{self._init.get('name', 'lane')}-{lane}"}
+            self._runs[lane] = self._start(**(self._init | named))
+        self._runs[lane].log(numbers(values), step=step)
+
+    def close(self) -> None:
+        while self._runs:
+            self._runs.popitem()[1].finish()
