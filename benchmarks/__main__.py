@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 from itertools import takewhile
 
-NAMES = ("step", "convolution", "alternatives", "sweep", "startup", "parts", "preset", "kernel", "solvers")
+NAMES = ("step", "convolution", "alternatives", "sweep", "startup", "parts", "preset", "kernel", "reference", "solvers")
 
 
 def main() -> None:

@@ -24,10 +24,10 @@ def test_everything_at_once_where_it_fits():
 
 
 def test_fewer_outputs_where_then_everything_fits():
-    """100 examples of 10, 5, 3, 2 outputs are 400, 200, 120 and 80 kB; of two such sides twice as much."""
-    assert sizes(working_set=399_999)[:2] == (5, 100)
-    assert sizes(working_set=150_000)[:2] == (2, 100)  # four groups of 3 would go back from two outputs twice
-    assert sizes(working_set=450_000, columns=90)[:2] == (5, 100)
+    """100 examples of 10, 5, 3, 2 outputs are 400, 200, 120 and 80 kB; three quarters of the working set hold them."""
+    assert sizes(working_set=530_000)[:2] == (5, 100)
+    assert sizes(working_set=200_000)[:2] == (2, 100)  # four groups of 3 would go back from two outputs twice
+    assert sizes(working_set=600_000, columns=90)[:2] == (5, 100)  # two such sides
 
 
 @pytest.mark.parametrize("without", [{"kind": "full"}, {"batch_size": 20}, {"some": False}])

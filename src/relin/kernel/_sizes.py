@@ -46,7 +46,7 @@ def chosen(
     examples are then held.
     """
     outputs = num_outputs(one)
-    holding = working_set if kind == "full" else 3 * working_set // 4  # long rows are multiplied whole, and copied in part
+    holding = working_set if kind == "full" else 3 * working_set // 4  # long rows are multiplied whole, and copied
     candidates = [outputs]
     while some and kind != "full" and batch_size is None and candidates[-1] > 1:
         candidates.append(math.ceil(candidates[-1] / 2))
