@@ -2,10 +2,11 @@
 
 import abc
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import numpy as np
 
+_Self = TypeVar("_Self")
 _LONGEST = 32
 """Entries up to which a vector is logged as that many numbers."""
 
@@ -23,7 +24,7 @@ class AbstractLogger(abc.ABC):
     def close(self) -> None:  # noqa: B027
         """Writes what is not written yet."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self: _Self) -> _Self:
         return self
 
     def __exit__(self, *error: Any) -> None:
