@@ -12,6 +12,7 @@ import pytest
 from cli_sample import SMALL
 from rich.console import Console
 
+import relin as il
 from relin.cli._failure import interruptibly
 from relin.cli._study import _TimeLeft, progress_bar
 from relin.report._training import write_training_curve
@@ -51,6 +52,20 @@ def test_records_are_logged_as_they_are_made(relin_command, tmp_path):
     assert "lane" not in logged[0]
     assert [record["test_accuracy"] for record in logged] == records["test_accuracy"].to_list()
     assert len(list((tmp_path / "runs").glob("events.*"))) == 1
+
+
+def test_a_logger_that_cannot_be_closed_costs_nothing(relin_command, tmp_path, monkeypatch):
+    really_close = il.JSONLines.close
+
+    def close(self):
+        really_close(self)
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(il.JSONLines, "close", close)
+    with pytest.warns(RuntimeWarning, match="JSONLines could not be closed: the disk is full"):
+        code, _, _ = relin_command("train", "--steps", 4, "--out", "run", "--log", "run.jsonl", *SMALL)
+    assert code == 0
+    assert (tmp_path / "run" / "parameters.safetensors").is_file()
 
 
 @pytest.mark.parametrize(("where", "code"), [("run.csv", 2), ("tensorboard:", 2), ("file/run.jsonl", 1)])

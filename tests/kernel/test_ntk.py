@@ -1,5 +1,6 @@
 """`ntk`: shapes, blocks, transformations, compilation, refusals."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,6 +86,24 @@ def test_under_vmap_over_parameters():
 def test_a_closure_over_traced_values():
     made = jax.jit(lambda factor: ntk(lambda p, x: factor * mixed(p, x), PARAMS, X2))(2.0)
     assert_close(made, 4 * dense(mixed, PARAMS, X2))
+
+
+class WithArrays(eqx.Module):
+    """A callable that holds an array of NumPy's, one of JAX's and a number."""
+
+    weight: np.ndarray
+    scale: jax.Array
+    power: int
+
+    def __call__(self, p, x):
+        return self.scale * (mixed(p, x) @ self.weight) ** self.power
+
+
+def test_a_callable_that_holds_arrays():
+    apply = WithArrays(np.asarray(normal(30, 3, 2)), jnp.asarray(0.5), 2)
+    for outputs in ("full", "mean"):
+        made = ntk(apply, PARAMS, X1, outputs=outputs, working_set=3000)
+        assert_close(made, select(dense(apply, PARAMS, X1), outputs))
 
 
 def test_inputs_are_any_pytree_and_numpy():

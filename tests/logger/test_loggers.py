@@ -9,6 +9,7 @@ import pytest
 
 import relin as il
 from core import oracles
+from relin._logger._base import numbers
 
 LOSS = il.SquaredError()
 
@@ -108,6 +109,15 @@ def test_json_lines(tmp_path):
         losses = [record["training_loss"] for record in logged if record["lane"] == lane]
         assert losses[0] is None  # nothing is trained yet
         assert losses[1:] == solution.records["training_loss"][1:].tolist()
+
+
+def test_numbers_of_every_type():
+    values = {"loss": jnp.asarray(0.5, jnp.bfloat16), "on": True, "steps": np.int64(3), "name": "relin", "z": 1j}
+    assert numbers({name: np.asarray(value) for name, value in values.items()}) == {
+        "loss": 0.5,
+        "on": 1.0,
+        "steps": 3.0,
+    }
 
 
 def test_json_lines_begins_anew(tmp_path):

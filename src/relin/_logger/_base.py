@@ -4,6 +4,7 @@ import abc
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import jax.numpy as jnp
 import numpy as np
 
 _Self = TypeVar("_Self")
@@ -35,7 +36,7 @@ def numbers(values: Mapping[str, np.ndarray]) -> dict[str, float]:
     """What a tracker of numbers can show: finite scalars, and those in short vectors as `name/0`, `name/1`, …."""
     found: dict[str, float] = {}
     for name, value in values.items():
-        if value.dtype.kind not in "biuf":
+        if not any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
             continue
         if value.ndim == 0:
             found[name] = float(value)

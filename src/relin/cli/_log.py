@@ -36,9 +36,20 @@ def opened(kinds: list[tuple[str, str]]) -> Iterator[list["relin.AbstractLogger"
     warnings.formatwarning = lambda message, *_, **__: f"relin: {message}\n"
     try:
         with contextlib.ExitStack() as stack:
-            yield [stack.enter_context(_opened(*kind)) for kind in kinds]
+            loggers = [_opened(*kind) for kind in kinds]
+            for logger in loggers:
+                stack.callback(_close, logger)
+            yield loggers
     finally:
         warnings.formatwarning = shown
+
+
+def _close(logger: "relin.AbstractLogger") -> None:
+    """Closes a logger; the run whose records it took is not lost with it."""
+    try:
+        logger.close()
+    except Exception as error:
+        warnings.warn(f"{type(logger).__name__} could not be closed: {error}", RuntimeWarning, stacklevel=2)
 
 
 def _opened(kind: str, place: str) -> "relin.AbstractLogger":

@@ -94,13 +94,14 @@ def _of_outputs(
     request: Request, params: Params, x1: Inputs, x2: Inputs, one: Features, group: Group, sizes: Sizes, traced: bool
 ) -> Result:
     """The kernel of some outputs."""
-    fill, make = (_fill, _many) if traced else (_fill_in_place, _many_in_place)
+    fill, put = (_fill, _put) if traced else (_fill_in_place, _put_in_place)
+    at_once = sizes.chunk if traced else sizes.at_once
     rows, columns = (jax.tree.leaves(x)[0].shape[0] for x in (x1, x2))
     spare: list[Features] = []  # of chunks no longer held, whose memory is used again
 
     def features(x: Inputs, start: int) -> Features:
         chunk = jax.tree.map(lambda a: a[start : start + sizes.chunk], x)
-        return make(request, params, chunk, group.cotangents, one, sizes.at_once, spare)
+        return _features(put, request, params, chunk, group.cotangents, one, at_once, spare)
 
     def filled(result: Result, i: int, left: Features, j: int, right: Features) -> Result:
         blocks = _pairs(i, j, left, right, sizes.block, request.symmetric and i == j)
@@ -148,8 +149,8 @@ def _empty(kind: Kind, per_layer: bool, one: Features, rows: int, columns: int) 
     types: dict[str, Any] = {}
     for feature in one:
         floats = [a.dtype for a in jax.tree.leaves(feature) if jnp.issubdtype(a.dtype, jnp.floating)]
-        for path in feature.all_paths if per_layer else ("",):
-            types[path] = jnp.result_type(*floats, *(types[name] for name in types if name == path))
+        for path in feature.paths if per_layer else ("",):
+            types[path] = jnp.result_type(types.get(path, floats[0]), *floats)
     return {path: jnp.zeros((rows, columns, *beside), dtype) for path, dtype in types.items()}
 
 
@@ -159,20 +160,8 @@ def _one(request: Request, params: Params, x: Inputs, cotangents: Array | None) 
         return features_of_one(request.apply, request.outputs, request.per_layer, params, x, cotangents)
 
 
-def _many(
-    request: Request,
-    params: Params,
-    x: Inputs,
-    cotangents: Array | None,
-    one: Features,
-    at_once: int,
-    spare: list[Features],
-) -> Features:
-    """The features of a chunk of examples, in one program."""
-    return jax.vmap(lambda x: _one(request, params, x, cotangents)[0])(x)
-
-
-def _many_in_place(
+def _features(
+    put: Callable,
     request: Request,
     params: Params,
     x: Inputs,
@@ -192,15 +181,14 @@ def _many_in_place(
     else:
         whole = jax.tree.map(lambda leaf: jnp.zeros((num_examples, *leaf.shape), leaf.dtype), one)
     leaves, structure = jax.tree.flatten((request, params, x, cotangents))
-    arrays = [leaf if eqx.is_array(leaf) else None for leaf in leaves]
-    rest = tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves)
+    arrays = [leaf if isinstance(leaf, jax.Array | np.ndarray) else None for leaf in leaves]
+    rest = tuple(one if array is None else None for one, array in zip(leaves, arrays, strict=True))
     for start in _starts(num_examples, at_once):
-        whole = _put((structure, rest, at_once), arrays, np.int32(start), whole)
+        whole = put((structure, rest, at_once), arrays, np.int32(start), whole)
     return whole
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
-def _put(fixed: tuple, arrays: list[Array | None], start: Array, whole: Features) -> Features:
+def _put_piece(fixed: tuple, arrays: list[Array | None], start: Array, whole: Features) -> Features:
     """Makes some examples' features and writes them into a chunk's: little for the host to do for each."""
     structure, rest, size = fixed
     leaves = [one if array is None else array for array, one in zip(arrays, rest, strict=True)]
@@ -242,5 +230,7 @@ def _write(whole: Array, part: Array, i: Array, j: Array) -> Array:
     return jax.lax.dynamic_update_slice(whole, part, (i, j, *(jnp.zeros_like(i),) * (whole.ndim - 2)))
 
 
+_put = jax.jit(_put_piece, static_argnums=0)
+_put_in_place = jax.jit(_put_piece, static_argnums=0, donate_argnums=3)
 _fill = eqx.filter_jit(_fill_blocks)
 _fill_in_place = eqx.filter_jit(_fill_blocks, donate="all-except-first")

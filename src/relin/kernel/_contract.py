@@ -26,7 +26,7 @@ class Gradients(eqx.Module):
     path: str = eqx.field(static=True)
 
     @property
-    def all_paths(self) -> tuple[str, ...]:
+    def paths(self) -> tuple[str, ...]:
         return (self.path,)
 
     def parts(self, other: "Gradients", kind: Kind, per_layer: bool) -> dict[str, Array]:
@@ -50,10 +50,6 @@ class Products(eqx.Module):
     cotangents: Float[Array, "N C p out"] | None
     paths: tuple[str, ...] = eqx.field(static=True)
     num_outputs: int = eqx.field(static=True)
-
-    @property
-    def all_paths(self) -> tuple[str, ...]:
-        return self.paths
 
     def parts(self, other: "Products", kind: Kind, per_layer: bool) -> dict[str, Array]:
         grams = {path: _gram(a1, a2) for path, a1, a2 in zip(self.paths, self.inputs, other.inputs, strict=True)}

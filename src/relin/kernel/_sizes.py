@@ -103,5 +103,8 @@ def _passes(outputs: int, num_outputs: int, sides: Sides, capacity: int) -> int:
     """Forward and backward passes in all, where a backward pass costs two forward passes."""
     chunk, held = _chunks(sides, capacity)
     later = range(held * chunk, sides.rows, held * chunk)  # where the chunks that are held start, after the first ones
-    past = sum(sides.rows - start - chunk for start in later) if sides.symmetric else (len(later) + 1) * sides.columns
+    if sides.symmetric:
+        past = sum(max(0, sides.rows - start - chunk) for start in later)
+    else:
+        past = (len(later) + 1) * sides.columns
     return math.ceil(num_outputs / outputs) * (sides.rows + past) * (1 + 2 * outputs)
