@@ -27,12 +27,14 @@ class Preflight:
 
     obstacle: str | None
     """Why the network cannot be linearised, and the way out; `None` if it can."""
+    mode: str
+    """How the network is trained, see `Problem.mode`; the rest is about the network in this mode."""
     num_examples: int
     num_params: int
     num_outputs: int | None = None
     """C."""
     deterministic: bool | None = None
-    """Whether two evaluations give the same outputs."""
+    """Whether two evaluations give the same outputs; a step's mask is the same in both."""
     independent: bool | None = None
     """Whether an example's outputs do not depend on the others of its batch."""
     step_memory: int | None = None
@@ -59,6 +61,7 @@ class Preflight:
         rows = [("can be linearised", linearised, self.obstacle or "")]
         if self.obstacle is not None:
             return rows
+        rows.append(("trained", self.mode, ""))
         rows.append(("deterministic", _said(self.deterministic), _IF_RANDOM if self.deterministic is False else ""))
         rows.append(("examples independent", _said(self.independent), _IF_COUPLED if self.independent is False else ""))
         memory = self.device_memory
@@ -104,8 +107,9 @@ def check(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -> Pr
     size = sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(params))
     found = _obstacle(problem, params, batch)
     if found is not None:
-        return Preflight(found, number, size)
+        return Preflight(found, problem.mode, number, size)
     params, (x, y) = jax.tree.map(jnp.asarray, (params, batch))
+    mode, problem = problem.mode, problem.trained(problem.variables)
     outputs = _evaluated(problem, params, x)
     deterministic = bool(np.array_equal(outputs, _evaluated(problem, params, x), equal_nan=True))
     ordinary = _compiled(problem.value_and_grad, params, x, y)
@@ -113,6 +117,7 @@ def check(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -> Pr
     sharpness = Sharpness((x, y)).compute(_context(problem, params), ())[0]["sharpness"]
     return Preflight(
         None,
+        mode,
         number,
         size,
         outputs.shape[1],
@@ -132,7 +137,8 @@ def _obstacle(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -
         _check.params(params)
         params, batch = jax.tree.map(jnp.asarray, (params, batch))
         _validate.network(problem, params, batch)
-        jax.eval_shape(problem.linearised_value_and_grad, params, params, *batch)
+        trained = problem.trained(problem.variables)
+        jax.eval_shape(trained.linearised_value_and_grad, params, params, *batch)
     except Exception as error:  # whatever the network raises is the answer
         if names := _backward_only(problem, params, batch[0]):
             return _validate.no_forward_mode(names)

@@ -1,12 +1,14 @@
 """What is minimised: a network and a loss."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import equinox as eqx
 import jax
 
 from relin._linearise import Linearisation, LinearisedOutputs
 from relin._loss import AbstractLoss
+from relin._network import AbstractNetwork, InTraining, Variables, mode_of
 from relin._types import Inputs, Outputs, Params, Scalar, Targets
 
 
@@ -34,21 +36,66 @@ class Problem(eqx.Module):
                 "relin.SquaredError(), or subclass relin.AbstractLoss."
             )
 
+    @property
+    def mode(self) -> str:
+        """How the network is trained: `"frozen"`, or with `"batch statistics"`, `"dropout"` or both."""
+        return mode_of(self.apply)
+
+    @property
+    def variables(self) -> Variables | None:
+        """What forward passes in training change, such as running statistics; `None` for most networks."""
+        return self.apply.variables if isinstance(self.apply, AbstractNetwork) else None
+
+    def evaluated(self, variables: Variables | None) -> "Problem":
+        """The problem with the network as it is evaluated, with these variables."""
+        if variables is None or not isinstance(self.apply, AbstractNetwork):
+            return self
+        return replace(self, apply=self.apply.with_variables(variables))
+
+    def trained(self, variables: Variables | None) -> "Problem":
+        """The problem with the network as it is trained: with these statistics and the masks drawn from them."""
+        if variables is None or not isinstance(self.apply, AbstractNetwork):
+            return self
+        return replace(self, apply=InTraining(self.apply.with_variables(variables)))
+
+    def forward(self, params: Params, x: Inputs) -> tuple[Outputs, Variables | None]:
+        """The outputs, and the variables after this forward pass of a problem that is `trained`."""
+        return self.apply.forward(params, x) if isinstance(self.apply, InTraining) else (self.apply(params, x), None)
+
     def linearise(self, anchor: Params) -> Linearisation:
         return Linearisation(self.apply, anchor)
 
     def value_and_grad(self, params: Params, x: Inputs, y: Targets) -> tuple[Scalar, Params]:
         """L of the network and its gradient: an ordinary training step's."""
-        return jax.value_and_grad(lambda p: self.loss.mean(self.apply(p, x), y))(params)
+        (loss, _), gradient = self.value_grad_and_variables(params, x, y)
+        return loss, gradient
+
+    def value_grad_and_variables(
+        self, params: Params, x: Inputs, y: Targets
+    ) -> tuple[tuple[Scalar, Variables | None], Params]:
+        """The same, and the variables after the forward pass."""
+
+        def loss(p: Params) -> tuple[Scalar, Variables | None]:
+            outputs, variables = self.forward(p, x)
+            return self.loss.mean(outputs, y), variables
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
 
     def linearised_value_and_grad(
         self, anchor: Params, displacement: Params, x: Inputs, y: Targets
     ) -> tuple[Scalar, Params]:
         """L of the linearised network f̄, and its gradient with respect to the displacement, J_sᵀ ∂L/∂f."""
-        outputs, pullback = jax.vjp(lambda p: self.apply(p, x), anchor)
+        (loss, _), gradient = self.linearised_value_grad_and_variables(anchor, displacement, x, y)
+        return loss, gradient
+
+    def linearised_value_grad_and_variables(
+        self, anchor: Params, displacement: Params, x: Inputs, y: Targets
+    ) -> tuple[tuple[Scalar, Variables | None], Params]:
+        """The same, and the variables after the forward pass at the anchor."""
+        outputs, pullback, variables = jax.vjp(lambda p: self.forward(p, x), anchor, has_aux=True)
         tangent = jax.jvp(lambda p: self.apply(p, x), (anchor,), (displacement,))[1]
         loss, cotangent = jax.value_and_grad(self.loss.mean)(outputs + tangent, y)
-        return loss, pullback(cotangent)[0]
+        return (loss, variables), pullback(cotangent)[0]
 
     def value_and_grad_on(
         self, linearised: LinearisedOutputs, displacement: Params, y: Targets

@@ -14,6 +14,7 @@ from relin._augment import AbstractAugmentation
 from relin._batches import AbstractBatches, FullBatch
 from relin._context import Context, shortened
 from relin._linearise import LinearisedOutputs
+from relin._network import Variables
 from relin._problem import Problem
 from relin._safeguard import AbstractSafeguard, Verdict
 from relin._schedule import AbstractSchedule
@@ -65,13 +66,17 @@ class RunState(eqx.Module):
     """Of the last re-linearisation that a safeguard judged."""
     evaluations: Int[Array, ""] | None = None
     """Of the network by the safeguard, so far."""
+    variables: Variables | None = None
+    """Of the network: running statistics and the like."""
 
 
 def context(run: Run, state: RunState, batch: Batch | None = None, traced: bool = True) -> Context:
+    """With the coming batch, schedules and safeguards see the network as it is trained on it; without, observers see it
+    as it is evaluated."""
     inputs, targets = (None, None) if batch is None else batch
-    solver = state.solver
+    solver, problem = state.solver, run.problem
     return Context(
-        run.problem,
+        problem.evaluated(state.variables) if batch is None else problem.trained(state.variables),
         solver.anchor,
         solver.displacement,
         state.step,
@@ -90,7 +95,8 @@ def init(run: Run, first_batch: Batch) -> RunState:
     solver = run.solver.init(run.params)
     if run.ordinary:
         solver = replace(solver, exact=solver.anchor)
-    state = RunState(zero, solver, (), zero, zero - 1, jnp.zeros((), loss_type), zero)
+    variables = jax.tree.map(jnp.asarray, run.problem.variables)
+    state = RunState(zero, solver, (), zero, zero - 1, jnp.zeros((), loss_type), zero, variables=variables)
     seen = context(run, state, first_batch)
     state = replace(state, schedule=run.schedule.init(seen))
     if run.safeguard is None:
@@ -149,13 +155,16 @@ def _begun(state: RunState, solver: SolverState, updated: Flag) -> RunState:
 
 def advance(run: Run, state: RunState, batch: Batch) -> RunState:
     """One step of the linearised problem."""
-    solver, loss = cast(AbstractStepSolver, run.solver).step(run.problem, state.solver, *batch)
-    return _advanced(state, solver, loss, state.feature_updates)
+    problem = run.problem.trained(state.variables)
+    solver, loss, variables = cast(AbstractStepSolver, run.solver).step_and_variables(problem, state.solver, *batch)
+    return _advanced(replace(state, variables=variables), solver, loss, state.feature_updates)
 
 
 def repeats(run: Run, sampling: Sampling) -> bool:
-    """Whether all steps see one batch, and the solver can use that: it is then linearised once for each anchor."""
+    """Whether all steps see one batch, and the solver can use that: it is then linearised once for each anchor. A
+    network with variables is not the same at every step."""
     same = isinstance(sampling.batches, FullBatch) and sampling.augment is None
+    same = same and run.problem.variables is None
     return same and isinstance(run.solver, WeightSpace) and not run.ordinary
 
 
@@ -246,15 +255,17 @@ def _ordinary_loop(run: Run, batch_at: Callable[[Step], Batch], state: RunState,
 def ordinary_advance(run: Run, light: Any, batch: Batch) -> Any:
     """One ordinary step on the pair (θ_t, optimiser state)."""
     (params, optimiser), (x, y) = light.solver, batch
-    params, optimiser, loss = _weight_space(run).ordinary_step(run.problem, params, optimiser, x, y)
-    return _advanced(light, (params, optimiser), loss, _with_ordinary_update(light))
+    problem = run.problem.trained(light.variables)
+    params, optimiser, loss, variables = _weight_space(run).ordinary_step(problem, params, optimiser, x, y)
+    return _advanced(replace(light, variables=variables), (params, optimiser), loss, _with_ordinary_update(light))
 
 
 def ordinary_finish(run: Run, light: Any, batch: Batch) -> RunState:
     """One ordinary step that ends in the full state."""
     (params, optimiser), (x, y) = light.solver, batch
-    solver, loss = _weight_space(run).ordinary_step_in_full(run.problem, params, optimiser, x, y)
-    return _advanced(light, solver, loss, _with_ordinary_update(light))
+    problem = run.problem.trained(light.variables)
+    solver, loss, variables = _weight_space(run).ordinary_step_in_full(problem, params, optimiser, x, y)
+    return _advanced(replace(light, variables=variables), solver, loss, _with_ordinary_update(light))
 
 
 def _with_ordinary_update(light: Any) -> Int[Array, ""]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from relin import _storage
 from relin._errors import Result, TrainingError
+from relin._network import FROZEN
 from relin._types import Params
 
 
@@ -27,6 +28,9 @@ class Solution:
     - `result`: how the run ended.
     - `diverged_at`: the first step whose batch loss was not finite, or `None`.
     - `optimiser_state`: the solver's.
+    - `variables`: of the network, after the last forward pass at an anchor: running statistics and the like; `None` for
+      a network without. `apply.with_variables(variables)` is that network.
+    - `mode`: how the network was trained: `"frozen"`, or with `"batch statistics"`, `"dropout"` or both.
     """
 
     params: Params
@@ -37,6 +41,8 @@ class Solution:
     result: Result
     diverged_at: int | None
     optimiser_state: Any
+    variables: Any = None
+    mode: str = FROZEN
 
     def __repr__(self) -> str:
         last = {name: column[-1].item() for name, column in self.records.items()}
@@ -67,7 +73,7 @@ class Solution:
         return self
 
 
-def load(folder: str | Path, params: Params, optimiser_state: Any = None) -> Solution:
+def load(folder: str | Path, params: Params, optimiser_state: Any = None, variables: Any = None) -> Solution:
     """A solution from the folder that `Solution.save` was given.
 
     **Arguments:**
@@ -77,10 +83,11 @@ def load(folder: str | Path, params: Params, optimiser_state: Any = None) -> Sol
       what is read, their values nothing.
     - `optimiser_state`: a state of the solver's, such as `solver.init(params).optimiser`, in the same way; without one
       the solution has none.
+    - `variables`: the network's, `apply.variables`, in the same way.
 
     **Raises:** `ValueError` where there is no solution, it is damaged, or another network's.
     """
-    return Solution(**_storage.load(folder, params, optimiser_state))
+    return Solution(**_storage.load(folder, params, optimiser_state, variables))
 
 
 @dataclass(frozen=True)

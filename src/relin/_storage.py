@@ -13,32 +13,36 @@ from jaxtyping import PyTree
 
 from relin._errors import Result
 from relin._files import write_atomically
+from relin._network import FROZEN
+from relin._tree import is_key, numbers
 from relin._types import Params
 
 TENSORS, SETTINGS = "solution.safetensors", "solution.json"
 _FORMAT = 1
 _TREES = ("params", "anchor", "displacement")
+_OPTIONAL = ("optimiser_state", "variables")
 
 
 def save(fields: dict[str, Any], folder: str | Path) -> Path:
     """Writes a solution's fields, each file whole or not at all; `solution.json` last: where it is, everything is."""
     folder = Path(folder)
     tensors = {f"records/{name}": np.asarray(column) for name, column in fields["records"].items()}
-    for name in (*_TREES, "optimiser_state"):
+    for name in (*_TREES, *_OPTIONAL):
         tensors |= tensors_of(fields[name], name)
     settings = {
         "format": _FORMAT,
         "feature_updates": fields["feature_updates"],
         "result": fields["result"].name,
         "diverged_at": fields["diverged_at"],
+        "mode": fields["mode"],
     }
     write_atomically(folder / TENSORS, safetensors.numpy.save(tensors, {"format": "relin solution"}))
     write_atomically(folder / SETTINGS, json.dumps(settings, indent=2))
     return folder
 
 
-def load(folder: str | Path, params: Params, optimiser_state: Any) -> dict[str, Any]:
-    """The fields again, with trees of the structure of `params` and `optimiser_state`."""
+def load(folder: str | Path, params: Params, optimiser_state: Any, variables: Any) -> dict[str, Any]:
+    """The fields again, with trees of the structure of `params`, `optimiser_state` and `variables`."""
     folder = Path(folder)
     try:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
@@ -48,6 +52,7 @@ def load(folder: str | Path, params: Params, optimiser_state: Any) -> dict[str, 
             "feature_updates": int(settings["feature_updates"]),
             "result": Result[settings["result"]],
             "diverged_at": settings["diverged_at"],
+            "mode": settings.get("mode", FROZEN),
         }
     except FileNotFoundError as error:
         missing = TENSORS if error.filename is None else Path(error.filename).name
@@ -58,14 +63,14 @@ def load(folder: str | Path, params: Params, optimiser_state: Any) -> dict[str, 
         raise ValueError(f"The solution in {folder} has another format; use the version of relin that saved it.")
     try:
         trees = {name: tree_of(tensors, name, params) for name in _TREES}
-        if optimiser_state is not None:
-            optimiser_state = tree_of(tensors, "optimiser_state", optimiser_state)
+        for name, like in zip(_OPTIONAL, (optimiser_state, variables), strict=True):
+            trees[name] = None if like is None else tree_of(tensors, name, like)
     except MismatchError as error:
         raise ValueError(f"{folder} holds another network's solution: {error}; pass the parameters it had.") from None
     records = {name.removeprefix("records/"): value for name, value in tensors.items() if name.startswith("records/")}
     order = ["step", "feature_updates", "training_loss"]
     names = [name for name in order if name in records] + sorted(records.keys() - set(order))
-    return {**fields, **trees, "records": {name: records[name] for name in names}, "optimiser_state": optimiser_state}
+    return {**fields, **trees, "records": {name: records[name] for name in names}}
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -82,7 +87,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 def tensors_of(tree: PyTree, name: str) -> dict[str, np.ndarray]:
     """Every leaf by its path below a name."""
     paths = jax.tree_util.tree_leaves_with_path(tree)
-    return {f"{name}{jax.tree_util.keystr(path)}": np.asarray(leaf, order="C") for path, leaf in paths}
+    return {f"{name}{jax.tree_util.keystr(path)}": np.asarray(numbers(leaf), order="C") for path, leaf in paths}
 
 
 class MismatchError(ValueError):
@@ -97,9 +102,10 @@ def tree_of(tensors: dict[str, np.ndarray], name: str, like: PyTree) -> PyTree:
     leaves = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(like):
         key = f"{name}{jax.tree_util.keystr(path)}"
-        tensor, shape = tensors.get(key), np.shape(leaf)
+        tensor, shape = tensors.get(key), np.shape(numbers(leaf))
         if tensor is None or tensor.shape != shape:
             found = "none" if tensor is None else f"shape {tensor.shape}"
             raise MismatchError(f"{key} must have shape {shape}, got {found}")
-        leaves.append(jnp.asarray(tensor))
+        tensor = jnp.asarray(tensor)
+        leaves.append(jax.random.wrap_key_data(tensor, impl=jax.random.key_impl(leaf)) if is_key(leaf) else tensor)
     return jax.tree.unflatten(jax.tree.structure(like), leaves)

@@ -139,7 +139,7 @@ def train(
         _validate.network(problem, params, source.first())
         driver = HostDriver(*arguments, source, report)
     state, rows, exhausted = _follow(driver, steps, record_every, report, Loggers(loggers).of_run())
-    solution = _solution(state, rows, exhausted)
+    solution = _solution(problem.mode, state, rows, exhausted)
     return solution.throw() if throw else solution
 
 
@@ -198,7 +198,7 @@ def train_lanes(
     if drive == "auto":
         drive = "map" if jax.default_backend() == "cpu" else "vmap"
         drive = "host" if _drive("auto", first, data) == "host" else drive
-    logs = Loggers(loggers)
+    logs, mode = Loggers(loggers), first.problem.mode
     if drive == "host":
         solutions = []
         for index in range(num_lanes):
@@ -208,7 +208,7 @@ def train_lanes(
                 driver = StretchDriver(*arguments, data, num_steps, report)
             else:
                 driver = HostDriver(*arguments, ArraySource(arguments, data, num_steps), report)
-            solutions.append(_solution(*_follow(driver, num_steps, record_every, report, logs.of_run(index))))
+            solutions.append(_solution(mode, *_follow(driver, num_steps, record_every, report, logs.of_run(index))))
         return LaneSolutions(tuple(solutions))
     padded = _pad(lanes, -num_lanes % jax.device_count())
     driver = CompiledDriver(kind, drive, padded, shared, data, _longest_stretch(num_steps, record_every))
@@ -216,7 +216,7 @@ def train_lanes(
     state, rows, _ = _follow(driver, num_steps, record_every, report, logs.of_lanes(num_lanes))
     state = jax.device_get(state)
     rows = [{name: np.asarray(value) for name, value in row.items()} for row in rows]
-    return LaneSolutions(tuple(_lane_solution(state, rows, lane) for lane in range(num_lanes)))
+    return LaneSolutions(tuple(_lane_solution(mode, state, rows, lane) for lane in range(num_lanes)))
 
 
 def _follow(
@@ -251,7 +251,7 @@ def _follow(
     return state, rows, False
 
 
-def _solution(state: RunState, rows: Rows, exhausted: bool) -> Solution:
+def _solution(mode: str, state: RunState, rows: Rows, exhausted: bool) -> Solution:
     diverged_at = int(state.diverged_at)
     result = Result.data_exhausted if exhausted else Result.successful
     solver = state.solver
@@ -264,10 +264,12 @@ def _solution(state: RunState, rows: Rows, exhausted: bool) -> Solution:
         result=Result.diverged if diverged_at >= 0 else result,
         diverged_at=diverged_at if diverged_at >= 0 else None,
         optimiser_state=solver.optimiser,
+        variables=state.variables,
+        mode=mode,
     )
 
 
-def _lane_solution(state: RunState, rows: Rows, lane: int) -> Solution:
+def _lane_solution(mode: str, state: RunState, rows: Rows, lane: int) -> Solution:
     """One lane of a state and rows with a leading axis of lanes; its rows end with its divergence."""
     own = jax.tree.map(lambda a: a[lane], state)
     mine = []
@@ -275,7 +277,7 @@ def _lane_solution(state: RunState, rows: Rows, lane: int) -> Solution:
         mine.append({name: value if name == "step" else value[lane] for name, value in row.items()})
         if 0 <= own.diverged_at < row["step"]:
             break
-    return _solution(jax.tree.map(jnp.asarray, own), mine, False)
+    return _solution(mode, jax.tree.map(jnp.asarray, own), mine, False)
 
 
 def _as_arrays(schedule: AbstractSchedule) -> AbstractSchedule:
@@ -320,7 +322,7 @@ def _check_data(run: Run, sampling: Sampling, data: Batch) -> None:
 def _drive(drive: Drive, run: Run, data: Batch) -> Literal["compiled", "host"]:
     if drive != "auto":
         return drive
-    arrays, make = separate(run.problem)
+    arrays, make = separate(run.problem.trained(run.problem.variables))
     return "host" if slow_in_loops(partial(derivative, make), arrays, run.params, *data) else "compiled"
 
 

@@ -1,5 +1,7 @@
 """Vector algebra on parameter PyTrees."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
@@ -41,3 +43,13 @@ def norm(a: Params) -> Scalar:
         return jnp.sum(jnp.square(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))))
 
     return jnp.sqrt(sum((squares(leaf) for leaf in jax.tree.leaves(a)), start=jnp.zeros(())))
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is a typed random key."""
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def numbers(leaf: Any) -> Any:
+    """The numbers of an array; a random key's own, which NumPy does not read."""
+    return jax.random.key_data(leaf) if is_key(leaf) else leaf

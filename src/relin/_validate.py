@@ -108,6 +108,11 @@ def steps(
     """`num_steps`, which may be infinite, and `record_every` as Python's integers; raises unless these and `drive` go
     together with the run."""
     stretches = isinstance(run.solver, AbstractStretchSolver)
+    if stretches and run.problem.variables is not None:
+        raise ValueError(
+            f"{type(run.solver).__name__} needs a network that is the same at every step, got one trained with "
+            f"{run.problem.mode}; freeze it, or use WeightSpace."
+        )
     if num_steps == math.inf:
         whole = stretches and isinstance(run.schedule, Never) and isinstance(sampling.batches, FullBatch)
         if not whole or record_every is not None:
@@ -137,6 +142,7 @@ def steps(
 
 def network(problem: Problem, params: Params, batch: Batch) -> None:
     """Raises unless the network and the loss take this batch and can be linearised."""
+    problem = problem.trained(problem.variables)
     outputs = jax.eval_shape(problem.apply, params, batch[0])
     if not (isinstance(outputs, jax.ShapeDtypeStruct) and jnp.issubdtype(outputs.dtype, jnp.floating)):
         raise TypeError(

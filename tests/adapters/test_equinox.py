@@ -160,7 +160,7 @@ REFUSALS = [
     (lambda: jnp.tanh, TypeError, r"`module` must be a callable equinox\.Module, got .*; pass functions"),
     (lambda: eqx.nn.State(Inner([])), TypeError, r"`module` must be a callable equinox\.Module, got State"),
     (lambda: Inner([jnp.arange(3)]), ValueError, r"at least one floating-point array to train, got Inner with none"),
-    (batch_norm, ValueError, r"without a state, got BatchNorm with BatchNorm, which has one; replace it by"),
+    (batch_norm, ValueError, r"without a state, got BatchNorm with BatchNorm, which has one; pass the `state`"),
     (lambda: Inner([batch_norm()]), ValueError, r"without a state, got Inner with BatchNorm, which has one"),
     (lambda: eqx.nn.Sequential([batch_norm()]), ValueError, r"without a state, got Sequential with BatchNorm"),
     (

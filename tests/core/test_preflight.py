@@ -38,7 +38,7 @@ def test_a_network_that_can_be_trained():
     assert found.step_memory > 3 * 8 * found.num_params  # the anchor, the displacement, the gradient
     assert 1 < found.relative_cost < 1.75
     text = str(found).splitlines()
-    assert len(text) == len(found.rows()) == 7
+    assert len(text) == len(found.rows()) == 8
     assert text[0].split() == ["can", "be", "linearised", "yes"]
     assert f"{found.largest_rate:.3g}" in text[5]
 

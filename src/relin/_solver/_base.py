@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from relin import _tree
 from relin._batches import AbstractBatches
+from relin._network import Variables
 from relin._problem import Problem
 from relin._schedule import AbstractSchedule
 from relin._types import Inputs, Params, Scalar, Targets
@@ -54,6 +55,13 @@ class AbstractStepSolver(AbstractSolver):
     @abc.abstractmethod
     def step(self, problem: Problem, state: SolverState, x: Inputs, y: Targets) -> tuple[SolverState, Scalar]:
         """One step without re-linearising; also the batch's loss before it."""
+
+    def step_and_variables(
+        self, problem: Problem, state: SolverState, x: Inputs, y: Targets
+    ) -> tuple[SolverState, Scalar, Variables | None]:
+        """The same, and the network's variables after a forward pass at the anchor: one of its own, unless a solver
+        that has it anyway overrides this."""
+        return *self.step(problem, state, x, y), problem.forward(state.anchor, x)[1]
 
 
 class Stretch(NamedTuple):

@@ -10,6 +10,7 @@ import optax
 
 from relin import _check, _tree
 from relin._linearise import LinearisedOutputs
+from relin._network import Variables
 from relin._problem import Problem
 from relin._solver._base import AbstractStepSolver, SolverState, current_params
 from relin._types import Inputs, Params, Scalar, Targets
@@ -64,9 +65,15 @@ class WeightSpace(AbstractStepSolver):
         return SolverState(params, _tree.zeros_like(params), self._carry_over(state.optimiser, params))
 
     def step(self, problem: Problem, state: SolverState, x: Inputs, y: Targets) -> tuple[SolverState, Scalar]:
-        return self._advanced(
-            problem, state, x, y, *problem.linearised_value_and_grad(state.anchor, state.displacement, x, y)
-        )
+        solver, loss, _ = self.step_and_variables(problem, state, x, y)
+        return solver, loss
+
+    def step_and_variables(
+        self, problem: Problem, state: SolverState, x: Inputs, y: Targets
+    ) -> tuple[SolverState, Scalar, Variables | None]:
+        at = state.anchor, state.displacement
+        (loss, variables), gradient = problem.linearised_value_grad_and_variables(*at, x, y)
+        return *self._advanced(problem, state, x, y, loss, gradient), variables
 
     def step_on(
         self, problem: Problem, state: SolverState, linearised: LinearisedOutputs, x: Inputs, y: Targets
@@ -93,30 +100,30 @@ class WeightSpace(AbstractStepSolver):
 
     def ordinary_step(
         self, problem: Problem, params: Params, optimiser: Any, x: Inputs, y: Targets
-    ) -> tuple[Params, Any, Scalar]:
+    ) -> tuple[Params, Any, Scalar, Variables | None]:
         """A step that re-linearises first: f̄ = f there, so it is the ordinary step, with its operations and cost."""
         optimiser = self._carry_over(optimiser, params)
-        loss, gradient = problem.value_and_grad(params, x, y)
+        (loss, variables), gradient = problem.value_grad_and_variables(params, x, y)
         updates, optimiser = self._update(gradient, optimiser, params, loss, _loss_of(problem, x, y))
-        return optax.apply_updates(params, updates), optimiser, loss
+        return optax.apply_updates(params, updates), optimiser, loss, variables
 
     def ordinary_step_in_full(
         self, problem: Problem, params: Params, optimiser: Any, x: Inputs, y: Targets
-    ) -> tuple[SolverState, Scalar]:
+    ) -> tuple[SolverState, Scalar, Variables | None]:
         """The same step, keeping also the anchor and the displacement it made.
 
         The displacement is computed apart from θ_t: sharing the product −η g would keep the compiler from contracting
         it into θ − η g, and the parameters would differ from a plain Optax loop's in the last bit.
         """
         optimiser = self._carry_over(optimiser, params)
-        loss, gradient = problem.value_and_grad(params, x, y)
+        (loss, variables), gradient = problem.value_grad_and_variables(params, x, y)
         value_fn = _loss_of(problem, x, y)
         updates, new_optimiser = self._update(gradient, optimiser, params, loss, value_fn)
         exact = optax.apply_updates(params, updates)
         gradient, optimiser, anchor = jax.lax.optimization_barrier((gradient, optimiser, params))
         displacement, _ = self._update(gradient, optimiser, anchor, loss, value_fn)
         displacement = optax.apply_updates(_tree.zeros_like(params), displacement)
-        return SolverState(params, displacement, new_optimiser, exact), loss
+        return SolverState(params, displacement, new_optimiser, exact), loss, variables
 
     def _update(
         self, gradient: Params, state: Any, params: Params, value: Scalar, value_fn: Callable[[Params], Scalar]

@@ -2,20 +2,21 @@
 
 import abc
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree, Shaped
+from jaxtyping import Array, Shaped
 
-from relin._types import Inputs, Outputs, Params
+from relin._network import AbstractNetwork
+from relin._tree import numbers
+from relin._types import Inputs, Params
 
+Statistics = Literal["frozen", "batch"]
 Output = Callable[[Any], Any] | int | str | None
 
 
-class AbstractApply(eqx.Module):
+class AbstractApply(AbstractNetwork):
     """`apply(params, x)`: a module that was separated from its parameters, for a batch of inputs.
 
     The arrays it closes over are its only PyTree leaves, the rest is static. Two of them compare equal, and have equal
@@ -24,10 +25,6 @@ class AbstractApply(eqx.Module):
     """
 
     constants: eqx.AbstractVar[tuple[Shaped[Array, "..."], ...]]
-
-    @abc.abstractmethod
-    def __call__(self, params: Params, x: Inputs) -> Outputs:
-        """The module's outputs, `(batch, …)`, for a batch of inputs."""
 
     @abc.abstractmethod
     def combine(self, params: Params) -> Any:
@@ -41,7 +38,8 @@ class AbstractApply(eqx.Module):
         if type(other) is not type(self):
             return NotImplemented
         return self._identity() == other._identity() and all(
-            a is b or np.array_equal(_data(a), _data(b)) for a, b in zip(self.constants, other.constants, strict=True)
+            a is b or np.array_equal(numbers(a), numbers(b))
+            for a, b in zip(self.constants, other.constants, strict=True)
         )
 
     def __hash__(self) -> int:
@@ -83,13 +81,18 @@ def check_output(output: Any) -> None:
         raise TypeError(f"`output` must choose one of the network's outputs, got {output!r}; {_TO_DO}")
 
 
+def check_mode(statistics: Any, dropout: Any) -> None:
+    """Raises `ValueError` unless they say how a network is trained."""
+    if statistics not in (None, "frozen", "batch"):
+        raise ValueError(
+            f'`statistics` must be "frozen" or "batch", got {statistics!r}; BatchNorm uses its running statistics, or '
+            "those of each batch."
+        )
+    if not isinstance(dropout, bool):
+        raise TypeError(f"`dropout` must be True or False, got {dropout!r}; say whether it is on in training.")
+
+
 def _kind(outputs: Any) -> str:
     if isinstance(outputs, dict):
         return f"outputs named {', '.join(map(str, outputs))}"
     return f"{len(outputs)} outputs" if isinstance(outputs, tuple | list) else type(outputs).__name__
-
-
-def _data(constant: PyTree) -> PyTree:
-    """The numbers of an array; a random key's own, which NumPy does not read."""
-    typed_key = isinstance(constant, jax.Array) and jnp.issubdtype(constant.dtype, jax.dtypes.prng_key)
-    return jax.random.key_data(constant) if typed_key else constant

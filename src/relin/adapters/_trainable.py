@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Shaped
 
 from relin import _check
 from relin._names import check_patterns, matches, parameter_names, some
+from relin._network import AbstractNetwork, Variables, mode_of
 from relin._types import Inputs, Outputs, Params
 from relin.adapters._closed import AbstractApply
 
@@ -33,6 +34,23 @@ class PartialApply(AbstractApply):
 
     def __call__(self, params: dict[str, Float[Array, "..."]], x: Inputs) -> Outputs:
         return self.apply(self.full(params), x)
+
+    @property
+    def mode(self) -> str:
+        return mode_of(self.apply)
+
+    @property
+    def variables(self) -> Variables | None:
+        return self.apply.variables if isinstance(self.apply, AbstractNetwork) else None
+
+    def forward(self, params: dict[str, Float[Array, "..."]], x: Inputs) -> tuple[Outputs, Variables | None]:
+        if isinstance(self.apply, AbstractNetwork):
+            return self.apply.forward(self.full(params), x)
+        return self(params, x), None
+
+    def with_variables(self, variables: Variables) -> "PartialApply":
+        apply = self.apply.with_variables(variables) if isinstance(self.apply, AbstractNetwork) else self.apply
+        return eqx.tree_at(lambda partial: partial.apply, self, apply)
 
     def full(self, params: dict[str, Float[Array, "..."]]) -> Params:
         """All parameters, in the network's own PyTree."""
