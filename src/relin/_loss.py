@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from relin._types import Outputs, Scalar, Targets
 
@@ -28,8 +28,9 @@ class AbstractLoss(eqx.Module):
         """
 
     @abc.abstractmethod
-    def correct(self, outputs: Outputs, targets: Targets) -> Bool[Array, " batch"] | None:
-        """Whether each example is classified correctly; `None` where the targets are no classes."""
+    def correct(self, outputs: Outputs, targets: Targets) -> Shaped[Array, " batch"] | None:
+        """Whether each example is classified correctly, or at which share of its positions; `None` where the targets
+        are no classes."""
 
     def mean(self, outputs: Outputs, targets: Targets) -> Scalar:
         """L: the mean of ℓ over the batch."""
@@ -54,8 +55,9 @@ class CrossEntropy(AbstractLoss):
     - `label_smoothing`: α in [0, 1); the target distribution becomes (1 − α) y + α/C
       (Szegedy et al. 2016, arXiv:1512.00567).
 
-    Targets are integer classes of shape `(batch,)`, or distributions (one-hot or soft) of shape `(batch, C)`.
-    A wrong shape raises `ValueError`.
+    Targets are integer classes of shape `(batch,)`, or distributions (one-hot or soft) of shape `(batch, C)`; or
+    integer classes of shape `(batch, length)`, such as next tokens: then C = length · classes, the logits of one
+    position after the other, and ℓ is the mean over the positions. A wrong shape raises `ValueError`.
     """
 
     label_smoothing: float = 0.0
@@ -67,6 +69,8 @@ class CrossEntropy(AbstractLoss):
             )
 
     def __call__(self, outputs: Outputs, targets: Targets) -> Float[Array, " batch"]:
+        if _are_positions(outputs, targets):
+            return jnp.mean(self(*_position_by_position(outputs, targets)).reshape(targets.shape), axis=1)
         classes = _are_classes(outputs, targets)
         if classes and self.label_smoothing == 0:
             return cast(Array, optax.losses.softmax_cross_entropy_with_integer_labels(outputs, targets))
@@ -75,7 +79,10 @@ class CrossEntropy(AbstractLoss):
         soft = optax.losses.smooth_labels(soft, self.label_smoothing) if self.label_smoothing else soft
         return cast(Array, optax.losses.softmax_cross_entropy(outputs, soft))
 
-    def correct(self, outputs: Outputs, targets: Targets) -> Bool[Array, " batch"]:
+    def correct(self, outputs: Outputs, targets: Targets) -> Shaped[Array, " batch"]:
+        if _are_positions(outputs, targets):
+            agrees = _argmax_agrees(*_position_by_position(outputs, targets))
+            return jnp.mean(agrees.reshape(targets.shape), axis=1, dtype=outputs.dtype)
         return _argmax_agrees(outputs, targets)
 
 
@@ -95,6 +102,21 @@ class SquaredError(AbstractLoss):
         if _are_classes(outputs, targets):
             return _argmax_agrees(outputs, targets)
         return None
+
+
+def _are_positions(outputs: Outputs, targets: Targets) -> bool:
+    """Whether `targets` are integer classes at several positions of each example."""
+    if outputs.ndim != 2 or targets.ndim != 2 or not jnp.issubdtype(targets.dtype, jnp.integer):
+        return False
+    batch, length = targets.shape
+    return outputs.shape[0] == batch and length < outputs.shape[1] and outputs.shape[1] % length == 0
+
+
+def _position_by_position(
+    outputs: Outputs, targets: Targets
+) -> tuple[Float[Array, "positions classes"], Shaped[Array, " positions"]]:
+    """Every position as an example of its own."""
+    return outputs.reshape(targets.size, -1), targets.reshape(-1)
 
 
 def _are_classes(outputs: Outputs, targets: Targets) -> bool:

@@ -165,8 +165,13 @@ def no_forward_mode(names: list[str]) -> str:
 
 
 def _classes(targets: Any, num_classes: int) -> None:
-    """Raises unless integer targets, one an example, name outputs that exist."""
-    if targets.ndim == 1 and num_classes > 1 and jnp.issubdtype(targets.dtype, jnp.integer):
+    """Raises unless integer targets, one an example or one a position, name outputs that exist."""
+    integers = jnp.issubdtype(targets.dtype, jnp.integer)
+    if targets.ndim == 2 and integers and targets.shape[1] < num_classes:  # the loss took them: positions
+        num_classes //= targets.shape[1]
+    elif targets.ndim == 2:
+        return
+    if num_classes > 1 and integers:
         least, most = int(jnp.min(targets)), int(jnp.max(targets))
         if least < 0 or most >= num_classes:
             raise ValueError(

@@ -25,11 +25,11 @@ def trained(apply, params, schedule, data=None, **options):
     return il.train(stateful.problem(apply), solver, schedule, params, data or BATCHES, **options)
 
 
-def assert_close(tree, other, rtol=1e-9):
+def assert_close(tree, other, rtol=1e-9, atol=1e-12):
     for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
         if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
             a, b = jax.random.key_data(a), jax.random.key_data(b)
-        np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-12)
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -80,7 +80,7 @@ def test_training_is_that_of_a_dense_oracle(period):
     apply, params = in_double("linen")
     solution = trained(apply, params, il.Every(period))
     wanted, statistics = dense_training(period)
-    assert_close(solution.params, wanted, 1e-5)
+    assert_close(solution.params, wanted, 1e-5, 1e-8)  # a bias before BatchNorm has no gradient, only rounding
     assert_close(apply.with_variables(solution.variables).combine(params)["batch_stats"], statistics, 1e-7)
 
 
@@ -228,7 +228,7 @@ REFUSALS = [
     (lambda: network_of_linen(mutable=["cache"]), r"collections of `variables`, got 'cache'; there are batch_stats"),
     (lambda: network_of_linen(rngs={"dropout": 3}), r"`key` must be one random key"),
     (lambda: equinox_of(statistics=None), r"must be told how it is trained"),
-    (lambda: equinox_of(state=None), r"Batch statistics need the module's `state`, got none"),
+    (lambda: equinox_of(state=None), r"Batch statistics need .* its `state`, got none"),
     (lambda: equinox_of(state=3), r"`state` must be an equinox\.nn\.State, got int"),
     (lambda: equinox_of(dropout=True), r"Dropout in training needs a `key`, got none"),
 ]

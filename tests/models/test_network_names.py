@@ -12,7 +12,7 @@ KEY = jax.random.key(0)
 
 
 def test_names_and_options():
-    assert models.names() == ("mlp", "cnn", "lenet5", "resnet18")
+    assert models.names() == ("mlp", "cnn", "lenet5", "vgg11", "resnet18", "wide-resnet", "vit", "gpt")
     assert models.options("mlp") == {"width": 256, "depth": 2, "activation": "relu", "parametrisation": "standard"}
     assert models.options("resnet18")["norm"] == "group"
     for name in models.names():
@@ -42,7 +42,7 @@ def test_build_is_the_class(name, shape, network):
 
 REFUSALS = [
     ("resnet-18", (8, 8, 3), {}, r"`name` must be one of 'mlp', .*, got 'resnet-18'; did you mean 'resnet18'\?"),
-    ("vit", (8, 8, 3), {}, r"`name` must be one of 'mlp', 'cnn', 'lenet5', 'resnet18', got 'vit'\."),
+    ("swin", (8, 8, 3), {}, r"`name` must be one of 'mlp', 'cnn', .*'gpt', got 'swin'\."),
     ("mlp", (8,), {"widht": 3}, r"'mlp' takes the options width, .*, got `widht`; did you mean 'width'\?"),
     ("mlp", (8,), {"convolution": "lax"}, r"'mlp' takes the options width, .*, got `convolution`"),
     ("mlp", (), {}, r"MLP takes inputs of shape .*, got input_shape=\(\); pass the shape of one example"),
@@ -53,7 +53,13 @@ REFUSALS = [
     ("lenet5", (30, 30, 1), {}, r"LeNet5 takes inputs of shape .*, got input_shape=\(30, 30, 1\); use CNN"),
     ("lenet5", (28, 1), {}, r"LeNet5 takes inputs of shape \(28, 28, channels\)"),
     ("resnet18", (32, 3), {}, r"ResNet18 takes inputs of shape \(height, width, channels\)"),
-    ("resnet18", (8, 8, 3), {"norm": "batch"}, r"`norm` must be one of 'group', 'none', got 'batch'"),
+    ("resnet18", (8, 8, 3), {"norm": "bath"}, r"`norm` must be one of .*, got 'bath'; did you mean 'batch'\?"),
+    ("wide-resnet", (8, 8, 3), {"depth": 18}, r"`depth` must be 6 n \+ 4 .*, got 18; pass, for example, 16"),
+    ("vgg11", (8, 8), {}, r"VGG11 takes inputs of shape \(height, width, channels\)"),
+    ("vit", (9, 8, 3), {}, r"sides are multiples of `patch`, 4, got .*\(9, 8, 3\); pass another"),
+    ("vit", (8, 8, 3), {"num_heads": 5}, r"`width` must be a multiple of `num_heads`, got 192 and 5"),
+    ("vit", (8, 8, 3), {"dropout": 1}, r"`dropout` must be at least 0 and less than 1, got 1"),
+    ("gpt", (8, 1), {}, r"GPT takes inputs of shape \(length,\), integer tokens"),
     ("mlp", (8,), {"activation": "rellu"}, r"`activation` must be one of .*, got 'rellu'; did you mean 'relu'\?"),
     ("mlp", (8,), {"parametrisation": "NTK"}, r"`parametrisation` must be one of 'standard', 'ntk', got 'NTK'"),
     ("mlp", (8,), {"width": 0}, r"`width` must be an integer of at least 1, got 0"),

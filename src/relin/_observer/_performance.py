@@ -41,5 +41,5 @@ class Performance(AbstractObserver):
             correct = loss.correct(outputs, y)
             if correct is not None:
                 finite = jnp.all(jnp.isfinite(outputs), axis=-1)
-                record[f"{prefix}{self.name}_accuracy"] = jnp.mean(correct & finite, dtype=outputs.dtype)
+                record[f"{prefix}{self.name}_accuracy"] = jnp.mean(jnp.where(finite, correct, 0), dtype=outputs.dtype)
         return record, state

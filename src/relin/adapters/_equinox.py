@@ -13,7 +13,7 @@ from relin import _check
 from relin._network import Variables, described
 from relin._types import Key
 from relin.adapters._closed import AbstractApply, Output, Statistics, called, check_mode, check_output, chosen
-from relin.adapters._equinox_module import batch_axis, in_training, refuse, refuse_inputs, takes_key
+from relin.adapters._equinox_module import batch_axis, in_training, made_state, refuse, refuse_inputs, takes_key
 from relin.adapters._trainable import PartialApply, Trainable, restricted
 
 Parameters = PyTree[Float[Array, "..."]]
@@ -145,7 +145,8 @@ def from_equinox(
     - `module`: maps one example to its outputs, `module(x)`, with no batch axis; of several inputs, a tuple is spread
       over its arguments and a dictionary over its keywords. With a state it is called as `module(x, state)` and returns
       outputs and the new state; in training with dropout also with `key=`, one an example.
-    - `state`: of `eqx.nn.make_with_state`, for a module with `eqx.nn.BatchNorm` or another state.
+    - `state`: of `eqx.nn.make_with_state`, for a module with `eqx.nn.BatchNorm` or another state. Where `statistics`
+      are given and a module has its initial state in it still, that one.
     - `statistics`: of BatchNorm in training. `"frozen"`: the running ones, which stay as they are. `"batch"`: those of
       the batch, differentiated through; the state is updated by the forward passes at the anchor.
     - `dropout`: whether it is on in training. Forward pass t uses the keys
@@ -172,10 +173,10 @@ def from_equinox(
         )
     check_output(output)
     check_mode(statistics, dropout)
+    if state is None and statistics is not None:
+        module, state = made_state(module)
     refuse(module, state, statistics, dropout, key)
     params, static = eqx.partition(module, eqx.is_inexact_array)
-    if state is not None:
-        static = eqx.nn.delete_init_state(static)
     if not jax.tree.leaves(params):
         raise ValueError(
             f"`module` must have at least one floating-point array to train, got {type(module).__name__} with "

@@ -19,6 +19,16 @@ def in_training(module: Any, batch_statistics: bool, dropout: bool) -> Any:
     return eqx.tree_at(norms, module, [not batch_statistics] * len(norms(module)))
 
 
+def made_state(module: Any) -> tuple[Any, eqx.nn.State | None]:
+    """A module without its initial state, and that; the module as it is and `None` if there is none in it."""
+    if not _nodes(module, eqx.nn.StateIndex):
+        return module, None
+    try:
+        return eqx.nn.make_with_state(lambda: module)()
+    except ValueError:  # the state was taken out before
+        return module, None
+
+
 def batch_axis(module: Any) -> Any:
     """The name that the batch's axis has in the module's BatchNorms."""
     names = {node.axis_name for node in _nodes(module, eqx.nn.BatchNorm)}
@@ -80,8 +90,8 @@ def _refuse_state(module: Any, state: Any, statistics: Any) -> None:
         return
     if statistics == "batch":
         raise ValueError(
-            f"Batch statistics need the module's `state`, got none for {type(module).__name__}; make both with "
-            "equinox.nn.make_with_state."
+            f"Batch statistics need a module with BatchNorm and its `state`, got none for {type(module).__name__}; "
+            "pass that of equinox.nn.make_with_state."
         )
     for node in _nodes(module, (eqx.nn.StateIndex, eqx.nn.StatefulLayer)):
         if isinstance(node, eqx.nn.StateIndex) or node.is_stateful():

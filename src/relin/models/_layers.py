@@ -1,5 +1,6 @@
 """Dense layers, normalisation, pooling and activations."""
 
+import functools
 from collections.abc import Callable
 
 import equinox as eqx
@@ -74,6 +75,24 @@ class GroupNorm(eqx.Module):
         return normalised * weight + bias
 
 
+class LayerNorm(eqx.Module):
+    """Layer normalisation over the channels of every position (Ba et al. 2016, arXiv:1607.06450)."""
+
+    weight: Float[Array, " C"] | Initial
+    bias: Float[Array, " C"] | Initial
+    epsilon: float = eqx.field(static=True)
+
+    def __init__(self, channels: int, *, epsilon: float = 1e-5):
+        self.weight, self.bias = Initial((channels,), mean=1.0), Initial((channels,))
+        self.epsilon = epsilon
+
+    def __call__(self, x: Float[Array, "*positions C"]) -> Float[Array, "*positions C"]:
+        centred = x - x.mean(axis=-1, keepdims=True)
+        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+        weight, bias = (jnp.broadcast_to(ready(array), x.shape) for array in (self.weight, self.bias))
+        return centred * jax.lax.rsqrt(variance + self.epsilon) * weight + bias
+
+
 def average_pool(x: Float[Array, "*positions C"], size: int = 2) -> Float[Array, "*pooled C"]:
     """Means over disjoint windows of `size` positions along every axis but the last; remainders are dropped.
 
@@ -83,6 +102,19 @@ def average_pool(x: Float[Array, "*positions C"], size: int = 2) -> Float[Array,
     whole = x[tuple(slice(n * size) for n in positions)]
     split = whole.reshape(*(n for pooled in positions for n in (pooled, size)), x.shape[-1])
     return split.mean(axis=tuple(range(1, 2 * len(positions), 2)))
+
+
+def max_pool(x: Float[Array, "*positions C"], size: int = 2) -> Float[Array, "*pooled C"]:
+    """The same with the largest of each window.
+
+    By pairs: the derivative of a maximum over an axis divides by how many entries equal it, which is nothing where the
+    compiler rounds them once more.
+    """
+    for axis in range(x.ndim - 1):
+        whole = jax.lax.slice_in_dim(x, 0, x.shape[axis] // size * size, axis=axis)
+        parts = [jax.lax.slice_in_dim(whole, start, None, size, axis) for start in range(size)]
+        x = functools.reduce(jnp.maximum, parts)
+    return x
 
 
 def global_average_pool(x: Float[Array, "*positions C"]) -> Float[Array, " C"]:

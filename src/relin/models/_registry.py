@@ -9,11 +9,24 @@ from jaxtyping import PRNGKeyArray
 
 from relin.models._checks import closest
 from relin.models._cnn import CNN
+from relin.models._gpt import GPT
 from relin.models._lenet import LeNet5
 from relin.models._mlp import MLP
 from relin.models._resnet import ResNet18
+from relin.models._vgg import VGG11
+from relin.models._vit import ViT
+from relin.models._wide_resnet import WideResNet
 
-_NETWORKS: dict[str, Callable[..., eqx.Module]] = {"mlp": MLP, "cnn": CNN, "lenet5": LeNet5, "resnet18": ResNet18}
+_NETWORKS: dict[str, Callable[..., eqx.Module]] = {
+    "mlp": MLP,
+    "cnn": CNN,
+    "lenet5": LeNet5,
+    "vgg11": VGG11,
+    "resnet18": ResNet18,
+    "wide-resnet": WideResNet,
+    "vit": ViT,
+    "gpt": GPT,
+}
 
 
 def names() -> tuple[str, ...]:
@@ -39,7 +52,8 @@ def build(name: str, input_shape: Sequence[int], num_classes: int, *, key: PRNGK
       seed.
     - `**options`: of the network, see `options(name)`.
 
-    **Returns:** a module that maps one example of shape `input_shape` to outputs of shape `(C,)`.
+    **Returns:** a module that maps one example of shape `input_shape` to outputs of shape `(C,)`; with `norm="batch"`
+    it is called with a state, and with `dropout` above 0 with a key, see `relin.from_equinox`.
 
     **Raises:** `ValueError` for an unknown name or option, or an input shape the network does not take.
     """

@@ -3,42 +3,27 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from relin.models._checks import check_choice, check_count, check_example, check_input_shape
-from relin.models._convolution import Convolution, Form
+from relin.models._convolution import Form
 from relin.models._initial import gain, initialise, readout_gain
-from relin.models._layers import ACTIVATIONS, Dense, GroupNorm, global_average_pool
+from relin.models._layers import ACTIVATIONS, Dense, global_average_pool
+from relin.models._norm import NORMS, Norm, NormalisedConvolution, State, with_state
 
-Norm = Literal["group", "none"]
 _STRIDES = (1, 1, 2, 1, 2, 1, 2, 1)
 _MULTIPLES = (1, 1, 2, 2, 4, 4, 8, 8)
-
-
-class _NormalisedConvolution(eqx.Module):
-    """A convolution, followed by group normalisation instead of a bias if the network is normalised."""
-
-    convolution: Convolution
-    norm: GroupNorm | None
-
-    def __init__(self, inputs: int, outputs: int, size: int, norm: Norm, **options: Any):
-        self.convolution = Convolution(inputs, outputs, (size, size), use_bias=norm == "none", **options)
-        self.norm = GroupNorm(outputs) if norm == "group" else None
-
-    def __call__(self, x: Float[Array, "height width inputs"]) -> Float[Array, "rows columns outputs"]:
-        x = self.convolution(x)
-        return x if self.norm is None else self.norm(x)
 
 
 class _Block(eqx.Module):
     """φ(shortcut(x) + branch(x)), the branch being two 3×3 convolutions with φ in between."""
 
-    first: _NormalisedConvolution
-    second: _NormalisedConvolution
-    shortcut: _NormalisedConvolution | None
+    first: NormalisedConvolution
+    second: NormalisedConvolution
+    shortcut: NormalisedConvolution | None
     branch_scale: float = eqx.field(static=True)
     activation: str = eqx.field(static=True)
 
@@ -52,19 +37,22 @@ class _Block(eqx.Module):
         **options: Any,
     ):
         c_w = gain(activation)
-        self.first = _NormalisedConvolution(inputs, outputs, 3, norm, stride=stride, c_w=c_w, **options)
+        self.first = NormalisedConvolution(inputs, outputs, 3, norm, stride=stride, c_w=c_w, **options)
         # Nothing halves the second moment after the branch's end and the shortcut: c_w = 1.
-        self.second = _NormalisedConvolution(outputs, outputs, 3, norm, **options)
+        self.second = NormalisedConvolution(outputs, outputs, 3, norm, **options)
         project = stride != 1 or inputs != outputs
-        self.shortcut = _NormalisedConvolution(inputs, outputs, 1, norm, stride=stride, **options) if project else None
-        self.branch_scale = 1.0 if norm == "group" else 1 / math.sqrt(len(_STRIDES))
+        self.shortcut = NormalisedConvolution(inputs, outputs, 1, norm, stride=stride, **options) if project else None
+        self.branch_scale = 1.0 if norm != "none" else 1 / math.sqrt(len(_STRIDES))
         self.activation = activation
 
-    def __call__(self, x: Float[Array, "height width inputs"]) -> Float[Array, "rows columns outputs"]:
+    def __call__(
+        self, x: Float[Array, "height width inputs"], state: State
+    ) -> tuple[Float[Array, "rows columns outputs"], State]:
         activation = ACTIVATIONS[self.activation]
-        branch = self.second(activation(self.first(x)))
-        shortcut = x if self.shortcut is None else self.shortcut(x)
-        return activation(shortcut + self.branch_scale * branch)
+        branch, state = self.first(x, state)
+        branch, state = self.second(activation(branch), state)
+        shortcut, state = (x, state) if self.shortcut is None else self.shortcut(x, state)
+        return activation(shortcut + self.branch_scale * branch), state
 
 
 class ResNet18(eqx.Module):
@@ -74,7 +62,8 @@ class ResNet18(eqx.Module):
     `width`, 2, 4 and 8 `width` channels, global average pooling and a linear read-out. A 1×1 convolution is
     the shortcut where the shape changes.
 
-    With `norm="group"`, group normalisation in up to 32 groups follows every convolution, which has no bias.
+    With `norm="group"`, group normalisation in up to 32 groups follows every convolution, which has no bias; with
+    `norm="batch"` batch normalisation, and the network is called with its state, see `relin.from_equinox`.
     With `norm="none"`, convolutions have a bias and each of the L = 8 branches is multiplied by 1/√L, which
     keeps outputs and kernel bounded in depth (Hayou et al. 2021, arXiv:2010.12859); branches do not start at
     zero, because then half of the convolutions would have no gradient, hence no feature, at the initial
@@ -88,14 +77,14 @@ class ResNet18(eqx.Module):
     - `input_shape`: `(height, width, channels)`.
     - `num_classes`: C, the number of outputs.
     - `width`: channels of the first stage.
-    - `norm`: `"group"` or `"none"`.
+    - `norm`: `"group"`, `"batch"` or `"none"`.
     - `activation`: `"relu"`, `"erf"`, `"tanh"` or `"gelu"`.
     - `parametrisation`: `"standard"` or `"ntk"`.
     - `convolution`: `"auto"`, `"patches"` or `"lax"`, see `Convolution`.
     - `key`: of the initial weights.
     """
 
-    stem: _NormalisedConvolution
+    stem: NormalisedConvolution
     blocks: tuple[_Block, ...]
     readout: Dense
     input_shape: tuple[int, ...] = eqx.field(static=True)
@@ -115,11 +104,11 @@ class ResNet18(eqx.Module):
     ):
         self.input_shape = check_input_shape("ResNet18", input_shape, (3,), "(height, width, channels)")
         self.activation = check_choice("activation", activation, tuple(ACTIVATIONS))
-        check_choice("norm", norm, ("group", "none"))
+        check_choice("norm", norm, NORMS)
         width = check_count("width", width)
         options = {"parametrisation": parametrisation, "convolution": convolution}
         inputs, c_w = self.input_shape[-1], gain(activation)
-        stem = _NormalisedConvolution(inputs, width, 3, norm, c_w=c_w, **options)
+        stem = NormalisedConvolution(inputs, width, 3, norm, c_w=c_w, **options)
         channels = [width, *(width * multiple for multiple in _MULTIPLES)]
         blocks = tuple(
             _Block(inputs, outputs, stride, norm, activation, **options)
@@ -133,9 +122,10 @@ class ResNet18(eqx.Module):
         )
         self.stem, self.blocks, self.readout = initialise((stem, blocks, readout), key)
 
-    def __call__(self, x: Float[Array, "*input_shape"]) -> Float[Array, " C"]:
+    def __call__(self, x: Float[Array, "*input_shape"], state: State = None) -> Any:
         check_example("ResNet18", x.shape, self.input_shape)
-        x = ACTIVATIONS[self.activation](self.stem(x))
+        x, state = self.stem(x, state)
+        x = ACTIVATIONS[self.activation](x)
         for block in self.blocks:
-            x = block(x)
-        return self.readout(global_average_pool(x))
+            x, state = block(x, state)
+        return with_state(self.readout(global_average_pool(x)), state)

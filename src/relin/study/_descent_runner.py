@@ -83,7 +83,8 @@ class DescentRunner(abc.ABC, Generic[Spec]):
 
     def _built(self, key: jax.Array) -> tuple[Callable[[Any, Array], Array], Any]:
         options, shape = self.spec.model_options, self.dataset.input_shape
-        return il.from_equinox(models.build(self.spec.model, shape, self.dataset.num_classes, key=key, **options))
+        module = models.build(self.spec.model, shape, self.dataset.num_classes, key=key, **options)
+        return il.from_equinox(module, **mode_of(self.spec.model, options, key))
 
     def _start(self, seed: int) -> Start:
         with jax.enable_x64(False):  # the same initial network in either precision

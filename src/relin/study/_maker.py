@@ -54,7 +54,8 @@ class Maker:
     def build(self, key: jax.Array) -> Any:
         """The network as a function, and its initial parameters."""
         options = json.loads(self.model_options)
-        return from_equinox(models.build(self.model, self.input_shape, self.num_classes, key=key, **options))
+        module = models.build(self.model, self.input_shape, self.num_classes, key=key, **options)
+        return from_equinox(module, **mode_of(self.model, options, key))
 
     def optimiser(self, rate: Any) -> optax.GradientTransformation:
         """SGD with momentum, its rate falling to 0 as the settings say."""
@@ -103,6 +104,17 @@ class Maker:
                 return il.After(il.Every(1), lane["count"])
             case _:
                 return il.AtSteps(lane["steps"])
+
+
+def mode_of(model: str, options: dict[str, Any], key: jax.Array) -> dict[str, Any]:
+    """How a network with these options is trained, as `from_equinox` is told: batch statistics and dropout are on."""
+    options = models.options(model) | options
+    mode: dict[str, Any] = {}
+    if options.get("norm") == "batch":
+        mode["statistics"] = "batch"
+    if options.get("dropout", 0) > 0:
+        mode |= {"dropout": True, "key": jax.random.fold_in(key, 2)}
+    return mode
 
 
 def _key_of_network(key: jax.Array) -> jax.Array:

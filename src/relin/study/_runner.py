@@ -129,6 +129,7 @@ class Runner:
             num_steps=pl.lit(spec.steps, pl.Int64),
             run_steps=pl.lit(run.num_steps, pl.Int64),
             batch_size=pl.lit(spec.batch_size, pl.Int64),
+            mode=pl.lit(solution.mode),
             num_classes=pl.lit(self.dataset.num_classes, pl.Int64),
             result=pl.lit("successful" if diverged_at is None else "diverged"),
             diverged_at=pl.lit(diverged_at, pl.Int64),

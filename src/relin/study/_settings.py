@@ -33,7 +33,7 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
 
     study: str = Field(description="Which question the study answers.")
     data: str = Field("digits", description="Data set, one of those `relin data` lists.")
-    model: str = Field("mlp", description="Network: mlp, cnn, lenet5 or resnet18.")
+    model: str = Field("mlp", description="Network: mlp, cnn, lenet5, vgg11, resnet18, wide-resnet, vit or gpt.")
     model_options: dict[str, Any] = Field(default_factory=dict, description="Options of the network, such as width.")
     train_limit: Positive | None = Field(None, description="Use only the first so many training examples.")
     seeds: int = Field(
