@@ -1,4 +1,6 @@
+import hashlib
 import os
+import platform
 import shutil
 from pathlib import Path
 
@@ -25,10 +27,21 @@ def pytest_configure(config):
     if not as_shipped and jax.__version_info__ < (0, 11):  # also in the processes the tests start
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}".strip()
     if hasattr(config, "cache"):
-        folder = f"{'shipped' if as_shipped else 'quick'}-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+        folder = f"{'shipped' if as_shipped else 'quick'}-{processor()}-{worker}"
         jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir(folder)))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def processor():
+    """A name for this kind of processor: programs compiled for another one may crash."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
+    return hashlib.sha256(flags.encode()).hexdigest()[:8]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -73,7 +73,12 @@ class Context(eqx.Module):
 
     def linearisation_error(self, x: Inputs) -> Scalar:
         """‖f(x; θ_t) − f̄_t(x)‖ / ‖f(x; θ_t) − f(x; θ_s)‖ over the whole batch; 0 at an anchor."""
-        return relative_error(*self.predictions(x))
+        return self.error_of(self.predictions(x))
+
+    def error_of(self, predictions: Predictions) -> Scalar:
+        """The linearisation error of predictions; 0 at an anchor, where they differ by rounding only."""
+        error = relative_error(*predictions)
+        return jnp.where(_tree.norm(self.displacement) == 0, jnp.zeros_like(error), error)
 
     def network_loss(self, scale: Scalar | float, x: Inputs, y: Targets) -> Scalar:
         """L of the network at anchor + scale · displacement, on the batch (x, y)."""

@@ -43,7 +43,7 @@ def runs(saved, tmp_path):
 
 def oracle(params, x, runner):
     """The full kernel from explicit Jacobians."""
-    jacobian = jax.jacobian(runner.apply)(params, x)
+    jacobian = jax.jacobian(runner.network)(params, x)
     flat = np.concatenate([np.asarray(j).reshape(*j.shape[:2], -1) for j in jax.tree.leaves(jacobian)], axis=2)
     return np.einsum("icp,jdp->ijcd", flat, flat)
 

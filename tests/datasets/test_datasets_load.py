@@ -19,7 +19,7 @@ def write_mnist(folder, num_train, compress=False):
 
 
 def test_names():
-    assert names() == ("digits", "mnist1d", "mnist", "fashion-mnist", "cifar10", "cifar100")
+    assert names() == ("digits", "mnist1d", "diabetes", "mnist", "fashion-mnist", "cifar10", "cifar100")
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_names():
     ],
 )
 def test_unknown_name_suggests_the_closest(name, close):
-    known = "digits, mnist1d, mnist, fashion-mnist, cifar10, cifar100"
+    known = "digits, mnist1d, diabetes, mnist, fashion-mnist, cifar10, cifar100"
     with pytest.raises(DatasetError, match=f"'{name}' is not a known dataset, .* {known}; did you mean '{close}'"):
         load(name)
 

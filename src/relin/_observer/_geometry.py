@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
 from relin import _tree
-from relin._context import Context, relative_error
+from relin._context import Context
 from relin._observer._base import AbstractObserver, chunk_of
 from relin._types import Inputs, State
 
@@ -23,7 +23,7 @@ class LinearisationError(AbstractObserver):
 
     def compute(self, context: Context, state: State) -> tuple[dict[str, Shaped[Array, ""]], State]:
         predictions = context.predictions_in_chunks(self.probe, self.chunk_size)
-        return {"linearisation_error": relative_error(*predictions)}, state
+        return {"linearisation_error": context.error_of(predictions)}, state
 
 
 class Movement(AbstractObserver):

@@ -29,7 +29,9 @@ def study(
         ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="Data set; `relin data` lists them.")] = None,
-    model: Annotated[str | None, typer.Option(help="Network: mlp, cnn, lenet5 or resnet18.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Network: mlp, cnn, lenet5, vgg11, resnet18, wide-resnet, vit or gpt.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for records and report [studies/NAME-DATA-MODEL].")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps of a run.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Paired seeds.")] = None,
@@ -64,7 +66,9 @@ def report(folder: Annotated[Path, typer.Argument(help="The folder of a study.")
 @app.command()
 def train(
     data: Annotated[str, typer.Option(help="Data set; `relin data` lists them.")] = "digits",
-    model: Annotated[str, typer.Option(help="Network: mlp, cnn, lenet5 or resnet18.")] = "mlp",
+    model: Annotated[
+        str, typer.Option(help="Network: mlp, cnn, lenet5, vgg11, resnet18, wide-resnet, vit or gpt.")
+    ] = "mlp",
     schedule: Annotated[
         str, typer.Option(help="every-K, never, when-error-TOLERANCE …, with parts: every-64+clip-1.")
     ] = "every-64",

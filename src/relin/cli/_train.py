@@ -24,6 +24,9 @@ COLUMNS = {
     "validation_accuracy": ("validation\naccuracy", "{:.2%}"),
     "test_accuracy": ("test\naccuracy", "{:.2%}"),
     "network_test_accuracy": ("network\ntest acc.", "{:.2%}"),
+    "validation_loss": ("validation\nloss", "{:.4g}"),
+    "test_loss": ("test\nloss", "{:.4g}"),
+    "network_test_loss": ("network\ntest loss", "{:.4g}"),
     "linearisation_error": ("linearis.\nerror", "{:.3g}"),
     "parameter_movement": ("movement\nof params", "{:.3g}"),
 }
@@ -114,11 +117,13 @@ def _write(records: Any, out: Path, console: Console) -> None:
 
 
 def _table(records: Any) -> Table:
+    without = "loss" if "test_accuracy" in records.columns else "accuracy"  # of what is not trained on
+    columns = {name: column for name, column in COLUMNS.items() if name == "train_loss" or not name.endswith(without)}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for heading, _ in COLUMNS.values():
+    for heading, _ in columns.values():
         table.add_column(heading, justify="right", no_wrap=True)
     for row in records.iter_rows(named=True):
-        table.add_row(*(_cell(row[name], form) for name, (_, form) in COLUMNS.items()))
+        table.add_row(*(_cell(row[name], form) for name, (_, form) in columns.items()))
     return table
 
 

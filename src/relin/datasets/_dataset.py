@@ -8,10 +8,13 @@ from jaxtyping import Float32, Int32
 
 
 class Examples(NamedTuple):
-    """Inputs with their classes, the example first: `x, y = dataset.train`."""
+    """Inputs with their targets, the example first: `x, y = dataset.train`.
 
-    x: Float32[np.ndarray, "examples ..."]
-    y: Int32[np.ndarray, " examples"]
+    Float32 inputs and int32 classes; tokens, int32 in both, of text; float32 values of shape (examples, 1) of tables.
+    """
+
+    x: Float32[np.ndarray, "examples ..."] | Int32[np.ndarray, "examples length"]
+    y: Int32[np.ndarray, "examples ..."] | Float32[np.ndarray, "examples 1"]
 
 
 class RawExamples(NamedTuple):
@@ -28,9 +31,10 @@ class Dataset:
     Attributes:
         name: as `load` takes it.
         train, validation, test: inputs x (float32, channels last) and classes y (int32).
-        num_classes: C; every y lies in 0, …, C − 1.
+        num_classes: every y lies in 0, …, num_classes − 1; 1 for values to predict.
         normalisation: the formula that was applied to the raw inputs, with its numbers.
         split: one sentence: which examples are in which part.
+        vocabulary: the characters that the tokens of a text stand for, in order.
     """
 
     name: str
@@ -40,6 +44,12 @@ class Dataset:
     num_classes: int
     normalisation: str
     split: str
+    vocabulary: str | None = None
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the targets are values, not classes."""
+        return not np.issubdtype(self.train.y.dtype, np.integer)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

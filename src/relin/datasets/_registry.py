@@ -3,6 +3,7 @@
 import difflib
 import operator
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, SupportsIndex
 
@@ -14,8 +15,11 @@ from relin.datasets._files import read_files
 from relin.datasets._locate import check_data_dir, locate, places, verify
 from relin.datasets._normalise import Normaliser
 from relin.datasets._sources import SOURCES, Source
+from relin.datasets._table import diabetes, table
+from relin.datasets._text import text
 
 _MNIST1D_VALIDATION = 500
+_PREFIXES = ("text:", "bytes:", "table:")
 
 
 class _Raw(NamedTuple):
@@ -31,7 +35,12 @@ class _Raw(NamedTuple):
 
 def names() -> tuple[str, ...]:
     """The names that `load` takes."""
-    return ("digits", "mnist1d", *SOURCES)
+    return ("digits", "mnist1d", "diabetes", *SOURCES)
+
+
+def is_known(name: str) -> bool:
+    """Whether `load` takes a name: one of `names()`, or `text:FOLDER`, `bytes:FOLDER` or `table:FILE#COLUMN`."""
+    return name in names() or name.startswith(_PREFIXES)
 
 
 def load(
@@ -49,7 +58,8 @@ def load(
     published checksums.
 
     Arguments:
-        name: one of `names()`.
+        name: one of `names()`; or `text:FOLDER` or `bytes:FOLDER`, see `text`; or `table:FILE#COLUMN`, the last a
+            target, see `table`.
         data_dir: a folder with the official files, extracted or as published.
         download: whether files that are not on this machine may be downloaded.
         limit: keep only the first `limit` training examples; all else, the normalisation too, stays the same.
@@ -63,18 +73,41 @@ def load(
     _check_name(name)
     folder = check_data_dir(data_dir)
     count = None if limit is None else _integer(limit)
+    if (dataset := _own(name)) is not None:
+        _check_limit(count, name, len(dataset.train.y))
+        return replace(dataset, train=Examples(*(part[:count] for part in dataset.train)))
     raw = _raw(name, folder, download)
-    available = len(raw.train.y)
-    if count is not None and not 1 <= count <= available:
-        raise DatasetError(
-            f"limit must be from 1 to {available}, the number of training examples of {name}, got {count}; "
-            "choose one in that range, or none for all."
-        )
+    _check_limit(count, name, len(raw.train.y))
     normalise = Normaliser(raw.train.x, raw.levels, name)
     kept = RawExamples(raw.train.x[:count], raw.train.y[:count])
     train, validation, test = (Examples(normalise(x), y) for x, y in (kept, raw.validation, raw.test))
     limited = "" if count is None else f" (of the training split only the first {count} are kept)"
     return Dataset(name, train, validation, test, raw.num_classes, normalise.describe(), raw.split + limited + ".")
+
+
+def _own(name: str) -> Dataset | None:
+    """A text or a table, which come whole; none for the other datasets."""
+    kind, _, where = name.partition(":")
+    if name == "diabetes":
+        return diabetes()
+    if kind in ("text", "bytes"):
+        return text(where, level="byte" if kind == "bytes" else "char")
+    if kind == "table":
+        path, _, target = where.rpartition("#")
+        if not path:
+            raise DatasetError(
+                f"A table is named table:FILE#COLUMN, the last its target, got {name!r}; add the column."
+            )
+        return table(path, target)
+    return None
+
+
+def _check_limit(count: int | None, name: str, available: int) -> None:
+    if count is not None and not 1 <= count <= available:
+        raise DatasetError(
+            f"limit must be from 1 to {available}, the number of training examples of {name}, got {count}; "
+            "choose one in that range, or none for all."
+        )
 
 
 def status(data_dir: str | os.PathLike[str] | None = None) -> list[DatasetStatus]:
@@ -102,6 +135,16 @@ def status(data_dir: str | os.PathLike[str] | None = None) -> list[DatasetStatus
             size=cached.stat().st_size if cached.is_file() else None,
             how_to_get="The mnist1d package generates it at first use, in seconds; then it is cached.",
         ),
+        DatasetStatus(
+            name="diabetes",
+            available=True,
+            where="scikit-learn",
+            num_examples=442,
+            input_shape=(10,),
+            num_classes=1,
+            size=None,
+            how_to_get="It comes with scikit-learn, on which relin depends.",
+        ),
         *(_file_status(source, folder) for source in SOURCES.values()),
     ]
 
@@ -127,7 +170,7 @@ def _file_status(source: Source, folder: Path | None) -> DatasetStatus:
 
 
 def _check_name(name: str) -> None:
-    if name in names():
+    if is_known(name):
         return
     # Other spellings of the same name, FashionMNIST or cifar_10, should find it too.
     plain = {known.replace("-", ""): known for known in names()}

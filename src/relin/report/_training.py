@@ -38,15 +38,12 @@ def write_training_curve(records: pl.DataFrame, folder: Path) -> Path:
 def _draw(records: pl.DataFrame, theme: Theme) -> Figure:
     last = records.row(-1, named=True)
     figure = new_figure(7.6, 6.4)
-    accuracy, loss = figure.subplots(2, sharex=True)
-    accuracy.set_title(_title(last), loc="left")
-    accuracy.set_ylabel("accuracy (%)")
-    for name, label, colour, style in (
-        ("test_accuracy", "test", theme.ordinary, "-"),
-        ("validation_accuracy", "validation", theme.adaptive, "--"),
-        ("network_test_accuracy", "test, network at θ_t", theme.lazy, ":"),
-    ):
-        accuracy.plot(records["step"], 100 * records[name], style, color=colour, label=label)
+    classes = "test_accuracy" in records.columns
+    panels = list(figure.subplots(1 + classes, sharex=True, squeeze=False)[:, 0])
+    panels[0].set_title(_title(last), loc="left")
+    if classes:
+        _draw_accuracy(panels[0], records, theme)
+    loss = panels[-1]
     loss.set_ylabel("loss")
     loss.set_xlabel("step")
     for name, label, colour, style in (
@@ -57,12 +54,22 @@ def _draw(records: pl.DataFrame, theme: Theme) -> Figure:
         values = [value if value is not None and value <= _DRAWN else math.nan for value in records[name]]
         loss.plot(records["step"], values, style, color=colour, label=label)
     _scale(loss, records)
-    for axes in (accuracy, loss):
+    for axes in panels:
         _mark_updates(axes, records, theme)
         if last["diverged_at"] is not None:
             axes.axvline(last["diverged_at"], color=theme.outline, label=f"diverged at step {last['diverged_at']}")
         axes.legend(loc="best")
     return figure
+
+
+def _draw_accuracy(axes: Axes, records: pl.DataFrame, theme: Theme) -> None:
+    axes.set_ylabel("accuracy (%)")
+    for name, label, colour, style in (
+        ("test_accuracy", "test", theme.ordinary, "-"),
+        ("validation_accuracy", "validation", theme.adaptive, "--"),
+        ("network_test_accuracy", "test, network at θ_t", theme.lazy, ":"),
+    ):
+        axes.plot(records["step"], 100 * records[name], style, color=colour, label=label)
 
 
 def _title(last: dict[str, Any]) -> str:

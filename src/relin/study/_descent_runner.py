@@ -15,6 +15,7 @@ import relin as il
 from relin import datasets, models
 from relin.study._descent_packs import DescentPack
 from relin.study._descent_specs import DescentSpec
+from relin.study._maker import mode_of
 from relin.study._runner import check_network, device, versions
 from relin.study._store import describe
 
@@ -83,8 +84,12 @@ class DescentRunner(abc.ABC, Generic[Spec]):
 
     def _built(self, key: jax.Array) -> tuple[Callable[[Any, Array], Array], Any]:
         options, shape = self.spec.model_options, self.dataset.input_shape
-        module = models.build(self.spec.model, shape, self.dataset.num_classes, key=key, **options)
-        return il.from_equinox(module, **mode_of(self.spec.model, options, key))
+        if mode_of(self.spec.model, options, key):
+            raise ValueError(
+                f"model_options: study {self.spec.study} takes many steps at once, and its network must be the same at "
+                'every step; set norm to "group" or "none", and dropout to 0.'
+            )
+        return il.from_equinox(models.build(self.spec.model, shape, self.dataset.num_classes, key=key, **options))
 
     def _start(self, seed: int) -> Start:
         with jax.enable_x64(False):  # the same initial network in either precision

@@ -14,4 +14,4 @@ def preflight(spec: GridSpec, seed: int, data_dir: str | None = None) -> il.Pref
     check_seed(seed)
     runner = Runner(spec, data_dir)
     x, y = (part[: spec.batch_size] for part in runner.data)
-    return il.check(il.Problem(runner.apply, LOSSES[spec.loss]()), runner.initial(seed), (x, y))
+    return il.check(il.Problem(runner.network, LOSSES[spec.loss]()), runner.initial(seed), (x, y))

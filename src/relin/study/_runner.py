@@ -33,6 +33,8 @@ class Runner:
         check_network(spec)
         self.dataset = datasets.load(spec.data, data_dir=data_dir, limit=spec.train_limit)
         _check_batch_size(spec, self.dataset.train.x.shape[0])
+        if self.dataset.is_regression and spec.loss != "squared-error":
+            raise ValueError(f'loss: the targets of {spec.data} are values, got {spec.loss}; set "squared-error".')
         self.maker = self._maker("every", spec.steps, spec.widths_compared[0])
         jax.eval_shape(self.maker.build, jax.random.key(0))
         self.data, validation, test = (
@@ -76,8 +78,8 @@ class Runner:
         return pl.concat(rows)
 
     @property
-    def apply(self) -> Callable[[Any, jax.Array], jax.Array]:
-        """The network of the runs, as a function of parameters and a batch."""
+    def network(self) -> Any:
+        """The network of the runs, `apply(params, x)` of parameters and a batch."""
         return self.maker.build(jax.random.key(0))[0]
 
     def initial(self, seed: int | jax.Array) -> Any:

@@ -37,6 +37,8 @@ class SavedRun:
     initial: Params
     anchor: Params
     params: Params
+    variables: Any
+    """Of the network at its end, such as running statistics; none for most."""
     records: pl.DataFrame
 
 
@@ -57,7 +59,7 @@ def train_run(
     pack = single_run(spec, schedule, rate, seed)
     runner, ends = Runner(spec, data_dir), list[il.Solution]()
     records = runner.train(pack, progress, ends.append, [_Alone(logger) for logger in loggers])
-    parameters = (runner.initial(seed), ends[0].anchor, ends[0].params)
+    parameters = (runner.initial(seed), ends[0].anchor, ends[0].params, ends[0].variables)
     return SavedRun(spec, pack.runs[0].method.name, rate, seed, *parameters, records)
 
 
@@ -91,7 +93,7 @@ def save_run(run: SavedRun, folder: Path) -> None:
         "versions": versions(),
         "device": device(),
     }
-    trees = {"initial": run.initial, "anchor": run.anchor, "params": run.params}
+    trees = {"initial": run.initial, "anchor": run.anchor, "params": run.params, "variables": run.variables}
     tensors = {path: leaf for name, tree in trees.items() for path, leaf in tensors_of(tree, name).items()}
     write_atomically(folder / _PARAMETERS, safetensors.numpy.save(tensors, {"format": "relin run"}))
     content = json.dumps(settings, indent=2, ensure_ascii=False)
@@ -111,7 +113,7 @@ def load_run(folder: Path, runner: Callable[[GridSpec], Runner]) -> tuple[SavedR
     settings = _settings(folder)
     spec = settings["spec"]
     own = runner(spec)
-    trees = _parameters(folder, jax.eval_shape(own.initial, 0))
+    trees = _parameters(folder, jax.eval_shape(own.initial, 0), own.network.variables)
     records = _records(folder)
     run = SavedRun(spec, settings["schedule"], settings["learning_rate"], settings["seed"], *trees, records)
     return run, own
@@ -142,8 +144,8 @@ def _settings(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{path} is not a run's settings; restore it, or train the run again.") from None
 
 
-def _parameters(folder: Path, shapes: Params) -> tuple[Params, Params, Params]:
-    """θ at step 0, at the anchor and at the end, each in the network's structure."""
+def _parameters(folder: Path, shapes: Params, variables: Any) -> tuple[Params, Params, Params, Any]:
+    """θ at step 0, at the anchor and at the end, each in the network's structure, and its variables."""
     path = folder / _PARAMETERS
     try:
         tensors = safetensors.numpy.load(path.read_bytes())
@@ -153,11 +155,12 @@ def _parameters(folder: Path, shapes: Params) -> tuple[Params, Params, Params]:
         raise StoreError(f"{path} is damaged; restore it, or train the run again.") from None
     try:
         initial, anchor, params = (tree_of(tensors, name, shapes) for name in ("initial", "anchor", "params"))
+        kept = None if variables is None else tree_of(tensors, "variables", variables)
     except MismatchError as error:
         raise StoreError(
             f"{path} does not fit the network of run.json: {error}; restore it, or train the run again."
         ) from None
-    return initial, anchor, params
+    return initial, anchor, params, kept
 
 
 def _records(folder: Path) -> pl.DataFrame:

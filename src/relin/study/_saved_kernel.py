@@ -83,10 +83,15 @@ def saved_kernels(
         )
     x, y = jnp.asarray(x[:probe]), jnp.asarray(y[:probe])
     kernel = jax.jit(
-        lambda params, inputs: _parts(ntk(runner.apply, params, inputs, outputs=outputs, per_layer=per_layer))
+        lambda network, params, inputs: _parts(ntk(network, params, inputs, outputs=outputs, per_layer=per_layer))
     )
     end = run.anchor if at == "anchor" else run.params
-    initial, final = ({name: np.asarray(part) for name, part in kernel(p, x).items()} for p in (run.initial, end))
+    first = runner.network
+    last = first if run.variables is None else first.with_variables(run.variables)
+    initial, final = (
+        {name: np.asarray(part) for name, part in kernel(*at_moment, x).items()}
+        for at_moment in ((first, run.initial), (last, end))
+    )
     _check_finite(folder, run, [initial, final])
     measured = metric_rows(initial, final, y, runner.dataset.num_classes, per_class)
     spectra = eigenvalues(initial[WHOLE]), eigenvalues(final[WHOLE])

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, field_validator
 
-from relin.datasets import names
+from relin.datasets import is_known, names
 from relin.study._method import Method, parse_method
 
 Comparison = Literal["equal-steps", "equal-distance"]
@@ -32,7 +32,10 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
     """What every study is told: data, network, seeds."""
 
     study: str = Field(description="Which question the study answers.")
-    data: str = Field("digits", description="Data set, one of those `relin data` lists.")
+    data: str = Field(
+        "digits",
+        description="Data set, one of those `relin data` lists, text:FOLDER, bytes:FOLDER or table:FILE#COLUMN.",
+    )
     model: str = Field("mlp", description="Network: mlp, cnn, lenet5, vgg11, resnet18, wide-resnet, vit or gpt.")
     model_options: dict[str, Any] = Field(default_factory=dict, description="Options of the network, such as width.")
     train_limit: Positive | None = Field(None, description="Use only the first so many training examples.")
@@ -43,8 +46,8 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
     @field_validator("data")
     @classmethod
     def _known(cls, data: str) -> str:
-        if data not in names():
-            raise ValueError(f"the data sets are {', '.join(names())}")
+        if not is_known(data):
+            raise ValueError(f"the data sets are {', '.join(names())}, text:FOLDER, bytes:FOLDER and table:FILE#COLUMN")
         return data
 
 
