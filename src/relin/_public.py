@@ -76,5 +76,6 @@ from relin.adapters import (
     from_equinox as from_equinox,
     from_linen as from_linen,
     from_nnx as from_nnx,
+    from_torch as from_torch,
     trainable as trainable,
 )

@@ -10,7 +10,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.mark.parametrize("name", ["own_loop", "flax_nnx", "flax_linen", "equinox_module"])
+@pytest.mark.parametrize("name", ["own_loop", "flax_nnx", "flax_linen", "equinox_module", "torch_module"])
 def test_example(name):
     run = subprocess.run(
         [sys.executable, EXAMPLES / f"{name}.py"], capture_output=True, text=True, check=False, timeout=120

@@ -1,0 +1,45 @@
+"""torchax, the bridge from PyTorch to JAX, imported beside PyTorch releases that are newer than it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from relin._extra import needs_extra
+
+
+@cache
+def environment() -> Any:
+    """torchax's environment, in which PyTorch's functions run on JAX arrays.
+
+    **Raises:** `ImportError` without PyTorch or torchax.
+    """
+    with needs_extra("from_torch", "torch"):
+        import torch
+
+        with _named_dimensions(torch):
+            import torchax
+
+            return torchax.default_env()
+
+
+@contextmanager
+def _named_dimensions(torch: Any) -> Iterator[None]:
+    """Stands in for the overloads by named dimensions: PyTorch 2.13 has none, torchax 0.0.13 lists them in its tables,
+    and nothing calls them."""
+    packet = type(torch.ops.aten.add)
+    found = packet.__getattr__
+
+    def attribute(self: Any, name: str) -> Any:
+        try:
+            return found(self, name)
+        except AttributeError:
+            if not any(word in name.lower() for word in ("dimname", "names")):
+                raise
+            return f"{self}.{name}"
+
+    packet.__getattr__ = attribute
+    try:
+        yield
+    finally:
+        packet.__getattr__ = found
