@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: study test lint bench lock clean
+.PHONY: study test lint docs bench lock clean
 .DEFAULT_GOAL := study
 
 study: $(READY)
@@ -21,6 +21,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

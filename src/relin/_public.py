@@ -68,6 +68,7 @@ from relin._solver import (
     ConjugateGradients as ConjugateGradients,
     FunctionSpace as FunctionSpace,
     GaussNewton as GaussNewton,
+    SolverState as SolverState,
     SpectralDescent as SpectralDescent,
     WeightSpace as WeightSpace,
 )
