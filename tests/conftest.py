@@ -1,3 +1,4 @@
+import gc
 import hashlib
 import os
 import platform
@@ -12,6 +13,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+MOST_MAPPINGS = 30_000
+"""Linux allows 65 530 to a process, and XLA crashes where it gets no more."""
 QUICK_TO_COMPILE = "--xla_cpu_use_fusion_emitters=false"
 """Halves what XLA takes to compile a small program on a CPU; jaxlib knows the flag up to version 0.10."""
 
@@ -44,13 +47,23 @@ def processor():
     return hashlib.sha256(flags.encode()).hexdigest()[:8]
 
 
+def num_mappings():
+    """How many pieces of memory this process has mapped: a few for every compiled program."""
+    try:
+        return Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:
+        return 0
+
+
 @pytest.fixture(scope="module", autouse=True)
 def compiler(request):
     """Compiles without optimising, except modules marked `as_shipped`: they compare to the last bit, or time."""
     quickly = request.node.get_closest_marker("as_shipped") is None
-    if jax.config.read("jax_disable_most_optimizations") != quickly:
+    changed = jax.config.read("jax_disable_most_optimizations") != quickly
+    if changed or num_mappings() > MOST_MAPPINGS:
         jax.config.update("jax_disable_most_optimizations", quickly)
         jax.clear_caches()
+        gc.collect()
 
 
 def pytest_collection_modifyitems(items):

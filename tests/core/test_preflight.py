@@ -40,7 +40,7 @@ def test_a_network_that_can_be_trained():
     text = str(found).splitlines()
     assert len(text) == len(found.rows()) == 8
     assert text[0].split() == ["can", "be", "linearised", "yes"]
-    assert f"{found.largest_rate:.3g}" in text[5]
+    assert f"{found.largest_rate:.3g}" in text[6]
 
 
 @pytest.mark.parametrize(
