@@ -4,7 +4,19 @@ import sys
 from importlib import import_module
 from itertools import takewhile
 
-NAMES = ("step", "convolution", "alternatives", "sweep", "startup", "parts", "preset", "kernel", "reference", "solvers")
+NAMES = (
+    "step",
+    "frameworks",
+    "convolution",
+    "alternatives",
+    "sweep",
+    "startup",
+    "parts",
+    "preset",
+    "kernel",
+    "reference",
+    "solvers",
+)
 
 
 def main() -> None:

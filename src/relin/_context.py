@@ -106,6 +106,8 @@ def shortened(scale: Scalar, displacement: Params) -> Params:
 def _predictions(linearisation: Linearisation, displacement: Params, x: Inputs) -> Predictions:
     at_anchor = linearisation.at_anchor(x)
     linearised = at_anchor + linearisation.jvp(displacement, x)
+    if linearisation.taylor.order == 2:
+        linearised = linearisation.value(displacement, x)
     return linearised, linearisation.network(displacement, x), at_anchor
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import equinox as eqx
 import jax
 
-from relin._linearise import Linearisation, LinearisedOutputs
+from relin._linearise import Linearisation, LinearisedOutputs, Taylor
 from relin._loss import AbstractLoss
 from relin._network import AbstractNetwork, InTraining, Variables, mode_of
 from relin._types import Inputs, Outputs, Params, Scalar, Targets
@@ -19,10 +19,13 @@ class Problem(eqx.Module):
 
     - `apply`: a function of a PyTree of arrays and a batch of inputs.
     - `loss`: `CrossEntropy()`, `SquaredError()` or another `AbstractLoss`.
+    - `taylor`: the order of the expansion that is trained; `Taylor(2)` with `WeightSpace` only. Ordinary training is
+      the same at every order.
     """
 
     apply: Callable[[Params, Inputs], Outputs]
     loss: AbstractLoss
+    taylor: Taylor = Taylor()
 
     def __check_init__(self):
         if not callable(self.apply):
@@ -63,7 +66,7 @@ class Problem(eqx.Module):
         return self.apply.forward(params, x) if isinstance(self.apply, InTraining) else (self.apply(params, x), None)
 
     def linearise(self, anchor: Params) -> Linearisation:
-        return Linearisation(self.apply, anchor)
+        return Linearisation(self.apply, anchor, self.taylor)
 
     def value_and_grad(self, params: Params, x: Inputs, y: Targets) -> tuple[Scalar, Params]:
         """L of the network and its gradient: an ordinary training step's."""
@@ -92,6 +95,10 @@ class Problem(eqx.Module):
         self, anchor: Params, displacement: Params, x: Inputs, y: Targets
     ) -> tuple[tuple[Scalar, Variables | None], Params]:
         """The same, and the variables after the forward pass at the anchor."""
+        if self.taylor.order == 2:
+            model = self.linearise(anchor)
+            loss, gradient = jax.value_and_grad(lambda d: self.loss.mean(model.value(d, x), y))(displacement)
+            return (loss, self.forward(anchor, x)[1]), gradient
         outputs, pullback, variables = jax.vjp(lambda p: self.forward(p, x), anchor, has_aux=True)
         tangent = jax.jvp(lambda p: self.apply(p, x), (anchor,), (displacement,))[1]
         loss, cotangent = jax.value_and_grad(self.loss.mean)(outputs + tangent, y)

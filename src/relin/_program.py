@@ -164,7 +164,7 @@ def repeats(run: Run, sampling: Sampling) -> bool:
     """Whether all steps see one batch, and the solver can use that: it is then linearised once for each anchor. A
     network with variables is not the same at every step."""
     same = isinstance(sampling.batches, FullBatch) and sampling.augment is None
-    same = same and run.problem.variables is None
+    same = same and run.problem.variables is None and run.problem.taylor.order == 1
     return same and isinstance(run.solver, WeightSpace) and not run.ordinary
 
 

@@ -15,7 +15,7 @@ from relin._batches import (
 )
 from relin._context import Context as Context
 from relin._errors import Result as Result, TrainingError as TrainingError
-from relin._linearise import Linearisation as Linearisation
+from relin._linearise import Linearisation as Linearisation, Taylor as Taylor
 from relin._logger import (
     AbstractLogger as AbstractLogger,
     JSONLines as JSONLines,

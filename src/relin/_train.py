@@ -99,7 +99,7 @@ def train(
     _check.params(params)
     _validate.parts(problem, solver, schedule)
     check_safeguard(safeguard)
-    _validate.together(solver, schedule, safeguard)
+    _validate.together(problem, solver, schedule, safeguard)
     _validate.helpers(observers, batches, augment, loggers)
     params = jax.tree.map(jnp.asarray, params)
     run = Run(problem, solver, _as_arrays(schedule), params, _check.key(key), safeguard)
@@ -182,7 +182,7 @@ def train_lanes(
     _check.params(first.params)
     _validate.parts(first.problem, first.solver, first.schedule)
     check_safeguard(first.safeguard)
-    _validate.together(first.solver, first.schedule, first.safeguard)
+    _validate.together(first.problem, first.solver, first.schedule, first.safeguard)
     _check.key(first.key)
     sampling = Sampling(_batches(batch_size, batches, True), augment)
     num_steps, record_every = _validate.steps(

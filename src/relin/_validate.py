@@ -35,8 +35,15 @@ def parts(problem: Any, solver: Any, schedule: Any) -> None:
             raise TypeError(f"`{name}` must be a relin {name}, got {value!r}; pass for example relin.{example}.")
 
 
-def together(solver: AbstractSolver, schedule: AbstractSchedule, safeguard: AbstractSafeguard | None) -> None:
+def together(
+    problem: Problem, solver: AbstractSolver, schedule: AbstractSchedule, safeguard: AbstractSafeguard | None
+) -> None:
     """Raises `ValueError` for parts of a run that make no sense together."""
+    if problem.taylor.order != 1 and not isinstance(solver, WeightSpace):
+        raise ValueError(
+            f"{type(solver).__name__} solves the linearised problem, got {problem.taylor}; leave `taylor` out, or use "
+            "WeightSpace."
+        )
     if not schedule.partial:
         return
     if not (isinstance(solver, WeightSpace) and solver.on_relinearise == "keep"):

@@ -1,5 +1,7 @@
 """What the kernel of now would reach if it were frozen."""
 
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ from jaxtyping import Array, Int, Shaped
 from relin import _check, _tree
 from relin._batches import AbstractBatches, FullBatch, Shuffled
 from relin._context import Context
+from relin._linearise import Taylor
 from relin._observer._base import AbstractObserver
 from relin._observer._kernel_drift import pair_of
 from relin._observer._performance import Performance
@@ -121,7 +124,7 @@ class FrozenKernelAccuracy(AbstractObserver):
         step = _step if context.traced else _compiled_step
         start = _start if context.traced else _compiled_start
         planned, state = start(self, context)
-        fixed = self, context.problem, planned
+        fixed = self, replace(context.problem, taylor=Taylor()), planned
         if context.traced:
             return jax.lax.scan(lambda s, t: (step(*fixed, s, t), None), state, jnp.arange(self.num_steps))[0]
         for t in range(self.num_steps):
