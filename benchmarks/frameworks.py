@@ -1,4 +1,4 @@
-"""relin's steps over the framework's own training step, with batch statistics and dropout on; and linearising the ViT."""
+"""relin's steps over the framework's own, with batch statistics and dropout on; and linearising the ViT."""
 
 import time
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import relin as il
-from relin.study import FrequencySpec, parse_method
+from relin.study import FrequencySpec, LayersSpec, parse_method
 from relin.study._grid import Pack, RunSpec
 from relin.study._runner import Runner
 
@@ -30,6 +30,8 @@ BY_HAND = {
     "when-moves-0.1": (solver(), il.WhenFunctionMoves(0.1, 4), None),
     "until-5": (solver(), il.Until(il.Every(1), 6), None),
     "after-9": (solver(), il.After(il.Every(1), 9), None),
+    "rich-1": (solver(), il.PerParameter({"layers.1*": il.Every(1), "*": il.Never()}), None),
+    "lazy-0": (solver(), il.PerParameter({"layers.0*": il.Never(), "*": il.Every(1)}), None),
     "even-3": (solver(), il.AtSteps([6, 12, 18]), None),
     "every-4+clip-0.5": (solver(optax.clip_by_global_norm(0.5)), il.Every(4), None),
     "every-4+line-1": (solver(), il.Every(4), il.LineSearch(1.0)),
@@ -46,8 +48,17 @@ def runner():
     return Runner(SPEC)
 
 
+@pytest.fixture(scope="module")
+def by_layer():
+    """The same settings where layers have names."""
+    own = SPEC.model_dump(exclude={"study", "periods", "sparse_periods", "tolerances", "comparison"})
+    fields = {name: value for name, value in own.items() if name in LayersSpec.model_fields}
+    return Runner(LayersSpec(**fields, layers=["layers.0", "layers.1"]))
+
+
 @pytest.mark.parametrize("name", BY_HAND)
-def test_a_method_by_name_is_the_run_put_together_by_hand(runner, name):
+def test_a_method_by_name_is_the_run_put_together_by_hand(runner, by_layer, name):
+    runner = by_layer if parse_method(name).is_by_layer else runner
     run = RunSpec(parse_method(name), SPEC.steps, RATE, SEED)
     records = runner.train(Pack("compare", (run,)))
     key = jax.random.key(SEED)
@@ -69,6 +80,12 @@ def test_a_method_by_name_is_the_run_put_together_by_hand(runner, name):
     assert records["feature_updates"][-1] == by_hand.feature_updates
     np.testing.assert_allclose(records["test_loss"], by_hand.records["test_loss"], rtol=1e-4)
     np.testing.assert_allclose(records["parameter_movement"], by_hand.records["parameter_movement"], rtol=1e-4)
+
+
+def test_a_layer_that_is_not_named_is_refused(by_layer):
+    run = RunSpec(parse_method("rich-2"), SPEC.steps, RATE, SEED)
+    with pytest.raises(ValueError, match=r"rich-2: the settings name 2 layers, counted from 0"):
+        by_layer.train(Pack("compare", (run,)))
 
 
 def test_lanes_of_a_pack_differ_in_numbers_only(runner):

@@ -24,7 +24,7 @@ def study(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="A shipped study (frequency, essential, timing, stability, kernel, width), or a file ending in .toml.",
+            help="A shipped study (frequency, essential, layers, timing, stability, …), or a file ending in .toml.",
             show_default=False,
         ),
     ] = None,

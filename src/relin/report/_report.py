@@ -11,12 +11,20 @@ from relin.report._damping import write_damping_report
 from relin.report._essential import write_essential_report
 from relin.report._interpolation import write_interpolation_report
 from relin.report._kernel import write_kernel_report
+from relin.report._layers import write_layers_report
 from relin.report._stability import write_stability_report
 from relin.report._timing import write_timing_report
 from relin.report._width import write_width_report
 from relin.study._descent_result import DampingResult, InterpolationResult
 from relin.study._kernel_result import KernelResult, WidthResult
-from relin.study._result import EssentialResult, FrequencyResult, StabilityResult, StudyResult, TimingResult
+from relin.study._result import (
+    EssentialResult,
+    FrequencyResult,
+    LayersResult,
+    StabilityResult,
+    StudyResult,
+    TimingResult,
+)
 
 
 def write_report(
@@ -49,6 +57,8 @@ def write_report(
             return _frequency.write_report(result, records, spec, environment, out_dir)
         case EssentialResult():
             return write_essential_report(result, records, spec, environment, out_dir)
+        case LayersResult():
+            return write_layers_report(result, records, spec, environment, out_dir)
         case TimingResult():
             return write_timing_report(result, records, spec, environment, out_dir)
         case StabilityResult():

@@ -39,6 +39,7 @@ class Maker:
     momentum: float
     decay: str
     check_every: int
+    layers: tuple[str, ...] = ()
 
     def __call__(self, lane: Lane) -> il.Run:
         key = jax.random.key(lane["seed"])
@@ -102,8 +103,19 @@ class Maker:
                 return il.Until(il.Every(1), lane["count"] + 1)
             case "after":
                 return il.After(il.Every(1), lane["count"])
+            case _ if kind.startswith(("rich-", "lazy-")):
+                return self._by_layer(*kind.split("-"))
             case _:
                 return il.AtSteps(lane["steps"])
+
+    def _by_layer(self, how: str, number: str) -> il.AbstractSchedule:
+        """One layer re-linearised at every step and the others never, or the other way round."""
+        if int(number) >= len(self.layers):
+            raise ValueError(
+                f"{how}-{number}: the settings name {len(self.layers)} layers, counted from 0; add it to `layers`."
+            )
+        layer, *others = (il.Every(1), il.Never()) if how == "rich" else (il.Never(), il.Every(1))
+        return il.PerParameter({f"{self.layers[int(number)]}*": layer, "*": others[0]})
 
 
 def mode_of(model: str, options: dict[str, Any], key: jax.Array) -> dict[str, Any]:

@@ -11,7 +11,8 @@ _WITHOUT_VALUE = ("reset", "sparse")
 _SAFEGUARDS = ("line", "trust")
 _PLACEMENTS = ("early", "even", "geometric", "late")
 _TOLERANCES = {"when-error": "error", "when-loss-gap": "loss gap", "when-moves": "movement"}
-_COUNTED = ("until", "after", *_PLACEMENTS)
+_BY_LAYER = ("rich", "lazy")
+_COUNTED = ("until", "after", *_BY_LAYER, *_PLACEMENTS)
 
 
 @dataclass(frozen=True, order=True)
@@ -46,7 +47,10 @@ class Method:
     Schedules: `every-K`; `never`; `when-error-T`, `when-loss-gap-T` and `when-moves-T` with a tolerance T;
     `until-N`, features frozen after N updates, one at each step; `after-S`, an update at each step from S on; N updates
     placed `early-N` (one a step from the start), `even-N`, `geometric-N` (at evenly spaced powers of the step) or
-    `late-N` (one a step at the end). Parts: `clip-C` (gradient's global norm), `line-F` (line search, factor F),
+    `late-N` (one a step at the end); `rich-I` and `lazy-I`, where layer I of the settings, counted from 0, is alone
+    re-linearised at every step, or alone never.
+
+    Parts: `clip-C` (gradient's global norm), `line-F` (line search, factor F),
     `trust-R` (trust region of radius R), `proximal-L` (λ), `reset`, `shrink-F` (optimiser moments), and `sparse`, the
     preset.
     """
@@ -74,6 +78,8 @@ class Method:
             schedule = f"frozen after {value}"
         elif self.kind == "after":
             schedule = f"from step {value}"
+        elif self.is_by_layer:
+            schedule = f"layer {value} alone {self.kind}"
         else:
             schedule = f"{value} updates, {self.kind}"
         return ", ".join([schedule, *(part.label for part in self.parts)])
@@ -86,7 +92,7 @@ class Method:
     @property
     def program(self) -> str:
         """Methods of one program differ in numbers only: the name without those that are traced."""
-        places = f"-{int(self.value)}" if self.is_placed else ""
+        places = f"-{int(self.value)}" if self.is_placed or self.is_by_layer else ""
         parts = [part.name if part.kind == "shrink" else part.kind for part in self.parts]
         return "+".join([f"{self.kind}{places}", *parts])
 
@@ -94,6 +100,11 @@ class Method:
     def is_placed(self) -> bool:
         """Whether the schedule is a number of updates at steps that are known beforehand."""
         return self.kind in _PLACEMENTS
+
+    @property
+    def is_by_layer(self) -> bool:
+        """Whether one layer is treated differently from all others."""
+        return self.kind in _BY_LAYER
 
     def updates_at(self, num_steps: int) -> list[int]:
         """The steps before which a placed schedule updates features, out of 1, …, T − 1."""
@@ -148,7 +159,7 @@ def _parse_schedule(text: str) -> tuple[str, float]:
         return "every", math.inf
     kind, number = _split(text, ("every", *_COUNTED, *_TOLERANCES))
     if kind in ("every", *_COUNTED):
-        least = 0 if kind in ("until", "after") else 1
+        least = 0 if kind in ("until", "after", *_BY_LAYER) else 1
         if number.isdecimal() and least <= int(number) < 2**31:
             return kind, float(int(number))
     elif 0 <= float(number) < math.inf:

@@ -112,6 +112,7 @@ class Runner:
             momentum=spec.momentum,
             decay=spec.decay,
             check_every=spec.check_every,
+            layers=spec.layers_compared,
         )
 
     def _records(self, pack: Pack, run: RunSpec, solution: il.Solution) -> pl.DataFrame:

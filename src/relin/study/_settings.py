@@ -99,6 +99,11 @@ class GridSpec(StudySpec, frozen=True):
         """The widths of the network that are compared; none where the network's options say all."""
         return (None,)
 
+    @property
+    def layers_compared(self) -> tuple[str, ...]:
+        """Beginnings of the names of parameters that belong together, for schedules that treat one of them apart."""
+        return ()
+
     def frozen_training(self, method: Method) -> int:
         """Steps of lazy training on kernels taken on the way of a run, in the stage that compares schedules."""
         return 0

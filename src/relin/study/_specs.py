@@ -91,6 +91,30 @@ class EssentialSpec(GridSpec, frozen=True):
         ]
 
 
+class LayersSpec(GridSpec, frozen=True):
+    """Which layers need feature updates? Each alone re-linearised while all others are lazy, and the reverse."""
+
+    study: Literal["layers"] = Field("layers", description="Which question the study answers.")
+    layers: list[str] = Field(
+        ["layers.0", "layers.1", "layers.2"],
+        min_length=2,
+        description="Beginnings of the parameters' names, one for each layer or group of layers.",
+    )
+
+    @property
+    def layers_compared(self) -> tuple[str, ...]:
+        return tuple(self.layers)
+
+    def own_methods(self) -> list[Method]:
+        numbers = range(len(self.layers))
+        return [
+            every(1),
+            *(Method("rich", number) for number in numbers),
+            *(Method("lazy", number) for number in numbers),
+            every(math.inf),
+        ]
+
+
 class TimingSpec(GridSpec, frozen=True):
     """When are feature updates best spent? The same number early, late, evenly, geometrically or adaptively."""
 
@@ -152,6 +176,7 @@ class StabilitySpec(GridSpec, frozen=True):
 SPECS: dict[str, type[StudySpec]] = {
     "frequency": FrequencySpec,
     "essential": EssentialSpec,
+    "layers": LayersSpec,
     "timing": TimingSpec,
     "stability": StabilitySpec,
     "kernel": KernelSpec,
