@@ -150,8 +150,8 @@ def test_layers_answers_with_the_layer_that_gains_most_and_those_that_may_stay_l
     assert result.verdict == (
         "On digits, without feature learning (K = ∞) accuracy is 6.00 points lower, 95 % interval [6.00, 6.00]; "
         "feature updates of stem alone bring most, 4.00 points over none [4.00, 4.00]; each of readout may alone "
-        "stay lazy (on par: test accuracy at most 1 percentage point below ordinary training, one-sided 95 % confidence, "
-        "Holm-corrected over schedules of a kind, 3 paired seeds)."
+        "stay lazy (on par: test accuracy at most 1 percentage point below ordinary training, one-sided 95 % "
+        "confidence, Holm-corrected over schedules of a kind, 3 paired seeds)."
     )
 
 
