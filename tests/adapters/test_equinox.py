@@ -4,8 +4,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import relin as il
 from relin import models
 from relin.adapters import from_equinox
 
@@ -190,3 +192,62 @@ def test_modules_in_inference_mode_and_stateless_sequences_are_taken():
     apply, params = from_equinox(module)
     x = normal(2, 3)
     np.testing.assert_allclose(apply(params, x), jax.vmap(module.layers[0])(x), rtol=1e-13)
+
+
+class Several(eqx.Module):
+    linear: eqx.nn.Linear
+
+    def __call__(self, x, scale):
+        return {"logits": self.linear(x) * scale, "hidden": x}
+
+
+def test_several_inputs_and_a_chosen_output():
+    module = Several(eqx.nn.Linear(3, 2, key=KEY))
+    x, scale = normal(5, 3), normal(5, 1)
+    expected = jax.vmap(module)(x, scale)["logits"]
+    apply, params = from_equinox(module, output="logits")
+    np.testing.assert_allclose(apply(params, (x, scale)), expected, rtol=1e-13)
+    np.testing.assert_allclose(apply(params, {"scale": scale, "x": x}), expected, rtol=1e-13)
+    problem = il.Problem(apply, il.CrossEntropy())
+    data = ((x, scale), jnp.asarray([0, 1, 0, 1, 1]))
+    options = {"num_steps": 4, "batch_size": 2, "key": KEY}
+    solution = il.train(problem, il.WeightSpace(optax.sgd(0.1)), il.Every(2), params, data, **options)
+    assert not np.allclose(apply(solution.params, (x, scale)), expected)
+    with pytest.raises(ValueError, match=r"Several must take the inputs of an example as its arguments: missing a"):
+        apply(params, x)
+    with pytest.raises(ValueError, match=r"`output` must name one of the network's outputs, got 'scores'"):
+        from_equinox(module, output="scores")[0](params, (x, scale))
+
+
+class Lookup(eqx.Module):
+    """Integer inputs, and a read-out that is the embedding."""
+
+    embedding: jax.Array
+
+    def __call__(self, tokens):
+        return (jnp.tanh(self.embedding[tokens]) @ self.embedding.T).mean(0)
+
+
+def test_integer_inputs_and_tied_weights():
+    apply, params = from_equinox(Lookup(normal(7, 4)))
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, 7, (3, 5)))
+    assert len(jax.tree.leaves(params)) == 1
+    tangent = jax.jvp(lambda p: apply(p, tokens), (params,), (params,))[1]
+    difference = (apply(jax.tree.map(lambda p: p * (1 + 1e-6), params), tokens) - apply(params, tokens)) / 1e-6
+    np.testing.assert_allclose(tangent, difference, rtol=1e-4)
+
+
+class Mixed(eqx.Module):
+    weight: jax.Array
+
+    def __call__(self, x):
+        return (x.astype(jnp.bfloat16) @ self.weight.astype(jnp.bfloat16)).astype(jnp.float32)
+
+
+def test_bfloat16_inside_single_precision():
+    apply, params = from_equinox(Mixed(normal(3, 2).astype(jnp.float32)))
+    data = normal(6, 3).astype(jnp.float32), jnp.asarray([0, 1, 0, 1, 1, 0])
+    problem, solver = il.Problem(apply, il.CrossEntropy()), il.WeightSpace(optax.sgd(0.5))
+    solution = il.train(problem, solver, il.Every(3), params, data, num_steps=10, key=KEY)
+    assert solution.params.weight.dtype == jnp.float32
+    assert solution.records["training_loss"][-1] < np.log(2)

@@ -4,7 +4,13 @@ import json
 import sysconfig
 from pathlib import Path
 
+import jax
+import numpy as np
+import optax
 import polars as pl
+import pytest
+
+import relin as il
 
 LIBRARY = Path(sysconfig.get_path("stdlib")) / "json"
 COMMON = ["--set", "num_records=2", "--steps", "6", "--batch-size", "8", "--schedule", "every-2"]
@@ -34,6 +40,23 @@ def test_a_table(relin_command, tmp_path):
     assert (code, "values, got cross-entropy" in told) == (2, True)
     code, _, told = relin_command("study", "frequency", "--data", "diabetes", "--set", 'loss="squared-error"')
     assert (code, "compares accuracies" in told) == (2, True)
+
+
+def test_a_run_is_a_checkpoint(relin_command, tmp_path):
+    """What `relin train` saved is where fine-tuning begins, linearised or not."""
+    options = ["--set", "model_options={width=8,depth=1}", "--rate", "0.1", *COMMON]
+    assert relin_command("train", *options, "--out", "run")[0] == 0
+    digits = il.datasets.load("digits")
+    apply, fresh = il.from_equinox(il.models.build("mlp", (8, 8, 1), 10, key=jax.random.key(5), width=8, depth=1))
+    checkpoint = il.load(tmp_path / "run", fresh)
+    assert checkpoint.feature_updates == 2
+    outputs = apply(checkpoint.params, digits.test.x)
+    accuracy = np.mean(np.argmax(outputs, axis=1) == digits.test.y)
+    records = pl.read_parquet(tmp_path / "run" / "records.parquet")
+    assert accuracy == pytest.approx(records["network_test_accuracy"][-1], abs=1e-6)
+    problem, solver = il.Problem(apply, il.CrossEntropy()), il.WeightSpace(optax.sgd(0.01))
+    tuned = il.train(problem, solver, il.Never(), checkpoint.params, digits.train, num_steps=3, key=jax.random.key(0))
+    assert tuned.records["training_loss"][-1] < records["train_loss"][-1]
 
 
 def test_batch_statistics_are_kept_with_a_run(relin_command, tmp_path):

@@ -40,6 +40,8 @@ class SavedRun:
     variables: Any
     """Of the network at its end, such as running statistics; none for most."""
     records: pl.DataFrame
+    solution: il.Solution | None = None
+    """How the run ended, of one that was just trained."""
 
 
 def train_run(
@@ -60,7 +62,7 @@ def train_run(
     runner, ends = Runner(spec, data_dir), list[il.Solution]()
     records = runner.train(pack, progress, ends.append, [_Alone(logger) for logger in loggers])
     parameters = (runner.initial(seed), ends[0].anchor, ends[0].params, ends[0].variables)
-    return SavedRun(spec, pack.runs[0].method.name, rate, seed, *parameters, records)
+    return SavedRun(spec, pack.runs[0].method.name, rate, seed, *parameters, records, ends[0])
 
 
 class _Alone(il.AbstractLogger):
@@ -74,7 +76,8 @@ class _Alone(il.AbstractLogger):
 
 
 def save_run(run: SavedRun, folder: Path) -> None:
-    """Writes `run.json`, the settings, and `parameters.safetensors`, the parameters by their path in the network.
+    """Writes `run.json`, the settings, `parameters.safetensors`, the parameters by their path in the network, and the
+    solution, which `relin.load` reads.
 
     **Raises:** `OSError` where the folder cannot be written.
     """
@@ -95,6 +98,8 @@ def save_run(run: SavedRun, folder: Path) -> None:
     }
     trees = {"initial": run.initial, "anchor": run.anchor, "params": run.params, "variables": run.variables}
     tensors = {path: leaf for name, tree in trees.items() for path, leaf in tensors_of(tree, name).items()}
+    if run.solution is not None:
+        run.solution.save(folder)
     write_atomically(folder / _PARAMETERS, safetensors.numpy.save(tensors, {"format": "relin run"}))
     content = json.dumps(settings, indent=2, ensure_ascii=False)
     write_atomically(folder / _SETTINGS, content.encode())  # last: where it is, everything is
