@@ -60,12 +60,21 @@ def test_a_run_is_a_checkpoint(relin_command, tmp_path):
 
 
 def test_batch_statistics_are_kept_with_a_run(relin_command, tmp_path):
-    options = ["--model", "vgg11", "--set", 'model_options={width=2,norm="batch"}', "--rate", "0.01", *COMMON]
-    assert relin_command("train", *options, "--out", "run")[0] == 0
+    options = [
+        "--model",
+        "vgg11",
+        "--set",
+        'model_options={width=2,norm="batch"}',
+        "--rate",
+        "0.01",
+        *COMMON,
+    ]
+    code, _, told = relin_command("train", *options, "--out", "run")
+    assert code == 0, told
     records = pl.read_parquet(tmp_path / "run" / "records.parquet")
     assert records["mode"].unique().to_list() == ["batch statistics"]
-    code, shown, _ = relin_command("ntk", "run", "--probe", "8")
-    assert (code, "distance to step 0" in shown) == (0, True)
+    code, shown, told = relin_command("ntk", "run", "--probe", "8")
+    assert (code, "distance to step 0" in shown) == (0, True), told
     code, shown, _ = relin_command("train", *options, "--check")
     assert (code, "batch statistics" in shown) == (0, True)
     code, _, told = relin_command("study", "interpolation", *options[:4])

@@ -16,10 +16,11 @@ from relin import models
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
+WIDE = {"depth": 10, "widen": 1, "convolution": "lax"}
 CASES = {
-    "resnet18": ("resnet18", (8, 8, 2), {"width": 2, "norm": "batch"}),
-    "wide-resnet": ("wide-resnet", (8, 8, 2), {"depth": 10, "widen": 1, "activation": "gelu"}),
-    "wide-resnet-none": ("wide-resnet", (8, 8, 2), {"depth": 10, "widen": 1, "norm": "none", "activation": "tanh"}),
+    "resnet18": ("resnet18", (8, 8, 2), {"width": 2, "norm": "batch", "convolution": "lax"}),
+    "wide-resnet": ("wide-resnet", (8, 8, 2), WIDE | {"activation": "gelu"}),
+    "wide-resnet-none": ("wide-resnet", (8, 8, 2), WIDE | {"norm": "none", "activation": "tanh"}),
     "vgg11": ("vgg11", (8, 8, 2), {"width": 2, "activation": "gelu"}),
     "vgg11-batch": ("vgg11", (8, 8, 2), {"width": 2, "norm": "batch", "activation": "gelu"}),
     "vit": ("vit", (8, 8, 2), {"width": 8, "depth": 2, "num_heads": 2, "dropout": 0.2}),
