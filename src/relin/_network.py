@@ -46,13 +46,24 @@ class AbstractNetwork(eqx.Module):
         return self
 
 
-class InTraining(eqx.Module):
+class InTraining(AbstractNetwork):
     """`apply(params, x)`: a network as it is trained."""
 
     network: AbstractNetwork
 
     def __call__(self, params: Params, x: Inputs) -> Outputs:
         return self.network.forward(params, x)[0]
+
+    @property
+    def mode(self) -> str:
+        return self.network.mode
+
+    @property
+    def variables(self) -> Variables | None:
+        return self.network.variables
+
+    def with_variables(self, variables: Variables) -> "InTraining":
+        return InTraining(self.network.with_variables(variables))
 
     def forward(self, params: Params, x: Inputs) -> tuple[Outputs, Variables]:
         """The outputs, and the variables after this forward pass, of the types they had."""

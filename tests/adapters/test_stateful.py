@@ -137,7 +137,7 @@ def test_modes(framework, statistics, dropout, mode):
     apply, params = in_double(framework, statistics=statistics, dropout=dropout)
     problem = stateful.problem(apply)
     solution = trained(apply, params, il.Every(2))
-    assert solution.mode == problem.mode == mode
+    assert solution.mode == problem.mode == problem.trained(problem.variables).mode == mode
     found = il.check(problem, params, (X, Y))
     assert (found.mode, found.obstacle, found.deterministic) == (mode, None, True)
     if not dropout:  # a mask is drawn for a batch at once

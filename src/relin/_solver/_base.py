@@ -61,7 +61,8 @@ class AbstractStepSolver(AbstractSolver):
     ) -> tuple[SolverState, Scalar, Variables | None]:
         """The same, and the network's variables after a forward pass at the anchor: one of its own, unless a solver
         that has it anyway overrides this."""
-        return *self.step(problem, state, x, y), problem.forward(state.anchor, x)[1]
+        variables = None if problem.variables is None else problem.forward(state.anchor, x)[1]
+        return *self.step(problem, state, x, y), variables
 
 
 class Stretch(NamedTuple):
