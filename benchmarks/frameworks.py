@@ -1,5 +1,6 @@
 """relin's steps over the framework's own, with batch statistics and dropout on; and linearising the ViT."""
 
+import functools
 import time
 
 import equinox as eqx
@@ -12,7 +13,8 @@ from benchmarks._measure import compiled, flops, heading, row, seconds, table
 
 KEY = jax.random.key(0)
 OPTIMISER = optax.sgd(0.01, momentum=0.9)
-STEPS = 10
+FEW, MANY = 4, 24
+"""Numbers of steps: the difference between the times of both is that of steps alone."""
 CASES = {
     "resnet18": ((32, 32, 3), 32, {"width": 16, "norm": "batch"}, {"statistics": "batch"}),
     "gpt": ((64,), 32, {"dropout": 0.1}, {"dropout": True, "key": KEY}),
@@ -33,7 +35,7 @@ def main() -> None:
 def measure(name: str) -> None:
     shape, batch, options, mode = CASES[name]
     module = il.models.build(name, shape, CLASSES[name], key=KEY, **options)
-    batches = [example_batch(name, shape, batch, seed) for seed in range(STEPS)]
+    batches = [example_batch(name, shape, batch, seed) for seed in range(MANY)]
     own = own_loop(module, name, batches)
     apply, params = il.from_equinox(module, **mode)
     problem = il.Problem(apply, il.CrossEntropy())
@@ -44,14 +46,18 @@ def measure(name: str) -> None:
     solver = il.WeightSpace(OPTIMISER)
 
     def loop(schedule):
-        def run():
-            return il.train(problem, solver, schedule, params, batches, num_steps=STEPS, key=KEY, throw=False).params
+        def run(num_steps):
+            return il.train(
+                problem, solver, schedule, params, batches, num_steps=num_steps, key=KEY, throw=False
+            ).params
 
         return run
 
     loops = [own, *(loop(schedule) for schedule in (il.Every(1), il.Every(64), il.Never()))]
-    times = seconds(loops, repeats=3)
-    row(name, batch, times[0] / STEPS * 1e3, *(t / times[0] for t in times[1:]), ratio)
+    ends = [functools.partial(run, num_steps) for run in loops for num_steps in (FEW, MANY)]
+    times = seconds(ends, repeats=5)
+    step = [(many - few) / (MANY - FEW) for few, many in zip(times[::2], times[1::2], strict=True)]
+    row(name, batch, step[0] * 1e3, *(t / step[0] for t in step[1:]), ratio)
 
 
 def own_loop(module, name, batches):
@@ -79,10 +85,10 @@ def own_loop(module, name, batches):
         updates, optimiser_state = OPTIMISER.update(slope, optimiser_state, eqx.filter(module, eqx.is_inexact_array))
         return eqx.apply_updates(module, updates), state_after, optimiser_state
 
-    def run():
+    def run(num_steps):
         module, state, own = start[0], start[1], optimiser_state
-        for number, batch in enumerate(batches):
-            module, state, own = step(module, state, own, number, *batch)
+        for number, batch in enumerate(batches[:num_steps]):
+            module, state, own = step(module, state, own, np.int32(number), *batch)
         return eqx.filter(module, eqx.is_inexact_array)
 
     return run

@@ -25,16 +25,23 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Compiles quickly, and once: each process of the tests keeps its programs in pytest's cache."""
+    """Compiles quickly, and once: each process of the tests keeps its programs, and those of what it starts."""
     as_shipped = config.getoption("as_shipped")
-    if not as_shipped and jax.__version_info__ < (0, 11):  # also in the processes the tests start
+    if not as_shipped:  # here see `compiler`
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+    if not as_shipped and jax.__version_info__ < (0, 11):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}".strip()
     if hasattr(config, "cache"):
         worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
         folder = f"{'shipped' if as_shipped else 'quick'}-{processor()}-{worker}"
-        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir(folder)))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        settings = {
+            "jax_compilation_cache_dir": str(config.cache.mkdir(folder)),
+            "jax_persistent_cache_min_compile_time_secs": 0.0,
+            "jax_persistent_cache_min_entry_size_bytes": -1,
+        }
+        for name, value in settings.items():
+            jax.config.update(name, value)
+            os.environ[name.upper()] = str(value)
 
 
 def processor():

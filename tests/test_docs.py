@@ -19,8 +19,7 @@ def blocks(page, language):
 
 
 def run(arguments, folder, tmp_path):
-    quickly = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "NO_MKDOCS_2_WARNING": "true"}
-    environment = os.environ | {"RELIN_CACHE": str(tmp_path / "cache")} | quickly
+    environment = os.environ | {"RELIN_CACHE": str(tmp_path / "cache"), "NO_MKDOCS_2_WARNING": "true"}
     command = [sys.executable, *arguments]
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False

@@ -53,11 +53,23 @@ def test_short_commands_run(run, command, tmp_path):
         assert (tmp_path / after[2] / "kernel.npz").is_file()
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c[:2] == ["relin", "study"]], ids=" ".join)
-def test_studies_are_accepted(run, command, tmp_path):
-    ended = run(["-m", "relin.cli", *command[1:], *([] if "--settings" in command else ["--settings"])], tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    assert "model_options" in ended.stdout
+IN_TURN = """
+import contextlib, io, sys
+from relin.cli import main
+for command in sys.argv[1:]:
+    sys.argv = command.split(",")
+    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
+        main()
+    print("model_options" in shown.getvalue(), *sys.argv)
+"""
+
+
+def test_studies_are_accepted(run, tmp_path):
+    studies = [c for c in COMMANDS if c[:2] == ["relin", "study"]]
+    commands = [c if "--settings" in c else [*c, "--settings"] for c in studies]
+    ended = run(["-c", IN_TURN, *map(",".join, commands)], tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines() == [" ".join(["True", *command]) for command in commands]
 
 
 def test_make_targets_exist():

@@ -76,7 +76,7 @@ def equinox_loop(optimiser):
         return eqx.apply_updates(module, updates), state, optimiser_state
 
     for number, batch in enumerate(BATCHES):
-        module, state, optimiser_state = step(module, state, optimiser_state, number, *batch)
+        module, state, optimiser_state = step(module, state, optimiser_state, np.int32(number), *batch)
     parameters = jax.tree.leaves(eqx.filter(module, eqx.is_inexact_array))
     return parameters, [*jax.tree.leaves(state), KEY, np.int32(STEPS)]
 

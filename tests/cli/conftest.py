@@ -25,6 +25,7 @@ class Commands:
         # A test run in the background ignores Ctrl-C, and would hand that on.
         code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{code}"
         environment = os.environ | {"RELIN_CACHE": str(self.cache), "COLUMNS": "80", "JAX_PLATFORMS": "cpu"}
+        environment.pop("JAX_COMPILATION_CACHE_DIR", None)
         with subprocess.Popen(
             [sys.executable, "-c", code, *map(str, arguments)],
             cwd=self.folder,

@@ -4,11 +4,13 @@ import shutil
 import signal
 import time
 
+import jax
 import polars as pl
 import polars.testing
 import pytest
 from cli_sample import NUM_PACKS
 
+from relin.cli._jax import prepare
 from relin.study import StoreError, stored_study
 
 COUNT_CACHE_HITS = """
@@ -54,24 +56,37 @@ def test_compiled_programs_are_kept_and_found_again(finished, commands):
     assert {"jit_init", "jit_segment", "jit_observe"} <= kept
 
 
-@pytest.mark.parametrize("progress", [1, 5])
-def test_killed_studies_resume_to_the_same_records(finished, commands, progress):
-    folder = commands.folder / f"killed-{progress}"
+def test_who_told_jax_where_to_keep_programs_is_obeyed(monkeypatch, tmp_path):
+    monkeypatch.setenv("RELIN_CACHE", str(tmp_path / "cache"))
+    before, own = jax.config.jax_compilation_cache_dir, str(tmp_path / "own")
+    jax.config.update("jax_compilation_cache_dir", own)
+    try:
+        prepare()
+        assert jax.config.jax_compilation_cache_dir == own
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_killed_study_resumes_to_the_same_records(finished, commands):
+    folder = commands.folder / "killed"
     arguments = ("study", "study.toml", "--out", folder.name)
-    with commands.start(*arguments) as process:
-        wait_for(lambda: len(packs_in(folder)) >= progress, process)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    before = packs_in(folder)
-    assert progress <= len(before) < NUM_PACKS
-    times = {path: path.stat().st_mtime_ns for path in before}
-    (folder / "packs" / f".{min(before).name}.abcd.part").write_bytes(b"half a file")
-    with pytest.raises(StoreError, match="does not hold a whole study yet"):
-        stored_study(folder)
+    times = {}
+    for progress in (1, 5):
+        with commands.start(*arguments) as process:
+            wait_for(lambda progress=progress: len(packs_in(folder)) >= progress, process)
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        before = packs_in(folder)
+        assert progress <= len(before) < NUM_PACKS
+        times |= {path: path.stat().st_mtime_ns for path in before - set(times)}
+        (folder / "packs" / f".{min(before).name}.abcd.part").write_bytes(b"half a file")
+        with pytest.raises(StoreError, match="does not hold a whole study yet"):
+            stored_study(folder)
     code, out, err = commands.run(*arguments)
     assert (code, err) == (0, "")
     assert "On digits" in out
-    assert {path: path.stat().st_mtime_ns for path in before} == times  # not computed again
+    assert {path: path.stat().st_mtime_ns for path in times} == times  # not computed again
     polars.testing.assert_frame_equal(records_in(folder), records_in(finished[0]), check_exact=True)
 
 

@@ -74,19 +74,34 @@ def test_linearisation_error_is_quadratic(case):
     assert 1.8 < math.log10(errors[0] / errors[1]) < 2.2
 
 
+def value_and_grad(problem, params, variables, x, y):
+    return problem.trained(variables).value_and_grad(params, x, y)
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_it_trains_and_every_parameter_has_a_gradient(case):
+def test_every_parameter_has_a_gradient_that_lowers_the_loss(case):
     apply, params, x, y = build(case)
     problem = il.Problem(apply, il.CrossEntropy())
-    loss, gradient = problem.trained(problem.variables).value_and_grad(params, x, y)
+    step = eqx.filter_jit(value_and_grad)
+    loss, gradient = step(problem, params, problem.variables, x, y)
     assert 0.3 < loss < 8
     for leaf in jax.tree.leaves(gradient):
         assert jnp.any(leaf != 0)
+    steps = [1e-4 / optax.tree.norm(gradient) * sign for sign in (-1.0, 1.0)]
+    moved = [jax.tree.map(lambda p, g, s=s: p + s * g, params, gradient) for s in steps]
+    down, up = (step(problem, p, problem.variables, x, y)[0] for p in moved)
+    slope = 1e-4 * optax.tree.norm(gradient)
+    np.testing.assert_allclose([loss - down, up - loss], slope, rtol=0.05)
+
+
+@pytest.mark.parametrize("case", ["vgg11-batch", "vit", "gpt"])
+def test_it_trains(case):
+    apply, params, x, y = build(case)
+    problem = il.Problem(apply, il.CrossEntropy())
     solver = il.WeightSpace(optax.adam(1e-2))
     solution = il.train(problem, solver, il.Every(2), params, (x, y), num_steps=60, key=KEY)
     assert solution.mode == problem.mode
-    trained = problem.trained(solution.variables).value_and_grad(solution.params, x, y)[0]
-    assert trained < 0.75 * loss
+    assert solution.records["training_loss"][-1] < 0.75 * math.log(3)  # a guess's
 
 
 def test_batch_normalisation_is_that_of_numpy():
