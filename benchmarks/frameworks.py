@@ -13,7 +13,7 @@ from benchmarks._measure import compiled, flops, heading, row, seconds, table
 
 KEY = jax.random.key(0)
 OPTIMISER = optax.sgd(0.01, momentum=0.9)
-FEW, MANY = 4, 24
+FEW, MANY = 4, 14
 """Numbers of steps: the difference between the times of both is that of steps alone."""
 CASES = {
     "resnet18": ((32, 32, 3), 32, {"width": 16, "norm": "batch"}, {"statistics": "batch"}),
