@@ -58,13 +58,10 @@ def test_compiled_programs_are_kept_and_found_again(finished, commands):
 
 def test_who_told_jax_where_to_keep_programs_is_obeyed(monkeypatch, tmp_path):
     monkeypatch.setenv("RELIN_CACHE", str(tmp_path / "cache"))
-    before, own = jax.config.jax_compilation_cache_dir, str(tmp_path / "own")
-    jax.config.update("jax_compilation_cache_dir", own)
-    try:
-        prepare()
-        assert jax.config.jax_compilation_cache_dir == own
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "own"))
+    before = jax.config.jax_compilation_cache_dir
+    prepare()
+    assert jax.config.jax_compilation_cache_dir == before
     assert not (tmp_path / "cache").exists()
 
 

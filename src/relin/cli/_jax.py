@@ -7,13 +7,13 @@ from pathlib import Path
 def prepare() -> None:
     """Keeps compiled programs in the user's cache folder, so that the next run of the same study starts at once.
 
-    Who told JAX where to keep them, as by `JAX_COMPILATION_CACHE_DIR`, is obeyed.
+    Who told JAX where to keep them, by `JAX_COMPILATION_CACHE_DIR`, is obeyed.
     """
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
     import jax
     import platformdirs
 
-    if jax.config.jax_compilation_cache_dir:
-        return
     folder = Path(os.environ.get("RELIN_CACHE") or platformdirs.user_cache_dir("relin")) / "compiled"
     try:
         folder.mkdir(parents=True, exist_ok=True)
