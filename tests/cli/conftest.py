@@ -25,7 +25,8 @@ class Commands:
         # A test run in the background ignores Ctrl-C, and would hand that on.
         code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{code}"
         environment = os.environ | {"RELIN_CACHE": str(self.cache), "COLUMNS": "80", "JAX_PLATFORMS": "cpu"}
-        environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+        for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_DISABLE_MOST_OPTIMIZATIONS"):  # it keeps what takes a while
+            environment.pop(name, None)
         with subprocess.Popen(
             [sys.executable, "-c", code, *map(str, arguments)],
             cwd=self.folder,
