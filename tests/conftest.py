@@ -29,8 +29,8 @@ def pytest_configure(config):
     as_shipped = config.getoption("as_shipped")
     if not as_shipped:  # here see `compiler`
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
-    if not as_shipped and jax.__version_info__ < (0, 11):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}".strip()
+        if jax.__version_info__ < (0, 11):
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}".strip()
     if hasattr(config, "cache"):
         worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
         folder = f"{'shipped' if as_shipped else 'quick'}-{processor()}-{worker}"

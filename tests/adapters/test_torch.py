@@ -36,7 +36,8 @@ class Residual(nn.Module):
         return torch.relu(branch + self.shortcut(x))
 
 
-def resnet18(width=64):
+def resnet18():
+    width = 64
     layers = [nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
     inputs = width
     for stage in range(4):
