@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TESTS_READY := $(VENV)/.tests-ready
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+LOCK = requirements/$$($(BIN)/python -c 'import sys; print("python3.11" if sys.version_info < (3, 12) else "python3.12")')
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: study test lint docs bench lock clean
@@ -12,31 +15,35 @@ WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 study: $(READY)
 	$(BIN)/relin study frequency
 
-test: $(READY)
+test: $(TESTS_READY)
 	sh tools/system-packages
 	$(BIN)/python -m pytest $(WORKERS) -m 'not as_shipped'
 	$(BIN)/python -m pytest $(WORKERS) -m as_shipped --as-shipped
 
-lint: $(READY)
+lint: $(TESTS_READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-docs: $(READY)
+docs: $(TESTS_READY)
 	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
 
-bench: $(READY)
+bench: $(TESTS_READY)
 	$(BIN)/python -m benchmarks
 
 # One lock for Python 3.11, whose newest JAX is older, and one for later Pythons.
-$(READY): pyproject.toml requirements/python3.11.txt requirements/python3.12.txt requirements/torch.txt
+$(READY): pyproject.toml requirements/python3.11.txt requirements/python3.12.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "relin needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
-	  -r requirements/$$($(BIN)/python -c 'import sys; print("python3.11" if sys.version_info < (3, 12) else "python3.12")').txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements/torch.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	$(PIP) --require-hashes -r $(LOCK).txt
+	$(PIP) --no-build-isolation --no-deps -e .
+	touch $@
+
+# What the tests need beyond what a study needs: other frameworks, trackers, the documentation's tools.
+$(TESTS_READY): $(READY) requirements/python3.11-tests.txt requirements/python3.12-tests.txt requirements/torch.txt
+	$(PIP) --require-hashes -r $(LOCK).txt -r $(LOCK)-tests.txt
+	$(PIP) -r requirements/torch.txt
 	touch $@
 
 lock:
