@@ -39,6 +39,9 @@ class DataExhaustedError(Exception):
 class AbstractDriver(abc.ABC):
     """Runs the programs of one kind of run."""
 
+    reached: RunState | None = None
+    """The state after the last step of a call of `run` that did not come back."""
+
     @abc.abstractmethod
     def init(self) -> tuple[RunState, State]: ...
 
@@ -63,7 +66,7 @@ class CompiledDriver(AbstractDriver):
     def run(self, state: RunState, start: int, stop: int) -> RunState:
         for piece in range(start, stop, self.count):
             end = min(piece + self.count, stop)
-            state = _compiled.jitted_segment(*self.arguments, self.data, state, end, self.count)
+            state = self.reached = _compiled.jitted_segment(*self.arguments, self.data, state, end, self.count)
         return state
 
     def observe(self, state: RunState, observed: State) -> tuple[dict[str, Any], RunState, State]:
@@ -180,6 +183,7 @@ class HostDriver(AbstractDriver):
                 state = _stepwise.advance_on(*self.arguments, state, at_anchor, batch)
             else:
                 state = _stepwise.advance(*self.arguments, state, batch)
+            self.reached = state
             self.on_step(step + 1)
         return state
 
@@ -192,13 +196,13 @@ class HostDriver(AbstractDriver):
             try:
                 following = self.source(step + 1)  # a batch ahead: the last step is another program, see `_program`
             except StopIteration:
-                state = _stepwise.ordinary_finish(*self.arguments, light, batch)
+                state = self.reached = _stepwise.ordinary_finish(*self.arguments, light, batch)
                 self.on_step(step + 1)
                 raise DataExhaustedError(step + 1, state) from None
             light = _stepwise.ordinary_advance(*self.arguments, light, batch)
-            batch = following
+            batch, self.reached = following, light
             self.on_step(step + 1)
-        state = _stepwise.ordinary_finish(*self.arguments, light, batch)
+        state = self.reached = _stepwise.ordinary_finish(*self.arguments, light, batch)
         self.on_step(stop)
         return state
 

@@ -10,6 +10,7 @@ class Result(enum.Enum):
     successful = "successful"
     diverged = "diverged"
     data_exhausted = "data exhausted"
+    interrupted = "interrupted"
 
 
 class TrainingError(RuntimeError):

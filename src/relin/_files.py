@@ -4,11 +4,14 @@ import os
 import tempfile
 from pathlib import Path
 
+from relin._writing import whole
 
+
+@whole
 def write_atomically(path: Path, content: bytes | str) -> Path:
     """Writes a file beside `path` that takes its place once it is whole and on the disk; makes its folder.
 
-    **Raises:** `OSError` where the disk refuses; what was there before is then there still.
+    **Raises:** `OSError`, which names `path`, where the disk refuses; what was there before is then there still.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")

@@ -268,6 +268,14 @@ def ordinary_finish(run: Run, light: Any, batch: Batch) -> RunState:
     return _advanced(replace(light, variables=variables), solver, loss, _with_ordinary_update(light))
 
 
+def whole(state: RunState) -> RunState:
+    """The full state, about to re-linearise, where it is one between ordinary steps."""
+    if isinstance(state.solver, SolverState):
+        return state
+    params, optimiser = state.solver
+    return replace(state, solver=SolverState(params, jax.tree.map(jnp.zeros_like, params), optimiser, params))
+
+
 def _with_ordinary_update(light: Any) -> Int[Array, ""]:
     return light.feature_updates + ((light.step > 0) & (light.diverged_at < 0))
 

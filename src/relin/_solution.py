@@ -25,7 +25,7 @@ class Solution:
     - `feature_updates`: re-linearisations after step 0.
     - `records`: named columns, one row per record: `step`, `feature_updates`, `training_loss` (mean loss of the batches
       since the last record; not a number at step 0), and what the observers measured.
-    - `result`: how the run ended.
+    - `result`: how the run ended; `interrupted` in an error's `solution`, whose last steps are after its last record.
     - `diverged_at`: the first step whose batch loss was not finite, or `None`.
     - `optimiser_state`: the solver's.
     - `variables`: of the network, after the last forward pass at an anchor: running statistics and the like; `None` for
@@ -64,6 +64,8 @@ class Solution:
                 "recorded.",
                 self,
             )
+        if self.result is Result.interrupted:
+            raise TrainingError("Training was interrupted; train again, or go on from this error's `solution`.", self)
         if self.result is Result.data_exhausted:
             raise TrainingError(
                 f"The iterable of batches ended after {self.records['step'][-1]} steps; pass one that can be iterated "
@@ -108,6 +110,7 @@ class LaneSolutions:
 
 def columns(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     """Rows of scalars as named columns: the loop's own first, then the observers' by name, for every drive."""
-    own = [name for name in ("step", "feature_updates", "training_loss") if name in rows[0]]
-    names = own + sorted(rows[0].keys() - set(own))
+    first = rows[0] if rows else {}
+    own = [name for name in ("step", "feature_updates", "training_loss") if name in first]
+    names = own + sorted(first.keys() - set(own))
     return {name: np.asarray([row[name] for row in rows]) for name in names}

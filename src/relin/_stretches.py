@@ -39,7 +39,7 @@ class StretchDriver(AbstractDriver):
         for first, last in itertools.pairwise(self._borders(start, stop)):
             if int(state.diverged_at) >= 0:
                 break
-            state = self._stretch(self._begun(first, state), first, last)
+            state = self.reached = self._stretch(self._begun(first, state), first, last)
             self.on_step(last)
         return state
 

@@ -1,9 +1,10 @@
 """The training loop: one run, or many at once."""
 
+import contextlib
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ from relin._logger import AbstractLogger, Log, Loggers
 from relin._observer import AbstractObserver
 from relin._primitives import slow_in_loops
 from relin._problem import Problem
-from relin._program import Batch, Run, RunState, Sampling
+from relin._program import Batch, Run, RunState, Sampling, whole
 from relin._safeguard import AbstractSafeguard, check_safeguard
 from relin._schedule import AbstractSchedule
 from relin._solution import LaneSolutions, Solution, columns
@@ -38,6 +39,7 @@ from relin._types import Key, Params
 Progress = Callable[[int, int], None]
 Drive = Literal["auto", "compiled", "host"]
 Rows = list[dict[str, Any]]
+_End = TypeVar("_End")
 
 
 def train(
@@ -94,7 +96,10 @@ def train(
     **Returns:** a `Solution`.
 
     **Raises:** `TypeError` and `ValueError` for input that cannot be trained; `TrainingError`, which carries the
-    solution so far, if the run diverges or its data end, unless `throw=False`.
+    solution so far, if the run diverges or its data end, unless `throw=False`. Ctrl-C, and whatever an observer,
+    `progress` or the iterable raises on the way, keeps its type and has the solution so far as its attribute
+    `solution`: with the records made, the parameters after the last step that was computed, and the result
+    `"interrupted"`; `None` before step 0.
     """
     _check.params(params)
     _validate.parts(problem, solver, schedule)
@@ -138,8 +143,8 @@ def train(
         source = IterableSource(arguments, data)
         _validate.network(problem, params, source.first())
         driver = HostDriver(*arguments, source, report)
-    state, rows, exhausted = _follow(driver, steps, record_every, report, Loggers(loggers).of_run())
-    solution = _solution(problem.mode, state, rows, exhausted)
+    conclude = partial(_solution, problem.mode)
+    solution = _follow(driver, steps, record_every, report, Loggers(loggers).of_run(), conclude)
     return solution.throw() if throw else solution
 
 
@@ -172,6 +177,8 @@ def train_lanes(
 
     **Returns:** `LaneSolutions`, one `Solution` a lane, each what the same run gives alone. Divergence is recorded,
     never raised.
+
+    **Raises:** as `train`; the attribute `solution` of an error on the way is `LaneSolutions`, of the lanes begun.
     """
     lanes = jax.tree.map(jnp.asarray, lanes)
     num_lanes = _validate.lanes(lanes)
@@ -200,7 +207,7 @@ def train_lanes(
         drive = "host" if _drive("auto", first, data) == "host" else drive
     logs, mode = Loggers(loggers), first.problem.mode
     if drive == "host":
-        solutions = []
+        found = LaneSolutions(())
         for index in range(num_lanes):
             arguments = (kind, jax.tree.map(lambda a, index=index: a[index], lanes), shared)
             report = _reporter(progress, num_lanes * num_steps, index * num_steps)
@@ -208,52 +215,80 @@ def train_lanes(
                 driver = StretchDriver(*arguments, data, num_steps, report)
             else:
                 driver = HostDriver(*arguments, ArraySource(arguments, data, num_steps), report)
-            solutions.append(_solution(mode, *_follow(driver, num_steps, record_every, report, logs.of_run(index))))
-        return LaneSolutions(tuple(solutions))
+            conclude = partial(_with_lane, mode, found)
+            found = _follow(driver, num_steps, record_every, report, logs.of_run(index), conclude, found)
+        return found
     padded = _pad(lanes, -num_lanes % jax.device_count())
     driver = CompiledDriver(kind, drive, padded, shared, data, _longest_stretch(num_steps, record_every))
     report = _reporter(progress, num_steps)
-    state, rows, _ = _follow(driver, num_steps, record_every, report, logs.of_lanes(num_lanes))
-    state = jax.device_get(state)
-    rows = [{name: np.asarray(value) for name, value in row.items()} for row in rows]
-    return LaneSolutions(tuple(_lane_solution(mode, state, rows, lane) for lane in range(num_lanes)))
+    conclude = partial(_lane_solutions, mode, num_lanes)
+    return _follow(driver, num_steps, record_every, report, logs.of_lanes(num_lanes), conclude)
 
 
 def _follow(
-    driver: AbstractDriver, num_steps: int, record_every: int | None, report: Callable[[int], None], log: Log
-) -> tuple[RunState, Rows, bool]:
-    """Runs to the end, recording on the way; ends early where every lane diverged or the data ended."""
-    state, observed = driver.init()
-    rows: Rows = []
+    driver: AbstractDriver,
+    num_steps: int,
+    record_every: int | None,
+    report: Callable[[int], None],
+    log: Log,
+    conclude: Callable[[RunState, Rows, Result], _End],
+    before: _End | None = None,
+) -> _End:
+    """What `conclude` makes of the state, the records and the result at the end, or where all lanes diverged or the
+    data ended. Where an error ends the run, that is the error's `solution`, and `before` if it never began."""
+    state, rows = None, Rows()
+    try:
+        state, observed = driver.init()
 
-    def record(step: int) -> None:
-        nonlocal state, observed
-        row, state, observed = driver.observe(state, observed)
-        rows.append({"step": step, **row})
-        log(step, row, state.diverged_at)
+        def record(step: int) -> None:
+            nonlocal state, observed
+            assert state is not None
+            row, state, observed = driver.observe(state, observed)
+            rows.append({"step": step, **row})
+            log(step, row, state.diverged_at)
 
-    record(0)
-    start = 0
-    while start < num_steps:
-        stop = min(start + (record_every or num_steps), num_steps)
-        try:
-            state = driver.run(state, start, stop)
-        except DataExhaustedError as end:
-            state = end.state
-            if rows[-1]["step"] < end.step:
-                record(end.step)
-            return state, rows, True
-        record(stop)
-        report(stop)
-        if np.all(np.asarray(state.diverged_at) >= 0):
+        record(0)
+        start = 0
+        while start < num_steps:
+            stop = min(start + (record_every or num_steps), num_steps)
+            try:
+                state = driver.run(state, start, stop)
+            except DataExhaustedError as end:
+                state = end.state
+                if rows[-1]["step"] < end.step:
+                    record(end.step)
+                return conclude(state, rows, Result.data_exhausted)
+            driver.reached = None
+            record(stop)
+            report(stop)
+            if np.all(np.asarray(state.diverged_at) >= 0):
+                break
+            start = stop
+    except BaseException as error:
+        _carry(error, (driver.reached, state), rows, conclude, before)
+        raise
+    return conclude(state, rows, Result.successful)
+
+
+def _carry(
+    error: BaseException,
+    states: Sequence[RunState | None],
+    rows: Rows,
+    conclude: Callable[[RunState, Rows, Result], Any],
+    solution: Any,
+) -> None:
+    """Makes the solution so far an attribute of the error: of the first of these states that was computed."""
+    for state in filter(None, states):
+        with contextlib.suppress(Exception):  # where the device failed, reading what it was to compute fails again
+            solution = conclude(jax.block_until_ready(whole(state)), rows, Result.interrupted)
+            error.add_note(f"The solution after {np.max(state.step)} steps is this error's `solution`.")
             break
-        start = stop
-    return state, rows, False
+    with contextlib.suppress(AttributeError):  # some errors take none
+        error.solution = solution  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _solution(mode: str, state: RunState, rows: Rows, exhausted: bool) -> Solution:
+def _solution(mode: str, state: RunState, rows: Rows, result: Result) -> Solution:
     diverged_at = int(state.diverged_at)
-    result = Result.data_exhausted if exhausted else Result.successful
     solver = state.solver
     return Solution(
         params=current_params(solver),
@@ -269,7 +304,17 @@ def _solution(mode: str, state: RunState, rows: Rows, exhausted: bool) -> Soluti
     )
 
 
-def _lane_solution(mode: str, state: RunState, rows: Rows, lane: int) -> Solution:
+def _with_lane(mode: str, before: LaneSolutions, state: RunState, rows: Rows, result: Result) -> LaneSolutions:
+    return LaneSolutions((*before, _solution(mode, state, rows, result)))
+
+
+def _lane_solutions(mode: str, num_lanes: int, state: RunState, rows: Rows, result: Result) -> LaneSolutions:
+    state = jax.device_get(state)
+    rows = [{name: np.asarray(value) for name, value in row.items()} for row in rows]
+    return LaneSolutions(tuple(_lane_solution(mode, state, rows, result, lane) for lane in range(num_lanes)))
+
+
+def _lane_solution(mode: str, state: RunState, rows: Rows, result: Result, lane: int) -> Solution:
     """One lane of a state and rows with a leading axis of lanes; its rows end with its divergence."""
     own = jax.tree.map(lambda a: a[lane], state)
     mine = []
@@ -277,7 +322,7 @@ def _lane_solution(mode: str, state: RunState, rows: Rows, lane: int) -> Solutio
         mine.append({name: value if name == "step" else value[lane] for name, value in row.items()})
         if 0 <= own.diverged_at < row["step"]:
             break
-    return _solution(mode, jax.tree.map(jnp.asarray, own), mine, False)
+    return _solution(mode, jax.tree.map(jnp.asarray, own), mine, result)
 
 
 def _as_arrays(schedule: AbstractSchedule) -> AbstractSchedule:

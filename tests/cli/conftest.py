@@ -10,6 +10,7 @@ from cli_sample import SPEC
 import relin.cli._ntk
 import relin.cli._study
 import relin.cli._train
+from relin.cli._signals import ENDING
 
 
 class Commands:
@@ -67,7 +68,7 @@ def relin_command(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("RELIN_CACHE", str(tmp_path / "cache"))
     for module in ("relin.cli._study", "relin.cli._train", "relin.cli._ntk"):
         monkeypatch.setattr(f"{module}.prepare", lambda: None)  # JAX's settings are those of all tests
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in ENDING}
 
     def command(*arguments):
         monkeypatch.setattr(sys, "argv", ["relin", *map(str, arguments)])
@@ -79,5 +80,6 @@ def relin_command(monkeypatch, capsys, tmp_path):
         return code, *capsys.readouterr()
 
     yield command
+    signal.set_wakeup_fd(-1)
     for number, handler in before.items():
         signal.signal(number, handler)

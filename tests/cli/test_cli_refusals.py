@@ -106,7 +106,7 @@ def test_what_nobody_foresaw_is_one_sentence_too(relin_command, monkeypatch):
     monkeypatch.setattr(Runner, "train", fail)
     code, _, err = relin_command("train", *SMALL)
     assert code == 1
-    assert "Something unexpected failed (RuntimeError: RESOURCE_EXHAUSTED: out of memory); finished runs" in err
+    assert "Something unexpected failed (RuntimeError: RESOURCE_EXHAUSTED: out of memory); nothing is kept of" in err
     assert err.count("\n") == 1
     monkeypatch.setenv("RELIN_TRACEBACK", "1")
     assert "Traceback" in relin_command("train", *SMALL)[2]

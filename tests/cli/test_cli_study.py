@@ -31,7 +31,7 @@ def packs_in(folder):
     return set((folder / "packs").glob("*.parquet")) if (folder / "packs").exists() else set()
 
 
-def wait_for(condition, process, seconds=60):
+def wait_for(condition, process, seconds=240):
     end = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -98,7 +98,7 @@ def test_an_interrupt_stops_promptly_and_says_how_to_resume(commands, number, ex
         start = time.monotonic()
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 2
     assert process.returncode == expected
     assert err == "relin: Stopped; finished runs of a study are kept, and the same command resumes it.\n"
 

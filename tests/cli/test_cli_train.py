@@ -1,8 +1,5 @@
 import json
 import math
-import signal
-import threading
-import time
 
 import matplotlib.image
 import numpy as np
@@ -13,7 +10,6 @@ from cli_sample import SMALL
 from rich.console import Console
 
 import relin as il
-from relin.cli._failure import interruptibly
 from relin.cli._study import _TimeLeft, progress_bar
 from relin.report._training import write_training_curve
 
@@ -159,24 +155,3 @@ def test_time_left_is_told_at_the_speed_of_what_was_computed():
     assert _TimeLeft().render(bar.tasks[task]).plain == "0:03:00"
     bar.update(task, completed=1000, before=600)
     assert _TimeLeft().render(bar.tasks[task]).plain == "0:00:00"
-
-
-def test_training_does_not_keep_the_main_thread_from_hearing_an_interrupt():
-    assert interruptibly(threading.current_thread) is not threading.main_thread()
-    with pytest.raises(ZeroDivisionError):
-        interruptibly(lambda: 1 // 0)
-
-    def interrupt(number, frame):
-        raise InterruptedError
-
-    release = threading.Event()
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.3)
-    try:
-        started = time.monotonic()
-        with pytest.raises(InterruptedError):
-            interruptibly(lambda: release.wait(30))
-        assert time.monotonic() - started < 15
-    finally:
-        signal.signal(signal.SIGALRM, before)
-        release.set()

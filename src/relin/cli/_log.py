@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relin.cli._failure import CommandError, UsageError
+from relin.cli._signals import closed_when_stopped
 
 if TYPE_CHECKING:
     import relin
@@ -39,6 +40,7 @@ def opened(kinds: list[tuple[str, str]]) -> Iterator[list["relin.AbstractLogger"
             loggers = [_opened(*kind) for kind in kinds]
             for logger in loggers:
                 stack.callback(_close, logger)
+                stack.enter_context(closed_when_stopped(logger.close))
             yield loggers
     finally:
         warnings.formatwarning = shown

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from relin.cli._failure import UsageError, interruptibly
+from relin.cli._failure import UsageError
 from relin.cli._jax import prepare
 from relin.cli._study import failures
 
@@ -39,16 +39,14 @@ def ntk(
     with failures():
         from relin.study._saved_kernel import saved_kernels
 
-        found = interruptibly(
-            lambda: saved_kernels(
-                folder,
-                probe=probe,
-                outputs=outputs,  # pyright: ignore[reportArgumentType]
-                at=at,  # pyright: ignore[reportArgumentType]
-                per_layer=per_layer,
-                per_class=per_class,
-                data_dir=data_dir and str(data_dir),
-            )
+        found = saved_kernels(
+            folder,
+            probe=probe,
+            outputs=outputs,  # pyright: ignore[reportArgumentType]
+            at=at,  # pyright: ignore[reportArgumentType]
+            per_layer=per_layer,
+            per_class=per_class,
+            data_dir=data_dir and str(data_dir),
         )
     console.print(_heading(found, at), style="bold")
     console.print(_table(found))

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from relin.cli._failure import CommandError, UsageError, in_options
 from relin.cli._jax import prepare
+from relin.cli._signals import keeps
 
 
 def read_settings(settings: list[str]) -> dict[str, Any]:
@@ -50,6 +51,7 @@ def study(
     if only_show:
         _show_settings(spec, console)
         return
+    keeps("finished runs of a study are kept, and the same command resumes it")
     prepare()
     from relin.study import run_study
 

@@ -9,9 +9,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from relin.cli._failure import interruptibly
 from relin.cli._jax import prepare
 from relin.cli._log import logger_kind, opened
+from relin.cli._signals import keeps
 from relin.cli._study import failures, progress_bar
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def train(
     log: list[str],
 ) -> None:
     kinds = [logger_kind(where) for where in log]
+    kept = f"only the records that {' and '.join(log)} took are" if log else "nothing is"
+    keeps(f"{kept} kept of this run, and the same command begins it anew")
     prepare()
     from relin.study._saved import save_run, train_run
 
@@ -51,18 +53,18 @@ def train(
     with progress_bar(console) as bar, failures(), opened(kinds) as loggers:
         spec = _spec(settings)
         task = bar.add_task("training", total=spec.steps)
-        run = interruptibly(
-            lambda: train_run(
-                spec,
-                schedule,
-                rate,
-                seed,
-                data_dir=data_dir and str(data_dir),
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-                loggers=loggers,
-            )
+        run = train_run(
+            spec,
+            schedule,
+            rate,
+            seed,
+            data_dir=data_dir and str(data_dir),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            loggers=loggers,
         )
     records = run.records
+    if out is not None:
+        keeps(f"the run had ended, but not all of its files are in {out}, and the same command begins it anew")
     console.print(_table(records))
     last = records.row(-1, named=True)
     if last["result"] == "diverged":
@@ -82,7 +84,7 @@ def check(settings: dict[str, Any], seed: int, data_dir: Path | None) -> None:
         from relin.study._preflight import preflight
 
         spec = _spec(settings)
-        found = interruptibly(lambda: preflight(spec, seed, data_dir and str(data_dir)))
+        found = preflight(spec, seed, data_dir and str(data_dir))
     parameters = f"{found.num_params:,} parameters"
     console.print(f"{spec.model} on {spec.data}, {found.num_examples} examples a step, {parameters}", style="bold")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
