@@ -12,7 +12,7 @@ FLOORS = [
     ("_writing",),
     ("_types", "_errors", "_files", "_extra"),
     ("_check", "_tree", "_names", "_network"),
-    ("_storage", "_logger"),
+    ("_storage", "_logger", "_finite"),
     ("_primitives",),
     ("_loss", "_linearise", "_augment", "_batches"),
     ("_problem",),

@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
+
+from relin import _tree
 
 SLOW_IN_LOOPS_ON_CPU = frozenset(
     {"conv_general_dilated", "reduce_window_max", "reduce_window_sum", "select_and_gather_add"}
@@ -26,6 +29,28 @@ def backward_only(function: Callable, *arguments: Any) -> list[str]:
             debug = getattr(getattr(inner, "jaxpr", inner), "debug_info", None)
             names.append(getattr(debug, "func_src_info", None) or "a function")
     return list(dict.fromkeys(names))
+
+
+def constants(function: Callable, *arguments: Any) -> list[Any]:
+    """What a function's program is made of beside its arguments, in order: its operations, their settings that are
+    numbers, and its constants. The function is traced anew at every call."""
+    program = jax.make_jaxpr(lambda *a: function(*a))(*arguments)
+    found: list[Any] = [_bytes(constant) for constant in program.consts]
+    for equation in _equations(program.jaxpr):
+        found += [equation.primitive.name, *(_bytes(atom.val) for atom in equation.invars if hasattr(atom, "val"))]
+        for name, value in sorted(equation.params.items()):
+            found += [_bytes(constant) for constant in getattr(value, "consts", ())]
+            if isinstance(value, int | float | complex | str | tuple) and not _programs_in(value):
+                found.append((name, repr(value)))
+    return found
+
+
+def _programs_in(value: Any) -> bool:
+    return isinstance(value, tuple) and any(hasattr(getattr(v, "jaxpr", v), "eqns") or callable(v) for v in value)
+
+
+def _bytes(value: Any) -> bytes:
+    return np.asarray(_tree.numbers(value)).tobytes()
 
 
 def slow_in_loops(function: Callable, *arguments: Any) -> bool:
