@@ -89,7 +89,7 @@ def kernel(diverged=False, violated=False) -> tuple[KernelResult, pl.DataFrame]:
         broken["kernel_change"] = 1e-12
     records = frame(rows)
     spec = KernelSpec(periods=[1, 100, math.inf], learning_rates=list(RATES), steps=NUM_STEPS)
-    return conclude_kernel(spec, {"equal-steps": records}, 10), records
+    return conclude_kernel(spec, {"equal-steps": records}, 0.1), records
 
 
 def width(diverged=False, deviation=True) -> tuple[WidthResult, pl.DataFrame]:
@@ -98,7 +98,7 @@ def width(diverged=False, deviation=True) -> tuple[WidthResult, pl.DataFrame]:
     rows = [row for at, gap in ((16, 0.05), (64, 0.03), (256, 0.01)) for row in _at_width(at, gap, **more)]
     spec = WidthSpec(widths=[16, 64, 256], learning_rates=[0.1], steps=NUM_STEPS)
     records = frame(rows)
-    return conclude_width(spec, {"equal-steps": records}, 10), records
+    return conclude_width(spec, {"equal-steps": records}, 0.1), records
 
 
 def _at_width(at, gap, deviation, diverged):

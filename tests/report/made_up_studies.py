@@ -165,6 +165,7 @@ def stability() -> tuple[StabilityResult, pl.DataFrame]:
             schedule=each.schedule,
             largest_rate=rate,
             num_diverged=diverged,
+            num_failed=[0, 0, 0],
             num_runs=[3, 3, 3],
             stable_rate=Interval(mean=0.2, low=0.15, high=0.25) if each.schedule != "every-64" else None,
         )

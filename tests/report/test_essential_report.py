@@ -148,8 +148,8 @@ def test_curve_counts_a_diverged_run_at_chance(study):
     assert curve.mean[1] == pytest.approx(0.1 + 0.25 * (0.947 - 0.1))  # at step 100 it had not diverged
     others = [0.1 + 0.5 * (0.847 + offset) for offset in (0.0, 0.004)]
     assert curve.mean[2] == pytest.approx((0.1 + sum(others)) / 3)  # at step 200 it had
-    seeds, diverged = data.seeds(outcome)
-    assert diverged.tolist() == [True, False, False]
+    seeds, trained = data.seeds(outcome)
+    assert trained.tolist() == [False, True, True]
     assert seeds[0] == 0.1
     with themed(LIGHT):
         (axes,) = accuracy_against_number(result, data, "until", LIGHT).axes

@@ -102,7 +102,8 @@ def test_table_holds_the_numbers_of_the_result(report, study, parse):
     rows = {row[0]: row[1:] for row in page.rows[1:]}
     assert list(rows) == [outcome.label for outcome in study[0].outcomes]
     for outcome in study[0].outcomes:
-        par, updates, rate, accuracy, difference, bound, holm, diverged, everywhere, network, *_ = rows[outcome.label]
+        par, updates, rate, accuracy, difference, bound, holm, *others = rows[outcome.label]
+        diverged, failed, diverged_anywhere, failed_anywhere, network, *_ = others
         assert par == {None: "–", True: "✓", False: "✗"}[outcome.on_par]
         assert number(updates) == outcome.feature_updates
         assert number(rate) == outcome.learning_rate
@@ -111,7 +112,9 @@ def test_table_holds_the_numbers_of_the_result(report, study, parse):
         assert half == pytest.approx(50 * (outcome.test_accuracy.high - outcome.test_accuracy.low), abs=0.0051)
         assert number(network.split(" ")[0]) == pytest.approx(100 * outcome.network_test_accuracy.mean, abs=0.0051)
         assert diverged == f"{outcome.num_diverged} of {outcome.num_seeds}"
-        assert everywhere == f"{outcome.num_diverged_all_rates} of {outcome.num_runs_all_rates}"
+        assert failed == f"{outcome.num_failed} of {outcome.num_seeds}"
+        assert diverged_anywhere == f"{outcome.num_diverged_all_rates} of {outcome.num_runs_all_rates}"
+        assert failed_anywhere == f"{outcome.num_failed_all_rates} of {outcome.num_runs_all_rates}"
         if outcome.difference is None:
             assert {difference, bound, holm} == {"–"}
             continue
@@ -270,10 +273,10 @@ def test_records_of_a_comparison_are_those_its_result_was_computed_from(both, co
     cells = data.cells()
     assert set(cells) == {(outcome.schedule, rate) for outcome in result.outcomes for rate in RATES}
     for outcome in result.outcomes:
-        accuracies, diverged = data.seeds(outcome)
+        accuracies, trained = data.seeds(outcome)
         assert len(accuracies) == outcome.num_seeds
         assert accuracies.mean() == pytest.approx(outcome.test_accuracy.mean, rel=1e-12)
-        assert diverged.sum() == outcome.num_diverged
+        assert (~trained).sum() == outcome.num_untrained
         assert data.run_steps(outcome) == steps_at(outcome.learning_rate, comparison)
         assert data.curve(outcome, "test_accuracy").steps[-1] == steps_at(outcome.learning_rate, comparison)
         own = [cell for (schedule, _), cell in cells.items() if schedule == outcome.schedule]
@@ -395,9 +398,8 @@ def test_long_labels_are_broken_where_people_would(label, lines):
 
 def test_captions_speak_of_what_is_shown_only(report, report_of_both):
     alone, paired = captions(report.read_text(encoding="utf-8")), captions(report_of_both.read_text(encoding="utf-8"))
-    assert "diverged seeds" in alone[0]
-    assert "diverged seeds" not in paired[0]  # none did at its chosen rate
-    assert not re.search(r"×\d", " ".join(alone + paired))
+    assert "failed to train, each counted at chance" in alone[0]
+    assert "failed to train" not in paired[0]  # none did at its chosen rate
     assert "preset" not in alone[0] + alone[1]
     assert "Joined squares are the preset" in paired[0]
     assert "preset" in paired[1]

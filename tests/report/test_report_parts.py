@@ -48,7 +48,7 @@ def test_terminal_table_has_one_whole_line_per_schedule(study, width):
             assert text.signed(difference.mean) + ends + text.signed(outcome.bound) in compact
             assert text.p_value(outcome.p_value_holm) in row.split()
             assert ("✓" if outcome.on_par else "✗") in row
-        assert row.split()[-1] == str(outcome.num_diverged)
+        assert row.split()[-2:] == [f"{outcome.num_diverged},", f"{outcome.num_failed}"]
 
 
 def test_terminal_table_breaks_lines_before_it_cuts_numbers(study):
@@ -92,8 +92,8 @@ def test_curve_counts_a_diverged_run_at_chance_and_leaves_its_loss_out(study):
     assert accuracy.mean[-1] == pytest.approx((alive["test_accuracy"].sum() + CHANCE) / NUM_SEEDS)
     assert accuracy.mean[-1] == pytest.approx(outcome.test_accuracy.mean)
     assert loss.mean[-1] == pytest.approx(alive["train_loss"].mean())
-    seeds, diverged = data.seeds(outcome)
-    assert diverged.tolist() == [seed == 7 for seed in range(NUM_SEEDS)]
+    seeds, trained = data.seeds(outcome)
+    assert trained.tolist() == [seed != 7 for seed in range(NUM_SEEDS)]
     assert seeds[7] == CHANCE
 
 
@@ -200,6 +200,7 @@ def test_report_imports_neither_jax_nor_what_trains():
     assert {name for name in own if not name.startswith("relin.report")} == {
         "relin._files",
         "relin.study._descent_result",
+        "relin.study._judged",
         "relin.study._kernel_result",
         "relin.study._method",
         "relin.study._result",

@@ -79,7 +79,7 @@ def test_map_of_rates_that_train(study):
     cells = [patch for patch in plain_k.patches if patch.get_fill() and hasattr(patch, "get_xy")]
     hatched = {(round(p.get_x() + 0.5), round(p.get_y(), 6)) for p in cells if p.get_hatch()}
     assert hatched == {(1, round(EDGES[2], 6)), (2, round(EDGES[1], 6)), (2, round(EDGES[2], 6))}
-    assert texts(plain_k) == ["1/3", "2/3"]  # counted where some runs diverged, but not all
+    assert texts(plain_k) == ["×1/3", "×2/3"]  # counted where some runs diverged, but not all
     colours = {(round(p.get_x() + 0.5), round(p.get_y(), 6)): p.get_facecolor() for p in cells}
     none, one, two = (
         colours[0, round(EDGES[0], 6)],

@@ -74,8 +74,8 @@ def records(*rows, shuffle=0):
     )
 
 
-def answer(frame, *, margin=0.01, confidence=0.95, num_classes=10):
-    return frequency_result(frame, margin=margin, confidence=confidence, num_classes=num_classes)
+def answer(frame, *, margin=0.01, confidence=0.95, chance=CHANCE):
+    return frequency_result(frame, margin=margin, confidence=confidence, chance=chance)
 
 
 def accuracies(mean, num_seeds=8, spread=0.002, seed=0):

@@ -87,7 +87,7 @@ def test_diverged_runs_count_at_chance_and_have_no_distance():
     assert (run.num_diverged, result.num_diverged) == (1, 1)
     assert run.test_accuracy.mean == pytest.approx((0.8 + 0.25) / 2)
     assert run.kernel_distance is None
-    assert "1 of 24 runs diverged" in result.verdict
+    assert "1 of the 24 runs diverged and counts" in result.verdict
     everything = conclude_damping(DAMPING, records.with_columns(result=pl.lit("diverged")))
     assert "too few runs ended without diverging to say which damping" in everything.verdict
 
@@ -127,7 +127,7 @@ def test_an_interpolation_is_told_with_its_ends():
     gone = {1: 0.0, 10: None, 100: 0.75, math.inf: 1.0}
     result = conclude_interpolation(spec, interpolation_records(spec, gone.get))
     assert result.periods[1].to_ordinary is None
-    assert "2 of 8 runs diverged and count at chance accuracy" in result.verdict
+    assert "2 of the 8 runs diverged and count at chance accuracy" in result.verdict
 
 
 def test_seeds_in_which_ordinary_training_diverges_are_compared_with_nothing():

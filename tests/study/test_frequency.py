@@ -265,8 +265,8 @@ def test_nothing_is_on_par_with_ordinary_training_that_always_diverged():
     assert (result.k_star, result.sufficient_feature_updates) == (None, None)
     assert [outcome.on_par for outcome in result.outcomes] == [None, None, None]
     assert result.verdict == (
-        "On digits, all runs of ordinary training (K = 1) diverged even at the best of its learning rates, so there is "
-        "nothing to compare with and lower rates must be offered; 3 of the 9 runs at the chosen learning rates "
+        "On digits, no run of ordinary training (K = 1) trained even at the best of its learning rates, so there is "
+        "nothing to compare with and other rates must be offered; 3 of the 9 runs at the chosen learning rates "
         "diverged and count at chance accuracy (10 %)."
     )
     # One run that trains is something to compare with.
@@ -293,9 +293,9 @@ def test_no_nan_of_a_diverged_run_leaks():
     assert "4 of the 9 runs at the chosen learning rates diverged and count at chance" in result.verdict
 
 
-def test_chance_is_one_over_the_number_of_classes():
+def test_chance_is_what_the_caller_says():
     frame = records(runs("every-1", [0.9, 0.91]), runs("every-2", [0, 0], diverged_at=4))
-    result = answer(frame, num_classes=4)
+    result = answer(frame, chance=0.25)
     assert result.chance == by_name(result)["every-2"].test_accuracy.mean == 0.25
 
 
@@ -353,7 +353,7 @@ def test_missing_columns_are_refused():
         ({"margin": -0.01}, "margin between 0 and 1, got -0.01"),
         ({"margin": 1.0}, "margin between 0 and 1, got 1.0; please give a fraction"),
         ({"confidence": 95.0}, "confidence between 0 and 1, got 95.0; please give a fraction"),
-        ({"num_classes": 1}, "at least 2 classes, got 1"),
+        ({"chance": 0}, "chance accuracy above 0 and at most 1, got 0"),
     ],
 )
 def test_arguments_out_of_range_are_refused(option, message, study):

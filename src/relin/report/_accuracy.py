@@ -84,6 +84,24 @@ def draw_mean(
         markersize=size,
         zorder=4,
     )
+    mark_edge(axes, (point[0][0], point[1][0]), outcome, colour, theme)
+
+
+def mark_edge(axes: Axes, place: tuple[float, float], outcome: ScheduleOutcome, colour: str, theme: Theme) -> None:
+    """Beside a mark, whether the schedule's chosen learning rate is an end of those offered."""
+    if outcome.rate_edge is not None:
+        axes.annotate(
+            text.EDGES[outcome.rate_edge],
+            place,
+            xytext=(7, -9),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=SMALL - 1,
+            color=colour,
+            path_effects=halo(theme),
+            zorder=5,
+        )
 
 
 def point_below(
@@ -91,9 +109,8 @@ def point_below(
 ) -> None:
     """An arrow at the low end of the accuracy axis, with the accuracy that lies beyond it."""
     place, coordinates = ((0.0, at), ("axes fraction", "data")) if lying else ((at, 0.0), ("data", "axes fraction"))
-    mean = text.percent(outcome.test_accuracy.mean, 1)
     axes.annotate(
-        f"{mean}",
+        text.percent(outcome.test_accuracy.mean, 1) + text.EDGES[outcome.rate_edge],
         place,
         xycoords=coordinates,
         xytext=(24, 0) if lying else (0, 22),
@@ -170,11 +187,16 @@ def band_handles(result: GridResult, theme: Theme) -> list[Patch | Line2D]:
     return handles
 
 
-def par_handles(theme: Theme) -> list[Line2D]:
-    """Filled and empty marks, for a legend."""
+def par_handles(result: GridResult, theme: Theme) -> list[Line2D]:
+    """Filled and empty marks and the signs beside them, for a legend."""
     faces = (("on par with K = 1", theme.muted), ("not shown to be on par", theme.background))
     look = {"marker": "o", "linestyle": "", "color": theme.muted, "markeredgewidth": 2, "markersize": 9}
-    return [Line2D([], [], markerfacecolor=face, label=name, **look) for name, face in faces]
+    handles = [Line2D([], [], markerfacecolor=face, label=name, **look) for name, face in faces]
+    for edge in ("largest", "smallest"):
+        if any(outcome.rate_edge == edge for outcome in result.outcomes):
+            name = f"{text.EDGES[edge]} best rate is the {edge} offered"
+            handles.append(Line2D([], [], linestyle="", label=name))
+    return handles
 
 
 def legend_below(figure: Figure, handles: Sequence[Patch | Line2D], theme: Theme, columns: int = 5) -> None:
@@ -188,11 +210,11 @@ def legend_below(figure: Figure, handles: Sequence[Patch | Line2D], theme: Theme
     )
 
 
-def note_diverged(axes: Axes, x: float, diverged: np.ndarray, theme: Theme) -> None:
-    """×2/10 at the foot of the axes where 2 of 10 runs diverged: at chance, they lie far below what is shown."""
-    if diverged.any():
+def note_lost(axes: Axes, x: float, lost: str, theme: Theme) -> None:
+    """×2∅1/10 at the foot of the axes where 3 of 10 runs did not train: at chance, they lie far below what is shown."""
+    if lost:
         axes.annotate(
-            f"×{int(diverged.sum())}/{diverged.size}",
+            lost,
             (x, 0.015),
             xycoords=("data", "axes fraction"),
             ha="center",

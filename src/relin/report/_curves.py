@@ -16,9 +16,10 @@ from relin.report._style import Theme, label_right, new_figure
 from relin.study._result import GridResult, ScheduleOutcome
 
 CAPTION = (
-    "Mean over seeds and its 95 % interval at the learning rate chosen for each schedule. From where a run diverged "
-    "its accuracy counts at chance; a training loss has no such value, so there the mean is over the runs that are "
-    "left. The accuracy axis leaves out what lies far below ordinary and lazy training."
+    "Mean over seeds and its 95 % interval at the learning rate chosen for each schedule. From where a run diverged, "
+    "and at the end of one that failed to train, accuracy counts at chance; a training loss has no such value, so "
+    "there the mean is over the runs that are left. The accuracy axis leaves out what lies far below ordinary and lazy "
+    "training."
 )
 
 
@@ -76,10 +77,10 @@ def _draw(
             low = np.maximum(low, 0.2 * mean)  # an interval of a mean may cross zero, a logarithmic axis may not
         axes.plot(steps, mean, line.style, color=line.colour, zorder=3)
         axes.fill_between(steps, low, high, where=np.isfinite(low).tolist(), color=line.colour, alpha=0.16, linewidth=0)
-        mark = f" ({line.outcome.num_diverged} diverged)" if line.outcome.num_diverged else ""
+        name = text.name_and_lost(line.label, line.outcome)
         # The untrained network, at step 0, would squeeze all curves together.
         learnt = mean[steps > 0] if column == "test_accuracy" and (steps > 0).any() else mean
-        shown.append((float(learnt.min()), float(learnt.max()), (float(mean[-1]), line.label + mark, line.colour)))
+        shown.append((float(learnt.min()), float(learnt.max()), (float(mean[-1]), name, line.colour)))
     return shown
 
 

@@ -10,7 +10,7 @@ from relin.report._descent_figures import short
 from relin.report._descent_table import damping_csv, damping_table, distances_csv
 from relin.report._figures import Plot
 from relin.report._page import Tile
-from relin.report._study_page import Report, write_study_page
+from relin.report._study_page import Report, outcomes_of_runs, untrained_tile, write_study_page
 from relin.study._descent_result import Choice, DampingResult
 from relin.study._result import Interval
 
@@ -43,8 +43,7 @@ def _method(result: DampingResult) -> str:
         "examples after as many outer steps, relative to how far they have moved; the nearest damping is the minimum "
         "of a parabola through the squares of the least distance and its neighbours. Every run takes "
         f"{result.num_steps} outer steps. Runs are paired by seed, the initial network; intervals are two-sided 95 % "
-        f"over {result.num_seeds} seeds. A run diverged if its loss was not finite or ended above that of the initial "
-        f"network; it counts at chance accuracy, {text.tick(100 * result.chance)} %."
+        f"over {result.num_seeds} seeds. {outcomes_of_runs(result.chance)}"
     )
 
 
@@ -65,7 +64,7 @@ def _tiles(result: DampingResult) -> list[Tile]:
         ),
         _choice("Undamped less best, Gauss–Newton", result.gauss_newton),
         _choice("Largest less best K", result.descent),
-        Tile("Diverged runs", text.count(result.num_diverged), f"of {result.num_runs:,}"),
+        untrained_tile(result),
     ]
 
 

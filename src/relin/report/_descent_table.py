@@ -27,6 +27,7 @@ def damping_table(result: DampingResult) -> Html:
         Column("Training loss", "log₁₀"),
         Column("Kernel distance", "± 95 % interval"),
         Column("Diverged"),
+        Column("Failed to train"),
     ]
     chosen = {("gauss-newton", result.gauss_newton.best), ("every", result.descent.best)}
     rows = [Row([NAMES[run.way], *_damping_cells(run)], marked=(run.way, run.number) in chosen) for run in result.runs]
@@ -41,13 +42,15 @@ def _damping_cells(run: DampingRun) -> list[str]:
         text.measured(run.train_loss),
         text.measured(run.kernel_distance),
         text.count(run.num_diverged),
+        text.count(run.num_failed),
     ]
 
 
 def damping_csv(result: DampingResult) -> str:
     rows = []
     for run in result.runs:
-        row: dict[str, Any] = {"method": run.way, "number": run.number, "num_diverged": run.num_diverged}
+        row: dict[str, Any] = {"method": run.way, "number": run.number}
+        row |= {"num_diverged": run.num_diverged, "num_failed": run.num_failed}
         row["validation_accuracy"] = run.validation_accuracy
         for name in ("test_accuracy", "reached", "train_loss", "kernel_distance"):
             row |= interval_columns(name, getattr(run, name))
@@ -71,7 +74,7 @@ def damping_terminal_table(result: DampingResult, frame: box.Box) -> Table:
     shown = Table(title=Text(title), title_justify="left", box=frame, padding=(0, 1, 0, 0))
     shown.show_edge, shown.pad_edge = False, False
     headings = ["K", *(f"apart at\nstep {r.after}, %" for r in result.ridges), "K steps\ntest %", "Newton\ntest %"]
-    for heading in [*headings, "K steps\nkernel", "Newton\nkernel", "div."]:
+    for heading in [*headings, "K steps\nkernel", "Newton\nkernel", text.LOST_HEADING]:
         shown.add_column(Text(heading, justify="right"), justify="right", no_wrap=True)
     for place, period in enumerate(result.periods):
         descent, newton = result.run("every", period), result.run("gauss-newton", period)
@@ -83,7 +86,7 @@ def damping_terminal_table(result: DampingResult, frame: box.Box) -> Table:
             text.percent(newton.test_accuracy.mean, 1),
             *(text.significant(None if run.kernel_distance is None else run.kernel_distance.mean)
               for run in (descent, newton)),
-            str(descent.num_diverged + newton.num_diverged),
+            text.lost_counts(descent.num_diverged + newton.num_diverged, descent.num_failed + newton.num_failed),
         )  # fmt: skip
     return shown
 
@@ -100,6 +103,7 @@ def interpolation_table(result: InterpolationResult) -> Html:
         Column("Test accuracy", "%, ± 95 % interval"),
         Column("Network’s", "%, ± 95 % interval"),
         Column("Diverged"),
+        Column("Failed to train"),
     ]
     rows = [
         Row(
@@ -110,6 +114,7 @@ def interpolation_table(result: InterpolationResult) -> Html:
                 text.plus_minus(at.test_accuracy),
                 text.plus_minus(at.network_test_accuracy),
                 text.count(at.num_diverged),
+                text.count(at.num_failed),
             ]
         )
         for at in result.periods
@@ -126,7 +131,7 @@ def _distance(interval: Interval | None, gap: str = " ") -> str:
 
 def interpolation_csv(result: InterpolationResult) -> str:
     def row(at: PeriodOutcome) -> dict[str, Any]:
-        cells: dict[str, Any] = {"period": at.period, "num_diverged": at.num_diverged}
+        cells: dict[str, Any] = {"period": at.period, "num_diverged": at.num_diverged, "num_failed": at.num_failed}
         for name in ("to_ordinary", "to_regression", "test_accuracy", "network_test_accuracy"):
             cells |= interval_columns(name, getattr(at, name))
         return cells
@@ -139,7 +144,14 @@ def interpolation_terminal_table(result: InterpolationResult, gap: str, frame: b
     title = f"{result.model} on {result.data}, {result.num_steps:,} steps, {result.num_seeds} seeds"
     shown = Table(title=Text(title), title_justify="left", box=frame, padding=(0, 1, 0, 0))
     shown.show_edge, shown.pad_edge = False, False
-    for heading in ("K", "to ordinary\ntraining", "to NTK\nregression", "accuracy\n%", "network's\n%", "div."):
+    for heading in (
+        "K",
+        "to ordinary\ntraining",
+        "to NTK\nregression",
+        "accuracy\n%",
+        "network's\n%",
+        text.LOST_HEADING,
+    ):
         shown.add_column(Text(heading, justify="right"), justify="right", no_wrap=True)
     for at in result.periods:
         shown.add_row(
@@ -148,6 +160,6 @@ def interpolation_terminal_table(result: InterpolationResult, gap: str, frame: b
             _distance(at.to_regression, gap),
             text.plus_minus(at.test_accuracy, 1, gap),
             text.plus_minus(at.network_test_accuracy, 1, gap),
-            str(at.num_diverged),
+            text.lost_counts(at.num_diverged, at.num_failed),
         )
     return shown

@@ -30,7 +30,7 @@ _METHOD = (
 _READING = (
     "Mean test accuracy of the linearised network and its 95 % interval; faint dots are seeds. Bands are the intervals "
     "of ordinary and lazy training, the dashed line is one margin below ordinary training, and filled marks are on par "
-    "with it. ×1/12 counts diverged seeds, each at chance; an arrow points at an accuracy far below the others."
+    f"with it. {text.LOST_MEANS}; {text.EDGES_MEAN}; an arrow points at an accuracy far below the others."
 )
 
 

@@ -16,7 +16,7 @@ from relin.report._accuracy import (
     is_far_below,
     legend_below,
     limits,
-    note_diverged,
+    note_lost,
     par_handles,
     point_below,
 )
@@ -67,20 +67,20 @@ def accuracy_against_number(result: EssentialResult, records: StudyRecords, kind
         zorder=1,
     )
     for x, outcome, colour in places:
-        accuracy, diverged = records.seeds(outcome)
-        note_diverged(axes, x, diverged, theme)
+        accuracy, trained = records.seeds(outcome)
+        note_lost(axes, x, records.lost(outcome), theme)
         if is_far_below(outcome, result):
             point_below(axes, x, outcome, colour, theme)
             continue
-        draw_seeds(axes, x, accuracy[~diverged], colour, width=0.28)
+        draw_seeds(axes, x, accuracy[trained], colour, width=0.28)
         draw_mean(axes, x, outcome, colour, theme)
-        shown += [*ends(outcome.test_accuracy), *(100 * accuracy[~diverged])]
+        shown += [*ends(outcome.test_accuracy), *(100 * accuracy[trained])]
     axis.dress(axes, theme, name)
     axes.set_ylabel("test accuracy, %")
     axes.set_ylim(*limits(shown, floor(result)))
     draw_bands(axes, result, theme)
     label_right(axes, band_labels(result, theme))
-    legend_below(figure, par_handles(theme), theme)
+    legend_below(figure, par_handles(result, theme), theme)
     return figure
 
 

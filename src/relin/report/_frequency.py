@@ -23,6 +23,7 @@ from relin.report._frequency_figures import (
 )
 from relin.report._page import Column, Html, Row, Tile, prose, table
 from relin.report._periods import sparse_period, stands_beside
+from relin.report._rate_map import rates_title
 from relin.report._study_page import Report, shared_tiles, spoken, write_study_page
 from relin.report._table import frequency_table, outcomes_csv
 from relin.study._result import FrequencyResult, ScheduleOutcome
@@ -104,6 +105,7 @@ def _answers_table(answers: Sequence[FrequencyRecords]) -> Html:
         Column("Fewest feature updates on par", "of any schedule", numeric=False),
         Column("Lazy gap", "points, 95 % interval"),
         Column("Diverged", "at chosen rates"),
+        Column("Failed to train", "at chosen rates"),
     ]
     rows = []
     for data in answers:
@@ -116,12 +118,17 @@ def _answers_table(answers: Sequence[FrequencyRecords]) -> Html:
             text.count(_steps(data)),
             text.DASH if fewest is None else f"{text.count(fewest.feature_updates)}, {fewest.label}",
             text.DASH if gap is None else f"{text.signed(gap.mean)} {text.bracket(gap)}",
-            f"{sum(o.num_diverged for o in result.outcomes)} of {sum(o.num_seeds for o in result.outcomes)}",
+            *(f"{sum(lost)} of {sum(o.num_seeds for o in result.outcomes)}" for lost in _lost(result)),
         ]
         rows.append(Row(cells))
     return table(
         "The answers of both comparisons. The lazy gap is the accuracy of K = 1 less that of K = ∞.", columns, rows
     )
+
+
+def _lost(result: FrequencyResult) -> tuple[list[int], list[int]]:
+    """Of each schedule, the runs at its chosen rate that diverged, and those that failed to train."""
+    return [o.num_diverged for o in result.outcomes], [o.num_failed for o in result.outcomes]
 
 
 def _csv(results: Sequence[FrequencyResult]) -> str:
@@ -239,8 +246,10 @@ def _period_caption(results: Sequence[FrequencyResult], shown: Sequence[Schedule
     sentences[-1] += ", the dashed line is one margin below ordinary training, and filled marks are on par with it."
     if any(sparse_period(outcome) is not None for outcome in shown):
         sentences.append("Joined squares are the preset “sparse” at the same K.")
-    if any(outcome.num_diverged for outcome in shown):
-        sentences.append("The numbers after × are the diverged seeds out of all of a schedule, each at chance.")
+    if any(outcome.num_untrained for outcome in shown):
+        sentences.append(f"{text.LOST_MEANS}.")
+    if any(outcome.rate_edge is not None for outcome in shown):
+        sentences.append(f"{text.EDGES_MEAN}.")
     if any(map(stands_beside, shown)) and any(outcome.period is not None for outcome in results[0].outcomes):
         sentences.append("To the right of the dotted line stand schedules without a place on the axis of K.")
     return " ".join(sentences)
@@ -291,7 +300,8 @@ def _curves_plot(data: FrequencyRecords) -> Plot:
         title=title,
         caption="Mean over seeds and its 95 % interval at the learning rate chosen for each K"
         + (", which tells how many steps a run takes" if data.result.comparison == "equal-distance" else "")
-        + ". From where a run diverged its accuracy counts at chance; a training loss has no such value, so there the "
+        + ". From where a run diverged, and at the end of one that failed to train, accuracy counts at chance; a "
+        "training loss has no such value, so there the "
         "mean is over the runs that are left.",
         description=f"Test accuracy and training loss against the step. {title}.",
         draw=lambda theme: learning_curves(data, theme),
@@ -300,18 +310,19 @@ def _curves_plot(data: FrequencyRecords) -> Plot:
 
 def _rates_plot(data: FrequencyRecords) -> Plot:
     title = _rates_title(data.result)
-    diverged = any(outcome.num_diverged_all_rates for outcome in data.result.outcomes)
+    lost = data.result.num_diverged + data.result.num_failed > 0
     return Plot(
         name="learning-rates",
         title=title,
         caption="Mean final validation accuracy in percent of each schedule at each learning rate, with the chosen "
         "rate outlined."
         + (
-            " The numbers after × are the diverged runs out of all, each counted at chance; cells where every run "
-            "diverged are hatched. Colours span the accuracies of cells without divergence."
-            if diverged
+            f" {text.LOST_MEANS}; cells of which no run trained are hatched, with dots where none diverged. Colours "
+            "span the accuracies of cells of which every run trained."
+            if lost
             else ""
-        ),
+        )
+        + f" {text.EDGES_MEAN}.",
         description=f"Validation accuracy for every schedule and learning rate. {title}.",
         draw=lambda theme: rates_tried(data, theme),
     )
@@ -325,7 +336,7 @@ def _linearity_plot(data: FrequencyRecords) -> Plot:
         title=title,
         caption="Left: accuracy of the linearised network, which is what was trained, and of the network itself at "
         "the same parameters θ. Right: linearisation error ‖f − f̄‖ / ‖f − fₛ‖ and distance of the parameters from "
-        "their start, both at the last recorded step, over the runs that did not diverge.",
+        "their start, both at the last recorded step, over the runs that trained.",
         description=f"Both predictors, linearisation error and parameter movement against K. {title}.",
         draw=lambda theme: linearity(data, theme),
     )
@@ -340,12 +351,7 @@ def _curves_title(result: FrequencyResult) -> str:
 
 
 def _rates_title(result: FrequencyResult) -> str:
-    runs = sum(outcome.num_runs_all_rates for outcome in result.outcomes)
-    diverged = sum(outcome.num_diverged_all_rates for outcome in result.outcomes)
-    if not diverged:
-        return f"None of {runs:,} runs diverged at any learning rate"
-    most = max(o.num_diverged_all_rates / max(o.num_runs_all_rates, 1) for o in result.outcomes)
-    worst = [o.label for o in result.outcomes if o.num_diverged_all_rates / max(o.num_runs_all_rates, 1) == most]
-    calm = [o for o in (with_period(result.outcomes, K) for K in (1.0, math.inf)) if o and not o.num_diverged_all_rates]
-    others = f", none at {' or '.join(o.label for o in calm)}" if calm else ""
-    return f"{diverged:,} of {runs:,} runs diverged, the largest share at {worst[0]}{others}"
+    calm = [o for o in (with_period(result.outcomes, K) for K in (1.0, math.inf)) if o and not o.share_untrained]
+    if not result.num_diverged + result.num_failed or not calm:
+        return rates_title(result)
+    return f"{rates_title(result)}, none at {' or '.join(o.label for o in calm)}"

@@ -21,7 +21,7 @@ from relin.study._result import FrequencyResult, Interval, ScheduleOutcome
 
 
 def rates_tried(records: FrequencyRecords, theme: Theme) -> Figure:
-    """Mean validation accuracy of every schedule at every learning rate, diverged runs counted, choice outlined."""
+    """Mean validation accuracy of every schedule at every rate, runs that did not train counted, choice outlined."""
     result, rates, cells = records.result, records.rates(), records.cells()
     height = max(4.2, 1.7 + 0.62 * len(rates))
     figure = new_figure(max(7.0, 2.4 + 0.82 * len(result.outcomes)), height)
@@ -37,19 +37,18 @@ def rates_tried(records: FrequencyRecords, theme: Theme) -> Figure:
                 continue
             colour = colormap(scale(100 * cell.validation_accuracy))
             ink = "#ffffff" if np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.5 else "#10141a"
-            all_dead = cell.num_diverged == cell.num_runs
             axes.add_patch(
                 Rectangle(
                     (column - 0.5, row - 0.5),
                     1,
                     1,
-                    facecolor=theme.background if all_dead else colour,
-                    edgecolor=theme.muted if all_dead else theme.background,
-                    hatch="//" if all_dead else None,
-                    linewidth=0.0 if all_dead else 1.5,
+                    facecolor=theme.background if cell.hatch else colour,
+                    edgecolor=theme.muted if cell.hatch else theme.background,
+                    hatch=cell.hatch,
+                    linewidth=0.0 if cell.hatch else 1.5,
                 )
             )
-            _cell_text(axes, (column, row), cell, theme.ink if all_dead else ink, size, theme if all_dead else None)
+            _cell_text(axes, (column, row), cell, theme.ink if cell.hatch else ink, size, theme if cell.hatch else None)
         chosen = min(range(len(rates)), key=lambda i: abs(rates[i] - outcome.learning_rate))
         axes.add_patch(
             Rectangle(
@@ -58,7 +57,7 @@ def rates_tried(records: FrequencyRecords, theme: Theme) -> Figure:
         )
     axes.set_xlim(-0.5, len(result.outcomes) - 0.5)
     axes.set_ylim(-0.5, len(rates) - 0.5)
-    names = [_column_name(outcome) for outcome in result.outcomes]
+    names = [_column_name(outcome) + text.EDGES[outcome.rate_edge] for outcome in result.outcomes]
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(rates)), [text.rate(rate) for rate in rates])
     axes.tick_params(length=0)
@@ -77,17 +76,16 @@ def _column_name(outcome: ScheduleOutcome) -> str:
 
 
 def _scale(result: FrequencyResult, cells: list[Cell]) -> Normalize:
-    """Colours span the accuracies of cells without divergence; what lies at chance would use them all up."""
-    clean = [100 * c.validation_accuracy for c in cells if not c.num_diverged and math.isfinite(c.validation_accuracy)]
+    """Colours span the accuracies of cells of which every run trained; what lies at chance would use them all up."""
+    clean = [100 * c.validation_accuracy for c in cells if not c.lost and math.isfinite(c.validation_accuracy)]
     low, high = (min(clean), max(clean)) if clean else (100 * result.chance, 100.0)
     return Normalize(low, max(high, low + 1e-9), clip=True)
 
 
 def _cell_text(axes: Axes, place: tuple[float, float], cell: Cell, ink: str, size: float, theme: Theme | None) -> Text:
-    """Accuracy in percent, and below it how many runs diverged; `theme` is given where all of them did."""
-    mark = f"×{cell.num_diverged}/{cell.num_runs}"
+    """Accuracy in percent, and below it how many runs did not train; `theme` is given where none did."""
     accuracy = text.percent(cell.validation_accuracy, 1)
-    content = mark if theme is not None else (f"{accuracy}\n{mark}" if cell.num_diverged else accuracy)
+    content = cell.lost if theme is not None else (f"{accuracy}\n{cell.lost}" if cell.lost else accuracy)
     written = axes.text(*place, content, ha="center", va="center", color=ink, fontsize=size, linespacing=1.15)
     if theme is not None:
         written.set_bbox({"facecolor": theme.background, "edgecolor": "none", "pad": 1.5})

@@ -11,15 +11,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from relin.report import _text as text
+from relin.report._accuracy import SMALL, draw_mean, ends as ends_of, par_handles
 from relin.report._frequency_data import FrequencyRecords, answered, with_period
 from relin.report._periods import BESIDE_INCHES, PeriodAxis, sparse_period, stands_beside
 from relin.report._placing import Name, name_marks
-from relin.report._style import FONT_SIZE, Theme, halo, label_right, new_figure
-from relin.study._result import FrequencyResult, Interval, ScheduleOutcome
+from relin.report._style import Theme, halo, label_right, new_figure
+from relin.study._result import FrequencyResult, ScheduleOutcome
 
 COMPARISONS = {"equal-steps": "equal steps", "equal-distance": "equal learning rate × steps"}
 """What a comparison keeps equal, in words."""
-SMALL = FONT_SIZE - 1.5
 
 
 def accuracy_against_period(records: FrequencyRecords, theme: Theme) -> Figure:
@@ -33,7 +33,7 @@ def accuracy_against_period(records: FrequencyRecords, theme: Theme) -> Figure:
     _limit(axes, drawn.ends, drawn.rows)
     _finish_periods(axes, periods, drawn, records.result, theme)
     axes.set_ylabel("test accuracy, %")
-    _legend(figure, periods, theme)
+    _legend(figure, periods, records.result, theme)
     return figure
 
 
@@ -48,7 +48,7 @@ def both_comparisons(answers: Sequence[FrequencyRecords], theme: Theme) -> Figur
         _finish_periods(axes, periods, part, records.result, theme, every=2 if len(periods.finite) > 8 else 1)
         axes.set_title(COMPARISONS[records.result.comparison], pad=28)  # K* is written between title and axes
     panels[0].set_ylabel("test accuracy, %")
-    _legend(figure, axis[0], theme)
+    _legend(figure, axis[0], answers[0].result, theme)
     return figure
 
 
@@ -58,12 +58,12 @@ class _Drawn:
 
     ends: list[tuple[float, float]]
     """Lowest and highest value of each schedule, in percent."""
-    diverged: list[tuple[float, str, int]]
-    """For each schedule with diverged seeds its place, how many they are, and the row this is written in."""
+    lost: list[tuple[float, str, int]]
+    """For each schedule with seeds that did not train its place, how many they are, and the row this is written in."""
 
     @property
     def rows(self) -> int:
-        return max((row + 1 for _, _, row in self.diverged), default=0)
+        return max((row + 1 for _, _, row in self.lost), default=0)
 
 
 def _draw_periods(axes: Axes, periods: PeriodAxis, records: FrequencyRecords, theme: Theme) -> _Drawn:
@@ -72,14 +72,14 @@ def _draw_periods(axes: Axes, periods: PeriodAxis, records: FrequencyRecords, th
     ends, counts = [], []
     for outcome in periods.outcomes:
         x, colour = periods.at(outcome), periods.colour(outcome, theme)
-        accuracy, dead = records.seeds(outcome)
-        alive = 100 * accuracy[~dead]
+        accuracy, trained = records.seeds(outcome)
+        alive = 100 * accuracy[trained]
         jitter = width * (np.arange(alive.size) - (alive.size - 1) / 2) / max(alive.size - 1, 1)
         axes.plot(x + jitter, alive, ".", color=colour, alpha=0.35, markersize=6, zorder=2)
-        _mean_with_interval(axes, x, outcome, colour, theme, periods.marker(outcome))
-        ends += [_ends(outcome.test_accuracy), (alive.min(initial=math.inf), alive.max(initial=-math.inf))]
-        if dead.any():
-            counts.append((x, f"×{int(dead.sum())}/{dead.size}"))
+        draw_mean(axes, x, outcome, colour, theme, periods.marker(outcome))
+        ends += [ends_of(outcome.test_accuracy), (alive.min(initial=math.inf), alive.max(initial=-math.inf))]
+        if lost := records.lost(outcome):
+            counts.append((x, lost))
     joined = [(periods.at(o), 100 * o.test_accuracy.mean) for o in periods.sparse if sparse_period(o) != math.inf]
     axes.plot([x for x, _ in joined], [y for _, y in joined], color=theme.accent, linewidth=1.6, zorder=1.5)
     return _Drawn(ends, _in_rows(counts, periods))
@@ -99,11 +99,11 @@ def _in_rows(counts: Sequence[tuple[float, str]], periods: PeriodAxis) -> list[t
 def _finish_periods(
     axes: Axes, periods: PeriodAxis, drawn: _Drawn, result: FrequencyResult, theme: Theme, every: int = 1
 ) -> None:
-    """Everything that depends on the limits of the axes: K, bands, diverged seeds, the answer."""
+    """Everything that depends on the limits of the axes: K, bands, seeds that did not train, the answer."""
     periods.dress(axes, theme, every)
     _references(axes, result, theme)
-    for x, content, row in drawn.diverged:
-        # Diverged seeds count at chance, most often far below these axes: they are counted instead of drawn.
+    for x, content, row in drawn.lost:
+        # Seeds that did not train count at chance, most often far below these axes: they are counted instead of drawn.
         axes.annotate(
             content,
             (x, 0.015),
@@ -140,10 +140,10 @@ def accuracy_against_updates(result: FrequencyResult, theme: Theme) -> Figure:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.count(value)))
     for outcome in periods.outcomes:
         colour = periods.colour(outcome, theme)
-        _mean_with_interval(axes, outcome.feature_updates, outcome, colour, theme, periods.marker(outcome))
+        draw_mean(axes, outcome.feature_updates, outcome, colour, theme, periods.marker(outcome))
     axes.set_xlabel("feature updates during training")
     axes.set_ylabel("test accuracy, %")
-    _limit(axes, [_ends(outcome.test_accuracy) for outcome in result.outcomes])
+    _limit(axes, [ends_of(outcome.test_accuracy) for outcome in result.outcomes])
     _references(axes, result, theme)
     ordinary = with_period(result.outcomes, 1.0)
     if ordinary is not None:
@@ -154,10 +154,14 @@ def accuracy_against_updates(result: FrequencyResult, theme: Theme) -> Figure:
         answer = f"{text.count(result.sufficient_feature_updates)} suffice"
         _mark_answer(axes, star.feature_updates, star, answer, theme)
         lines.append([(star.feature_updates, y) for y in (100 * star.test_accuracy.mean, axes.get_ylim()[1])])
-    _legend(figure, periods, theme)
+    _legend(figure, periods, result, theme)
     names = [
         Name(
-            o.feature_updates, 100 * o.test_accuracy.mean, *_ends(o.test_accuracy), _short(o), periods.colour(o, theme)
+            o.feature_updates,
+            100 * o.test_accuracy.mean,
+            *ends_of(o.test_accuracy),
+            _short(o),
+            periods.colour(o, theme),
         )
         for o in periods.outcomes
     ]
@@ -222,8 +226,7 @@ def learning_curves(records: FrequencyRecords, theme: Theme) -> Figure:
             axes.plot(steps, mean, color=colour, zorder=3)
             longest = max(longest, int(curve.steps[-1]))  # where smaller rates take more steps, curves differ in length
             axes.fill_between(steps, low, high, where=np.isfinite(low), color=colour, alpha=0.18, linewidth=0)
-            mark = f" ({outcome.num_diverged} diverged)" if outcome.num_diverged else ""
-            ends.append((mean[-1], text.schedule(outcome) + mark, colour))
+            ends.append((mean[-1], text.name_and_lost(text.schedule(outcome), outcome), colour))
             learnt = mean[steps > 0] if column == "test_accuracy" and (steps > 0).any() else mean
             lows.append(learnt.min())  # the untrained network, at step 0, would squeeze all curves together
             highs.append(learnt.max())
@@ -250,13 +253,6 @@ def _log_axis(axes: Axes, low: float, high: float) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _ends(interval: Interval) -> tuple[float, float]:
-    """Ends of the interval in percent, or its mean where one seed gives no interval."""
-    ends = np.array([interval.low, interval.high])
-    ends = np.where(np.isfinite(ends), ends, interval.mean)
-    return 100 * float(ends[0]), 100 * float(ends[1])
-
-
 def _limit(axes: Axes, shown: Sequence[tuple[float, float]], rows: int = 0) -> None:
     """Limits that hold what is shown, in percent, above so many rows of text."""
     values = np.array(shown, dtype=float).ravel()
@@ -267,23 +263,6 @@ def _limit(axes: Axes, shown: Sequence[tuple[float, float]], rows: int = 0) -> N
     axes.set_ylim(max(-12.0 if rows else -2.0, low - below), min(102.0, high + pad))
 
 
-def _mean_with_interval(axes: Axes, x: float, outcome: ScheduleOutcome, colour: str, theme: Theme, marker: str) -> None:
-    low, high = _ends(outcome.test_accuracy)
-    axes.plot([x, x], [low, high], color=colour, linewidth=2.6, solid_capstyle="butt", zorder=2)
-    proven = outcome.on_par or outcome.difference is None
-    face = colour if proven else theme.background
-    axes.plot(
-        [x],
-        [100 * outcome.test_accuracy.mean],
-        marker,
-        color=colour,
-        markerfacecolor=face,
-        markeredgewidth=2.2,
-        markersize=9.5,
-        zorder=4,
-    )
-
-
 def _references(axes: Axes, result: FrequencyResult, theme: Theme) -> None:
     """Bands of ordinary and lazy training and the line one margin below the former, named at their right."""
     labels = []
@@ -291,7 +270,7 @@ def _references(axes: Axes, result: FrequencyResult, theme: Theme) -> None:
         outcome = with_period(result.outcomes, period)
         if outcome is None:
             continue
-        low, high = _ends(outcome.test_accuracy)
+        low, high = ends_of(outcome.test_accuracy)
         axes.axhspan(low, high, color=colour, alpha=0.18, linewidth=0, zorder=0)
         mean = 100 * outcome.test_accuracy.mean
         labels.append((mean, f"{name}\n{text.fixed(mean, 1)} %", colour))
@@ -302,13 +281,10 @@ def _references(axes: Axes, result: FrequencyResult, theme: Theme) -> None:
     label_right(axes, labels)
 
 
-def _legend(figure: Figure, periods: PeriodAxis, theme: Theme) -> None:
+def _legend(figure: Figure, periods: PeriodAxis, result: FrequencyResult, theme: Theme) -> None:
     """What faces mean, and the marks of the kinds of schedules where there is more than one."""
-    faces = (("on par with K = 1", theme.muted), ("not shown to be on par", theme.background))
     look = {"linestyle": "", "markeredgewidth": 2, "markersize": 9}
-    handles = [
-        Line2D([], [], marker="o", color=theme.muted, markerfacecolor=face, label=name, **look) for name, face in faces
-    ]
+    handles = par_handles(result, theme)
     kinds = (
         ("every K steps", [*periods.finite, *periods.lazy]),
         ("preset sparse", periods.sparse),

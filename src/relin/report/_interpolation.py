@@ -9,7 +9,7 @@ from relin.report._descent_table import interpolation_csv, interpolation_table, 
 from relin.report._figures import Plot
 from relin.report._interpolation_figures import accuracy_against_period, distances_against_period
 from relin.report._page import Tile
-from relin.report._study_page import Report, write_study_page
+from relin.report._study_page import Report, outcomes_of_runs, untrained_tile, write_study_page
 from relin.study._descent_result import InterpolationResult
 from relin.study._result import Interval
 
@@ -42,7 +42,7 @@ def _method(result: InterpolationResult) -> str:
         f"These are {_mean(result.ends_apart)} of ordinary training’s outputs apart; the limit of infinitely many "
         f"steps is {_mean(result.limit_apart)} units from NTK regression. "
         f"Runs are paired by seed, the initial network; intervals are two-sided 95 % over {result.num_seeds} seeds. "
-        "Diverged runs have no distance and count at chance accuracy."
+        f"{outcomes_of_runs(result.chance)} Diverged runs have no distance."
     )
 
 
@@ -67,7 +67,7 @@ def _tiles(result: InterpolationResult) -> list[Tile]:
         Tile("Away from ordinary training", f"{result.farther} of {result.compared}", "steps from one K to the next"),
         Tile("Towards NTK regression", f"{result.nearer} of {result.compared}", "steps from one K to the next"),
         Tile("Nearer to NTK regression from", half, "the smallest such K"),
-        Tile("Diverged runs", text.count(result.num_diverged), f"of {result.num_runs:,}"),
+        untrained_tile(result),
     ]
 
 

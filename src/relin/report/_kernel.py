@@ -45,8 +45,8 @@ _FROZEN = (
     "part in choosing the learning rates."
 )
 _READING = (
-    "Mean over seeds and its 95 % interval at the learning rate chosen for each schedule, of the runs that did not "
-    "diverge: a diverged run has no kernel."
+    "Mean over seeds and its 95 % interval at the learning rate chosen for each schedule, of the runs that "
+    "trained: the kernel of others is none, or that of a constant."
 )
 
 
@@ -88,7 +88,7 @@ def _tiles(result: KernelResult) -> list[Tile]:
 
 def _told(interval: Interval | None, note: str) -> tuple[str, str]:
     if interval is None:
-        return text.DASH, "not defined: fewer than two runs ended without diverging"
+        return text.DASH, "not defined: fewer than two runs trained"
     return text.significant(interval.mean), f"{note}, 95 % interval {text.span(interval)}"
 
 
@@ -160,7 +160,7 @@ def _at_end(result: KernelResult, field: str) -> str:
 def _ended(what: str, field: str, result: KernelResult, start: Interval | None = None) -> str:
     ended = _at_end(result, field)
     if not ended:
-        return f"{what}: no two runs of a schedule ended without diverging"
+        return f"{what}: no two runs of a schedule trained"
     return f"{what} ends at {ended}" if start is None else f"{what}: {text.significant(start.mean)} at first, {ended}"
 
 

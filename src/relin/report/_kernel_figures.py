@@ -61,8 +61,8 @@ def metric_in_training(result: KernelResult, records: StudyRecords, metric: Metr
         colour = own[outcome.schedule]
         shown += _draw(by_step, curve.steps, curve, known, colour, metric)
         shown += _draw(by_update, updates, curve, known, colour, metric)
-        mark = f" ({outcome.num_diverged} diverged)" if outcome.num_diverged else ""
-        labels.append((float(curve.mean[known][-1]), text.schedule(outcome) + mark, colour))
+        name = text.name_and_lost(text.schedule(outcome), outcome)
+        labels.append((float(curve.mean[known][-1]), name, colour))
     by_step.set_ylabel(metric.name)
     by_step.set_xlabel("step")
     by_step.set_xlim(-0.012 * result.num_steps, result.num_steps)

@@ -13,7 +13,7 @@ from relin.report._accuracy import (
     is_far_below,
     legend_below,
     limits,
-    note_diverged,
+    note_lost,
     par_handles,
     point_below,
 )
@@ -32,14 +32,14 @@ def accuracy_by_layer(result: LayersResult, records: StudyRecords, theme: Theme)
             outcome = result.outcome(getattr(layer, how))
             if outcome is None:
                 continue
-            accuracy, diverged = records.seeds(outcome)
-            note_diverged(axes, place, diverged, theme)
+            accuracy, trained = records.seeds(outcome)
+            note_lost(axes, place, records.lost(outcome), theme)
             if is_far_below(outcome, result):
                 point_below(axes, place, outcome, colour, theme)
                 continue
-            draw_seeds(axes, place, accuracy[~diverged], colour, width=0.28)
+            draw_seeds(axes, place, accuracy[trained], colour, width=0.28)
             draw_mean(axes, place, outcome, colour, theme)
-            shown += [*ends(outcome.test_accuracy), *(100 * accuracy[~diverged])]
+            shown += [*ends(outcome.test_accuracy), *(100 * accuracy[trained])]
         axes.set_xticks(range(len(result.layers)), [layer.layer for layer in result.layers])
         axes.set_xlim(-0.6, len(result.layers) - 0.4)
         axes.set_xlabel(f"layer that alone is {how}")
@@ -47,5 +47,5 @@ def accuracy_by_layer(result: LayersResult, records: StudyRecords, theme: Theme)
     panels[0].set_ylabel("test accuracy, %")
     panels[0].set_ylim(*limits(shown, floor(result)))
     label_right(panels[1], band_labels(result, theme))
-    legend_below(figure, par_handles(theme), theme)
+    legend_below(figure, par_handles(result, theme), theme)
     return figure

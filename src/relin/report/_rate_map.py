@@ -22,18 +22,18 @@ def rates_plot(result: GridResult, records: StudyRecords) -> Plot:
     """The map with its words, the same for every study."""
     return Plot(
         name="learning-rates",
-        title=_title(result),
+        title=rates_title(result),
         caption="Mean final validation accuracy in percent of each schedule at each learning rate, with the chosen "
-        "rate outlined. ×2/3 means that two of three runs diverged, counted at chance; cells where every run diverged "
-        "are hatched. Colours span the accuracies of cells without divergence that are not far below ordinary "
-        "training.",
-        description=f"Validation accuracy for every schedule and learning rate. {_title(result)}.",
+        f"rate outlined. {text.LOST_MEANS}; cells of which no run trained are hatched, with dots where none diverged. "
+        f"{text.EDGES_MEAN}. Colours span the accuracies of cells of which every run trained and that are not far "
+        "below ordinary training.",
+        description=f"Validation accuracy for every schedule and learning rate. {rates_title(result)}.",
         draw=lambda theme: rate_map(result, records, theme),
     )
 
 
 def rate_map(result: GridResult, records: StudyRecords, theme: Theme) -> Figure:
-    """Mean validation accuracy of every schedule at every learning rate, diverged runs counted, choice outlined."""
+    """Mean validation accuracy of every schedule at every rate, runs that did not train counted, choice outlined."""
     outcomes, rates, cells = result.outcomes, records.rates(), records.cells()
     figure = new_figure(max(8.0, 3.6 + 1.25 * len(rates)), max(3.6, 1.4 + 0.46 * len(outcomes)))
     axes = figure.subplots()
@@ -50,7 +50,7 @@ def rate_map(result: GridResult, records: StudyRecords, theme: Theme) -> Figure:
     axes.set_xlim(-0.5, len(rates) - 0.5)
     axes.set_ylim(len(outcomes) - 0.5, -0.5)
     axes.set_xticks(range(len(rates)), [text.rate(rate) for rate in rates])
-    axes.set_yticks(range(len(outcomes)), [outcome.label for outcome in outcomes])
+    axes.set_yticks(range(len(outcomes)), [f"{outcome.label}{text.EDGES[outcome.rate_edge]}" for outcome in outcomes])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("learning rate")
@@ -58,7 +58,6 @@ def rate_map(result: GridResult, records: StudyRecords, theme: Theme) -> Figure:
 
 
 def _draw_cell(axes: Axes, column: int, row: int, cell: Cell, scale: Normalize, theme: Theme) -> None:
-    dead = cell.num_diverged == cell.num_runs
     colour = matplotlib.colormaps[theme.colormap](scale(100 * cell.validation_accuracy))
     ink = "#ffffff" if np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.5 else "#10141a"
     axes.add_patch(
@@ -66,32 +65,31 @@ def _draw_cell(axes: Axes, column: int, row: int, cell: Cell, scale: Normalize, 
             (column - 0.5, row - 0.5),
             1,
             1,
-            facecolor=theme.background if dead else colour,
-            edgecolor=theme.muted if dead else theme.background,
-            hatch="//" if dead else None,
-            linewidth=0.0 if dead else 1.5,
+            facecolor=theme.background if cell.hatch else colour,
+            edgecolor=theme.muted if cell.hatch else theme.background,
+            hatch=cell.hatch,
+            linewidth=0.0 if cell.hatch else 1.5,
         )
     )
-    mark = f"×{cell.num_diverged}/{cell.num_runs}"
     accuracy = text.percent(cell.validation_accuracy, 1)
-    content = mark if dead else f"{accuracy} {mark}" if cell.num_diverged else accuracy
+    content = cell.lost if cell.hatch else f"{accuracy} {cell.lost}" if cell.lost else accuracy
     look = {"ha": "center", "va": "center", "fontsize": FONT_SIZE - 2}
-    written = axes.text(column, row, content, color=theme.ink if dead else ink, **look)
-    if dead:
+    written = axes.text(column, row, content, color=theme.ink if cell.hatch else ink, **look)
+    if cell.hatch:
         written.set_bbox({"facecolor": theme.background, "edgecolor": "none", "pad": 1.0})
 
 
 def _scale(result: GridResult, cells: Sequence[Cell]) -> Normalize:
-    """Colours span the accuracies of cells without divergence; what lies far below would use them all up."""
-    clean = [100 * c.validation_accuracy for c in cells if not c.num_diverged and math.isfinite(c.validation_accuracy)]
+    """Colours span the accuracies of cells of which every run trained; what lies far below would use them all up."""
+    clean = [100 * c.validation_accuracy for c in cells if not c.lost and math.isfinite(c.validation_accuracy)]
     low, high = (max(min(clean), floor(result)), max(clean)) if clean else (100 * result.chance, 100.0)
     return Normalize(low, max(high, low + 1e-9), clip=True)
 
 
-def _title(result: GridResult) -> str:
-    runs = sum(outcome.num_runs_all_rates for outcome in result.outcomes)
-    diverged = sum(outcome.num_diverged_all_rates for outcome in result.outcomes)
-    if not diverged:
-        return f"None of {runs:,} runs diverged at any learning rate"
-    worst = max(result.outcomes, key=lambda o: o.num_diverged_all_rates / max(o.num_runs_all_rates, 1))
-    return f"{diverged:,} of {runs:,} runs diverged, the largest share at {worst.label}"
+def rates_title(result: GridResult) -> str:
+    """How many runs did not train at any learning rate, and where most."""
+    lost = text.lost_words(result.num_diverged, result.num_failed)
+    if not lost:
+        return f"All {result.num_runs:,} runs trained, at every learning rate"
+    worst = max(result.outcomes, key=lambda outcome: outcome.share_untrained)
+    return f"Of {result.num_runs:,} runs {lost}, the largest share at {worst.label}"

@@ -1,4 +1,4 @@
-"""The records that belong to a result, as the arrays its figures show; a diverged run counts at chance."""
+"""The records that belong to a result, as the arrays its figures show; a run that did not train counts at chance."""
 
 import math
 from collections.abc import Sequence
@@ -9,6 +9,8 @@ import numpy as np
 import polars as pl
 from scipy.special import stdtrit
 
+from relin.report import _text as text
+from relin.study._judged import DIVERGED, FAILED, trained
 from relin.study._result import GridResult, ScheduleOutcome
 
 COLUMNS = (
@@ -45,6 +47,19 @@ class Cell:
     validation_accuracy: float
     num_runs: int
     num_diverged: int
+    num_failed: int
+
+    @property
+    def lost(self) -> str:
+        """How many did not train, as figures mark it; empty where all did."""
+        return text.lost(self.num_diverged, self.num_failed, self.num_runs)
+
+    @property
+    def hatch(self) -> str | None:
+        """Of a cell of which no run trained: another one where none of them diverged."""
+        if self.num_diverged + self.num_failed < self.num_runs:
+            return None
+        return "//" if self.num_diverged else ".."
 
 
 def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -89,22 +104,26 @@ class StudyRecords(Generic[Result]):
         return self._records.filter((pl.col("schedule") == outcome.schedule) & close)
 
     def _last(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The last recorded row of each run, accuracies at chance where the run diverged."""
+        """The last recorded row of each run, accuracies at chance where the run did not train."""
         last = frame.group_by("schedule", "learning_rate", "seed", maintain_order=True).last()
-        diverged = pl.col("result") == "diverged"
         accuracies = ("validation_accuracy", "test_accuracy")
         return last.with_columns(
-            pl.when(diverged).then(self.result.chance).otherwise(pl.col(name)).alias(name) for name in accuracies
+            pl.when(trained()).then(pl.col(name)).otherwise(self.result.chance).alias(name) for name in accuracies
         )
 
     def seeds(self, outcome: ScheduleOutcome) -> tuple[np.ndarray, np.ndarray]:
-        """Final test accuracy of each run at the chosen rate and whether it diverged, both of shape (seeds,)."""
+        """Final test accuracy of each run at the chosen rate and whether it trained, both of shape (seeds,)."""
         last = self._last(self._chosen(outcome))
-        return last["test_accuracy"].to_numpy(), (last["result"] == "diverged").to_numpy()
+        return last["test_accuracy"].to_numpy(), last.select(trained()).to_series().to_numpy()
+
+    def lost(self, outcome: ScheduleOutcome) -> str:
+        """How many runs at the chosen rate did not train, as figures mark it; empty where all did."""
+        results = self._last(self._chosen(outcome))["result"]
+        return text.lost(int((results == DIVERGED).sum()), int((results == FAILED).sum()), len(results))
 
     def final(self, outcome: ScheduleOutcome, column: str) -> tuple[float, float, float]:
-        """Mean, low and high of `column` at the last recorded step of the runs that did not diverge."""
-        last = self._last(self._chosen(outcome)).filter(pl.col("result") != "diverged")
+        """Mean, low and high of `column` at the last recorded step of the runs that trained."""
+        last = self._last(self._chosen(outcome)).filter(trained())
         values = last[column].cast(pl.Float64).fill_null(math.nan).to_numpy()
         mean, low, high = mean_interval(values[:, None])
         return float(mean[0]), float(low[0]), float(high[0])
@@ -121,17 +140,18 @@ class StudyRecords(Generic[Result]):
     def curve(self, outcome: ScheduleOutcome, column: str) -> Curve:
         """`column` against the step at the chosen rate.
 
-        From where a run diverged its accuracy counts at chance, as in every table; nothing else has such a value, so
-        there the mean is over the runs that are left.
+        From where a run diverged, and at the end of one that failed to train, its accuracy counts at chance, as in
+        every table; nothing else has such a value, so there the mean is over the runs that are left.
         """
         frame = self._chosen(outcome)
-        wide = frame.pivot("step", index=["seed", "diverged_at"], values=column, sort_columns=True)
+        lost_at = pl.when(pl.col("result") == FAILED).then(pl.max("step").over("seed")).otherwise("diverged_at")
+        frame = frame.with_columns(lost_at=lost_at)
+        wide = frame.pivot("step", index=["seed", "lost_at"], values=column, sort_columns=True)
         steps = np.array([int(name) for name in wide.columns[2:]])
         order = np.argsort(steps)
         values = wide.select(wide.columns[2:]).cast(pl.Float64).to_numpy().copy()[:, order]
         steps = steps[order]
-        diverged_at = wide["diverged_at"].cast(pl.Float64).fill_null(math.inf).to_numpy()
-        dead = steps[None, :] >= diverged_at[:, None]
+        dead = steps[None, :] >= wide["lost_at"].cast(pl.Float64).fill_null(math.inf).to_numpy()[:, None]
         values[dead] = self.result.chance if column.endswith("accuracy") else math.nan
         return Curve(steps, *mean_interval(values))
 
@@ -146,12 +166,10 @@ class StudyRecords(Generic[Result]):
         summary = grouped.agg(
             pl.col("validation_accuracy").mean(),
             pl.len().alias("num_runs"),
-            (pl.col("result") == "diverged").sum().alias("num_diverged"),
+            (pl.col("result") == DIVERGED).sum().alias("num_diverged"),
+            (pl.col("result") == FAILED).sum().alias("num_failed"),
         )
-        return {
-            (schedule, rate): Cell(accuracy, runs, diverged)
-            for schedule, rate, accuracy, runs, diverged in summary.iter_rows()
-        }
+        return {(schedule, rate): Cell(*counted) for schedule, rate, *counted in summary.iter_rows()}
 
 
 def _check(result: GridResult, records: pl.DataFrame, columns: Sequence[str]) -> None:

@@ -30,8 +30,8 @@ from relin.study._result import ScheduleOutcome, StabilityResult
 
 QUESTION = "Up to which learning rate does sparse feature learning train?"
 _METHOD = (
-    "Every schedule is run at every learning rate with every seed, so that divergence is seen and not avoided; the "
-    "largest rate that trains is the largest at which no run diverged. To periods K between 1 and infinity parts are "
+    "Every schedule is run at every learning rate with every seed, so that failures are seen and not avoided; the "
+    "largest rate that trains is the largest at which every run trained. To periods K between 1 and infinity parts are "
     "added that may keep training stable: gradients clipped by their global norm, a line search or a trust region that "
     "scales the step from one anchor to the next, a proximal term, optimiser moments shrunk or reset at each feature "
     "update, and the preset named sparse. Sharpness is the largest eigenvalue λ_max of JᵀHJ of the linearised problem "
@@ -77,14 +77,15 @@ def _limit_record(result: StabilityResult) -> dict[str, dict[str, Any]]:
     """By schedule, the columns of the file that only this study has."""
     record = {}
     for limit in result.limits:
-        counts = zip(result.rates, limit.num_diverged, limit.num_runs, strict=True)
+        counts = zip(result.rates, limit.num_diverged, limit.num_failed, limit.num_runs, strict=True)
         record[limit.schedule] = {
             "largest_rate": limit.largest_rate,
             **interval_columns("stable_rate", limit.stable_rate),
             "pareto": limit.schedule in result.pareto,
         }
-        for rate, diverged, runs in counts:
-            record[limit.schedule] |= {f"num_diverged_at_{rate:g}": diverged, f"num_runs_at_{rate:g}": runs}
+        for rate, diverged, failed, runs in counts:
+            own = {"num_diverged": diverged, "num_failed": failed, "num_runs": runs}
+            record[limit.schedule] |= {f"{name}_at_{rate:g}": value for name, value in own.items()}
     return record
 
 
@@ -96,9 +97,9 @@ def tiles(result: StabilityResult, training: Descent) -> list[Tile]:
     start = result.stable_rate_at_start
     factor = f"times {text.tick(1 + training.momentum)} with momentum {text.tick(training.momentum)}"
     fewest = _fewest_on_par(result)
-    gap, _, *seeds_and_divergence = shared_tiles(result)
+    gap, _, *others_too = shared_tiles(result)
     return [
-        Tile("Largest rate of K = 1", text.optional_rate(largest), "at which no run diverged"),
+        Tile("Largest rate of K = 1", text.optional_rate(largest), "at which every run trained"),
         Tile(
             "2/λ_max at the start",
             text.optional_rate(float(f"{start:.2g}")),
@@ -111,7 +112,7 @@ def tiles(result: StabilityResult, training: Descent) -> list[Tile]:
             fewest.label if fewest else "no schedule is shown to be on par",
         ),
         gap,
-        *seeds_and_divergence,
+        *others_too,
     ]
 
 
@@ -127,12 +128,12 @@ def plots(result: StabilityResult, data: StudyRecords, training: Descent) -> lis
         Plot(
             name="rates-that-train",
             title=_rates_title(result),
-            caption="Each panel is a part, each column a period K or a tolerance, each cell a learning rate; 2/5 means "
-            "that two of five runs diverged. The thick line is the upper end of the largest rate at which none did. "
+            caption="Each panel is a part, each column a period K or a tolerance, each cell a learning rate. "
+            f"{text.LOST_MEANS}. The thick line is the upper end of the largest rate at which every run trained. "
             "Dots are 2/λ_max with the largest sharpness λ_max recorded in a run at the chosen rate, with their 95 % "
             "interval over seeds; the dotted line is 2/λ_max at the initial parameters, and the dashed one the same "
             f"times {factor}, up to which gradient descent with momentum is stable on the linearised problem.",
-            description=f"Diverged runs for every schedule and learning rate. {_rates_title(result)}.",
+            description=f"Runs that did not train for every schedule and learning rate. {_rates_title(result)}.",
             draw=lambda theme: rates_that_train(result, training, theme),
         ),
         Plot(
@@ -141,7 +142,8 @@ def plots(result: StabilityResult, data: StudyRecords, training: Descent) -> lis
             caption="Mean test accuracy of the linearised network and its 95 % interval against the number of feature "
             "updates in a run, at the rate chosen for each schedule. The step line is the Pareto front: no schedule "
             "lies above it. Its members are numbered from the fewest updates on and named at the right. Filled marks "
-            "are on par with ordinary training, and an arrow points at an accuracy far below the others.",
+            "are on par with ordinary training, and an arrow points at an accuracy far below the others. "
+            f"{text.EDGES_MEAN}.",
             description=f"Test accuracy against the number of feature updates. Front: "
             f"{spoken([o for o in map(result.outcome, result.pareto) if o is not None])}",
             draw=lambda theme: accuracy_against_updates(result, theme),
@@ -164,7 +166,7 @@ def plots(result: StabilityResult, data: StudyRecords, training: Descent) -> lis
             name="sharpness",
             title=_sharpness_title(result, data, training),
             caption="Mean sharpness λ_max of the linearised problem at the anchor and its 95 % interval over the seeds "
-            "that did not diverge, at the rate chosen for each schedule. The dashed line is 2 (1 + β) over the rate at "
+            "that trained, at the rate chosen for each schedule. The dashed line is 2 (1 + β) over the rate at "
             f"that step, with {factor} and the rate’s decay ({training.decay}): below it, gradient descent on the "
             "linearised problem is stable.",
             description=f"Sharpness against the step. {_sharpness_title(result, data, training)}.",
@@ -183,7 +185,7 @@ def _colours(result: StabilityResult, theme: Theme) -> list[str]:
 def _rates_title(result: StabilityResult) -> str:
     ordinary = next((limit for limit in result.limits if limit.schedule == "every-1"), None)
     if ordinary is None or ordinary.largest_rate is None:
-        return "Ordinary training diverged at every learning rate"
+        return "At no learning rate did every run of ordinary training train"
     as_far, others = trains_as_far(result)
     return (
         f"Ordinary training trains up to rate {text.rate(ordinary.largest_rate)}, "

@@ -65,7 +65,7 @@ def accuracy_against_updates(result: StabilityResult, theme: Theme) -> Figure:
         Line2D([], [], color=own.colour, marker=own.marker, linestyle="", markersize=8.5, label=name)
         for name, own in styles.items()
     ]
-    legend_below(figure, [*handles, *par_handles(theme), *band_handles(result, theme)], theme, columns=5)
+    legend_below(figure, [*handles, *par_handles(result, theme), *band_handles(result, theme)], theme, columns=5)
     return figure
 
 
@@ -119,7 +119,7 @@ def what_parts_bring(result: StabilityResult, theme: Theme) -> Figure:
     panels[0].set_ylim(*limits(values, floor(result)))
     name_rows(panels, "test accuracy, %")
     alone = Line2D([], [], color=theme.muted, marker="o", markersize=8, label=PLAIN)
-    legend_below(figure, [alone, *band_handles(result, theme), *par_handles(theme)], theme, columns=3)
+    legend_below(figure, [alone, *band_handles(result, theme), *par_handles(result, theme)], theme, columns=3)
     return figure
 
 

@@ -17,6 +17,9 @@ from relin.report._stability_data import Descent, groups, limit_of
 from relin.report._style import FONT_SIZE, Theme, new_figure
 from relin.study._result import RateLimit, StabilityResult
 
+_DIVERGED, _FAILED = "///", "..."
+"""Hatches of cells of which no run trained: where some diverged, and where none did."""
+
 
 def panel_grid(number: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     """A figure of `number` panels in rows of at most five, each `height` inches high, with one vertical axis."""
@@ -38,7 +41,7 @@ def name_rows(panels: Sequence[Axes], name: str) -> None:
 
 
 def rates_that_train(result: StabilityResult, descent: Descent, theme: Theme) -> Figure:
-    """Share of diverged runs at every rate and number, a panel for each part; the largest rate that trains marked."""
+    """Runs that did not train at every rate and number, a panel for each part; the largest rate that trains marked."""
     shown = groups(result)
     height = 1.35 + 0.34 * len(result.rates)
     figure, panels = panel_grid(len(shown), 13.5, height)
@@ -94,26 +97,28 @@ def _draw_rates(
     axes: Axes, column: int, result: StabilityResult, limit: RateLimit, edges: Sequence[float], theme: Theme
 ) -> None:
     """A column of cells, and 2/λ_max at the anchors with its interval."""
-    for row, (diverged, runs) in enumerate(zip(limit.num_diverged, limit.num_runs, strict=True)):
-        if diverged is None or not runs:
+    for row, counts in enumerate(zip(limit.num_diverged, limit.num_failed, limit.num_runs, strict=True)):
+        diverged, failed, runs = counts
+        if diverged is None or failed is None or not runs:
             continue
         low, high = edges[row], edges[row + 1]
-        dead = diverged == runs
+        lost = diverged + failed
+        dead = lost == runs
         axes.add_patch(
             Rectangle(
                 (column - 0.5, low),
                 1,
                 high - low,
-                facecolor=theme.background if dead else diverged_colour(diverged / runs, theme),
+                facecolor=theme.background if dead else lost_colour(lost / runs, theme),
                 edgecolor=theme.muted if dead else theme.background,
-                hatch="///" if dead else None,
+                hatch=(_DIVERGED if diverged else _FAILED) if dead else None,
                 linewidth=0.0 if dead else 1.2,
                 zorder=1,
             )
         )
-        if 0 < diverged < runs:
+        if lost and (failed or not dead):
             look = {"ha": "left", "va": "bottom", "fontsize": FONT_SIZE - 4, "color": theme.ink, "zorder": 7}
-            axes.text(column - 0.45, low * 1.05, f"{diverged}/{runs}", **look)
+            axes.text(column - 0.45, low * 1.05, text.lost(diverged, failed, runs), **look)
     if limit.stable_rate is not None:
         low, high = max(limit.stable_rate.low, edges[0]), limit.stable_rate.high
         axes.plot([column, column], [low, high], color=theme.ink, linewidth=1.8, zorder=7)
@@ -121,8 +126,8 @@ def _draw_rates(
         axes.plot([column], [limit.stable_rate.mean], "o", color=theme.ink, zorder=8, **look)
 
 
-def diverged_colour(share: float, theme: Theme) -> str:
-    """From the colour of ordinary training, where none diverged, to that of lazy training."""
+def lost_colour(share: float, theme: Theme) -> str:
+    """From the colour of ordinary training, where every run trained, to that of lazy training."""
     strength = 0.42 if share == 0 else 0.35 + 0.5 * share
     base = np.array(to_rgb(theme.ordinary if share == 0 else theme.lazy))
     red, green, blue = strength * base + (1 - strength) * np.array(to_rgb(theme.background))
@@ -131,12 +136,13 @@ def diverged_colour(share: float, theme: Theme) -> str:
 
 def _rate_handles(descent: Descent, theme: Theme) -> list[Patch | Line2D]:
     factor = text.tick(1 + descent.momentum)
-    dead = {"facecolor": theme.background, "edgecolor": theme.muted, "hatch": "///", "linewidth": 0.0}
+    dead = {"facecolor": theme.background, "edgecolor": theme.muted, "linewidth": 0.0}
     anchor = {"marker": "o", "markersize": 7, "markerfacecolor": theme.background, "markeredgewidth": 1.8}
     return [
-        Patch(color=diverged_colour(0.0, theme), label="no run diverged"),
-        Patch(color=diverged_colour(0.5, theme), label="some diverged"),
-        Patch(label="all diverged", **dead),
+        Patch(color=lost_colour(0.0, theme), label="every run trained"),
+        Patch(color=lost_colour(0.5, theme), label="some did not"),
+        Patch(label="none did, some or all diverged", hatch=_DIVERGED, **dead),
+        Patch(label="none did, all failed to train", hatch=_FAILED, **dead),
         Line2D([], [], color=theme.ink, linewidth=4, label="largest rate that trains"),
         Patch(fill=False, edgecolor=theme.outline, linewidth=2.6, label="chosen rate"),
         Line2D([], [], color=theme.ink, linewidth=1.8, label="2/λ at the anchors", **anchor),

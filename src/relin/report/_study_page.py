@@ -13,6 +13,7 @@ from relin.report import _text as text
 from relin.report._figures import Plot, save_plot
 from relin.report._page import Html, Page, Section, Tile, code_block, definitions, paragraph, render_page
 from relin.report._terminal import terminal_summary
+from relin.study._descent_result import DescentResult
 from relin.study._result import GridResult, ScheduleOutcome, StudyResult
 
 
@@ -90,18 +91,31 @@ def statistics(result: GridResult) -> str:
         f"95 % over {result.num_seeds} seeds. The learning rate is chosen for each schedule by validation accuracy, "
         "over the seeds that ran at every rate, and never by test data. A schedule is on par if the one-sided "
         f"{100 * result.confidence:g} % lower bound of its difference excludes a loss of {text.points(result.margin)}, "
-        "after Holm’s correction over the schedules of its kind. A run diverged if its loss was not finite, or ended "
-        f"above that of the untrained network; it counts at chance accuracy, {text.tick(100 * result.chance)} %, and "
-        "is never left out of a mean of accuracy."
+        "after Holm’s correction over the schedules of its kind. "
+        f"{outcomes_of_runs(result.chance)} Neither is ever left out of a mean of accuracy."
     )
 
 
+def outcomes_of_runs(chance: float) -> str:
+    """When a run diverged and when it failed to train, and what it then counts as."""
+    return (
+        "A run diverged if the loss of a batch was not finite. It failed to train if its training loss at the end, the "
+        "mean since the record before, was not at least 1 % below that of the best constant predictor, which knows the "
+        "frequencies of the classes only. Such runs are counted apart and count at a constant predictor’s accuracy, "
+        f"{text.tick(round(100 * chance, 4))} %."
+    )
+
+
+def untrained_tile(result: GridResult | DescentResult, note: str = "") -> Tile:
+    """How many runs diverged or failed to train."""
+    counted = f"{result.num_diverged:,} diverged, {result.num_failed:,} failed to train, of {result.num_runs:,}"
+    return Tile("Runs that did not train", text.count(result.num_diverged + result.num_failed), counted + note)
+
+
 def shared_tiles(result: GridResult) -> list[Tile]:
-    """The key numbers of every study: lazy gap, margin, seeds, divergence."""
+    """The key numbers of every study: lazy gap, margin, seeds, runs that did not train."""
     gap = result.lazy_gap
-    runs = sum(outcome.num_runs_all_rates for outcome in result.outcomes)
-    diverged = sum(outcome.num_diverged_all_rates for outcome in result.outcomes)
-    chosen = sum(outcome.num_diverged for outcome in result.outcomes)
+    chosen = sum(outcome.num_untrained for outcome in result.outcomes)
     bound = f"one-sided {100 * result.confidence:g} % bound, Holm-corrected"
     return [
         Tile(
@@ -113,7 +127,7 @@ def shared_tiles(result: GridResult) -> list[Tile]:
         ),
         Tile("Margin", text.tick(100 * result.margin), f"{text.points(result.margin).split(' ', 1)[1]}, {bound}"),
         Tile("Seeds", text.count(result.num_seeds), "for each schedule, paired"),
-        Tile("Diverged runs", text.count(diverged), f"of {runs:,} at any rate; {chosen} at a chosen rate"),
+        untrained_tile(result, f" at any rate; {chosen} at a chosen rate"),
     ]
 
 

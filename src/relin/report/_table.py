@@ -39,7 +39,9 @@ def outcomes_table(result: GridResult, marked: Collection[str], note: str, extra
         Column("Bound", f"one-sided {100 * result.confidence:g} %"),
         Column("p", "Holm"),
         Column("Diverged", "of seeds"),
+        Column("Failed to train", "of seeds"),
         Column("Diverged", "at any rate"),
+        Column("Failed to train", "at any rate"),
         Column("Network accuracy", "%, f(·; θ)"),
         Column("Validation accuracy", "%"),
         Column("p", "uncorrected"),
@@ -47,7 +49,7 @@ def outcomes_table(result: GridResult, marked: Collection[str], note: str, extra
     rows = [Row(_cells(o, [cell(o) for _, cell in extra]), marked=o.schedule in marked) for o in result.outcomes]
     caption = (
         f"Every schedule at the learning rate chosen for it, {result.num_seeds} seeds. {note} "
-        "All numbers in full precision are in table.csv beside this page."
+        f"{text.EDGES_MEAN}. All numbers in full precision are in table.csv beside this page."
     )
     return table(caption, columns, rows)
 
@@ -57,14 +59,16 @@ def _cells(outcome: ScheduleOutcome, extra: Sequence[str]) -> list[str]:
         outcome.label,
         text.on_par(outcome.on_par),
         text.count(outcome.feature_updates),
-        text.rate(outcome.learning_rate),
+        text.chosen_rate(outcome),
         text.plus_minus(outcome.test_accuracy),
         *extra,
         _with_interval(outcome.difference),
         text.signed(outcome.bound),
         text.p_value(outcome.p_value_holm),
         f"{outcome.num_diverged} of {outcome.num_seeds}",
+        f"{outcome.num_failed} of {outcome.num_seeds}",
         f"{outcome.num_diverged_all_rates} of {outcome.num_runs_all_rates}",
+        f"{outcome.num_failed_all_rates} of {outcome.num_runs_all_rates}",
         text.plus_minus(outcome.network_test_accuracy),
         text.percent(outcome.validation_accuracy),
         text.p_value(outcome.p_value),

@@ -123,7 +123,7 @@ def _table(result: GridResult, layout: _Layout, more: str = "") -> Table:
 def _columns(result: GridResult, layout: _Layout) -> dict[str, _Cell]:
     """The columns after the name; where the question is up to which rate a schedule trains, that is one of them."""
     columns: dict[str, _Cell] = {
-        "rate": lambda outcome, _: Text(text.rate(outcome.learning_rate)),
+        "rate": lambda outcome, _: Text(text.chosen_rate(outcome)),
         "up-\ndates": lambda outcome, _: Text(text.count(outcome.feature_updates).replace(",", "")),
         "accuracy\n%": lambda outcome, own: Text(text.plus_minus(outcome.test_accuracy, own.digits, own.gap)),
         f"difference{layout.wrap}to K = 1\npoints": _difference,
@@ -142,8 +142,13 @@ def _columns(result: GridResult, layout: _Layout) -> dict[str, _Cell]:
         columns |= tested
     return columns | {
         "on\npar": _on_par,
-        "div.": lambda outcome, _: Text(str(outcome.num_diverged), style="yellow" if outcome.num_diverged else ""),
+        text.LOST_HEADING: _counts,
     }
+
+
+def _counts(outcome: ScheduleOutcome, _: _Layout) -> Text:
+    counts = text.lost_counts(outcome.num_diverged, outcome.num_failed)
+    return Text(counts, style="yellow" if outcome.num_untrained else "")
 
 
 def _kernel_columns(result: KernelResult, layout: _Layout) -> dict[str, _Cell]:
@@ -154,11 +159,11 @@ def _kernel_columns(result: KernelResult, layout: _Layout) -> dict[str, _Cell]:
         return lambda outcome, own: Text(text.measured(interval_of(result, outcome, field), own.gap))
 
     return {
-        "rate": lambda outcome, _: Text(text.rate(outcome.learning_rate)),
+        "rate": lambda outcome, _: Text(text.chosen_rate(outcome)),
         "up-\ndates": lambda outcome, _: Text(text.count(outcome.feature_updates).replace(",", "")),
         "accuracy\n%": lambda outcome, own: Text(text.plus_minus(outcome.test_accuracy, own.digits, own.gap)),
         **{heading: cell(field) for heading, field in metrics.items()},
-        "div.": lambda outcome, _: Text(str(outcome.num_diverged), style="yellow" if outcome.num_diverged else ""),
+        text.LOST_HEADING: _counts,
     }
 
 
@@ -192,18 +197,26 @@ def _descent_notes(result: DescentResult) -> list[str]:
         apart = "apart: both outputs at λ = 1/(ηK), in percent of their movement; kernel: its distance from the start"
     else:
         apart = "distances in units of that between ordinary training and NTK regression"
-    return [apart, "div.: diverged runs, each at chance", f"{result.num_diverged} of {result.num_runs} runs diverged"]
+    return [apart, f"{_COUNTS}, each at chance", _lost(result)]
+
+
+_COUNTS = "div., fail: runs that diverged, and that failed to train"
+
+
+def _lost(result: DescentResult | GridResult) -> str:
+    lost = text.lost_words(result.num_diverged, result.num_failed)
+    return f"of {result.num_runs} runs {lost}" if lost else f"all {result.num_runs} runs trained"
 
 
 def _notes(result: GridResult) -> list[str]:
-    runs = sum(outcome.num_runs_all_rates for outcome in result.outcomes)
-    diverged = sum(outcome.num_diverged_all_rates for outcome in result.outcomes)
     clauses = [
         f"on par: the one-sided {100 * result.confidence:g} % bound excludes a loss of {text.points(result.margin)} "
         "(Holm-corrected)",
-        "div.: diverged runs at the chosen rate, each at chance",
-        f"{diverged} of {runs} runs diverged at any rate",
+        f"{_COUNTS}, at the chosen rate, each at chance",
+        f"{_lost(result)} at any rate",
     ]
+    if any(outcome.rate_edge is not None for outcome in result.outcomes):
+        clauses.append(text.EDGES_MEAN)
     if isinstance(result, WidthResult):
         clauses[0] = (
             "rates: of K = 1 and K = ∞; difference: K = 1 less K = ∞; kernel change: relative, at K = 1; deviation: "
@@ -212,7 +225,7 @@ def _notes(result: GridResult) -> list[str]:
     if isinstance(result, KernelResult):
         clauses[0] = "distance and change: of the kernel, from step 0; alignment: with the targets, at the end"
     if isinstance(result, StabilityResult):
-        clauses.insert(0, "trains to: the largest learning rate at which no run diverged")
+        clauses.insert(0, "trains to: the largest learning rate at which every run trained")
     if not isinstance(result, FrequencyResult) and what_answers(result):
         clauses.append(f"in bold: {what_answers(result)}")
     return clauses

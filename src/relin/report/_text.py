@@ -6,6 +6,10 @@ from relin.study._result import Interval, ScheduleOutcome
 
 DASH = "–"
 MINUS = "−"
+EDGES = {"largest": "↥", "smallest": "↧", None: ""}
+"""What marks a schedule whose chosen learning rate is an end of those offered."""
+EDGES_MEAN = "↥ marks a chosen rate that is the largest offered, and ↧ the smallest"
+LOST_MEANS = "×2∅1/12 says that of twelve runs two diverged and one failed to train, each counted at chance"
 
 
 def fixed(value: float | None, digits: int) -> str:
@@ -50,6 +54,38 @@ def p_value(value: float | None) -> str:
 
 def rate(value: float) -> str:
     return f"{value:.4g}"
+
+
+def chosen_rate(outcome: ScheduleOutcome) -> str:
+    """The learning rate chosen for a schedule, marked where it is an end of those offered: "0.3↥"."""
+    return rate(outcome.learning_rate) + EDGES[outcome.rate_edge]
+
+
+def lost(diverged: int, failed: int, runs: int) -> str:
+    """How many runs did not train, as figures mark it: "×2∅1/12"; empty where all did."""
+    signs = "".join(f"{sign}{number}" for sign, number in (("×", diverged), ("∅", failed)) if number)
+    return f"{signs}/{runs}" if signs else ""
+
+
+LOST_HEADING = "div.\nfail"
+"""Of a narrow column of `lost_counts`."""
+
+
+def lost_counts(diverged: int, failed: int) -> str:
+    """Runs that diverged and runs that failed to train in a narrow column: "2, 1"."""
+    return f"{diverged}, {failed}"
+
+
+def lost_words(diverged: int, failed: int) -> str:
+    """The same in words, "2 diverged, 1 failed to train"; empty where all trained."""
+    counts = ((diverged, "diverged"), (failed, "failed to train"))
+    return ", ".join(f"{number:,} {how}" for number, how in counts if number)
+
+
+def name_and_lost(name: str, outcome: ScheduleOutcome) -> str:
+    """The name of a schedule's curve, with its runs that did not train."""
+    words = lost_words(outcome.num_diverged, outcome.num_failed)
+    return f"{name} ({words})" if words else name
 
 
 def optional_rate(value: float | None) -> str:

@@ -89,7 +89,7 @@ def plots(result: TimingResult, data: StudyRecords) -> list[Plot]:
             "feature updates; faint dots are seeds. Bands are the intervals of ordinary and lazy training, the dashed "
             "line is one margin below ordinary training, and filled marks are on par with it. Adaptive schedules may "
             "spend fewer updates than allowed: below their mark stands how many they did. An arrow points at an "
-            "accuracy far below the others, and ×1/12 counts diverged seeds, each at chance.",
+            f"accuracy far below the others; {text.LOST_MEANS}; {text.EDGES_MEAN}.",
             description="Test accuracy of every placement. "
             + " ".join(f"{budget} updates: {spoken([o for _, o in placed(result, budget)])}" for budget in result.best),
             draw=lambda theme: accuracy_of_placements(result, data, theme),

@@ -79,7 +79,9 @@ def accuracy_of_placements(result: TimingResult, records: StudyRecords, theme: T
     first.set_xlim(*limits(values, floor(result)))
     for axes in panels[-1]:
         axes.set_xlabel("test accuracy, %")
-    legend_below(figure, [*band_handles(result, theme), *par_handles(theme)], theme, columns=3 if columns < 3 else 5)
+    legend_below(
+        figure, [*band_handles(result, theme), *par_handles(result, theme)], theme, columns=3 if columns < 3 else 5
+    )
     return figure
 
 
@@ -88,12 +90,11 @@ def _draw_placement(
 ) -> list[float]:
     """Draw a row; returns the accuracies that it shows, in percent."""
     own = placement_look(placement.placement, theme)
-    accuracy, diverged = records.seeds(outcome)
-    draw_seeds(axes, row, accuracy[~diverged], own.colour, width=0.3, lying=True)
+    accuracy, trained = records.seeds(outcome)
+    draw_seeds(axes, row, accuracy[trained], own.colour, width=0.3, lying=True)
     draw_mean(axes, row, outcome, own.colour, theme, marker=own.marker, lying=True)
     above = text.percent(outcome.test_accuracy.mean, 1)
-    if diverged.any():
-        above += f" ×{int(diverged.sum())}/{diverged.size}"
+    above = f"{above} {records.lost(outcome)}".rstrip()
     below = f"{text.count(placement.feature_updates)} spent" if placement.feature_updates != placement.budget else ""
     for content, offset, va in ((above, 9, "bottom"), (below, -9, "top")):
         axes.annotate(
@@ -108,7 +109,7 @@ def _draw_placement(
             path_effects=halo(theme),
             zorder=5,
         )
-    return [*ends(outcome.test_accuracy), *(100 * accuracy[~diverged])]
+    return [*ends(outcome.test_accuracy), *(100 * accuracy[trained])]
 
 
 def accuracy_against_updates(result: TimingResult, theme: Theme) -> Figure:
@@ -143,7 +144,7 @@ def accuracy_against_updates(result: TimingResult, theme: Theme) -> Figure:
     axes.set_ylim(*limits(values, floor(result)))
     draw_bands(axes, result, theme)
     label_right(axes, band_labels(result, theme))
-    legend_below(figure, [*handles, *par_handles(theme)], theme, columns=5)
+    legend_below(figure, [*handles, *par_handles(result, theme)], theme, columns=5)
     return figure
 
 

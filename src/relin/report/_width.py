@@ -14,6 +14,7 @@ from relin.report._page import Tile
 from relin.report._study_page import Report, shared_tiles, write_study_page
 from relin.report._width_figures import Seeds, accuracy_against_width, against_width
 from relin.report._width_table import width_csv, width_table
+from relin.study._judged import trained
 from relin.study._kernel_result import WidthResult
 from relin.study._result import Interval, ScheduleOutcome
 
@@ -76,10 +77,10 @@ def _check(result: WidthResult, records: pl.DataFrame) -> None:
 
 
 def _final_records(outcome: ScheduleOutcome, records: pl.DataFrame) -> pl.DataFrame:
-    """The last record of each run of a schedule at its learning rate that did not diverge."""
+    """The last record of each run of a schedule at its learning rate that trained."""
     own = records.filter(schedule=outcome.schedule, learning_rate=outcome.learning_rate)
     last = own.filter(pl.col("step") == pl.max("step").over("seed"))
-    return last.filter(pl.col("result") != "diverged")
+    return last.filter(trained())
 
 
 def _seeds(result: WidthResult, records: pl.DataFrame) -> Seeds:
@@ -112,7 +113,7 @@ def _tiles(result: WidthResult) -> list[Tile]:
 
 def _slope(slope: Interval | None, note: str) -> tuple[str, str]:
     if slope is None:
-        return text.DASH, "too few runs ended without diverging"
+        return text.DASH, "too few runs trained"
     return text.fixed(slope.mean, 2), f"{note}, 95 % interval {text.fixed(slope.low, 2)} to {text.fixed(slope.high, 2)}"
 
 
@@ -146,7 +147,7 @@ def plots(result: WidthResult, seeds: Seeds) -> list[Plot]:
 def _title(result: WidthResult) -> str:
     slope, narrow, wide = result.change_slope, result.widths[0], result.widths[-1]
     if slope is None or narrow.change is None or wide.change is None:
-        return "Too few runs ended without diverging to say how the kernel moves with width"
+        return "Too few runs trained to say how the kernel moves with width"
     ends = f"{text.significant(narrow.change.mean)} at width {narrow.width:,}, {text.significant(wide.change.mean)}"
     return f"Kernel change scales as width to the power {text.fixed(slope.mean, 2)}: {ends} at {wide.width:,}"
 

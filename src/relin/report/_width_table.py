@@ -27,12 +27,14 @@ def width_table(result: WidthResult) -> Html:
         Column("Kernel distance", "K = 1, ± 95 % interval"),
         Column("Initial deviation", "from width ∞"),
         Column("Diverged", "K = 1"),
+        Column("Failed to train", "K = 1"),
         Column("Diverged", "K = ∞"),
+        Column("Failed to train", "K = ∞"),
     ]
     rows = [Row(_cells(at)) for at in result.widths]
     caption = (
-        f"Every width at the learning rates chosen for it, {result.num_seeds} seeds. All numbers in full precision are "
-        "in table.csv beside this page."
+        f"Every width at the learning rates chosen for it, {result.num_seeds} seeds. {text.EDGES_MEAN}. All numbers in "
+        "full precision are in table.csv beside this page."
     )
     return table(caption, columns, rows)
 
@@ -41,8 +43,8 @@ def _cells(at: WidthOutcome) -> list[str]:
     ordinary, lazy = at.ordinary, at.lazy
     return [
         text.count(at.width),
-        text.rate(ordinary.learning_rate),
-        text.rate(lazy.learning_rate),
+        text.chosen_rate(ordinary),
+        text.chosen_rate(lazy),
         text.plus_minus(ordinary.test_accuracy),
         text.plus_minus(lazy.test_accuracy),
         f"{text.signed(at.gap.mean)} {text.bracket(at.gap)}",
@@ -50,7 +52,9 @@ def _cells(at: WidthOutcome) -> list[str]:
         text.measured(at.distance),
         text.measured(at.deviation),
         f"{ordinary.num_diverged} of {ordinary.num_seeds}",
+        f"{ordinary.num_failed} of {ordinary.num_seeds}",
         f"{lazy.num_diverged} of {lazy.num_seeds}",
+        f"{lazy.num_failed} of {lazy.num_seeds}",
     ]
 
 
@@ -66,7 +70,9 @@ def _record(at: WidthOutcome) -> dict[str, Any]:
             f"{name}_schedule": outcome.schedule,
             f"{name}_learning_rate": outcome.learning_rate,
             f"{name}_num_seeds": outcome.num_seeds,
+            f"{name}_rate_edge": outcome.rate_edge,
             f"{name}_num_diverged": outcome.num_diverged,
+            f"{name}_num_failed": outcome.num_failed,
         }
         record |= interval_columns(f"{name}_test_accuracy", outcome.test_accuracy)
     record |= interval_columns("gap", at.gap)
@@ -86,7 +92,7 @@ def width_terminal_table(result: WidthResult, digits: int, gap: str, wrap: str, 
         frame: the lines of the table.
     """
     columns: dict[str, Callable[[WidthOutcome], str]] = {
-        "rates\n1, ∞": lambda at: f"{text.rate(at.ordinary.learning_rate)}, {text.rate(at.lazy.learning_rate)}",
+        "rates\n1, ∞": lambda at: f"{text.chosen_rate(at.ordinary)}, {text.chosen_rate(at.lazy)}",
         "K = 1\n%": lambda at: text.percent(at.ordinary.test_accuracy.mean, digits),
         "K = ∞\n%": lambda at: text.percent(at.lazy.test_accuracy.mean, digits),
         f"difference{wrap}\npoints": lambda at: (
@@ -94,7 +100,9 @@ def width_terminal_table(result: WidthResult, digits: int, gap: str, wrap: str, 
         ),
         "kernel\nchange": lambda at: text.measured(at.change, gap),
         "initial\ndeviation": lambda at: text.measured(at.deviation, gap),
-        "div.": lambda at: str(at.ordinary.num_diverged + at.lazy.num_diverged),
+        text.LOST_HEADING: lambda at: text.lost_counts(
+            at.ordinary.num_diverged + at.lazy.num_diverged, at.ordinary.num_failed + at.lazy.num_failed
+        ),
     }
     title = Text(f"{result.model} on {result.data}, {result.num_steps:,} steps, {result.num_seeds} seeds")
     shown = Table(title=title, title_justify="left", box=frame, padding=(0, 1, 0, 0))

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from relin.study._damping_verdict import damping_verdict
 from relin.study._descent_result import Choice, DampingResult, DampingRun, Ridge
 from relin.study._descent_specs import DampingSpec
+from relin.study._judged import DIVERGED, FAILED, chance_of, trained
 from relin.study._statistics import INTERVAL_CONFIDENCE, finite_interval, mean_interval
 
 REACHED = 0.05
@@ -22,7 +23,7 @@ def conclude_damping(spec: DampingSpec, records: pl.DataFrame) -> DampingResult:
     - `spec`: the settings.
     - `records`: one row a run and outer step, with the outputs on the probe at some of them.
     """
-    chance = 1 / records.item(0, "num_classes")
+    chance = chance_of(records)
     ends = records.filter(pl.col("step") == pl.col("step").max().over("way", "number", "seed"))
     numbers = {"every": spec.periods, "gauss-newton": spec.kappas}
     runs = [
@@ -36,7 +37,8 @@ def conclude_damping(spec: DampingSpec, records: pl.DataFrame) -> DampingResult:
         num_steps=spec.outer_steps,
         num_seeds=ends["seed"].n_unique(),
         num_runs=ends.height,
-        num_diverged=ends.filter(result="diverged").height,
+        num_diverged=ends.filter(result=DIVERGED).height,
+        num_failed=ends.filter(result=FAILED).height,
         chance=chance,
         num_examples=spec.num_examples(records),
         rate=spec.rate,
@@ -53,8 +55,8 @@ def conclude_damping(spec: DampingSpec, records: pl.DataFrame) -> DampingResult:
 
 
 def _outcome(way: str, number: float, records: pl.DataFrame, ends: pl.DataFrame, chance: float) -> DampingRun:
-    whole = ends.filter(result="successful")
-    own = records.filter(way=way, number=number, result="successful")
+    whole = ends.filter(pl.col("result") != DIVERGED)
+    own = records.filter(pl.col("result") != DIVERGED, way=way, number=number)
     first = own.filter(step=0).select("seed", first="train_loss")
     near = own.join(first, on="seed").filter(pl.col("train_loss") <= REACHED * pl.col("first"))
     reached = near.sort("step").group_by("seed", maintain_order=True).first()
@@ -62,6 +64,7 @@ def _outcome(way: str, number: float, records: pl.DataFrame, ends: pl.DataFrame,
         way=way,
         number=number,
         num_diverged=ends.height - whole.height,
+        num_failed=whole.filter(result=FAILED).height,
         test_accuracy=mean_interval(_accuracies(ends, "test_accuracy", chance), INTERVAL_CONFIDENCE),
         validation_accuracy=float(np.mean(_accuracies(ends, "validation_accuracy", chance))),
         train_loss=finite_interval(np.log10(np.maximum(whole["train_loss"].to_numpy(), 1e-300))),
@@ -71,9 +74,8 @@ def _outcome(way: str, number: float, records: pl.DataFrame, ends: pl.DataFrame,
 
 
 def _accuracies(ends: pl.DataFrame, column: str, chance: float) -> Float[np.ndarray, " seeds"]:
-    """By seed, a diverged run at chance."""
-    diverged = pl.col("result") == "diverged"
-    return ends.sort("seed").select(pl.when(diverged).then(chance).otherwise(pl.col(column))).to_series().to_numpy()
+    """By seed, a run that did not train at chance."""
+    return ends.sort("seed").select(pl.when(trained()).then(pl.col(column)).otherwise(chance)).to_series().to_numpy()
 
 
 def _choice(way: str, runs: list[DampingRun], ends: pl.DataFrame, chance: float) -> Choice:
@@ -111,7 +113,7 @@ def _ridge(after: int, spec: DampingSpec, records: pl.DataFrame) -> Ridge:
 def _distances(after: int, spec: DampingSpec, records: pl.DataFrame) -> Distances:
     """‖f_K − f_κ‖/‖f_K − f_0‖; not a number where either diverged."""
     seeds = sorted(records["seed"].unique().to_list())
-    whole = records.filter(pl.col("outputs").is_not_null(), result="successful")
+    whole = records.filter(pl.col("outputs").is_not_null(), pl.col("result") != DIVERGED)
     found = {
         (row["way"], row["number"], row["seed"], row["step"]): np.asarray(row["outputs"])
         for row in whole.select("way", "number", "seed", "step", "outputs").iter_rows(named=True)

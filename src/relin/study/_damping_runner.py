@@ -48,8 +48,6 @@ class DampingRunner(DescentRunner[DampingSpec]):
                 break
             rows.append(row)
             progress(outer, pack.steps)
-        if diverged_at is None and rows[-1]["train_loss"] > rows[0]["train_loss"]:
-            diverged_at = pack.steps
         result = "successful" if diverged_at is None else "diverged"
         return [{**row, "result": result, "diverged_at": diverged_at} for row in rows]
 

@@ -3,7 +3,7 @@
 from relin.study._descent_result import Choice, DampingResult, Ridge
 from relin.study._result import Interval
 from relin.study._statistics import INTERVAL_CONFIDENCE
-from relin.study._verdict import count, points
+from relin.study._verdict import count, points, untrained
 
 
 def damping_verdict(result: DampingResult) -> str:
@@ -15,8 +15,7 @@ def damping_verdict(result: DampingResult) -> str:
         _generalises(result),
         _kernel(result),
     ]
-    if result.num_diverged:
-        clauses.append(f"{result.num_diverged} of {result.num_runs} runs diverged and count at chance accuracy")
+    clauses += untrained(result.num_diverged, result.num_failed, f"{result.num_runs} runs", result.chance)
     seeds = count(result.num_seeds, "paired seed")
     return f"{'; '.join(clauses)} ({100 * INTERVAL_CONFIDENCE:g} % intervals over {seeds})."
 

@@ -1,7 +1,7 @@
 """The plan of the studies of full-batch gradient descent on squared error: one stage, every run a pack."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Literal, cast
 
 import polars as pl
 
@@ -22,6 +22,10 @@ class DescentPlan(AbstractPlan):
 
     def __init__(self, spec: DescentSpec):
         self.spec = spec
+
+    @property
+    def loss(self) -> Literal["squared-error"]:
+        return "squared-error"
 
     def packs(self, stage: str, before: Sequence[AbstractPack], read: Read, lanes: int) -> Sequence[AbstractPack]:
         if isinstance(self.spec, DampingSpec):

@@ -17,7 +17,8 @@ class DescentResult(StudyResult):
 
     num_runs: int
     num_diverged: int
-    chance: float = Field(description="Accuracy a diverged run counts at: 1/C.")
+    num_failed: int = Field(0, description="Runs that failed to train.")
+    chance: float = Field(description="Accuracy at which a run that did not train counts: the constant predictor's.")
     num_examples: int = Field(description="N, of the training set.")
     rate: float = Field(description="Learning rate η, as a part of 2/λ_max at the initial network.")
 
@@ -29,7 +30,8 @@ class PeriodOutcome(BaseModel):
 
     period: float
     num_diverged: int
-    test_accuracy: Interval = Field(description="Of the linearised predictor; diverged runs count at chance.")
+    num_failed: int = Field(0, description="Runs that failed to train.")
+    test_accuracy: Interval = Field(description="Of the linearised predictor; runs that did not train count at chance.")
     network_test_accuracy: Interval = Field(description="Of the network f(·; θ_T).")
     to_ordinary: Interval | None = Field(
         description="‖f̄ − f_ordinary‖/‖f_regression − f_ordinary‖ on the probe; none with fewer than two runs."
@@ -70,7 +72,8 @@ class DampingRun(BaseModel):
     way: str = Field(description="every: K steps of descent at an anchor; gauss-newton: λ = 1/(ηκ).")
     number: float = Field(description="K, or κ.")
     num_diverged: int
-    test_accuracy: Interval = Field(description="Diverged runs count at chance.")
+    num_failed: int = Field(0, description="Runs that failed to train.")
+    test_accuracy: Interval = Field(description="Runs that did not train count at chance.")
     validation_accuracy: float
     train_loss: Interval | None = Field(description="log₁₀ of the training loss, over the runs that did not diverge.")
     kernel_distance: Interval | None = Field(description="1 − ⟨K, K₀⟩/(‖K‖‖K₀‖) to the kernel at the start.")

@@ -9,10 +9,10 @@ from relin.study._outcomes import compare
 from relin.study._result import EssentialResult, ScheduleOutcome
 from relin.study._settings import Comparison, GridSpec
 from relin.study._specs import EssentialSpec
-from relin.study._verdict import count, criterion, diverged_clause, lazy_clause
+from relin.study._verdict import count, criterion, lazy_clause, nothing_to_compare_with, outcome_clauses
 
 
-def conclude_essential(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> EssentialResult:
+def conclude_essential(spec: GridSpec, records: dict[Comparison, pl.DataFrame], chance: float) -> EssentialResult:
     """How much is lost without feature learning, and how early it may stop or how late begin.
 
     Freezing after n updates, starting at step s, and K = ∞ each are a family of Holm's correction.
@@ -21,14 +21,14 @@ def conclude_essential(spec: GridSpec, records: dict[Comparison, pl.DataFrame], 
 
     - `spec`: the settings.
     - `records`: those of each comparison, one row per run and recorded step.
-    - `num_classes`: C.
+    - `chance`: accuracy at which a run that did not train counts.
     """
     spec = cast(EssentialSpec, spec)
     compared = compare(
         records["equal-steps"],
         margin=spec.margin / 100,
         confidence=spec.confidence,
-        num_classes=num_classes,
+        chance=chance,
         family=lambda schedule: parse_method(schedule).kind,
     )
     frozen = [compared.outcome(Method("until", number).name) for number in reversed(spec.frozen_after)]
@@ -53,10 +53,7 @@ def _last_on_par(outcomes: list[ScheduleOutcome | None]) -> int | None:
 
 def _verdict(result: EssentialResult, spec: EssentialSpec) -> str:
     if result.outcomes[0].on_par is None and all(outcome.on_par is None for outcome in result.outcomes):
-        return (
-            f"On {result.data}, all runs of ordinary training (K = 1) diverged even at the best of its learning rates, "
-            "so there is nothing to compare with and lower rates must be offered."
-        )
+        return f"On {result.data}, {nothing_to_compare_with()}."
     clauses = []
     gap = result.lazy_gap
     if gap is not None:
@@ -78,4 +75,4 @@ def _verdict(result: EssentialResult, spec: EssentialSpec) -> str:
             clauses.append(
                 f"features may stay as they were initialised until step {result.latest_start} of {result.num_steps}"
             )
-    return "; ".join([*clauses, *diverged_clause(result)]) + f" ({criterion(result)})."
+    return "; ".join([*clauses, *outcome_clauses(result)]) + f" ({criterion(result)})."

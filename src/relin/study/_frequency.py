@@ -13,14 +13,14 @@ from relin.study._specs import FrequencySpec
 from relin.study._verdict import both_verdicts, tested_periods, verdict
 
 
-def conclude_frequency(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> FrequencyResult:
+def conclude_frequency(spec: GridSpec, records: dict[Comparison, pl.DataFrame], chance: float) -> FrequencyResult:
     """The answer by the study's first comparison, with that of the other one beside it.
 
     **Arguments:**
 
     - `spec`: the settings.
     - `records`: those of each comparison, one row per run and recorded step.
-    - `num_classes`: C.
+    - `chance`: accuracy at which a run that did not train counts.
     """
     spec = cast(FrequencySpec, spec)
     first, *others = (
@@ -28,7 +28,7 @@ def conclude_frequency(spec: GridSpec, records: dict[Comparison, pl.DataFrame], 
             records[comparison],
             margin=spec.margin / 100,
             confidence=spec.confidence,
-            num_classes=num_classes,
+            chance=chance,
             comparison=comparison,
         )
         for comparison in spec.comparisons
@@ -43,15 +43,15 @@ def frequency_result(
     *,
     margin: float,
     confidence: float,
-    num_classes: int,
+    chance: float,
     comparison: Comparison = "equal-steps",
 ) -> FrequencyResult:
     """Answer *how rarely can features be updated without loss?* from the records of one comparison.
 
     The periods other than 1, K = ∞ included, form one family of Holm's correction; the periods of the preset form
     another, and all other schedules a third, because K* rests on the first alone and should not depend on what else was
-    tried. `k_star` is 1 where the smallest K tested is not on par, and none where no K above 1 was tested or all runs
-    of K = 1 diverged: being on par with a failure would say nothing.
+    tried. `k_star` is 1 where the smallest K tested is not on par, and none where no K above 1 was tested or no run of
+    K = 1 trained: being on par with a failure would say nothing.
 
     Arguments, errors and statistics are those of `compare`. With `equal-distance` the feature updates that suffice are
     the mean number of K*'s runs instead of ⌈T/K*⌉ − 1.
@@ -60,7 +60,7 @@ def frequency_result(
         records,
         margin=margin,
         confidence=confidence,
-        num_classes=num_classes,
+        chance=chance,
         comparison=comparison,
         family=_family,
     )

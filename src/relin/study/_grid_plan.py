@@ -1,11 +1,12 @@
 """The plan of studies that compare schedules: learning rates are chosen on validation data, then all seeds run."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import polars as pl
 
 from relin.study._grid import Pack, Ranked, Stage, comparison_packs, finals_packs, later_cost, selection_packs
+from relin.study._judged import chance_of
 from relin.study._outcomes import rank_learning_rates
 from relin.study._pack import AbstractPack
 from relin.study._plan import AbstractPlan, Read, Train
@@ -26,6 +27,10 @@ class GridPlan(AbstractPlan):
 
     def __init__(self, spec: GridSpec):
         self.spec = spec
+
+    @property
+    def loss(self) -> Literal["cross-entropy", "squared-error"]:
+        return self.spec.loss
 
     def packs(self, stage: str, before: Sequence[AbstractPack], read: Read, lanes: int) -> list[Pack]:
         widths = self.spec.widths_compared
@@ -49,12 +54,12 @@ class GridPlan(AbstractPlan):
 
     def conclude(self, records: pl.DataFrame) -> GridResult:
         comparisons = by_comparison(self.spec, records)
-        return CONCLUSIONS[self.spec.study](self.spec, comparisons, records.item(0, "num_classes"))
+        return CONCLUSIONS[self.spec.study](self.spec, comparisons, chance_of(records))
 
 
 def _ranked(spec: GridSpec, records: pl.DataFrame, width: int | None) -> Ranked:
     """The learning rates of each schedule at a width, the best first."""
-    chance = 1 / records.item(0, "num_classes")
+    chance = chance_of(records)
     own = records if width is None else records.filter(width=width)
     return {name: rank_learning_rates(part, chance, name) for name, part in by_comparison(spec, own).items()}
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from relin.study._descent_result import InterpolationResult, PeriodOutcome
 from relin.study._descent_specs import InterpolationSpec
 from relin.study._interpolation_verdict import interpolation_verdict
+from relin.study._judged import DIVERGED, FAILED, chance_of, trained
 from relin.study._result import Interval
 from relin.study._statistics import INTERVAL_CONFIDENCE, finite_interval, mean_interval
 
@@ -26,9 +27,9 @@ def conclude_interpolation(spec: InterpolationSpec, records: pl.DataFrame) -> In
     - `spec`: the settings.
     - `records`: one row a run, with its outputs on the probe.
     """
-    lost = records.filter(way="ordinary", result="diverged")["seed"]  # nothing can be compared with these
+    lost = records.filter(way="ordinary", result=DIVERGED)["seed"]  # nothing can be compared with these
     seeds = sorted(set(records["seed"]) - set(lost))
-    chance = 1 / records.item(0, "num_classes")
+    chance = chance_of(records)
     outputs, networks = _outputs(records, "outputs"), _outputs(records, "network_outputs")
     ordinary = [outputs["ordinary", None, seed] for seed in seeds]
     regression = [outputs["regression", None, seed] for seed in seeds]
@@ -38,13 +39,14 @@ def conclude_interpolation(spec: InterpolationSpec, records: pl.DataFrame) -> In
     for period in spec.periods:
         own = records.filter(way="every", number=period).sort("seed")
         found = [
-            None if result == "diverged" else outputs["every", period, seed]
+            None if result == DIVERGED else outputs["every", period, seed]
             for seed, result in own.filter(pl.col("seed").is_in(seeds)).select("seed", "result").iter_rows()
         ]
         periods.append(
             PeriodOutcome(
                 period=period,
-                num_diverged=own.filter(result="diverged").height,
+                num_diverged=own.filter(result=DIVERGED).height,
+                num_failed=own.filter(result=FAILED).height,
                 test_accuracy=_accuracy(own, "test_accuracy", chance),
                 network_test_accuracy=_accuracy(own, "network_test_accuracy", chance),
                 to_ordinary=_distances(found, ordinary, apart),
@@ -60,7 +62,8 @@ def conclude_interpolation(spec: InterpolationSpec, records: pl.DataFrame) -> In
         num_steps=spec.steps,
         num_seeds=records["seed"].n_unique(),
         num_runs=records.filter(way="every").height,
-        num_diverged=records.filter(way="every", result="diverged").height,
+        num_diverged=records.filter(way="every", result=DIVERGED).height,
+        num_failed=records.filter(way="every", result=FAILED).height,
         num_ordinary_diverged=len(lost),
         chance=chance,
         num_examples=spec.num_examples(records),
@@ -99,9 +102,8 @@ def _norm(values: Float[np.ndarray, " MC"]) -> float:
 
 
 def _accuracy(own: pl.DataFrame, column: str, chance: float) -> Interval:
-    """Over seeds, a diverged run at chance."""
-    diverged = pl.col("result") == "diverged"
-    values = own.select(pl.when(diverged).then(chance).otherwise(pl.col(column))).to_series().to_numpy()
+    """Over seeds, a run that did not train at chance."""
+    values = own.select(pl.when(trained()).then(pl.col(column)).otherwise(chance)).to_series().to_numpy()
     return mean_interval(values, INTERVAL_CONFIDENCE)
 
 

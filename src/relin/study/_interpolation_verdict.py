@@ -5,7 +5,7 @@ import math
 from relin.study._descent_result import InterpolationResult
 from relin.study._result import Interval
 from relin.study._statistics import INTERVAL_CONFIDENCE
-from relin.study._verdict import count
+from relin.study._verdict import count, untrained
 
 
 def interpolation_verdict(result: InterpolationResult) -> str:
@@ -23,8 +23,7 @@ def interpolation_verdict(result: InterpolationResult) -> str:
         f"test accuracy goes from {_percent(result.ordinary_accuracy)} to {_percent(result.regression_accuracy)}, "
         f"and is highest at K = {_highest(result)}",
     ]
-    if result.num_diverged:
-        clauses.append(f"{result.num_diverged} of {result.num_runs} runs diverged and count at chance accuracy")
+    clauses += untrained(result.num_diverged, result.num_failed, f"{result.num_runs} runs", result.chance)
     seeds = count(result.num_seeds, "paired seed")
     return f"{'; '.join(clauses)} ({100 * INTERVAL_CONFIDENCE:g} % intervals over {seeds})."
 

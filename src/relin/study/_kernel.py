@@ -4,6 +4,7 @@ from typing import cast
 
 import polars as pl
 
+from relin.study._judged import DIVERGED, trained
 from relin.study._kernel_result import Constancy, FrozenKernel, KernelOutcome, KernelResult
 from relin.study._kernel_specs import KernelSpec
 from relin.study._kernel_verdict import kernel_verdict
@@ -25,19 +26,19 @@ _STILL = ("kernel_distance_last", "kernel_change_last")
 _RUN = ("schedule", "learning_rate", "seed")
 
 
-def conclude_kernel(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> KernelResult:
+def conclude_kernel(spec: GridSpec, records: dict[Comparison, pl.DataFrame], chance: float) -> KernelResult:
     """How far the kernel of each schedule moved, whether it stood still where it must, and what kernels are worth.
 
     **Arguments:**
 
     - `spec`: the settings.
     - `records`: those of each comparison, one row per run and recorded step.
-    - `num_classes`: C.
+    - `chance`: accuracy at which a run that did not train counts.
     """
     spec, own = cast(KernelSpec, spec), records["equal-steps"]
-    compared = compare(own, margin=spec.margin / 100, confidence=spec.confidence, num_classes=num_classes)
+    compared = compare(own, margin=spec.margin / 100, confidence=spec.confidence, chance=chance)
     start = own.filter(pl.col("step") == 0).unique("seed").sort("seed")
-    taken = [_frozen(name, compared, own, 1 / num_classes) for name in spec.frozen_methods]
+    taken = [_frozen(name, compared, own, chance) for name in spec.frozen_methods]
     result = KernelResult(
         **compared.shared,
         kernels=[_kernel(outcome, own) for outcome in compared.outcomes],
@@ -50,10 +51,10 @@ def conclude_kernel(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num
 
 
 def final_records(outcome: ScheduleOutcome, records: pl.DataFrame) -> pl.DataFrame:
-    """The last record of each run of a schedule at its learning rate that did not diverge, by seed."""
+    """The last record of each run of a schedule at its learning rate that trained, by seed."""
     own = records.filter(schedule=outcome.schedule, learning_rate=outcome.learning_rate)
     last = own.filter(pl.col("step") == pl.max("step").over("seed"))
-    return last.filter(pl.col("result") != "diverged").unique("seed").sort("seed")
+    return last.filter(trained()).unique("seed").sort("seed")
 
 
 def constancy(records: pl.DataFrame) -> Constancy:
@@ -94,7 +95,7 @@ def _frozen(name: str, compared: Compared, records: pl.DataFrame, chance: float)
         return None
     rows = records.filter(schedule=name, learning_rate=outcome.learning_rate).unique(["seed", "step"])
     loss, accuracy = pl.col("frozen_kernel_loss"), pl.col("frozen_kernel_accuracy")
-    measured = rows.filter(accuracy.is_not_null() & (accuracy.is_not_nan() | (pl.col("result") == "diverged")))
+    measured = rows.filter(accuracy.is_not_null() & (accuracy.is_not_nan() | (pl.col("result") == DIVERGED)))
     if measured.is_empty():
         return None
     counted = measured.with_columns(pl.when(loss.is_finite()).then(accuracy).otherwise(chance).alias("counted"))

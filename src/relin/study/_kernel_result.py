@@ -6,7 +6,7 @@ from relin.study._result import GridResult, Interval, ScheduleOutcome
 
 
 class KernelOutcome(BaseModel):
-    """The kernel at the end of a schedule's runs at its learning rate, over the seeds that did not diverge.
+    """The kernel at the end of a schedule's runs at its learning rate, over the seeds that trained.
 
     The intervals are none where fewer than two seeds are left, or where a metric is not defined.
     """
@@ -14,7 +14,7 @@ class KernelOutcome(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     schedule: str = Field(description="The schedule's name, as in the outcomes.")
-    num_seeds: int = Field(description="Runs at the chosen rate that did not diverge; diverged ones have no kernel.")
+    num_seeds: int = Field(description="Runs at the chosen rate that trained; the kernel's numbers are over them.")
     distance: Interval | None = Field(description="1 − ⟨K, K₀⟩/(‖K‖‖K₀‖) to the kernel at step 0.")
     change: Interval | None = Field(description="‖K − K₀‖/‖K₀‖.")
     cka: Interval | None = Field(description="Centred alignment with the kernel at step 0.")
@@ -68,7 +68,7 @@ class WidthOutcome(BaseModel):
     ordinary: ScheduleOutcome
     lazy: ScheduleOutcome
     gap: Interval = Field(description="Test accuracy of K = 1 minus that of K = ∞, paired by seed.")
-    num_seeds: int = Field(description="Runs of K = 1 that did not diverge; the kernel's numbers are over them.")
+    num_seeds: int = Field(description="Runs of K = 1 that trained; the kernel's numbers are over them.")
     change: Interval | None = Field(description="‖K − K₀‖/‖K₀‖ at the end of ordinary training.")
     distance: Interval | None = Field(description="1 − ⟨K, K₀⟩/(‖K‖‖K₀‖) at the end of ordinary training.")
     deviation: Interval | None = Field(

@@ -5,7 +5,7 @@ import math
 from relin.study._kernel_result import Constancy, FrozenKernel, KernelOutcome, KernelResult
 from relin.study._result import Interval
 from relin.study._statistics import INTERVAL_CONFIDENCE
-from relin.study._verdict import count, diverged_clause, points
+from relin.study._verdict import count, outcome_clauses, points
 
 _NEARLY = 0.01
 """Of the relative change: a kernel that moved by less is nearly constant."""
@@ -19,7 +19,7 @@ def kernel_verdict(result: KernelResult) -> str:
         *_rarer(result),
         constancy_clause(result.constancy),
         *(_frozen(result, frozen) for frozen in result.frozen),
-        *diverged_clause(result),
+        *outcome_clauses(result),
     ]
     text = "; ".join(clauses)
     interval = f"{100 * INTERVAL_CONFIDENCE:g} % intervals over {result.num_seeds} paired seeds"
@@ -52,7 +52,7 @@ def constancy_clause(constancy: Constancy) -> str:
 
 def _ordinary(kernel: KernelOutcome | None) -> str:
     if kernel is None or kernel.distance is None or kernel.change is None:
-        return "fewer than two runs of ordinary training (K = 1) did not diverge, so nothing is known of its NTK"
+        return "fewer than two runs of ordinary training (K = 1) trained, so nothing is known of its NTK"
     if kernel.change.high == 0:
         return "the NTK stayed exactly constant in ordinary training"
     how = "stayed constant within 1 %" if kernel.change.high < _NEARLY else "did not stay constant"

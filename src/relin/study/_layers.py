@@ -11,10 +11,10 @@ from relin.study._result import Interval, LayerOutcome, LayersResult
 from relin.study._settings import Comparison, GridSpec
 from relin.study._specs import LayersSpec
 from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
-from relin.study._verdict import criterion, diverged_clause, lazy_clause, points
+from relin.study._verdict import criterion, lazy_clause, outcome_clauses, points
 
 
-def conclude_layers(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> LayersResult:
+def conclude_layers(spec: GridSpec, records: dict[Comparison, pl.DataFrame], chance: float) -> LayersResult:
     """What the feature updates of each layer bring alone, and what their absence costs.
 
     Layers alone rich, layers alone lazy, and K = ∞ each are a family of Holm's correction.
@@ -23,14 +23,14 @@ def conclude_layers(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num
 
     - `spec`: the settings.
     - `records`: those of each comparison, one row per run and recorded step.
-    - `num_classes`: C.
+    - `chance`: accuracy at which a run that did not train counts.
     """
     spec = cast(LayersSpec, spec)
     compared = compare(
         records["equal-steps"],
         margin=spec.margin / 100,
         confidence=spec.confidence,
-        num_classes=num_classes,
+        chance=chance,
         family=lambda schedule: parse_method(schedule).kind,
     )
     layers = [_layer(compared, number, layer) for number, layer in enumerate(spec.layers)]
@@ -76,7 +76,7 @@ def _verdict(result: LayersResult) -> str:
         clauses.append(f"each of {', '.join(spared)} may alone stay lazy")
     else:
         clauses.append("no layer is shown to be one that may stay lazy")
-    return "; ".join([*clauses, *diverged_clause(result)]) + f" ({criterion(result)})."
+    return "; ".join([*clauses, *outcome_clauses(result)]) + f" ({criterion(result)})."
 
 
 def _on_par(result: LayersResult, schedule: str) -> bool:

@@ -1,18 +1,19 @@
 """From stored records to how every schedule came out, beside ordinary training.
 
 The contract is the section *"On par"* of the method: runs paired by seed, learning rates chosen on validation data, a
-one-sided bound against the margin, Holm's correction, and divergence as an outcome that counts.
+one-sided bound against the margin, Holm's correction, and runs that did not train as outcomes that count.
 """
 
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from jaxtyping import Float
 
+from relin.study._judged import DIVERGED, FAILED, trained
 from relin.study._method import parse_method
 from relin.study._result import Interval, ScheduleOutcome
 from relin.study._settings import Comparison
@@ -40,7 +41,7 @@ class Compared:
     chosen: dict[str, pl.DataFrame]
     """The runs of each schedule at its rate, one row a run."""
     runs: pl.DataFrame
-    """All runs, one row each: the last record, diverged runs at chance accuracy and infinite loss."""
+    """All runs, one row each: the last record, those that did not train at chance accuracy and infinite loss."""
     num_paired: tuple[int, int]
     """The fewest and the most seeds a schedule has in common with ordinary training."""
     margin: float
@@ -76,13 +77,13 @@ def rank_learning_rates(
 
     The rates that were run with the most seeds compete, the very most-run one aside, over the seeds they share: so the
     choice stays the same when the chosen rate is later run with more seeds, and rates left out after a first round
-    do not come back. Diverged runs count at chance accuracy and at infinite loss. Ties go to the lower mean validation
-    loss, then to the larger rate.
+    do not come back. Runs that did not train count at chance accuracy and at infinite loss. Ties go to the
+    lower mean validation loss, then to the larger rate.
 
     **Arguments:**
 
-    - `records`: one row per run and recorded step.
-    - `chance`: the accuracy of a diverged run, 1/C.
+    - `records`: one row per run and recorded step, as `judged` has them.
+    - `chance`: the accuracy at which a run that did not train counts.
     - `comparison`: whether all runs that did not diverge end at the same step, or only those at the same rate.
 
     **Returns:** the competing rates by schedule name.
@@ -95,7 +96,7 @@ def compare(
     *,
     margin: float,
     confidence: float,
-    num_classes: int,
+    chance: float,
     comparison: Comparison = "equal-steps",
     family: Callable[[str], Hashable] = lambda schedule: parse_method(schedule).period is None,
 ) -> Compared:
@@ -106,18 +107,19 @@ def compare(
 
     **Arguments:**
 
-    - `records`: one row per run and recorded step; the last recorded step of a run is its outcome.
+    - `records`: one row per run and recorded step, as `judged` has them; the last recorded step of a run is its
+      outcome.
     - `margin`: the largest acceptable loss of test accuracy, a fraction (0.01 is one percentage point).
     - `confidence`: of the one-sided bounds, and 1 − the family-wise error; a fraction such as 0.95.
-    - `num_classes`: C; a diverged run counts at accuracy 1/C.
+    - `chance`: accuracy at which a run that did not train counts, such as 1/C.
     - `comparison`: with `equal-distance`, runs at different learning rates may end at different steps.
     - `family`: schedules with equal values are corrected together; by default those with a period, and the others.
 
     **Raises:** `ValueError` without K = 1, with fewer than two paired seeds of a schedule, or with records of
     more than one setting.
     """
-    _check_arguments(margin, confidence, num_classes)
-    runs = _final_runs(records, 1 / num_classes, comparison)
+    _check_arguments(margin, confidence, chance)
+    runs = _final_runs(records, chance, comparison)
     rates = {name: ranked[0] for name, ranked in _rank_rates(runs).items()}
     chosen = {name: runs.filter(schedule=name, learning_rate=rate) for name, rate in rates.items()}
     ordinary = _ordinary_schedule(chosen)
@@ -128,7 +130,7 @@ def compare(
         members = [name for name in others if family(name) == kind]
         adjusted = holm(np.array([compared[name]["p_value"] for name in members]))
         for name, p_value in zip(members, adjusted.tolist(), strict=True):
-            on_par = None if chosen[ordinary]["diverged"].all() else p_value < 1 - confidence
+            on_par = None if chosen[ordinary]["untrained"].all() else p_value < 1 - confidence
             compared[name] |= {"p_value_holm": p_value, "on_par": on_par}
     compared[ordinary] = dict.fromkeys(("difference", "bound", "p_value", "p_value_holm", "on_par"))
     outcomes = [
@@ -137,7 +139,7 @@ def compare(
     ]
     periodic = [differences[name].size for name in others if _period(chosen[name]) is not None]
     paired = periodic or [differences[name].size for name in others] or [chosen[ordinary].height]
-    return Compared(outcomes, chosen, runs, (min(paired), max(paired)), margin, confidence, 1 / num_classes)
+    return Compared(outcomes, chosen, runs, (min(paired), max(paired)), margin, confidence, chance)
 
 
 def _lazy_gap(outcomes: list[ScheduleOutcome]) -> Interval | None:
@@ -157,7 +159,7 @@ def schedule_label(schedule: str) -> str:
         return schedule
 
 
-def _check_arguments(margin: float, confidence: float, num_classes: int) -> None:
+def _check_arguments(margin: float, confidence: float, chance: float) -> None:
     if not 0 <= margin < 1:
         raise ValueError(
             f"Expected a margin between 0 and 1, got {margin}; please give a fraction (0.01 is one percentage point)."
@@ -166,28 +168,29 @@ def _check_arguments(margin: float, confidence: float, num_classes: int) -> None
         raise ValueError(
             f"Expected a confidence between 0 and 1, got {confidence}; please give a fraction such as 0.95."
         )
-    if num_classes < 2:
+    if not 0 < chance <= 1:
         raise ValueError(
-            f"Expected at least 2 classes, got {num_classes}; please give the number of classes of the data."
+            f"Expected a chance accuracy above 0 and at most 1, got {chance}; please give 1/C for C classes alike."
         )
 
 
 def _final_runs(records: pl.DataFrame, chance: float, comparison: Comparison) -> pl.DataFrame:
-    """One row per run, its last record, with diverged runs at chance accuracy and infinite loss."""
+    """One row per run, its last record, with runs that did not train at chance accuracy and infinite loss."""
     missing = [name for name in _COLUMNS if name not in records.columns]
     if missing:
         raise ValueError(
             f"Expected records with the columns {', '.join(_COLUMNS)}, got none named {', '.join(missing)}; "
             "please pass the records of a study as stored."
         )
-    diverged = pl.col("result") == "diverged"
+    diverged, failed = (pl.col("result") == name for name in (DIVERGED, FAILED))
     runs = (
         records.select(_COLUMNS)
         .filter(pl.col("step") == pl.col("step").max().over(*_RUN, *_SETTINGS))
         .unique()  # the same run stored twice is one run
-        .with_columns(diverged.alias("diverged"), pl.col("period").cast(pl.Float64).fill_nan(None))
-        .with_columns(pl.when("diverged").then(chance).otherwise(pl.col(name)).alias(name) for name in _ACCURACIES)
-        .with_columns(pl.when("diverged").then(math.inf).otherwise("validation_loss").alias("validation_loss"))
+        .with_columns(diverged=diverged, failed=failed, untrained=~trained())
+        .with_columns(pl.col("period").cast(pl.Float64).fill_nan(None))
+        .with_columns(pl.when("untrained").then(chance).otherwise(pl.col(name)).alias(name) for name in _ACCURACIES)
+        .with_columns(pl.when("untrained").then(math.inf).otherwise("validation_loss").alias("validation_loss"))
         .sort(_RUN)
     )
     _check_runs(runs, comparison)
@@ -311,11 +314,21 @@ def _describe(schedule: str, runs: pl.DataFrame, all_rates: pl.DataFrame) -> dic
         "period": _period(runs),
         "learning_rate": runs["learning_rate"][0],
         "num_seeds": runs.height,
+        "rate_edge": _edge(runs["learning_rate"][0], all_rates["learning_rate"].unique().to_list()),
         "num_diverged": int(runs["diverged"].sum()),
+        "num_failed": int(runs["failed"].sum()),
         "num_diverged_all_rates": int(all_rates["diverged"].sum()),
+        "num_failed_all_rates": int(all_rates["failed"].sum()),
         "num_runs_all_rates": all_rates.height,
         "feature_updates": float(np.mean(runs["feature_updates"].to_numpy())),
         "validation_accuracy": float(np.mean(runs["validation_accuracy"].to_numpy())),
         "test_accuracy": mean_interval(runs["test_accuracy"].to_numpy(), INTERVAL_CONFIDENCE),
         "network_test_accuracy": mean_interval(runs["network_test_accuracy"].to_numpy(), INTERVAL_CONFIDENCE),
     }
+
+
+def _edge(rate: float, offered: list[float]) -> Literal["largest", "smallest"] | None:
+    """At which end of the rates offered to a schedule the chosen one is, if at either."""
+    if len(offered) < 2:
+        return None
+    return "largest" if rate == max(offered) else "smallest" if rate == min(offered) else None

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import polars as pl
 
@@ -19,9 +20,14 @@ class AbstractPlan(abc.ABC):
     stages: Mapping[str, str]
     """By name in their order, as the progress bar calls them."""
 
+    @property
+    @abc.abstractmethod
+    def loss(self) -> Literal["cross-entropy", "squared-error"]:
+        """What the runs minimise."""
+
     @abc.abstractmethod
     def packs(self, stage: str, before: Sequence[AbstractPack], read: Read, lanes: int) -> Sequence[AbstractPack]:
-        """Those of a stage, which may follow from the records of the packs of the stages before it."""
+        """Those of a stage, which may follow from the judged records of the packs of the stages before it."""
 
     @abc.abstractmethod
     def later_cost(self, stage: str) -> int:
@@ -33,4 +39,4 @@ class AbstractPlan(abc.ABC):
 
     @abc.abstractmethod
     def conclude(self, records: pl.DataFrame) -> StudyResult:
-        """The answer, from stored records only."""
+        """The answer, from stored records only, as `judged` has them."""

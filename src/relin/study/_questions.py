@@ -14,7 +14,7 @@ from relin.study._stability import conclude_stability
 from relin.study._timing import conclude_timing
 from relin.study._width import conclude_width
 
-CONCLUSIONS: dict[str, Callable[[GridSpec, dict[Comparison, pl.DataFrame], int], GridResult]] = {
+CONCLUSIONS: dict[str, Callable[[GridSpec, dict[Comparison, pl.DataFrame], float], GridResult]] = {
     "frequency": conclude_frequency,
     "essential": conclude_essential,
     "layers": conclude_layers,
@@ -23,4 +23,5 @@ CONCLUSIONS: dict[str, Callable[[GridSpec, dict[Comparison, pl.DataFrame], int],
     "kernel": conclude_kernel,
     "width": conclude_width,
 }
-"""From a study's settings, the records of each of its comparisons, and the number of classes, to its answer."""
+"""From a study's settings, the records of each of its comparisons, and the accuracy at which a run
+that did not train counts, to its answer."""

@@ -29,8 +29,13 @@ class ScheduleOutcome(BaseModel):
     period: float | None = Field(description="K; infinity for Never; none for a schedule without a period.")
     learning_rate: float
     num_seeds: int = Field(description="Runs at the chosen rate, one per seed; its means are over them.")
+    rate_edge: Literal["largest", "smallest"] | None = Field(
+        None, description="Where the chosen rate is at an end of those offered; none where only one was."
+    )
     num_diverged: int = Field(description="Runs at the chosen rate that diverged; each counts at chance accuracy.")
+    num_failed: int = Field(0, description="Runs at the chosen rate that failed to train; each counts like these.")
     num_diverged_all_rates: int = Field(description="Runs at any rate that diverged.")
+    num_failed_all_rates: int = Field(0, description="Runs at any rate that failed to train.")
     num_runs_all_rates: int
     feature_updates: float = Field(description="Mean number of feature updates of a run.")
     validation_accuracy: float
@@ -42,7 +47,17 @@ class ScheduleOutcome(BaseModel):
     p_value_holm: float | None = Field(
         description="The same after Holm's correction over the K tested (or the schedules without a period)."
     )
-    on_par: bool | None = Field(description="None for K = 1, and where all runs of K = 1 diverged.")
+    on_par: bool | None = Field(description="None for K = 1, and where no run of K = 1 trained.")
+
+    @property
+    def num_untrained(self) -> int:
+        """Runs at the chosen rate that diverged or failed to train."""
+        return self.num_diverged + self.num_failed
+
+    @property
+    def share_untrained(self) -> float:
+        """The part of the runs at any rate that diverged or failed to train."""
+        return (self.num_diverged_all_rates + self.num_failed_all_rates) / max(self.num_runs_all_rates, 1)
 
 
 class StudyResult(BaseModel):
@@ -63,9 +78,22 @@ class GridResult(StudyResult):
 
     margin: float = Field(description="The largest acceptable loss of accuracy, a fraction.")
     confidence: float = Field(description="Of the one-sided bound, for example 0.95.")
-    chance: float = Field(description="Accuracy a diverged run counts at: 1/C.")
+    chance: float = Field(description="Accuracy at which a run that did not train counts: the constant predictor's.")
     outcomes: list[ScheduleOutcome] = Field(description="Periods in increasing order, then the other schedules.")
     lazy_gap: Interval | None = Field(description="Accuracy of K = 1 minus K = ∞, paired by seed, two-sided.")
+
+    @property
+    def num_runs(self) -> int:
+        """At any learning rate, as are the next two."""
+        return sum(outcome.num_runs_all_rates for outcome in self.outcomes)
+
+    @property
+    def num_diverged(self) -> int:
+        return sum(outcome.num_diverged_all_rates for outcome in self.outcomes)
+
+    @property
+    def num_failed(self) -> int:
+        return sum(outcome.num_failed_all_rates for outcome in self.outcomes)
 
     def outcome(self, schedule: str) -> ScheduleOutcome | None:
         """The outcome of a schedule by its name, if it was tested."""
@@ -80,7 +108,7 @@ class FrequencyResult(GridResult):
     )
     k_star: float | None = Field(
         description="Largest K on par together with every smaller K tested; 1 if the smallest is not, "
-        "none if no K above 1 was tested or all runs of K = 1 diverged."
+        "none if no K above 1 was tested or no run of K = 1 trained."
     )
     sufficient_feature_updates: int | None = Field(
         description="⌈T/K*⌉ − 1, or the mean of K*'s runs where they may take more steps than T; none without K*."
@@ -153,8 +181,9 @@ class RateLimit(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     schedule: str
-    largest_rate: float | None = Field(description="Largest learning rate at which no run diverged; none if none is.")
+    largest_rate: float | None = Field(description="Largest learning rate at which every run trained; none if none is.")
     num_diverged: list[int | None] = Field(description="Diverged runs at each rate of `rates`; none where none ran.")
+    num_failed: list[int | None] = Field(description="Runs that failed to train at each rate, in the same way.")
     num_runs: list[int] = Field(description="Runs at each rate of `rates`.")
     stable_rate: Interval | None = Field(
         description="2/λ_max at the anchors: of the largest sharpness recorded in each run at the chosen rate, over "

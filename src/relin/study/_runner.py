@@ -116,7 +116,7 @@ class Runner:
         )
 
     def _records(self, pack: Pack, run: RunSpec, solution: il.Solution) -> pl.DataFrame:
-        spec, diverged_at = self.spec, divergence(solution)
+        spec, diverged_at = self.spec, solution.diverged_at
         measured = pl.DataFrame(solution.records).with_columns(pl.col(pl.Float32).cast(pl.Float64))
         width = {} if run.width is None else {"width": pl.lit(run.width, pl.Int64)}
         return measured.with_columns(
@@ -178,18 +178,6 @@ def _check_batch_size(spec: GridSpec, num_examples: int) -> None:
             f"batch_size: there are {num_examples} training examples{limited} in {spec.data}, got {spec.batch_size}; "
             "choose a smaller batch."
         )
-
-
-def divergence(solution: il.Solution) -> int | None:
-    """The step at which a run diverged, or `None`.
-
-    That is the first step whose loss is not finite; or the last one where the loss, a mean since the record before,
-    ended above that of the untrained network: a linearised problem left far behind its network can end anywhere.
-    """
-    if solution.diverged_at is not None:
-        return solution.diverged_at
-    final, untrained = solution.records["training_loss"][-1], solution.records["validation_loss"][0]
-    return int(solution.records["step"][-1]) if final > untrained else None
 
 
 def versions() -> dict[str, str]:

@@ -11,11 +11,11 @@ from relin.study._result import Interval, RateLimit, ScheduleOutcome, StabilityR
 from relin.study._settings import Comparison, GridSpec
 from relin.study._specs import StabilitySpec
 from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
-from relin.study._verdict import criterion
+from relin.study._verdict import criterion, outcome_clauses
 
 
-def conclude_stability(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> StabilityResult:
-    """The largest learning rate at which no run of a schedule diverged, beside 2/λ_max at its anchors.
+def conclude_stability(spec: GridSpec, records: dict[Comparison, pl.DataFrame], chance: float) -> StabilityResult:
+    """The largest learning rate at which every run of a schedule trained, beside 2/λ_max at its anchors.
 
     λ_max is the sharpness of the linearised problem, the largest eigenvalue of JᵀHJ at the anchor: gradient descent on
     it is stable below 2/λ_max, with momentum β below 2 (1 + β)/λ_max.
@@ -24,14 +24,14 @@ def conclude_stability(spec: GridSpec, records: dict[Comparison, pl.DataFrame], 
 
     - `spec`: the settings.
     - `records`: those of each comparison, one row per run and recorded step.
-    - `num_classes`: C.
+    - `chance`: accuracy at which a run that did not train counts.
     """
     spec, own = cast(StabilitySpec, spec), records["equal-steps"]
     compared = compare(
         own,
         margin=spec.margin / 100,
         confidence=spec.confidence,
-        num_classes=num_classes,
+        chance=chance,
         family=_family,
     )
     rates = sorted(spec.learning_rates)
@@ -64,12 +64,16 @@ def pareto_front(outcomes: list[ScheduleOutcome]) -> list[str]:
 def _limit(outcome: ScheduleOutcome, compared: Compared, records: pl.DataFrame, rates: list[float]) -> RateLimit:
     runs = compared.runs.filter(schedule=outcome.schedule)
     at_rate = [runs.filter(learning_rate=rate) for rate in rates]
-    counts = [int(own["diverged"].sum()) if own.height else None for own in at_rate]
-    trains = [rate for rate, diverged in zip(rates, counts, strict=True) if diverged == 0]
+    counts = {
+        how: [int(own[how].sum()) if own.height else None for own in at_rate]
+        for how in ("diverged", "failed", "untrained")
+    }
+    trains = [rate for rate, untrained in zip(rates, counts["untrained"], strict=True) if untrained == 0]
     return RateLimit(
         schedule=outcome.schedule,
         largest_rate=max(trains, default=None),
-        num_diverged=counts,
+        num_diverged=counts["diverged"],
+        num_failed=counts["failed"],
         num_runs=[own.height for own in at_rate],
         stable_rate=_stable_rate(records.filter(schedule=outcome.schedule, learning_rate=outcome.learning_rate)),
     )
@@ -87,8 +91,8 @@ def _verdict(result: StabilityResult, spec: StabilitySpec) -> str:
     ordinary = limits["every-1"]
     if ordinary.largest_rate is None:
         return (
-            f"On {result.data}, ordinary training (K = 1) diverged at every learning rate, so there is nothing to "
-            "compare with and lower rates must be offered."
+            f"On {result.data}, at no learning rate did every run of ordinary training (K = 1) train, so there is "
+            "nothing to compare with and lower rates must be offered."
         )
     kinds = dict.fromkeys(_kind(outcome) for outcome in result.outcomes)
     parts = {kind: [o for o in result.outcomes if _kind(o) == kind] for kind in kinds}
@@ -105,7 +109,8 @@ def _verdict(result: StabilityResult, spec: StabilitySpec) -> str:
         f"On {result.data}, ordinary training trains up to rate {ordinary.largest_rate:g}, 2/λ_max at the initial "
         f"parameters being {result.stable_rate_at_start:.3g} (times {1 + spec.momentum:g} with momentum "
         f"{spec.momentum:g}); as large a rate trains for {', '.join(safe)} of the schedules tested; the Pareto front "
-        f"of test accuracy against feature updates is {front} ({criterion(result)})."
+        f"of test accuracy against feature updates is {front}"
+        f"{''.join(f'; {clause}' for clause in outcome_clauses(result))} ({criterion(result)})."
     )
 
 

@@ -14,8 +14,9 @@ from relin.study._descent import DescentPlan
 from relin.study._descent_specs import DescentSpec
 from relin.study._executor import AbstractExecutor, ThreadExecutor
 from relin.study._grid_plan import GridPlan
+from relin.study._judged import judged
 from relin.study._pack import AbstractPack
-from relin.study._plan import AbstractPlan, Train
+from relin.study._plan import AbstractPlan, Read, Train
 from relin.study._result import StudyResult
 from relin.study._runner import Runner, single_run
 from relin.study._settings import GridSpec, StudySpec
@@ -54,7 +55,7 @@ def run_study(
     - `executor`: who computes; threads of this process by default.
     - `report`: called with the progress.
 
-    **Returns:** the answer, and the records it rests on.
+    **Returns:** the answer, and the records it rests on, with how each run ended as the study judged it.
 
     **Raises:** `ValueError` for settings that cannot be run or a folder that holds another study; `StoreError` for a
     damaged file in it; `OSError` where the folder cannot be written.
@@ -62,14 +63,15 @@ def run_study(
     store, plan = Store(folder), plan_of(spec)
     train = plan.trainer(data_dir)
     lanes = store.open(spec, _lanes_per_pack())
+    read = _reader(store, plan)
     compute = _Computation(store, train, executor or ThreadExecutor(), _Tracker(report))
     packs: list[AbstractPack] = []
     for stage, name in plan.stages.items():
-        added = plan.packs(stage, packs, store.read, lanes)
+        added = plan.packs(stage, packs, read, lanes)
         compute(added, plan.later_cost(stage), name)
         packs += added
-    records = store.read(packs)
-    store.write_whole(records)
+    store.write_whole(store.read(packs))
+    records = read(packs)
     return plan.conclude(records), records
 
 
@@ -89,15 +91,22 @@ def stored_study(folder: Path) -> tuple[StudySpec, StudyResult, pl.DataFrame]:
     """
     store = Store(folder)
     spec, records = store.spec(), store.read_whole()
+    plan = plan_of(spec)
     if records is not None:
-        return spec, conclude(spec, records), records
-    lanes, plan = store.lanes(), plan_of(spec)
+        records = judged(records, plan.loss)
+        return spec, plan.conclude(records), records
+    lanes, read = store.lanes(), _reader(store, plan)
     packs: list[AbstractPack] = []
     for stage in plan.stages:
-        packs += plan.packs(stage, packs, store.read, lanes)
+        packs += plan.packs(stage, packs, read, lanes)
         _require(store, packs)
-    records = store.read(packs)
+    records = read(packs)
     return spec, plan.conclude(records), records
+
+
+def _reader(store: Store, plan: AbstractPlan) -> Read:
+    """Reads packs, and judges how their runs ended."""
+    return lambda packs: judged(store.read(packs), plan.loss)
 
 
 def _require(store: Store, packs: Sequence[AbstractPack]) -> None:
@@ -111,7 +120,8 @@ def _require(store: Store, packs: Sequence[AbstractPack]) -> None:
 
 def conclude(spec: StudySpec, records: pl.DataFrame) -> StudyResult:
     """The answer, from stored records only."""
-    return plan_of(spec).conclude(records)
+    plan = plan_of(spec)
+    return plan.conclude(judged(records, plan.loss))
 
 
 def train_one(
@@ -128,7 +138,7 @@ def train_one(
     **Raises:** `ValueError` for settings that cannot be run.
     """
     pack = single_run(spec, schedule, rate, seed)
-    return Runner(spec, data_dir).train(pack, progress)
+    return judged(Runner(spec, data_dir).train(pack, progress), spec.loss)
 
 
 class _Tracker:

@@ -11,10 +11,10 @@ from relin.study._result import Placement, TimingResult
 from relin.study._settings import Comparison, GridSpec
 from relin.study._specs import TimingSpec
 from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
-from relin.study._verdict import count, criterion, diverged_clause, points
+from relin.study._verdict import count, criterion, outcome_clauses, points
 
 
-def conclude_timing(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> TimingResult:
+def conclude_timing(spec: GridSpec, records: dict[Comparison, pl.DataFrame], chance: float) -> TimingResult:
     """How each placement of N feature updates came out, and which is best.
 
     Of the adaptive schedules, the one that spends most updates on average but at most N stands for N. Placements are
@@ -24,12 +24,10 @@ def conclude_timing(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num
 
     - `spec`: the settings.
     - `records`: those of each comparison, one row per run and recorded step.
-    - `num_classes`: C.
+    - `chance`: accuracy at which a run that did not train counts.
     """
     spec = cast(TimingSpec, spec)
-    compared = compare(
-        records["equal-steps"], margin=spec.margin / 100, confidence=spec.confidence, num_classes=num_classes
-    )
+    compared = compare(records["equal-steps"], margin=spec.margin / 100, confidence=spec.confidence, chance=chance)
     placements = [placement for budget in spec.feature_updates for placement in _placements(spec, compared, budget)]
     result = TimingResult(
         **compared.shared,
@@ -82,7 +80,7 @@ def _accuracy(result: TimingResult, placement: Placement) -> float:
 
 def _verdict(result: TimingResult) -> str:
     clauses = [_clause(result, budget) for budget in result.best]
-    text = f"On {result.data}, {'; '.join([*clauses, *diverged_clause(result)])}"
+    text = f"On {result.data}, {'; '.join([*clauses, *outcome_clauses(result)])}"
     return f"{text} (differences to the even placement with 95 % intervals, {criterion(result)})."
 
 

@@ -5,6 +5,9 @@ import math
 from relin.study._result import FrequencyResult, GridResult, Interval, ScheduleOutcome
 from relin.study._statistics import INTERVAL_CONFIDENCE
 
+ORDINARY = "every-1"
+"""The schedule that all others are compared with."""
+
 
 def tested_periods(outcomes: list[ScheduleOutcome]) -> list[ScheduleOutcome]:
     """The family K* is read from: every K but 1, in increasing order."""
@@ -25,10 +28,7 @@ def verdict(result: FrequencyResult, num_steps: int, most_paired: int, fewest_st
     if not tested:
         clauses = [f"On {result.data}, no K above 1 was tested, so nothing is known about rarer feature updates"]
     elif result.k_star is None:
-        clauses = [
-            f"On {result.data}, all runs of ordinary training (K = 1) diverged even at the best of its "
-            "learning rates, so there is nothing to compare with and lower rates must be offered"
-        ]
+        clauses = [f"On {result.data}, {nothing_to_compare_with()}"]
     else:
         equal = ", equal learning rate × steps" if result.comparison == "equal-distance" else ""
         rule = criterion(result, f"over {len(tested)} K", most_paired) + equal
@@ -45,7 +45,7 @@ def verdict(result: FrequencyResult, num_steps: int, most_paired: int, fewest_st
         )
     if result.lazy_gap is not None and result.k_star is not None:
         clauses.append(lazy_clause(result.lazy_gap))
-    clauses += diverged_clause(result)
+    clauses += outcome_clauses(result)
     return "; ".join(clauses) + "."
 
 
@@ -94,16 +94,54 @@ def criterion(result: GridResult, tested: str = "", most_paired: int | None = No
     )
 
 
-def diverged_clause(result: GridResult) -> list[str]:
-    """How many runs at the chosen learning rates diverged; nothing if none did."""
-    diverged = sum(outcome.num_diverged for outcome in result.outcomes)
-    if not diverged:
-        return []
+def nothing_to_compare_with() -> str:
+    return (
+        "no run of ordinary training (K = 1) trained even at the best of its learning rates, so there is nothing to "
+        "compare with and other rates must be offered"
+    )
+
+
+def outcome_clauses(result: GridResult) -> list[str]:
+    """What bears on all of an answer: chosen rates at an end of those offered, and runs that did not train."""
+    diverged, failed = (sum(getattr(o, f"num_{how}") for o in result.outcomes) for how in ("diverged", "failed"))
     total = sum(outcome.num_seeds for outcome in result.outcomes)
-    return [
-        f"{diverged} of the {total} runs at the chosen learning rates diverged and "
-        f"{'counts' if diverged == 1 else 'count'} at chance accuracy ({100 * result.chance:.3g} %)"
-    ]
+    lost = untrained(diverged, failed, f"{total} runs at the chosen learning rates", result.chance)
+    return [*edge_clauses(result), *lost]
+
+
+def untrained(diverged: int, failed: int, runs: str, chance: float) -> list[str]:
+    """How many of `runs`, such as `8 runs`, diverged, and how many failed to train; nothing if none did."""
+    if not diverged + failed:
+        return []
+    first, how = (diverged, "diverged") if diverged else (failed, "failed to train")
+    counted = f", {failed} failed to train, and all count" if diverged and failed else " and count"
+    counted += "s" if diverged + failed == 1 else ""
+    return [f"{first} of the {runs} {how}{counted} at chance accuracy ({100 * chance:.3g} %)"]
+
+
+def edge_clauses(result: GridResult) -> list[str]:
+    """Of which schedules the best learning rate is the largest or the smallest offered, ordinary training first."""
+    clauses = []
+    for end in ("largest", "smallest"):
+        ordinary = [o for o in result.outcomes if o.schedule == ORDINARY]
+        others = [o for o in result.outcomes if o.schedule != ORDINARY]
+        own, beside = ([o for o in group if o.rate_edge == end] for group in (ordinary, others))
+        if own:
+            what = f"the best rate of ordinary training (K = 1) is the {end} offered, {_rates_of(own)}"
+            what += f", at {len(own)} of {len(ordinary)} widths" if len(ordinary) > 1 else ""
+            what += f", as that of {_part(beside, others)} is" if beside else ""
+            clauses.append(f"{what}: {'larger' if end == 'largest' else 'smaller'} ones might serve better")
+        elif beside:
+            clauses.append(f"the best rate of {_part(beside, others)} is the {end} offered")
+    return clauses
+
+
+def _part(some: list[ScheduleOutcome], others: list[ScheduleOutcome]) -> str:
+    return f"{len(some)} of {len(others)} other schedules" if len(some) < len(others) else "every other schedule"
+
+
+def _rates_of(outcomes: list[ScheduleOutcome]) -> str:
+    return " or ".join(dict.fromkeys(f"{outcome.learning_rate:g}" for outcome in outcomes))
 
 
 def count(number: int, noun: str) -> str:

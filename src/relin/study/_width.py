@@ -17,7 +17,7 @@ from relin.study._statistics import INTERVAL_CONFIDENCE, finite_interval, mean_i
 from relin.study._width_verdict import width_verdict
 
 
-def conclude_width(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num_classes: int) -> WidthResult:
+def conclude_width(spec: GridSpec, records: dict[Comparison, pl.DataFrame], chance: float) -> WidthResult:
     """Kernel change, lazy gap and the initial kernel's distance from its limit at every width, with their slopes.
 
     A slope is that of the straight line through log value against log width, fitted to each seed's runs by least
@@ -27,17 +27,17 @@ def conclude_width(spec: GridSpec, records: dict[Comparison, pl.DataFrame], num_
 
     - `spec`: the settings.
     - `records`: those of each comparison, one row per run and recorded step, with the width as a column.
-    - `num_classes`: C.
+    - `chance`: accuracy at which a run that did not train counts.
     """
     spec, own = cast(WidthSpec, spec), records["equal-steps"]
-    widths = [_at_width(width, own.filter(width=width), spec, num_classes) for width in spec.widths]
+    widths = [_at_width(width, own.filter(width=width), spec, chance) for width in spec.widths]
     whole = own.row(0, named=True)
     result = WidthResult(
         **{name: whole[name] for name in ("study", "data", "model", "num_steps")},
         num_seeds=min(min(outcome.ordinary.num_seeds, outcome.lazy.num_seeds) for outcome in widths),
         margin=spec.margin / 100,
         confidence=spec.confidence,
-        chance=1 / num_classes,
+        chance=chance,
         outcomes=[labelled(outcome, at.width) for at in widths for outcome in (at.ordinary, at.lazy)],
         lazy_gap=widths[-1].gap,
         widths=widths,
@@ -54,8 +54,8 @@ def labelled(outcome: ScheduleOutcome, width: int) -> ScheduleOutcome:
     return outcome.model_copy(update={"label": f"width {width}, {outcome.label}"})
 
 
-def _at_width(width: int, records: pl.DataFrame, spec: WidthSpec, num_classes: int) -> WidthOutcome:
-    compared = compare(records, margin=spec.margin / 100, confidence=spec.confidence, num_classes=num_classes)
+def _at_width(width: int, records: pl.DataFrame, spec: WidthSpec, chance: float) -> WidthOutcome:
+    compared = compare(records, margin=spec.margin / 100, confidence=spec.confidence, chance=chance)
     ordinary, lazy = compared.outcome("every-1"), compared.outcome("never")
     if ordinary is None or lazy is None:
         raise ValueError(

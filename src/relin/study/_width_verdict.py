@@ -4,7 +4,7 @@ from relin.study._kernel_result import WidthOutcome, WidthResult
 from relin.study._kernel_verdict import constancy_clause, spelled, violated
 from relin.study._result import Interval
 from relin.study._statistics import INTERVAL_CONFIDENCE
-from relin.study._verdict import count, diverged_clause, points
+from relin.study._verdict import count, outcome_clauses, points
 
 _ROUNDING = 1e-9
 """Of a slope."""
@@ -18,7 +18,7 @@ def width_verdict(result: WidthResult) -> str:
         _gaps(result, narrow, wide),
         *_deviated(result, narrow, wide),
         constancy_clause(result.constancy),
-        *diverged_clause(result),
+        *outcome_clauses(result),
     ]
     text = "; ".join(clauses)
     seeds = count(result.num_seeds, "paired seed")
@@ -28,7 +28,7 @@ def width_verdict(result: WidthResult) -> str:
 def _moved(result: WidthResult, narrow: WidthOutcome, wide: WidthOutcome) -> str:
     slope = result.change_slope
     if slope is None or narrow.change is None or wide.change is None:
-        return "too few runs of ordinary training (K = 1) ended without diverging to say how the NTK moves with width"
+        return "too few runs of ordinary training (K = 1) trained to say how the NTK moves with width"
     how = "moves less" if slope.high < 0 else "moves more" if slope.low > 0 else "is not shown to move less or more"
     return (
         f"the NTK {how} in wider networks: in ordinary training it changes by {spelled(narrow.change)} at width "
