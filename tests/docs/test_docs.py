@@ -18,16 +18,10 @@ def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", PAGES[page], re.DOTALL)
 
 
-def run(arguments, folder, tmp_path):
-    environment = os.environ | {"RELIN_CACHE": str(tmp_path / "cache"), "NO_MKDOCS_2_WARNING": "true"}
-    command = [sys.executable, *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-
-
 def test_the_site_builds_strictly(tmp_path):
-    ended = run(["-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", tmp_path / "site"], ROOT, tmp_path)
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", tmp_path / "site"]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "true"}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     reference = (tmp_path / "site" / "reference" / "index.html").read_text(encoding="utf-8")
     for name in ("relin.train", "relin.from_torch", "relin.kernel.ntk", "relin.SolverState"):
@@ -43,12 +37,6 @@ def test_the_reference_names_everything_public():
     assert set(dir(relin)) - rooms == {name for name in listed if "." not in name}
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
-def test_every_python_block_runs(page, tmp_path):
-    ended = run(["-c", "\n".join(blocks(page, "python"))], tmp_path, tmp_path)
-    assert ended.returncode == 0, ended.stderr
-
-
 COMMANDS = [
     shlex.split(line)
     for page in PAGES
@@ -56,14 +44,27 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("relin")
 ]
+WITH_CODE = [page for page in PAGES if blocks(page, "python")]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_is_accepted(command, tmp_path):
-    settings = ["--settings"] if command[1] == "study" and "--settings" not in command else []
-    ended = run(["-m", "relin.cli", *command[1:], *settings], tmp_path, tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.strip()
+@pytest.fixture(scope="module")
+def ends(in_turn):
+    jobs = {page: {"code": "\n".join(blocks(page, "python"))} for page in WITH_CODE}
+    for command in COMMANDS:
+        settings = ["--settings"] if command[1] == "study" and "--settings" not in command else []
+        jobs[" ".join(command)] = {"arguments": [*command[1:], *settings]}
+    return in_turn(jobs)
+
+
+@pytest.mark.parametrize("page", WITH_CODE)
+def test_every_python_block_runs(ends, page):
+    assert ends[page].code == 0, ends[page].err
+
+
+@pytest.mark.parametrize("command", [" ".join(command) for command in COMMANDS])
+def test_every_command_is_accepted(ends, command):
+    assert ends[command].code == 0, ends[command].err
+    assert ends[command].out.strip()
 
 
 def test_extras_that_are_named_exist():

@@ -1,10 +1,8 @@
 """What README.md tells people to type works as it stands there."""
 
-import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,56 +18,47 @@ COMMANDS = [
 LONG = ("study", "report", "ntk")
 
 
+(EXAMPLE,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+RELIN = [c for c in COMMANDS if c[0] == "relin" and c[1] not in LONG]
+STUDIES = [c if "--settings" in c else [*c, "--settings"] for c in COMMANDS if c[:2] == ["relin", "study"]]
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    environment = os.environ | {"RELIN_CACHE": str(tmp_path_factory.mktemp("cache"))}
-
-    def run(arguments, folder):
-        command = [sys.executable, *arguments]
-        return subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
-
-    return run
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("readme")
 
 
-def test_the_python_example_runs(run, tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    ended = run(["-c", code], tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    assert float(ended.stdout.strip().rstrip("]").split()[-1]) > 0.9
-    assert ended.stdout.startswith("7 ")  # ⌈500/64⌉ − 1 feature updates
+@pytest.fixture(scope="module")
+def ends(in_turn, folder):
+    commands = [*RELIN, *(c for c in COMMANDS if c[:2] == ["relin", "ntk"]), *STUDIES]
+    jobs = {" ".join(c): {"arguments": c[1:], "folder": str(folder)} for c in commands}
+    return in_turn({"example": {"code": EXAMPLE}} | jobs)
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "relin" and c[1] not in LONG], ids=" ".join)
-def test_short_commands_run(run, command, tmp_path):
-    ended = run(["-m", "relin.cli", *command[1:]], tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.strip()
-    if "--out" in command:  # what it saved has a kernel
-        (after,) = (other for other in COMMANDS if other[:2] == ["relin", "ntk"])
-        ended = run(["-m", "relin.cli", *after[1:]], tmp_path)
-        assert ended.returncode == 0, ended.stderr
-        assert (tmp_path / after[2] / "kernel.npz").is_file()
+def test_the_python_example_runs(ends):
+    code, out, err = ends["example"]
+    assert code == 0, err
+    assert float(out.strip().rstrip("]").split()[-1]) > 0.9
+    assert out.startswith("7 ")  # ⌈500/64⌉ − 1 feature updates
 
 
-IN_TURN = """
-import contextlib, io, sys
-from relin.cli import main
-for command in sys.argv[1:]:
-    sys.argv = command.split(",")
-    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
-        main()
-    print("model_options" in shown.getvalue(), *sys.argv)
-"""
+@pytest.mark.parametrize("command", [" ".join(command) for command in RELIN])
+def test_short_commands_run(ends, command):
+    assert ends[command].code == 0, ends[command].err
+    assert ends[command].out.strip()
 
 
-def test_studies_are_accepted(run, tmp_path):
-    studies = [c for c in COMMANDS if c[:2] == ["relin", "study"]]
-    commands = [c if "--settings" in c else [*c, "--settings"] for c in studies]
-    ended = run(["-c", IN_TURN, *map(",".join, commands)], tmp_path)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.splitlines() == [" ".join(["True", *command]) for command in commands]
+def test_what_was_saved_has_a_kernel(ends, folder):
+    (command,) = (c for c in COMMANDS if c[:2] == ["relin", "ntk"])
+    assert ends[" ".join(command)].code == 0, ends[" ".join(command)].err
+    assert (folder / command[2] / "kernel.npz").is_file()
+
+
+@pytest.mark.parametrize("command", [" ".join(command) for command in STUDIES])
+def test_studies_are_accepted(ends, command):
+    code, out, err = ends[command]
+    assert (code, err) == (0, "")
+    assert "model_options" in out
 
 
 def test_make_targets_exist():

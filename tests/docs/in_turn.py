@@ -1,0 +1,45 @@
+"""Runs programs and relin's commands one after another in this process: jobs as JSON on standard input.
+
+A job has a folder to run in and `code`, or the `arguments` of `relin` or of a `file`; an end has the exit code and what
+was said.
+"""
+
+import contextlib
+import io
+import json
+import os
+import runpy
+import sys
+import traceback
+
+from relin.cli import main
+
+
+def work(job):
+    if "code" in job:
+        exec(compile(job["code"], job["name"], "exec"), {"__name__": "__main__"})
+        return
+    sys.argv = [job.get("file", "relin"), *job.get("arguments", [])]
+    if "file" in job:
+        sys.path[:1] = [os.path.dirname(job["file"])]  # as Python does for a script
+        runpy.run_path(job["file"], run_name="__main__")
+    else:
+        main()
+
+
+def ended(job):
+    os.makedirs(job["folder"], exist_ok=True)
+    os.chdir(job["folder"])
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            work(job)
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+    return {"code": code, "out": out.getvalue(), "err": err.getvalue()}
+
+
+print(json.dumps([ended(job) for job in json.load(sys.stdin)]))

@@ -1,0 +1,41 @@
+"""The examples a person copies run, and say what they should."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+IN_TWO_LOOPS = ["own_loop", "flax_nnx", "flax_linen", "equinox_module", "torch_module"]
+FEW = ["--seeds", "1", "--steps", "40", "--examples", "200", "--rates", "0.1"]
+
+
+@pytest.fixture(scope="module")
+def ends(in_turn):
+    return in_turn({name: {"file": str(EXAMPLES / f"{name}.py")} for name in IN_TWO_LOOPS})
+
+
+@pytest.mark.parametrize("name", IN_TWO_LOOPS)
+def test_example(ends, name):
+    code, out, err = ends[name]
+    assert (code, err) == (0, "")
+    accuracies = [float(found) for found in re.findall(r"test accuracy (0\.\d+)", out)]
+    assert len(accuracies) == 2
+    assert min(accuracies) > 0.93
+    assert abs(accuracies[0] - accuracies[1]) < 0.03
+
+
+@pytest.mark.fashion_mnist
+def test_fine_tuning(in_turn):
+    (end,) = in_turn({"fine tuning": {"file": str(EXAMPLES / "fine_tuning.py"), "arguments": FEW}}).values()
+    assert (end.code, end.err) == (0, "")
+    rows = re.findall(r"^(.+?)  +(\d+\.\d+) +(\d+) ", end.out, re.MULTILINE)
+    accuracies = {way.strip(): float(accuracy) for way, accuracy, _ in rows}
+    updates = {way.strip(): int(number) for way, _, number in rows}
+    assert len(accuracies) == 8
+    assert accuracies["K = 1"] > 60
+    assert accuracies["K = ∞: linearised at the checkpoint"] > accuracies["K = 1, linearised afterwards"]
+    assert (updates["K = 1"], updates["lazy body, head K = 1"]) == (39, 39)
+    assert updates["K = ∞: linearised at the checkpoint"] == updates["K = 1, linearised afterwards"] == 0
