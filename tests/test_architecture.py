@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent / "src" / "relin"
 FLOORS = [
     ("_writing",),
     ("_types", "_errors", "_files", "_extra"),
-    ("_check", "_tree", "_names", "_network"),
+    ("_check", "_tree", "_names", "_network", "_randomness"),
     ("_storage", "_logger", "_finite"),
     ("_primitives",),
     ("_loss", "_linearise", "_augment", "_batches"),

@@ -119,9 +119,9 @@ def check(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -> Pr
     params, (x, y) = jax.tree.map(jnp.asarray, (params, batch))
     mode, problem = problem.mode, problem.trained(problem.variables)
     trial = _Trial(problem, params, x, y)
-    outputs = jax.eval_shape(problem.apply, params, x)
+    outputs, generators = _validate.traced(problem, params, x)
     not_finite = trial.not_finite()
-    deterministic = trial.deterministic()
+    deterministic = not generators and trial.deterministic()
     independent = trial.independent() if deterministic and not_finite is None else None
     sharpness = math.nan if not_finite else trial.sharpness()
     if not_finite is None and not math.isfinite(sharpness):
@@ -148,7 +148,7 @@ def _obstacle(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -
     try:
         _check.params(params)
         params, batch = jax.tree.map(jnp.asarray, (params, batch))
-        _validate.network(problem, params, batch)
+        _validate.network(problem, params, batch, may_draw=True)
     except Exception as error:  # whatever the network raises is the answer
         if names := _backward_only(problem, params, batch[0]):
             return _validate.no_forward_mode(names)

@@ -18,10 +18,11 @@ from relin._observer import AbstractObserver
 from relin._primitives import backward_only, primitives
 from relin._problem import Problem
 from relin._program import Batch, Run, Sampling
+from relin._randomness import not_drawn, refusal
 from relin._safeguard import AbstractSafeguard
 from relin._schedule import AbstractSchedule, Never
 from relin._solver import AbstractSolver, AbstractStretchSolver, WeightSpace
-from relin._types import Params
+from relin._types import Inputs, Params
 
 
 def parts(problem: Any, solver: Any, schedule: Any) -> None:
@@ -147,10 +148,20 @@ def steps(
     return cast(int, num_steps), record_every
 
 
-def network(problem: Problem, params: Params, batch: Batch) -> None:
+def traced(problem: Problem, params: Params, x: Inputs) -> tuple[Any, list[str]]:
+    """The network's outputs as shapes, and the generators that it draws from while it is traced."""
+    generators = list[str]()
+    with not_drawn(problem.apply, generators.append):
+        outputs = jax.eval_shape(lambda p, x: problem.apply(p, x), params, x)  # a new function is traced anew
+    return outputs, generators
+
+
+def network(problem: Problem, params: Params, batch: Batch, may_draw: bool = False) -> None:
     """Raises unless the network and the loss take this batch and can be linearised."""
     problem = problem.trained(problem.variables)
-    outputs = jax.eval_shape(problem.apply, params, batch[0])
+    outputs, generators = traced(problem, params, batch[0])
+    if generators and not may_draw:
+        raise refusal(generators[0])
     if not (isinstance(outputs, jax.ShapeDtypeStruct) and jnp.issubdtype(outputs.dtype, jnp.floating)):
         raise TypeError(
             f"The network must return one floating-point array of shape (batch, C), got {outputs}; "

@@ -251,3 +251,27 @@ def test_bfloat16_inside_single_precision():
     solution = il.train(problem, solver, il.Every(3), params, data, num_steps=10, key=KEY)
     assert solution.params.weight.dtype == jnp.float32
     assert solution.records["training_loss"][-1] < np.log(2)
+
+
+class Decaying(eqx.Module):
+    """Moves its state in every mode."""
+
+    linear: eqx.nn.Linear
+    scale: eqx.nn.StateIndex
+
+    def __init__(self, key):
+        self.linear, self.scale = eqx.nn.Linear(4, 3, key=key), eqx.nn.StateIndex(jnp.ones(()))
+
+    def __call__(self, x, state):
+        scale = state.get(self.scale)
+        return scale * self.linear(x), state.set(self.scale, 0.5 * scale)
+
+
+def test_a_state_that_moves_is_carried_or_refused():
+    module, state = eqx.nn.make_with_state(Decaying)(jax.random.key(0))
+    apply, params = il.from_equinox(module, state=state, statistics="frozen")
+    with pytest.raises(ValueError, match="must stay as it is, got Decaying, whose forward pass moves its own"):
+        jax.eval_shape(apply, params, jnp.ones((2, 4)))
+    apply, params = il.from_equinox(module, state=state, statistics="batch")
+    _, after = apply.forward(params, jnp.ones((2, 4)))
+    assert apply.with_variables(after).state.get(module.scale) == 0.5

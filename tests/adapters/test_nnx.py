@@ -261,3 +261,34 @@ REFUSALS = [
 def test_refusals(make, error, match):
     with pytest.raises(error, match=match):
         make()
+
+
+class Counting(nnx.Module):
+    def __init__(self, rngs):
+        self.linear, self.count, self.width = nnx.Linear(4, 3, rngs=rngs), 0, 0
+
+    def __call__(self, x):
+        self.count, self.width = self.count + 1, x.shape[1]
+        return self.linear(x) * self.count
+
+
+class Shrinking(nnx.Module):
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, x):
+        self.linear.kernel[...] = 0.9 * self.linear.kernel[...]
+        return self.linear(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "match"),
+    [
+        (Counting, "got one whose forward pass changes count, which a compiled"),
+        (Shrinking, r"got Shrinking, whose forward pass changes linear\.kernel"),
+    ],
+)
+def test_what_a_program_would_lose_is_refused(kind, match):
+    apply, params = il.from_nnx(kind(nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=match):
+        jax.eval_shape(apply, params, jnp.ones((2, 4)))

@@ -8,6 +8,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Shaped
 
+from relin._names import some
 from relin._network import AbstractNetwork
 from relin._tree import numbers
 from relin._types import Inputs, Params
@@ -90,6 +91,36 @@ def check_mode(statistics: Any, dropout: Any) -> None:
         )
     if not isinstance(dropout, bool):
         raise TypeError(f"`dropout` must be True or False, got {dropout!r}; say whether it is on in training.")
+
+
+def without_counting(parts: Callable[[], dict[str, Any]], run: Callable[[], Any]) -> Any:
+    """What `run`, a forward pass, returns. Raises where a number among the attributes of the module's parts, by their
+    names, is another one after every pass: a compiled program would keep the first."""
+    before = _numbers_of(parts())
+    result = run()
+    if _changed(before, _numbers_of(parts())):  # once, where a size is remembered
+        before = _numbers_of(parts())
+        run()
+        if counters := _changed(before, _numbers_of(parts())):
+            raise ValueError(
+                f"The module must leave its numbers as they are, got one whose forward pass changes {some(counters)}, "
+                "which a compiled program keeps; hold it in an array that the framework counts among its variables, or "
+                "pass it with the inputs."
+            )
+    return result
+
+
+def _numbers_of(parts: dict[str, Any]) -> dict[str, int | float]:
+    return {
+        f"{path}.{name}".lstrip("."): value
+        for path, part in parts.items()
+        for name, value in vars(part).items()
+        if type(value) in (int, float)
+    }
+
+
+def _changed(before: dict[str, int | float], after: dict[str, int | float]) -> list[str]:
+    return [name for name, value in after.items() if name in before and before[name] != value]
 
 
 def _kind(outputs: Any) -> str:

@@ -13,7 +13,15 @@ from relin import _check
 from relin._network import Variables, described
 from relin._types import Key
 from relin.adapters._closed import AbstractApply, Output, Statistics, called, check_mode, check_output, chosen
-from relin.adapters._equinox_module import batch_axis, in_training, made_state, refuse, refuse_inputs, takes_key
+from relin.adapters._equinox_module import (
+    batch_axis,
+    in_training,
+    made_state,
+    refuse,
+    refuse_inputs,
+    refuse_moved,
+    takes_key,
+)
 from relin.adapters._trainable import PartialApply, Trainable, restricted
 
 Parameters = PyTree[Float[Array, "..."]]
@@ -93,7 +101,7 @@ class EquinoxApply(AbstractApply):
         self, module: Any, state: eqx.nn.State | None, key: Key | None, x: Batched
     ) -> tuple[Batched, eqx.nn.State | None]:
         """The outputs of a batch, a key an example, and the state after it."""
-        keys = None
+        keys, before = None, jax.tree.leaves(state)
         if key is not None and takes_key(module):
             keys = jax.random.split(key, jax.tree.leaves(x)[0].shape[0])
 
@@ -106,6 +114,8 @@ class EquinoxApply(AbstractApply):
 
             result = called(call, x)
             outputs, after = result if state is not None else (result, None)
+            if not (self._mode and self._mode[0]):
+                refuse_moved(module, before, after)
             return chosen(outputs, self._output), after
 
         axes = {"in_axes": (0, None if keys is None else 0), "out_axes": (0, None)}

@@ -63,6 +63,15 @@ def refuse_inputs(module: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -
         ) from None
 
 
+def refuse_moved(module: Any, before: list[Any], after: Any) -> None:
+    """Raises `ValueError` for a state that is frozen, with these arrays, and moves all the same."""
+    if any(now is not then for then, now in zip(before, jax.tree.leaves(after), strict=True)):
+        raise ValueError(
+            f"A frozen state must stay as it is, got {type(module).__name__}, whose forward pass moves its own; pass "
+            'statistics="batch" so that training carries it along.'
+        )
+
+
 def _nodes(module: Any, kinds: type | tuple[type, ...]) -> list[Any]:
     """All parts of a module that are of a kind; a part inside another one of the kind is found as well."""
     found = []

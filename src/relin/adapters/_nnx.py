@@ -9,10 +9,19 @@ import jax
 from jaxtyping import Array, Shaped
 
 from relin._extra import needs_extra
-from relin._names import parameter_names
+from relin._names import parameter_names, some
 from relin._network import Variables, described
 from relin._types import Inputs, Outputs, Params
-from relin.adapters._closed import AbstractApply, Output, Statistics, called, check_mode, check_output, chosen
+from relin.adapters._closed import (
+    AbstractApply,
+    Output,
+    Statistics,
+    called,
+    check_mode,
+    check_output,
+    chosen,
+    without_counting,
+)
 from relin.adapters._trainable import PartialApply, Trainable, restricted
 
 
@@ -37,10 +46,15 @@ class NNXApply(AbstractApply):
         outputs, after = self._passed(0, params, x)
         for name, before, now in zip(self._names, self.constants, after, strict=True):
             if now is not before:
+                remedy = (
+                    "let it do so only where its `use_running_average` or `deterministic` is False"
+                    if any(self._mode)
+                    else 'say how it is trained with `statistics` ("frozen" or "batch") and `dropout`, or put it into '
+                    "evaluation mode with module.eval()"
+                )
                 raise ValueError(
-                    f"The module must leave its variables as they are, got one that changes {name}; say how it is "
-                    'trained with `statistics` ("frozen" or "batch") and `dropout`, or put it into evaluation mode '
-                    "with module.eval()."
+                    f"The module must leave its variables as they are, got one that changes {name} where it is "
+                    f"evaluated; {remedy}."
                 )
         return outputs
 
@@ -76,9 +90,22 @@ class NNXApply(AbstractApply):
         from flax import nnx
 
         module = self._merged(graph, params)
-        outputs = chosen(called(module, x), self._output)
-        after = _named(nnx.state(module, nnx.Not(nnx.Param)))
-        return outputs, tuple(after[name] for name in self._names)
+        given = _named(nnx.state(module, nnx.Param))
+
+        def run() -> tuple[Outputs, tuple[Shaped[Array, "..."], ...]]:
+            outputs = chosen(called(module, x), self._output)
+            trained = _named(nnx.state(module, nnx.Param))
+            if changed := [name for name, value in given.items() if trained.get(name) is not value]:
+                raise ValueError(
+                    f"The module must leave its parameters to training, got {type(module).__name__}, whose forward "
+                    f"pass changes {some(changed)}; change them in a step of an Optax optimiser."
+                )
+            after = _named(nnx.state(module, nnx.Not(nnx.Param)))
+            return outputs, tuple(after[name] for name in self._names)
+
+        return without_counting(
+            lambda: {".".join(map(str, path)): part for path, part in nnx.iter_modules(module)}, run
+        )
 
     def _architecture(self) -> tuple[Hashable, ...]:
         return self._graphs, self._structures, self._output, self._mode

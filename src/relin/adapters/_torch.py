@@ -13,8 +13,17 @@ from jaxtyping import Array, Float, Shaped
 from relin import _check
 from relin._network import Variables, described
 from relin._types import Inputs, Key, Outputs
-from relin.adapters._closed import AbstractApply, Output, Statistics, called, check_mode, check_output, chosen
-from relin.adapters._torch_module import check_as_it_is, in_mode
+from relin.adapters._closed import (
+    AbstractApply,
+    Output,
+    Statistics,
+    called,
+    check_mode,
+    check_output,
+    chosen,
+    without_counting,
+)
+from relin.adapters._torch_module import check_as_it_is, check_hooks, copied, in_mode
 from relin.adapters._torchax import environment
 from relin.adapters._trainable import PartialApply, Trainable, restricted
 
@@ -38,7 +47,7 @@ class TorchApply(AbstractApply):
     """Whether batch statistics and dropout are on in training."""
 
     def __call__(self, params: Parameters, x: Inputs) -> Outputs:
-        return self._passed(self._modules[0], params, x, None)[0]
+        return self._passed(self._modules[0], params, x, None, False)[0]
 
     @property
     def mode(self) -> str:
@@ -53,7 +62,7 @@ class TorchApply(AbstractApply):
             return self(params, x), None
         _, key, passes = self._parts()
         now = None if key is None else jax.random.fold_in(key, passes)
-        outputs, after = self._passed(self._modules[1], params, x, now)
+        outputs, after = self._passed(self._modules[1], params, x, now, self._mode[0])
         return outputs, tuple(jax.tree.leaves((after, key, passes + 1)))
 
     def with_variables(self, variables: Variables) -> "TorchApply":
@@ -61,7 +70,7 @@ class TorchApply(AbstractApply):
 
     def combine(self, params: Parameters) -> Any:
         """A copy of the module with these parameters, on the CPU, in evaluation mode."""
-        module = copy.deepcopy(self._modules[0])
+        module = copied(self._modules[0])
         module.load_state_dict(self.state_dict(params))
         return module
 
@@ -78,22 +87,34 @@ class TorchApply(AbstractApply):
     def _parts(self) -> tuple[dict[str, Array], Key | None, Any]:
         return jax.tree.unflatten(self._structure, list(self.constants))
 
-    def _passed(self, module: Any, params: Parameters, x: Inputs, key: Key | None) -> tuple[Outputs, dict[str, Array]]:
-        """The outputs, and the constants after the forward pass."""
+    def _passed(
+        self, module: Any, params: Parameters, x: Inputs, key: Key | None, carried: bool
+    ) -> tuple[Outputs, dict[str, Array]]:
+        """The outputs, and the constants after the forward pass, which moves them only where they are carried."""
         import torch
         from torchax.interop import jax_view, torch_view
 
+        from relin.adapters._torch_rules import Pass
+
         others, x = self._parts()[0], jax.tree.map(jnp.asarray, x)
-        tensors = {name: torch_view(value) for name, value in {**others, **params}.items()}
+        given = {**others, **params}
+        inputs, tensors = torch_view(x), dict[str, Any]()
 
         def call(*inputs: Any, **named: Any) -> Any:
-            return torch.func.functional_call(module, tensors, torch_view(inputs), torch_view(named))
+            return torch.func.functional_call(module, tensors, inputs, named)
 
-        random = {} if key is None else {"prng": key}
-        env = environment()
-        with env, env.override_property(**random), torch.no_grad(), jax.numpy_rank_promotion("allow"):
-            outputs = chosen(called(call, x), self._output)
-        return jax_view(outputs), {name: jax_view(tensors[name]) for name in others}
+        def run() -> Any:
+            tensors.update({name: torch_view(value) for name, value in given.items()})
+            constants = {id(tensor) for tensor in (*jax.tree.leaves(inputs), *(tensors[name] for name in others))}
+            with forward.running(environment(), constants):
+                return chosen(called(call, inputs), self._output)
+
+        forward = Pass(module, key)
+        outputs = without_counting(lambda: dict(module.named_modules()), run)
+        after = {name: jax_view(tensor) for name, tensor in tensors.items()}
+        moved = [name for name, value in given.items() if after[name] is not value]
+        forward.check_moved(moved, set(others) if carried else set())
+        return jax_view(outputs), {name: after[name] for name in others}
 
     def _architecture(self) -> tuple[Hashable, ...]:
         return self._modules, self._structure, self._output, self._mode
@@ -115,9 +136,10 @@ def from_torch(
     - `module`: a `torch.nn.Module` that is called with a batch of inputs, such as images (batch, channels, height,
       width). A tuple of inputs is spread over its arguments, a dictionary over its keywords. It is copied.
     - `statistics`: of BatchNorm in training. `"frozen"`: the running ones, which stay as they are. `"batch"`: those of
-      the batch, differentiated through; the running ones are updated by the forward passes at the anchor.
-    - `dropout`: whether it is on in training; forward pass t draws from `jax.random.fold_in(key, t)`, the same for
-      primal and tangent.
+      the batch, differentiated through; the running ones are updated by the forward passes at the anchor. So are other
+      buffers that a forward pass in training mode moves, such as the vectors of `spectral_norm`.
+    - `dropout`: whether it is on in training, and with it every part that has no statistics; forward pass t draws from
+      `jax.random.fold_in(key, t)`, the same for primal and tangent.
     - `key`: of dropout.
     - `output`: which of several outputs the loss is of: a key, a position, or a function of the outputs.
     - `trainable`: which parameters are trained, all that require a gradient if not given; see `relin.trainable`.
@@ -131,7 +153,9 @@ def from_torch(
 
     **Raises:** `ImportError` without PyTorch or torchax; `TypeError` if `module` is no `torch.nn.Module` or a trained
     parameter is not floating-point; `ValueError` if there is none, for a module with BatchNorm or dropout in training
-    mode without the arguments that say how it is trained, and for dropout without a key.
+    mode without the arguments that say how it is trained, for hooks on gradients, and for dropout without a key; and,
+    where `apply` is called, for a module that draws random numbers or moves its buffers where it was not asked to,
+    changes its parameters, or uses a `torch.autograd.Function`, whose backward need not be the forward's derivative.
     """
     environment()
     import torch
@@ -143,6 +167,7 @@ def from_torch(
         )
     check_output(output)
     check_mode(statistics, dropout)
+    check_hooks(module)
     mode = statistics == "batch", dropout
     if dropout and key is None:
         raise ValueError("Dropout in training needs a `key`, got none; pass one such as jax.random.key(0).")

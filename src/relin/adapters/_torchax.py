@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import jax
+
 from relin._extra import needs_extra
 
 
@@ -20,7 +22,20 @@ def environment() -> Any:
         with _named_dimensions(torch):
             import torchax
 
-            return torchax.default_env()
+            env = torchax.default_env()
+        env.override_op_definition(torch.ops.aten.exponential_, _exponential, is_view_op=True)
+        return env
+
+
+def _exponential(tensor: Any, rate: float = 1.0, *, generator: Any = None) -> Any:
+    """Draws from the exponential distribution in place, Gumbel noise's source: torchax 0.0.13 leaves the tensor as it
+    is."""
+    import torchax
+
+    env = torchax.default_env()
+    values = tensor.jax()
+    drawn = jax.random.exponential(env.get_and_rotate_prng_key(generator), values.shape, values.dtype) / rate
+    return tensor.copy_(env.j2t_iso(drawn))
 
 
 @contextmanager

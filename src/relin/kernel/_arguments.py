@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from relin import _check
+from relin._randomness import not_drawn, refusal
 from relin._types import Inputs, Params
 
 KINDS = ("full", "mean", "diagonal")
@@ -75,7 +76,11 @@ def one_example(apply: Callable, outputs: str | int) -> Callable[[Params, Any], 
     """f(params, x) → outputs `(C,)` of one example; raises where `apply` does not give `(batch, C)`."""
 
     def network(params: Params, x: Any) -> Array:
-        result = apply(params, jax.tree.map(lambda a: a[None], x))
+        generators = list[str]()
+        with not_drawn(apply, generators.append):
+            result = apply(params, jax.tree.map(lambda a: a[None], x))
+        if generators:
+            raise refusal(generators[0])
         check_result(result, 1)
         if not isinstance(outputs, str) and not 0 <= outputs < result.shape[1]:
             raise ValueError(
