@@ -1,6 +1,5 @@
 """A solution on disk: tensors as safetensors, the rest as JSON. No pickle."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import safetensors.numpy
 from jaxtyping import PyTree
 
 from relin._errors import Result
-from relin._files import write_atomically
+from relin._files import BLANK, as_json, from_json, is_damaged, read_file, remove_parts, sealed, write_atomically
 from relin._network import FROZEN
 from relin._tree import is_key, numbers
 from relin._types import Params
@@ -36,8 +35,10 @@ def save(fields: dict[str, Any], folder: str | Path) -> Path:
         "diverged_at": fields["diverged_at"],
         "mode": fields["mode"],
     }
-    write_atomically(folder / TENSORS, safetensors.numpy.save(tensors, {"format": "relin solution"}))
-    write_atomically(folder / SETTINGS, json.dumps(settings, indent=2))
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_parts(folder)
+    write_atomically(folder / TENSORS, to_safetensors(tensors, "relin solution"))
+    write_atomically(folder / SETTINGS, as_json(settings))
     return folder
 
 
@@ -45,8 +46,8 @@ def load(folder: str | Path, params: Params, optimiser_state: Any, variables: An
     """The fields again, with trees of the structure of `params`, `optimiser_state` and `variables`."""
     folder = Path(folder)
     try:
-        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        tensors = _read(folder / TENSORS)
+        settings = from_json(read_file(folder / SETTINGS))
+        tensors = from_safetensors(folder / TENSORS)
         known = settings["format"] == _FORMAT
         fields = {
             "feature_updates": int(settings["feature_updates"]),
@@ -57,7 +58,7 @@ def load(folder: str | Path, params: Params, optimiser_state: Any, variables: An
     except FileNotFoundError as error:
         missing = TENSORS if error.filename is None else Path(error.filename).name
         raise ValueError(f"{folder} holds no solution (no {missing}); name one that was saved.") from None
-    except (ValueError, KeyError, TypeError, safetensors.SafetensorError):
+    except (ValueError, KeyError, TypeError):
         raise ValueError(f"The solution in {folder} is damaged; restore it, or train again.") from None
     if not known:
         raise ValueError(f"The solution in {folder} has another format; use the version of relin that saved it.")
@@ -73,15 +74,26 @@ def load(folder: str | Path, params: Params, optimiser_state: Any, variables: An
     return {**fields, **trees, "records": {name: records[name] for name in names}}
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """Every tensor of a file; NumPy's reader knows no bfloat16."""
-    with safetensors.safe_open(path, "numpy") as plain, safetensors.safe_open(path, "flax") as low:
-        return {
-            key: np.asarray(
-                low.get_tensor(key) if plain.get_slice(key).get_dtype() == "BF16" else plain.get_tensor(key)
-            )
-            for key in plain.keys()  # noqa: SIM118
-        }
+def to_safetensors(tensors: dict[str, np.ndarray], kind: str) -> bytes:
+    """Tensors by their names, in a file that tells when it is damaged."""
+    return sealed(safetensors.numpy.save(tensors, {"format": kind, **BLANK}))
+
+
+def from_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Every tensor of a file. Raises `OSError`, and `ValueError` if it is damaged."""
+    if is_damaged(read_file(path)):
+        raise ValueError("its bytes have changed")
+    try:
+        # NumPy's reader knows no bfloat16.
+        with safetensors.safe_open(path, "numpy") as plain, safetensors.safe_open(path, "flax") as low:
+            return {
+                key: np.asarray(
+                    low.get_tensor(key) if plain.get_slice(key).get_dtype() == "BF16" else plain.get_tensor(key)
+                )
+                for key in plain.keys()  # noqa: SIM118
+            }
+    except (safetensors.SafetensorError, KeyError):
+        raise ValueError("no safetensors file") from None
 
 
 def tensors_of(tree: PyTree, name: str) -> dict[str, np.ndarray]:

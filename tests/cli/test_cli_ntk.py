@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from cli_sample import SMALL
 
+from relin._files import as_json
 from relin.study import StoreError, read_spec
 from relin.study._runner import Runner, single_run
 from relin.study._saved import load_run, save_run, train_run
@@ -162,7 +163,7 @@ def test_parameters_of_another_network_are_refused(saved, tmp_path):
     shutil.copytree(saved / "moved", folder)
     settings = json.loads((folder / "run.json").read_text())
     settings["spec"]["model_options"]["width"] = 9
-    (folder / "run.json").write_text(json.dumps(settings))
+    (folder / "run.json").write_bytes(as_json(settings))
     with pytest.raises(StoreError, match=r"must have shape \(9, 64\)|must have shape \(64, 9\)|must have shape \(9,\)"):
         load_run(folder, Runner)
 

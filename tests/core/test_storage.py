@@ -10,6 +10,7 @@ import pytest
 
 import relin as il
 from core import oracles
+from relin._files import as_json
 
 LOSS = il.CrossEntropy()
 
@@ -65,7 +66,7 @@ def test_what_cannot_be_loaded(solved, tmp_path):
         il.load(tmp_path, {"x": jnp.zeros(2)})
     settings = tmp_path / "solution.json"
     content = settings.read_text()
-    settings.write_text(json.dumps({**json.loads(content), "format": 99}))
+    settings.write_bytes(as_json({**json.loads(content), "format": 99}))
     with pytest.raises(ValueError, match="has another format; use the version"):
         il.load(tmp_path, params)
     settings.write_text(content)

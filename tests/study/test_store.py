@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import multiprocessing
 import os
 import stat
@@ -9,8 +10,9 @@ import polars.testing
 import pytest
 
 from relin._files import write_atomically
-from relin.study import FrequencySpec, SpecError, Store, StoreError
+from relin.study import FrequencySpec, SpecError, Store, StoreError, _records
 from relin.study._grid import selection_packs
+from relin.study._store import describe
 
 SPEC = FrequencySpec(steps=20, periods=[1, 4], learning_rates=[0.1, 0.01], seeds=3, select_seeds=2)
 PACKS = selection_packs(SPEC, 1)
@@ -26,6 +28,11 @@ def records_of(pack):
             "seed": run.seed,
             "step": step,
             "test_accuracy": 0.1 * run.seed + step / 100,
+            "result": "successful",
+            "diverged_at": None,
+            "spec": describe(SPEC.model_dump(mode="json")),
+            "versions": "{}",
+            "device": "cpu",
         }
         for run in pack.runs
         for step in (20, 0)
@@ -79,7 +86,18 @@ def test_damaged_settings_are_told(store, content):
             use()
 
 
-@pytest.mark.parametrize("content", [None, "", "{}", '{"lanes": "x"}', "3"])
+@pytest.mark.parametrize("deep", ['{"model_options": ' + "[" * 10**5, '{"a": ' + 200 * "[" + 200 * "]" + "}"])
+def test_settings_nested_without_end_are_told(store, deep):
+    (store.folder / "spec.json").write_text(deep)
+    with pytest.raises(StoreError, match=r"spec\.json is not a study's settings; restore it"):
+        store.spec()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, "", "{}", "3", "[" * 10**5]
+    + [f'{{"lanes": {lanes}}}' for lanes in ('"x"', 0, -3, 10**999, "1e999", "NaN", 1.5, "true", "null")],
+)
 def test_damaged_packing_is_told(store, content):
     path = store.folder / "packing.json"
     path.unlink() if content is None else path.write_text(content)
@@ -92,7 +110,7 @@ def test_a_truncated_pack_is_told_with_its_file(filled):
     whole = path.read_bytes()
     for length in (0, 3, 4, 100, len(whole) // 2, len(whole) - 9, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(StoreError, match=f"{path.name} is damaged; remove it and run the study again"):
+        with pytest.raises(StoreError, match=f"{path.name} is damaged .*; run the study again, which recomputes it"):
             filled.read(PACKS)
     path.write_bytes(whole)
     assert filled.read(PACKS).height == sum(2 * len(pack.runs) for pack in PACKS)
@@ -105,6 +123,108 @@ def test_a_pack_with_the_records_of_another_is_told(filled):
     pl.DataFrame({"x": [1]}).write_parquet(filled.path(PACKS[0]))
     with pytest.raises(StoreError, match="is damaged"):
         filled.read(PACKS)
+
+
+DAMAGE = {
+    "rows that are there twice": lambda records: pl.concat([records, records.head(1)]),
+    "rows missing": lambda records: records.filter(pl.col("step") > 0),
+    "other runs": lambda records: records.with_columns(seed=pl.col("seed") + 90),
+    "a column test_accuracy of type String": lambda records: records.cast({"test_accuracy": pl.String}),
+    "a column seed of type List": lambda records: records.with_columns(seed=pl.concat_list("seed")),
+    "no column step": lambda records: records.drop("step"),
+    "settings that no study has": lambda records: records.with_columns(spec=pl.lit("[" * 10**5)),
+    "versions that no program has": lambda records: records.with_columns(versions=pl.lit("1.0")),
+    "rows that no run of this study has": lambda records: pl.concat([records] * 50),
+}
+
+
+@pytest.mark.parametrize("fault", DAMAGE)
+def test_a_pack_without_digest_is_read_if_its_rows_are_those_of_its_runs(filled, fault):
+    path, whole = filled.path(PACKS[1]), filled.read(PACKS)
+    records = pl.read_parquet(path)
+    records.write_parquet(path)  # as relin wrote packs before they had digests
+    polars.testing.assert_frame_equal(filled.read(PACKS), whole)
+    DAMAGE[fault](records).write_parquet(path)
+    with pytest.raises(StoreError, match=rf"{path.name} is damaged \({fault}.*\); run the study again"):
+        filled.read(PACKS)
+    assert not filled.finished(PACKS[1])
+    assert filled.finished(PACKS[0])
+
+
+@pytest.mark.parametrize(
+    ("steps", "diverged_at", "whole"),
+    [
+        ([0, 5, 10, 15, 20], None, True),
+        ([0, 8, 16, 20], None, True),  # T is no multiple of the interval
+        ([0, 20], None, True),
+        ([0, 5, 15, 20], None, False),
+        ([0, 10, 15, 20], None, False),
+        ([0, 5, 10], None, False),
+        ([5, 10, 15, 20], None, False),
+        ([20], None, False),
+        ([0, 10, 30], None, False),
+        ([0, 5, 10, 15], 14, True),
+        ([0, 5], 14, False),
+        ([0, 1, 2, 3], 4, True),  # the last row before the step that diverged
+    ],
+)
+def test_a_row_missing_anywhere_is_told(steps, diverged_at, whole):
+    first = records_of(PACKS[0]).head(1).with_columns(diverged_at=pl.lit(diverged_at, pl.Int64))
+    rows = pl.concat([first.with_columns(step=pl.lit(step, pl.Int64)) for step in steps[::-1]])
+    assert _records.faults([rows], [_records.identities(rows)]) == ({} if whole else {0: "rows missing"})
+
+
+def test_records_of_other_settings_are_refused(filled):
+    other = SPEC.model_copy(update={"batch_size": 7, "momentum": 0.5})
+    text = describe(other.model_dump(mode="json"))
+    filled.write(PACKS[0], records_of(PACKS[0]).with_columns(spec=pl.lit(text)))
+    message = (
+        r"select-.*\.parquet holds records of a study with other settings \(batch_size, momentum\); move it out of"
+    )
+    for use in (lambda: filled.read(PACKS), lambda: filled.damaged(PACKS), lambda: filled.finished(PACKS[0])):
+        with pytest.raises(StoreError, match=message):
+            use()
+
+
+def test_a_pack_that_is_no_regular_file_is_told(filled):
+    path = filled.path(PACKS[0])
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(StoreError, match=r"is damaged \(not a regular file\)"):
+        filled.read(PACKS)
+
+
+def test_a_folder_removed_meanwhile_is_told_and_stays_away(filled, tmp_path):
+    filled.folder.rename(tmp_path / "elsewhere")
+    records = records_of(PACKS[0])
+
+    def claim():
+        with filled.claim(PACKS[0]):
+            pass
+
+    for use in (lambda: filled.write(PACKS[0], records), lambda: filled.write_whole(records), claim):
+        with pytest.raises(StoreError, match="study was removed while the study ran; run the same command again"):
+            use()
+    assert not filled.folder.exists()
+    filled.packs.mkdir(parents=True)  # what removal left while files were being written into it
+    with pytest.raises(StoreError, match="was removed while the study ran"):
+        filled.write(PACKS[0], records)
+    assert list(filled.packs.iterdir()) == []
+
+
+def test_what_dead_processes_left_is_removed_when_the_study_is_opened(filled):
+    (filled.folder / "figures").mkdir()
+    names = (".records.parquet.a.part", ".packing.json.b.part", "figures/.ridge.png.c.part", "packs/.x.parquet.d.part")
+    for name in names:
+        (filled.folder / name).write_bytes(b"half")
+    alive = filled.folder / ".spec.json.e.part"
+    with alive.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        filled.open(SPEC, 1)
+        assert alive.exists()
+    assert not any((filled.folder / name).exists() for name in names)
+    filled.open(SPEC, 1)
+    assert not alive.exists()
 
 
 def test_a_missing_pack_is_told(filled):
@@ -173,3 +293,14 @@ def test_what_a_dead_process_left_is_removed_but_not_what_others_write(store):
         assert not left.exists()
     assert others.exists()
     assert not store.finished(PACKS[1])
+
+
+def test_all_versions_and_devices_are_told():
+    records = pl.concat(map(records_of, PACKS))
+    assert _records.environments(records) == {"device": "cpu"}
+    versions = (
+        pl.when(seed=0).then(pl.lit('{"relin": "0.1", "jax": "1"}')).otherwise(pl.lit('{"relin": "0.2", "jax": "1"}'))
+    )
+    device = pl.when(seed=0, learning_rate=0.1).then(pl.lit("gpu")).otherwise(pl.lit("cpu"))
+    found = _records.environments(records.with_columns(versions=versions, device=device))
+    assert found == {"relin": "0.1 (4 runs), 0.2 (4 runs)", "jax": "1", "device": "cpu (6 runs), gpu (2 runs)"}

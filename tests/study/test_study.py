@@ -2,6 +2,7 @@ import collections
 import errno
 import json
 import math
+import shutil
 import threading
 
 import jax
@@ -196,16 +197,44 @@ def test_an_error_stops_the_packs_in_flight(tmp_path):
     assert list((tmp_path / "packs").iterdir()) == []
 
 
-def test_a_damaged_pack_is_told_and_recomputed_once_removed(finished, tmp_path):
+def test_a_damaged_pack_is_told_and_recomputed(finished, tmp_path):
     run_study(SPEC, tmp_path)
-    damaged = sorted((tmp_path / "packs").iterdir())[0]
-    damaged.write_bytes(damaged.read_bytes()[:100])
-    for use in (lambda: run_study(SPEC, tmp_path), lambda: stored_study(tmp_path)):
-        with pytest.raises(StoreError, match=f"{damaged.name} is damaged; remove it and run the study again"):
-            use()
-    damaged.unlink()
-    _, records = run_study(SPEC, tmp_path)
+    packs = sorted((tmp_path / "packs").iterdir())
+    for path, size in ((packs[0], 100), (packs[-1], 0)):
+        path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(
+        StoreError, match=rf"{packs[0].name}|{packs[-1].name} is damaged .*; run the study again, which"
+    ):
+        stored_study(tmp_path)
+    told, progress = [], []
+    _, records = run_study(SPEC, tmp_path, tell=told.append, report=progress.append)
+    assert sorted(line.split("/")[-1].split(" ")[0] for line in told) == [packs[0].name, packs[-1].name]
+    assert all(line.endswith("its runs are computed again.") for line in told)
     polars.testing.assert_frame_equal(records, finished[2], check_exact=True)
+    polars.testing.assert_frame_equal(stored_study(tmp_path)[2], finished[2], check_exact=True)
+
+
+def test_packs_of_another_study_are_refused(finished, tmp_path):
+    other = SPEC.model_copy(update={"margin": 7.0})
+    run_study(other, tmp_path)
+    name = sorted(path.name for path in (tmp_path / "packs").iterdir())[0]
+    (tmp_path / "packs" / name).write_bytes((finished[0] / "packs" / name).read_bytes())
+    for use in (lambda: run_study(other, tmp_path), lambda: stored_study(tmp_path)):
+        with pytest.raises(StoreError, match=rf"{name} holds records of a study with other settings \(margin\)"):
+            use()
+
+
+def test_a_folder_removed_while_the_study_runs(tmp_path):
+    class Removing(OneByOne):
+        def run(self, compute, packs):
+            for number, pack in enumerate(super().run(compute, packs)):
+                if number == 1:
+                    shutil.rmtree(tmp_path / "study")
+                yield pack
+
+    with pytest.raises(StoreError, match="study was removed while the study ran; run the same command again"):
+        run_study(SPEC, tmp_path / "study", executor=Removing())
+    assert not (tmp_path / "study").exists()
 
 
 def test_a_study_begun_on_another_device_keeps_its_packs(finished, tmp_path, monkeypatch):
@@ -297,5 +326,5 @@ def test_settings_and_one_file_of_records_are_enough_to_report(finished, tmp_pat
     assert again == result
     polars.testing.assert_frame_equal(same, records)
     (tmp_path / "records.parquet").write_bytes(b"PAR1 no more")
-    with pytest.raises(StoreError, match=r"records.parquet is damaged; restore it"):
+    with pytest.raises(StoreError, match=r"records.parquet is damaged .*; restore it"):
         stored_study(tmp_path)

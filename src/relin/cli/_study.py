@@ -68,7 +68,10 @@ def study(
             shown = {"description": progress.stage, "completed": progress.done, "total": progress.total}
             bar.update(task, **shown, before=before)
 
-        result, records = run_study(spec, folder, data_dir=data_dir and str(data_dir), report=show)
+        def tell(sentence: str) -> None:
+            bar.console.print(sentence, soft_wrap=True, markup=False, highlight=False)
+
+        result, records = run_study(spec, folder, data_dir=data_dir and str(data_dir), report=show, tell=tell)
     _write(spec, result, records, folder, console, shlex.join(["relin", *sys.argv[1:]]))
 
 
@@ -98,13 +101,18 @@ def failures() -> Iterator[None]:
 
 
 def _write(spec: Any, result: Any, records: Any, folder: Path, console: Console, command: str) -> None:
-    import json
-
     from relin.report import terminal_summary, write_report
+    from relin.study._records import environments
 
-    first = records.row(0, named=True)
-    environment = {**json.loads(first["versions"]), "device": first["device"], "command": command}
-    page = write_report(result, records, spec.model_dump(mode="json"), environment, folder)
+    environment = {**environments(records), "command": command}
+    try:
+        page = write_report(result, records, spec.model_dump(mode="json"), environment, folder)
+    except FileNotFoundError:
+        if (folder / "spec.json").exists():
+            raise
+        raise CommandError(
+            f"{folder} was removed while the report was written; run the same command again to begin anew."
+        ) from None
     console.print(terminal_summary(result))
     console.print(f"Report: {page}", soft_wrap=True, highlight=False)
 

@@ -1,6 +1,5 @@
 """`relin train`."""
 
-import io
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,11 +107,11 @@ def _spec(settings: dict[str, Any]) -> "GridSpec":
 def _write(records: Any, out: Path, console: Console) -> None:
     from relin._files import write_atomically
     from relin.report._training import write_training_curve
+    from relin.study._records import to_parquet
 
-    for name, write in (("records.parquet", records.write_parquet), ("records.csv", records.write_csv)):
-        content = io.BytesIO()
-        write(content)
-        write_atomically(out / name, content.getvalue())
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "records.parquet", to_parquet(records))
+    write_atomically(out / "records.csv", records.write_csv())
     figure = write_training_curve(records, out)
     for title, path in (("Records", out / "records.csv"), ("Figure", figure)):
         console.print(f"{title}: {path}", soft_wrap=True, highlight=False)

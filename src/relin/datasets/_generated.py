@@ -95,6 +95,7 @@ def _checksum(arrays: list[np.ndarray]) -> str:
 def _write_cache(path: Path, arrays: list[np.ndarray]) -> None:
     content = io.BytesIO()
     np.savez(content, sha256=np.array(_checksum(arrays)), **dict(zip(_ARRAYS, arrays, strict=True)))
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content.getvalue())
 
 

@@ -40,6 +40,7 @@ def write_kernel_figure(
         content = io.BytesIO()
         figure = _draw((initial, final), targets, eigenvalues, title, ("step 0", end), LIGHT)
         figure.savefig(content, format="png", dpi=PNG_DPI)
+    folder.mkdir(parents=True, exist_ok=True)
     return write_atomically(folder / "kernel.png", content.getvalue())
 
 

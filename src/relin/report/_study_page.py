@@ -36,6 +36,7 @@ def write_study_page(
 ) -> Path:
     """Write the files of a report, each in one step and the page last, and return the path of the page."""
     out_dir = Path(out_dir)
+    (out_dir / "figures").mkdir(parents=True, exist_ok=True)  # here only: a folder removed meanwhile stays away
     figures = [save_plot(plot, out_dir / "figures") for plot in report.plots]
     for name, content in report.files.items():
         write_atomically(out_dir / name, content)

@@ -32,6 +32,7 @@ def write_training_curve(records: pl.DataFrame, folder: Path) -> Path:
     with themed(LIGHT):
         content = io.BytesIO()
         _draw(records, LIGHT).savefig(content, format="png", dpi=PNG_DPI)
+    folder.mkdir(parents=True, exist_ok=True)
     return write_atomically(folder / "learning-curve.png", content.getvalue())
 
 

@@ -1,6 +1,5 @@
 """A single run kept on disk with its parameters, and found there again."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 import polars as pl
-import safetensors.numpy
-from safetensors import SafetensorError
 
 import relin as il
-from relin._files import write_atomically
-from relin._storage import MismatchError, tensors_of, tree_of
+from relin._files import as_json, from_json, read_file, remove_parts, write_atomically
+from relin._storage import MismatchError, from_safetensors, tensors_of, to_safetensors, tree_of
+from relin.study._records import faults, from_parquet, identities
 from relin.study._runner import Runner, device, single_run, versions
 from relin.study._settings import GridSpec
 from relin.study._spec import SpecError
@@ -82,6 +80,7 @@ def save_run(run: SavedRun, folder: Path) -> None:
     **Raises:** `OSError` where the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    remove_parts(folder)
     last = run.records.row(-1, named=True)
     settings = {
         "format": _FORMAT,
@@ -100,9 +99,8 @@ def save_run(run: SavedRun, folder: Path) -> None:
     tensors = {path: leaf for name, tree in trees.items() for path, leaf in tensors_of(tree, name).items()}
     if run.solution is not None:
         run.solution.save(folder)
-    write_atomically(folder / _PARAMETERS, safetensors.numpy.save(tensors, {"format": "relin run"}))
-    content = json.dumps(settings, indent=2, ensure_ascii=False)
-    write_atomically(folder / _SETTINGS, content.encode())  # last: where it is, everything is
+    write_atomically(folder / _PARAMETERS, to_safetensors(tensors, "relin run"))
+    write_atomically(folder / _SETTINGS, as_json(settings))  # last: where it is, everything is
 
 
 def load_run(folder: Path, runner: Callable[[GridSpec], Runner]) -> tuple[SavedRun, Runner]:
@@ -132,7 +130,7 @@ def _settings(folder: Path) -> dict[str, Any]:
             "version or a later one."
         )
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = from_json(read_file(path))
         if settings["format"] != _FORMAT:
             raise StoreError(
                 f"{path} has the format {settings['format']!r}, and this version of relin reads {_FORMAT}; train the "
@@ -153,11 +151,11 @@ def _parameters(folder: Path, shapes: Params, variables: Any) -> tuple[Params, P
     """θ at step 0, at the anchor and at the end, each in the network's structure, and its variables."""
     path = folder / _PARAMETERS
     try:
-        tensors = safetensors.numpy.load(path.read_bytes())
+        tensors = from_safetensors(path)
     except FileNotFoundError:
         raise StoreError(f"{path} is missing; restore it, or train the run again.") from None
-    except (SafetensorError, ValueError, KeyError):
-        raise StoreError(f"{path} is damaged; restore it, or train the run again.") from None
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged ({error}); restore it, or train the run again.") from None
     try:
         initial, anchor, params = (tree_of(tensors, name, shapes) for name in ("initial", "anchor", "params"))
         kept = None if variables is None else tree_of(tensors, "variables", variables)
@@ -171,8 +169,11 @@ def _parameters(folder: Path, shapes: Params, variables: Any) -> tuple[Params, P
 def _records(folder: Path) -> pl.DataFrame:
     path = folder / "records.parquet"
     try:
-        return pl.read_parquet(path.read_bytes())
+        records = from_parquet(read_file(path))
+        if fault := faults([records], [identities(records)]).get(0):
+            raise ValueError(fault)
+        return records
     except FileNotFoundError:
         raise StoreError(f"{path} is missing; restore it, or train the run again.") from None
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        raise StoreError(f"{path} is damaged; restore it, or train the run again.") from None
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged ({error}); restore it, or train the run again.") from None

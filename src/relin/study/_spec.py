@@ -1,7 +1,6 @@
 """Reading the settings of a study."""
 
 import difflib
-import json
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from relin._files import check_depth, from_json, is_damaged, read_file
 from relin.datasets import names
 from relin.study._settings import StudySpec
 from relin.study._specs import SPECS
@@ -62,25 +62,39 @@ def _kind(name: str, study: Any) -> type[StudySpec]:
 def _read(name: str) -> dict[str, Any]:
     path = Path(name)
     if name in shipped():
-        text = (resources.files("relin.study") / "specs" / f"{name}.toml").read_text(encoding="utf-8")
+        content = (resources.files("relin.study") / "specs" / f"{name}.toml").read_bytes()
     elif path.suffix in (".toml", ".json"):
         try:
-            text = path.read_text(encoding="utf-8")
+            content = read_file(path)
         except OSError as error:
             raise SpecError(f"The study file {name} cannot be read ({error.strerror}); check its path.") from None
-        except UnicodeDecodeError:
-            raise SpecError(f"The study file {name} is not text in UTF-8; save it as such.") from None
     else:
         raise SpecError(
             f"There is no study named {name!r}; name one of {', '.join(shipped())}, or a file ending in .toml."
         )
+    if path.suffix == ".json" and is_damaged(content):
+        raise SpecError(
+            f"The study file {name} was changed since relin wrote it; restore it, or remove its entry relin-digest if "
+            "the change is meant."
+        )
     try:
-        fields = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        fields = from_json(content) if path.suffix == ".json" else _from_toml(content)
+    except UnicodeDecodeError:
+        raise SpecError(f"The study file {name} is not text in UTF-8; save it as such.") from None
+    except ValueError as error:
         kind = path.suffix.removeprefix(".").upper()
         raise SpecError(f"The study file {name} is not valid {kind} ({error}); correct it there.") from None
     if not isinstance(fields, dict):
         raise SpecError(f"The study file {name} holds no settings; copy the spec.json of a study's folder.")
+    return fields
+
+
+def _from_toml(content: bytes) -> dict[str, Any]:
+    try:
+        fields = tomllib.loads(content.decode())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    check_depth(fields)
     return fields
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import fcntl
-import io
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,16 +10,15 @@ from typing import Any, Literal
 
 import polars as pl
 
-from relin._files import write_atomically
-from relin.study._pack import AbstractPack
+from relin._files import as_json, from_json, read_file, remove_parts, write_atomically
+from relin.study import _records
+from relin.study._pack import AbstractPack, Identity
 from relin.study._settings import StudySpec
 from relin.study._spec import SpecError
 from relin.study._specs import SPECS
 
 Claim = Literal["ours", "finished", "busy"]
-_RUN = ("schedule", "run_steps", "learning_rate", "seed")
-_WIDTH = {"width"}
-"""A column only where widths are compared."""
+_MOST_LANES = 1_000_000
 
 
 class StoreError(ValueError):
@@ -33,11 +32,20 @@ class Store:
     be finished on another; `packs/NAME.parquet` the records of a finished pack, renamed into place when it is whole;
     `locks/NAME` is held by the process that computes a pack, and let go by the system if that process dies;
     `records.parquet` all records of a finished study in one file, which with `spec.json` is enough to report on it.
+
+    Each file holds its own digest, so that it and its content are there together or not at all. What a relin before
+    there were digests wrote has none, and is read.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.packs, self.locks = folder / "packs", folder / "locks"
+        self._parsed: dict[Path, tuple[bytes, pl.DataFrame]] = {}
+
+    @property
+    def is_new(self) -> bool:
+        """Whether there is no study in the folder yet."""
+        return not (self.folder / "spec.json").exists()
 
     def open(self, spec: StudySpec, lanes: int) -> int:
         """Makes the folder for a study, or finds it there, and returns the number of runs a pack is to hold.
@@ -53,12 +61,13 @@ class Store:
             path.mkdir(parents=True, exist_ok=True)
         with (self.locks / "study").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if (self.folder / "spec.json").exists():
-                self._check_same(spec)
+            for path in (self.folder, self.packs, self.folder / "figures"):
+                remove_parts(path)
+            if self.is_new:
+                write_atomically(self.folder / "packing.json", as_json({"lanes": lanes}))
+                write_atomically(self.folder / "spec.json", as_json(spec.model_dump(mode="json")))
             else:
-                settings = json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False)
-                write_atomically(self.folder / "packing.json", json.dumps({"lanes": lanes}).encode())
-                write_atomically(self.folder / "spec.json", settings.encode())
+                self._check_same(spec)
         return self.lanes()
 
     def _check_same(self, spec: StudySpec) -> None:
@@ -76,7 +85,7 @@ class Store:
         if not path.is_file():
             raise SpecError(f"{self.folder} holds no study (no spec.json); name the folder given to --out.")
         try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
+            settings = from_json(read_file(path))
             return SPECS[settings["study"]].model_validate(settings)
         except (ValueError, KeyError, TypeError):
             raise StoreError(
@@ -87,23 +96,29 @@ class Store:
         """The number of runs a pack of this study is to hold."""
         path = self.folder / "packing.json"
         try:
-            return int(json.loads(path.read_text(encoding="utf-8"))["lanes"])
+            lanes = from_json(read_file(path))["lanes"]
+            if type(lanes) is int and 1 <= lanes <= _MOST_LANES:
+                return lanes
         except (ValueError, KeyError, TypeError, FileNotFoundError):
-            raise StoreError(
-                f'{path} is missing or damaged; write {{"lanes": 1}} into it if the study was begun on a CPU, '
-                "or run the study in a new folder."
-            ) from None
+            pass
+        raise StoreError(
+            f'{path} is missing or damaged; write {{"lanes": 1}} into it if the study was begun on a CPU, '
+            "or run the study in a new folder."
+        )
 
     def path(self, pack: AbstractPack) -> Path:
         return self.packs / f"{pack.name}.parquet"
 
     def finished(self, pack: AbstractPack) -> bool:
-        return self.path(pack).exists()
+        """Whether a pack's records are there and whole. Raises `StoreError` for those of another study."""
+        return self.path(pack).exists() and not self.damaged([pack])
 
     @contextlib.contextmanager
     def claim(self, pack: AbstractPack) -> Iterator[Claim]:
         """Holds a pack's lock: ours to compute, finished meanwhile, or busy in another process."""
-        with (self.locks / pack.name).open("w") as lock:
+        with self._still_there():
+            lock = (self.locks / pack.name).open("w")
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -115,16 +130,39 @@ class Store:
             yield "finished" if self.finished(pack) else "ours"
 
     def write(self, pack: AbstractPack, records: pl.DataFrame) -> None:
-        """Stores a finished pack's records, atomically. Raises `OSError` if the disk refuses."""
-        content = io.BytesIO()
-        records.write_parquet(content)
-        write_atomically(self.path(pack), content.getvalue())
+        """Stores a finished pack's records, atomically.
+
+        **Raises:** `OSError` if the disk refuses; `StoreError` if the folder was removed.
+        """
+        self._write(self.path(pack), _records.to_parquet(records))
 
     def write_whole(self, records: pl.DataFrame) -> None:
-        """Stores all records of a finished study in one file, for people and for archives."""
-        content = io.BytesIO()
-        records.write_parquet(content, compression_level=19)
-        write_atomically(self.folder / "records.parquet", content.getvalue())
+        """Stores all records of a finished study in one file, for people and for archives, if they are not there yet.
+
+        **Raises:** as `write`.
+        """
+        path = self.folder / "records.parquet"
+        with contextlib.suppress(OSError, ValueError):
+            if self._frame(path).equals(records):
+                return
+        self._write(path, _records.to_parquet(records, compression_level=19))
+
+    def _write(self, path: Path, content: bytes) -> None:
+        with self._still_there():
+            if self.is_new:
+                raise FileNotFoundError  # what is left of a removed folder must not become half of one
+            write_atomically(path, content)
+
+    @contextlib.contextmanager
+    def _still_there(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            if not self.is_new:
+                raise
+            raise StoreError(
+                f"{self.folder} was removed while the study ran; run the same command again to begin anew."
+            ) from None
 
     def read_whole(self) -> pl.DataFrame | None:
         """All records of a study of which no packs are kept; none where there are packs, or no such file.
@@ -135,32 +173,83 @@ class Store:
         if self.packs.exists() or not path.exists():
             return None
         try:
-            return pl.read_parquet(path.read_bytes())
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-            raise StoreError(f"{path} is damaged; restore it, or run the study again in a new folder.") from None
+            records = self._frame(path)
+            runs = _records.identities(records)
+            fault = _records.faults([records], [runs]).get(0) or _records.check_settings(records, self.spec())
+        except _records.OtherSettingsError as error:
+            raise self._other(path, error) from None
+        except ValueError as error:
+            records, fault = None, str(error)
+        if fault:
+            raise StoreError(f"{path} is damaged ({fault}); restore it, or run the study again in a new folder.")
+        return records
 
     def read(self, packs: Sequence[AbstractPack]) -> pl.DataFrame:
         """The records of these packs, in a fixed order.
 
         **Raises:** `StoreError` if a file is missing or damaged.
         """
-        records = pl.concat([self._read(pack) for pack in packs], how="diagonal_relaxed")
-        return records.sort(*_WIDTH.intersection(records.columns), *_RUN, "step")
+        for pack in packs:
+            if not self.path(pack).exists():
+                raise StoreError(f"{self.path(pack)} is missing; run the study again to compute it.")
+        for pack, fault in self.damaged(packs).items():
+            raise StoreError(f"{self.path(pack)} is damaged ({fault}); run the study again, which recomputes it.")
+        records = pl.concat([self._frame(self.path(pack)) for pack in packs], how="diagonal_relaxed")
+        return records.sort(*{_records.WIDTH}.intersection(records.columns), *_records.RUN, "step")
 
-    def _read(self, pack: AbstractPack) -> pl.DataFrame:
-        path = self.path(pack)
-        records = pl.DataFrame()
-        try:
-            records = pl.read_parquet(path.read_bytes())
-            width = pl.col("width") if "width" in records.columns else pl.lit(None)
-            runs = set(records.select(*_RUN, width.alias("width")).unique().rows())
-        except FileNotFoundError:
-            raise StoreError(f"{path} is missing; run the study again to compute it.") from None
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError):
-            runs = None
-        if runs != pack.identities:
-            raise StoreError(f"{path} is damaged; remove it and run the study again to recompute it.")
-        return records
+    def damaged(self, packs: Sequence[AbstractPack]) -> dict[AbstractPack, _records.Fault]:
+        """Those of the packs in the folder that do not hold the records of their runs, and why.
+
+        **Raises:** `StoreError` for one that holds the records of a study with other settings.
+        """
+        found, frames = dict[AbstractPack, _records.Fault](), dict[AbstractPack, pl.DataFrame]()
+        for pack in packs:
+            try:
+                frames[pack] = self._frame(self.path(pack), _most_rows(pack.identities))
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                found[pack] = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        if frames:
+            own = list(frames)
+            places = _records.faults(list(frames.values()), [pack.identities for pack in own])
+            found |= {own[place]: fault for place, fault in places.items()} | self._of_other_settings(frames)
+        return {pack: found[pack] for pack in packs if pack in found}
+
+    def _of_other_settings(self, frames: dict[AbstractPack, pl.DataFrame]) -> dict[AbstractPack, _records.Fault]:
+        spec, found, known = self.spec(), dict[AbstractPack, _records.Fault](), set[tuple[str, str]]()
+        for pack, records in frames.items():
+            texts = set(records.select("spec", "versions").unique().rows())
+            if texts <= known:
+                continue
+            try:
+                fault = _records.check_settings(records, spec)
+            except _records.OtherSettingsError as error:
+                raise self._other(self.path(pack), error) from None
+            if fault:
+                found[pack] = fault
+            else:
+                known |= texts
+        return found
+
+    def _other(self, path: Path, error: Exception) -> StoreError:
+        return StoreError(
+            f"{path} holds records of a study with other settings ({error}); move it out of {self.folder}, whose "
+            "spec.json says what belongs there."
+        )
+
+    def _frame(self, path: Path, most: int | None = None) -> pl.DataFrame:
+        """A file's records, parsed once as long as its bytes stay the same. Raises `OSError` and `ValueError`."""
+        content = read_file(path)
+        digest = hashlib.sha256(content).digest()
+        known = self._parsed.get(path)
+        if known is None or known[0] != digest:
+            known = self._parsed[path] = digest, _records.from_parquet(content, most)
+        return known[1]
+
+
+def _most_rows(identities: set[Identity]) -> int:
+    return sum(steps + 1 for _, steps, *_ in identities)
 
 
 def describe(value: Any) -> str:

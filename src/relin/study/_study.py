@@ -1,13 +1,13 @@
 """A study from its settings to its answer."""
 
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import cast
 
-import jax
 import polars as pl
 
 from relin.study._descent import DescentPlan
@@ -18,7 +18,6 @@ from relin.study._judged import judged
 from relin.study._pack import AbstractPack
 from relin.study._plan import AbstractPlan, Read, Train
 from relin.study._result import StudyResult
-from relin.study._runner import Runner, single_run
 from relin.study._settings import GridSpec, StudySpec
 from relin.study._store import Store, StoreError
 
@@ -42,6 +41,7 @@ def run_study(
     data_dir: str | None = None,
     executor: AbstractExecutor | None = None,
     report: Report = lambda progress: None,
+    tell: Callable[[str], None] = warnings.warn,
 ) -> tuple[StudyResult, pl.DataFrame]:
     """Trains what is not in the folder yet, and answers the study's question from what is stored there.
 
@@ -54,17 +54,21 @@ def run_study(
     - `data_dir`: where the data set's files are looked for first.
     - `executor`: who computes; threads of this process by default.
     - `report`: called with the progress.
+    - `tell`: called with a sentence for each damaged pack of runs, before it is computed again.
 
     **Returns:** the answer, and the records it rests on, with how each run ended as the study judged it.
 
     **Raises:** `ValueError` for settings that cannot be run or a folder that holds another study; `StoreError` for a
-    damaged file in it; `OSError` where the folder cannot be written.
+    damaged file of settings in it, records of another study, or a folder that is removed meanwhile; `OSError` where
+    the folder cannot be written.
     """
     store, plan = Store(folder), plan_of(spec)
-    train = plan.trainer(data_dir)
-    lanes = store.open(spec, _lanes_per_pack())
+    trainer = cache(partial(plan.trainer, data_dir))  # a finished study needs neither its data nor JAX
+    if store.is_new:
+        trainer()  # what cannot run is refused before the folder is made
+    lanes = store.open(spec, _lanes_per_pack() if store.is_new else 1)
     read = _reader(store, plan)
-    compute = _Computation(store, train, executor or ThreadExecutor(), _Tracker(report))
+    compute = _Computation(store, trainer, executor or ThreadExecutor(), _Tracker(report), tell)
     packs: list[AbstractPack] = []
     for stage, name in plan.stages.items():
         added = plan.packs(stage, packs, read, lanes)
@@ -110,7 +114,7 @@ def _reader(store: Store, plan: AbstractPlan) -> Read:
 
 
 def _require(store: Store, packs: Sequence[AbstractPack]) -> None:
-    missing = sum(not store.finished(pack) for pack in packs)
+    missing = sum(not store.path(pack).exists() for pack in packs)
     if missing:
         raise StoreError(
             f"{store.folder} does not hold a whole study yet ({missing} of {len(packs)} packs of runs are missing so "
@@ -137,6 +141,8 @@ def train_one(
 
     **Raises:** `ValueError` for settings that cannot be run.
     """
+    from relin.study._runner import Runner, single_run
+
     pack = single_run(spec, schedule, rate, seed)
     return judged(Runner(spec, data_dir).train(pack, progress), spec.loss)
 
@@ -181,16 +187,22 @@ class _StoppedError(Exception):
 @dataclass(frozen=True)
 class _Computation:
     store: Store
-    train: Train
+    trainer: Callable[[], Train]
     executor: AbstractExecutor
     tracker: _Tracker
+    tell: Callable[[str], None]
     stop: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, packs: Sequence[AbstractPack], later: int, stage: str) -> None:
         """Computes the packs that are not stored; those another process works on are waited for at the end."""
-        finished = [pack for pack in packs if self.store.finished(pack)]
+        damaged = self.store.damaged(packs)
+        for pack, fault in damaged.items():
+            self.tell(f"{self.store.path(pack)} is damaged ({fault}); its runs are computed again.")
+        finished = [pack for pack in packs if self.store.path(pack).exists() and pack not in damaged]
         self.tracker.begin(stage, packs, finished, later)
         done, busy = set(finished), set[AbstractPack]()
+        if len(done) < len(packs):
+            self.trainer()  # here, so that what cannot run is told once
         try:
             for pack in self.executor.run(partial(self._try, busy), [pack for pack in packs if pack not in done]):
                 if pack not in busy:
@@ -214,7 +226,7 @@ class _Computation:
         """Whether the pack is stored now, and not busy in another process."""
         with self.store.claim(pack) as claim:
             if claim == "ours":
-                records = self.train(pack, partial(self._advance, pack))
+                records = self.trainer()(pack, partial(self._advance, pack))
                 self.store.write(pack, records)
             return claim != "busy"
 
@@ -226,4 +238,6 @@ class _Computation:
 
 def _lanes_per_pack() -> int:
     """How many runs a pack holds: on CPU few, so that little is lost to a kill; enough to fill an accelerator."""
+    import jax
+
     return 1 if jax.default_backend() == "cpu" else 128 * jax.device_count()
