@@ -8,6 +8,8 @@ from pathlib import Path
 import jax
 import pytest
 
+from relin.report import _figures, _style
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -71,6 +73,16 @@ def compiler(request):
         jax.config.update("jax_disable_most_optimizations", quickly)
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rough_figures():
+    """Draws figures at a low resolution, with fonts that are quickly written; gives what is shipped."""
+    shipped = _figures.PNG_DPI, _style.PDF_FONT_TYPE
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_figures, "PNG_DPI", 30)
+        patch.setattr(_style, "PDF_FONT_TYPE", 3)
+        yield shipped
 
 
 def pytest_collection_modifyitems(items):

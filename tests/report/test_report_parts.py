@@ -15,7 +15,7 @@ from scipy import stats
 
 import relin.report
 from relin._files import write_atomically
-from relin.report import _text as text, terminal_summary
+from relin.report import _figures, _style, _text as text, terminal_summary
 from relin.report._frequency_data import frequency_records
 from relin.report._page import Column, Page, Row, Tile, definitions, prose, render_page, table
 from relin.report._records import mean_interval
@@ -206,3 +206,22 @@ def test_report_imports_neither_jax_nor_what_trains():
         "relin.study._result",
     }
     assert not {name for name in imported if name.split(".")[0] in ("jax", "equinox", "optax") or "pyplot" in name}
+
+
+def test_figures_are_shipped_for_print(rough_figures, monkeypatch, tmp_path):
+    """200 dots an inch, and TrueType fonts in PDF, which journals ask for."""
+    dpi, fonts = rough_figures
+    monkeypatch.setattr(_figures, "PNG_DPI", dpi)
+    monkeypatch.setattr(_style, "PDF_FONT_TYPE", fonts)
+
+    def draw(theme):
+        figure = _style.new_figure(2, 1)
+        figure.add_subplot().set_xlabel("K")
+        return figure
+
+    _figures.save_plot(_figures.Plot("name", "Title", "Caption.", "Description.", draw), tmp_path)
+    width = int.from_bytes((tmp_path / "name.png").read_bytes()[16:20], "big")
+    assert width == 2 * 200
+    pdf = (tmp_path / "name.pdf").read_bytes()
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
