@@ -15,7 +15,7 @@ FLOORS = [
     ("_storage", "_logger", "_finite"),
     ("_primitives",),
     ("_loss", "_linearise", "_augment", "_batches"),
-    ("_problem",),
+    ("_problem", "_loss_contract"),
     ("_context",),
     ("kernel",),
     ("_schedule", "_safeguard"),

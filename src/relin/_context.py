@@ -46,7 +46,7 @@ class Context(eqx.Module):
         return jax.tree.map(lambda a: a[: max(1, num_examples // 2)], self.batch)
 
     def predictions(self, x: Inputs) -> Predictions:
-        """f̄(x), f(x; θ_t) and f(x; θ_s), each of shape `(batch, C)`."""
+        """f̄(x), f(x; θ_t) and f(x; θ_s), each of the network's shape, `(batch, C)`."""
         return _predictions(self.linearisation, self.displacement, x)
 
     def predictions_in_chunks(self, x: Inputs, chunk_size: int) -> Predictions:
@@ -65,7 +65,7 @@ class Context(eqx.Module):
         else:
             pieces = jax.tree.map(lambda a: a[:whole].reshape(-1, chunk_size, *a.shape[1:]), x)
             mapped = jax.lax.map(self.predictions, pieces)
-            parts = [tuple(part.reshape(whole, -1) for part in mapped)]
+            parts = [tuple(part.reshape(whole, *part.shape[2:]) for part in mapped)]
             if whole < num_inputs:
                 parts.append(self.predictions(jax.tree.map(lambda a: a[whole:], x)))
         linearised, network, at_anchor = (jnp.concatenate(column) for column in zip(*parts, strict=True))

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from relin import _compiled, _program, _stepwise
+from relin import _compiled, _program, _stepwise, _validate
 from relin._compiled import How, Kind, Lane, Shared
-from relin._program import Batch, Data, Run, RunState
+from relin._loss import TargetCheck
+from relin._program import Batch, Data, Run, RunState, WrongTarget
 from relin._types import State
 
 PLANNED_STEPS = 2**14
@@ -73,7 +74,19 @@ class CompiledDriver(AbstractDriver):
         return _compiled.jitted_observe(*self.arguments, state, observed)
 
 
-class ArraySource:
+class AbstractSource(abc.ABC):
+    """Where batches come from."""
+
+    @abc.abstractmethod
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step, asked for in order; the same step may be asked for twice. `StopIteration` at the end."""
+
+    @abc.abstractmethod
+    def look(self) -> None:
+        """Raises `ValueError` if a batch so far had wrong targets; waits for the device."""
+
+
+class ArraySource(AbstractSource):
     """Batches drawn on the device from arrays, one step at a time."""
 
     def __init__(self, arguments: tuple[Kind, Lane, Shared], data: Batch, num_steps: int):
@@ -89,6 +102,9 @@ class ArraySource:
             self.planned = steps, planned
         return _stepwise.read(*self.arguments, self.data, planned, step)
 
+    def look(self) -> None:
+        pass  # checked before training
+
     def indices(self, start: int, stop: int) -> np.ndarray:
         """The examples of the steps `start`, …, `stop − 1`, shape `(steps, batch)`."""
         pieces = []
@@ -102,20 +118,56 @@ class ArraySource:
         return np.concatenate(pieces)
 
 
-class IterableSource:
-    """Batches from a Python iterable, begun again when it ends if it can be."""
+class IterableSource(AbstractSource):
+    """Batches from a Python iterable, begun again when it ends if it can be.
 
-    def __init__(self, arguments: tuple[Kind, Lane, Shared], batches: Iterable[Batch]):
-        self.arguments, self.batches = arguments, batches
+    `check` raises for a batch that cannot be trained on, and says what the loss expects of targets. It is asked of the
+    first batch of each form; the targets of the others are looked at on the device, and the host reads what was found
+    when it looks at the loss.
+    """
+
+    def __init__(
+        self,
+        arguments: tuple[Kind, Lane, Shared],
+        batches: Iterable[Batch],
+        check: Callable[[Batch], TargetCheck | None],
+    ):
+        self.arguments, self.batches, self.check = arguments, batches, check
         self.iterator: Iterator[Batch] = iter(batches)
         self.upcoming: tuple[int, Batch] | None = None
+        self.forms: dict[Any, TargetCheck | None] = {}
+        self.types: Any = None
+        self.wrong: WrongTarget | None = None
 
     def __call__(self, step: int) -> Batch:
-        """The batch of a step, asked for in order; the same step may be asked for twice. `StopIteration` at the end."""
         if self.upcoming is None or self.upcoming[0] != step:
-            batch = jax.tree.map(jax.numpy.asarray, self._next(), is_leaf=lambda part: isinstance(part, list))
-            self.upcoming = step, _stepwise.augment(*self.arguments, batch, step)
+            batch = self._next()
+            with _validate.naming(f"the batch of step {step}"):
+                batch = self._checked(batch)
+            batch, self.wrong = _stepwise.prepared(*self.arguments, batch, step, self.wrong)
+            self.upcoming = step, batch
         return self.upcoming[1]
+
+    def look(self) -> None:
+        if self.wrong is None or (step := int(self.wrong.step)) < 0:
+            return
+        expected = next(filter(None, self.forms.values()))
+        with _validate.naming(f"the batch of step {step}"):
+            raise ValueError(_validate.wrong_target(expected, np.asarray(self.wrong.value), int(self.wrong.example)))
+
+    def _checked(self, batch: Batch) -> Batch:
+        """The batch as arrays; raises unless it is of the first one's types and can be trained on."""
+        batch = jax.tree.map(jax.numpy.asarray, batch, is_leaf=_is_one_array)
+        leaves, structure = jax.tree.flatten(batch)
+        types = structure, tuple((str(leaf.dtype), leaf.ndim) for leaf in leaves)
+        form = types, tuple(leaf.shape for leaf in leaves)
+        if form not in self.forms:
+            if self.types not in (None, types):
+                first, now = (", ".join(f"{dtype} of {ndim} axes" for dtype, ndim in t[1]) for t in (self.types, types))
+                raise TypeError(f"All batches must be of the first one's types, {first}, got {now}; convert them.")
+            _validate.arrays(batch)
+            self.types, self.forms[form] = types, self.check(batch)
+        return batch
 
     def first(self) -> Batch:
         """The batch of step 0."""
@@ -153,7 +205,7 @@ class HostDriver(AbstractDriver):
         kind: Kind,
         lane: Lane,
         shared: Shared,
-        source: Callable[[int], Batch],
+        source: AbstractSource,
         on_step: Callable[[int], None] | None = None,
     ):
         self.arguments, self.source = (kind, lane, shared), source
@@ -163,6 +215,15 @@ class HostDriver(AbstractDriver):
         return _stepwise.init(*self.arguments, self.source(0))
 
     def run(self, state: RunState, start: int, stop: int) -> RunState:
+        try:
+            state = self._run(state, start, stop)
+        except DataExhaustedError:
+            self.source.look()
+            raise
+        self.source.look()
+        return state
+
+    def _run(self, state: RunState, start: int, stop: int) -> RunState:
         run, sampling, _ = self.arguments[0](*self.arguments[1:])
         if run.ordinary:
             return self._ordinary(state, start, stop)
@@ -208,7 +269,10 @@ class HostDriver(AbstractDriver):
 
     def _failed(self, step: int, state: Any) -> bool:
         """Whether the run diverged; looked at now and then, since looking waits for the device."""
-        return step % CHECK_EVERY == 0 and int(state.diverged_at) >= 0
+        if step % CHECK_EVERY:
+            return False
+        self.source.look()
+        return int(state.diverged_at) >= 0
 
     def _batch(self, step: int, state: RunState) -> Batch:
         try:
@@ -218,6 +282,11 @@ class HostDriver(AbstractDriver):
 
     def observe(self, state: RunState, observed: State) -> tuple[dict[str, Any], RunState, State]:
         return observed_from_host(self.arguments, state, observed)
+
+
+def _is_one_array(part: Any) -> bool:
+    """Whether a part of a batch is a list of numbers, or of such lists; one of arrays is a PyTree of them."""
+    return isinstance(part, list) and not all(getattr(item, "shape", ()) for item in part)
 
 
 def begun_from_host(

@@ -108,12 +108,13 @@ def _evaluated(
     num_test = jax.tree.leaves(x_test)[0].shape[0]
     if not num_test:
         raise ValueError("`x_test` must hold at least one example, got none; check how it was selected.")
-    at_once = max(1, _NUMBERS_AT_ONCE // (dual.size * dual.shape[1]))
+    at_once = max(1, _NUMBERS_AT_ONCE * len(dual) // dual.size**2)
     parts = []
     for start in range(0, num_test, at_once):
         piece = jax.tree.map(lambda a, start=start: a[start : start + at_once], x_test)
         outputs = problem.apply(params, piece)
         kernel = cast(Array, ntk(problem.apply, params, piece, x, outputs="full"))
-        change = jnp.einsum("mncd,nd->mc", kernel, jnp.asarray(dual, kernel.dtype), precision="highest")
-        parts.append(outputs + change)
+        flat = jnp.asarray(dual, kernel.dtype).reshape(len(dual), -1)
+        change = jnp.einsum("mncd,nd->mc", kernel, flat, precision="highest")
+        parts.append(outputs + change.reshape(outputs.shape))
     return parts

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from relin._linearise import Linearisation, LinearisedOutputs, Taylor
 from relin._loss import AbstractLoss
@@ -12,8 +15,13 @@ from relin._network import AbstractNetwork, InTraining, Variables, mode_of
 from relin._types import Inputs, Outputs, Params, Scalar, Targets
 
 
+def _as_jax(leaf: Any) -> Any:
+    """NumPy's arrays as JAX's, which programs take as arguments."""
+    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
+
+
 class Problem(eqx.Module):
-    """A network `apply(params, x) -> outputs` of shape `(batch, C)`, and the loss of its outputs.
+    """A network `apply(params, x) -> outputs` of shape `(batch, C)` or `(batch, …)`, and the loss of its outputs.
 
     **Arguments:**
 
@@ -24,7 +32,7 @@ class Problem(eqx.Module):
     """
 
     apply: Callable[[Params, Inputs], Outputs]
-    loss: AbstractLoss
+    loss: AbstractLoss = eqx.field(converter=lambda loss: jax.tree.map(_as_jax, loss))
     taylor: Taylor = Taylor()
 
     def __check_init__(self):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -22,7 +22,7 @@ from relin._solver import AbstractSolver, AbstractStepSolver, SolverState, Weigh
 from relin._types import Flag, Flags, Inputs, Key, Params, Scalar, State, Step, Targets
 
 Batch = tuple[Inputs, Targets]
-Data = tuple[PyTree[Shaped[Array, "examples ..."]], Shaped[Array, "examples ..."]]
+Data = tuple[PyTree[Shaped[Array, "examples ..."]], PyTree[Shaped[Array, "examples ..."]]]
 
 
 class Run(eqx.Module):
@@ -308,6 +308,29 @@ def augmented(run: Run, sampling: Sampling, batch: Batch, step: Step) -> Batch:
         return batch
     key = jax.random.fold_in(jax.random.fold_in(run.key, 1), step)
     return sampling.augment(key, batch[0]), batch[1]
+
+
+class WrongTarget(NamedTuple):
+    """The first target seen that the loss is not made for."""
+
+    step: Int[Array, ""]
+    """−1 before there is one."""
+    example: Int[Array, ""]
+    value: Shaped[Array, ""]
+
+
+def watched(run: Run, batch: Batch, step: Step, before: WrongTarget | None) -> WrongTarget | None:
+    """What is wrong with the batches so far; `None` for a loss that takes any target."""
+    x, y = batch
+    outputs = jax.eval_shape(run.problem.trained(run.problem.variables).apply, run.params, x)
+    asked = run.problem.loss.check_targets(outputs, y)
+    if asked is None:
+        return None
+    wrong = ~asked.allowed.reshape(-1)
+    place = jnp.argmax(wrong)
+    example = jnp.asarray(place // (wrong.size // outputs.shape[0]), jnp.int32)
+    now = WrongTarget(jnp.where(wrong[place], step, -1).astype(jnp.int32), example, asked.values.reshape(-1)[place])
+    return now if before is None else _tree.select(before.step >= 0, before, now)
 
 
 def forget_losses(state: RunState) -> RunState:

@@ -27,6 +27,7 @@ from relin._loss import (
     AbstractLoss as AbstractLoss,
     CrossEntropy as CrossEntropy,
     SquaredError as SquaredError,
+    TargetCheck as TargetCheck,
 )
 from relin._observer import (
     AbstractObserver as AbstractObserver,

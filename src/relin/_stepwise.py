@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Int
 from relin import _program
 from relin._compiled import Kind, Lane, Shared, started
 from relin._linearise import LinearisedOutputs
-from relin._program import Batch, Data, RunState
+from relin._program import Batch, Data, RunState, WrongTarget
 from relin._safeguard import Verdict
 from relin._types import Flag, State, Step
 
@@ -44,9 +44,13 @@ def indices(
 
 
 @partial(jax.jit, static_argnums=0)
-def augment(kind: Kind, lane: Lane, shared: Shared, batch: Batch, step: Step) -> Batch:
+def prepared(
+    kind: Kind, lane: Lane, shared: Shared, batch: Batch, step: Step, wrong: WrongTarget | None
+) -> tuple[Batch, WrongTarget | None]:
+    """A batch that comes from Python, augmented, and what is wrong with the targets so far."""
     run, sampling, _ = kind(lane, shared)
-    return _program.augmented(run, sampling, batch, step)
+    batch = _program.augmented(run, sampling, batch, step)
+    return batch, _program.watched(run, batch, step, wrong)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -140,9 +140,10 @@ def train(
         )
     else:
         solver.check(problem, schedule, sampling.batches, params)
-        source = IterableSource(arguments, data)
+        source = IterableSource(arguments, data, lambda batch: _validate.targets(problem, params, batch))
         _validate.network(problem, params, source.first())
         driver = HostDriver(*arguments, source, report)
+    _validate.shown(problem, params, (observers, safeguard, schedule))
     conclude = partial(_solution, problem.mode)
     solution = _follow(driver, steps, record_every, report, Loggers(loggers).of_run(), conclude)
     return solution.throw() if throw else solution
@@ -199,6 +200,7 @@ def train_lanes(
     kind = Kind(make, recombine)
     data = _as_batch(data)
     _check_data(first, sampling, data)
+    _validate.shown(first.problem, first.params, (observers, first.safeguard, first.schedule))
     stretches = isinstance(first.solver, AbstractStretchSolver)
     if stretches:
         drive = "host"

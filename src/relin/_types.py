@@ -8,8 +8,9 @@ Params = PyTree[Array]
 """θ, an anchor or a displacement: any PyTree of floating-point arrays, seen as one vector."""
 
 Inputs = PyTree[Shaped[Array, "batch ..."]]
-Outputs = Float[Array, "batch C"]
-Targets = Shaped[Array, "batch ..."]
+Outputs = Float[Array, "batch ..."]
+"""Shape `(batch, C)`, or `(batch, …)`; C is then the product of the further axes."""
+Targets = PyTree[Shaped[Array, "batch ..."]]
 Scalar = Float[Array, ""]
 Step = Int[Array, ""] | int
 Flag = Bool[Array, ""] | bool

@@ -1,11 +1,14 @@
 """What is wrong with the input of a run, in one sentence, before anything is compiled."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
@@ -14,6 +17,8 @@ from relin._augment import AbstractAugmentation
 from relin._batches import AbstractBatches, FullBatch
 from relin._compiled import derivative, separate
 from relin._logger import AbstractLogger
+from relin._loss import TargetCheck
+from relin._loss_contract import check_contract, check_shapes
 from relin._observer import AbstractObserver
 from relin._primitives import backward_only, primitives
 from relin._problem import Problem
@@ -159,19 +164,68 @@ def traced(problem: Problem, params: Params, x: Inputs) -> tuple[Any, list[str]]
 def network(problem: Problem, params: Params, batch: Batch, may_draw: bool = False) -> None:
     """Raises unless the network and the loss take this batch and can be linearised."""
     problem = problem.trained(problem.variables)
-    outputs, generators = traced(problem, params, batch[0])
+    _, generators = traced(problem, params, batch[0])
     if generators and not may_draw:
         raise refusal(generators[0])
+    targets(problem, params, batch)
+    arrays, make = separate(problem)
+    if "custom_lin" in primitives(partial(derivative, make), arrays, params, *batch):  # custom_vjp's tangent
+        raise ValueError(no_forward_mode(backward_only(problem.apply, params, batch[0])))
+
+
+def shown(problem: Problem, params: Params, parts: PyTree) -> None:
+    """Raises unless the loss takes what observers, safeguards and schedules show it."""
+    for part in jax.tree.leaves(parts, is_leaf=lambda part: hasattr(part, "labelled")):
+        for name, pair in getattr(part, "labelled", {}).items():
+            with naming(f"`{name}` of {type(part).__name__}"):
+                arrays(pair)
+                targets(problem, params, pair)
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Says of errors inside where they are."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"In {place}: {error}") from error
+
+
+def targets(problem: Problem, params: Params, batch: Batch) -> TargetCheck | None:
+    """What the loss says of these targets, all of them right; raises if one is not, or the network's outputs are none,
+    or the loss does not keep its contract."""
+    x, y = batch
+    outputs = outputs_of(problem, params, x)
+    check_shapes(problem.loss, outputs, y)
+    check_contract(problem.loss, outputs, y)
+    asked = problem.loss.check_targets(outputs, y)
+    if asked is not None and (wrong := np.argwhere(~np.asarray(asked.allowed))).size:
+        first = tuple(int(i) for i in wrong[0])
+        raise ValueError(wrong_target(asked, np.asarray(asked.values)[first], first[0]))
+    return asked
+
+
+def outputs_of(problem: Problem, params: Params, x: Inputs) -> jax.ShapeDtypeStruct:
+    """Shape and type of the network's outputs as it is trained; raises unless there is one row for each example."""
+    outputs = jax.eval_shape(problem.trained(problem.variables).apply, params, x)
     if not (isinstance(outputs, jax.ShapeDtypeStruct) and jnp.issubdtype(outputs.dtype, jnp.floating)):
         raise TypeError(
             f"The network must return one floating-point array of shape (batch, C), got {outputs}; "
             "let `apply` return the logits or regression values alone."
         )
-    jax.eval_shape(problem.loss.mean, outputs, batch[1])
-    _classes(batch[1], outputs.shape[-1])
-    arrays, make = separate(problem)
-    if "custom_lin" in primitives(partial(derivative, make), arrays, params, *batch):  # custom_vjp's tangent
-        raise ValueError(no_forward_mode(backward_only(problem.apply, params, batch[0])))
+    num_examples = jax.tree.leaves(x)[0].shape[0]
+    if outputs.shape[:1] != (num_examples,):
+        raise ValueError(
+            f"The network must return outputs of shape (batch, C), or (batch, …), got {outputs.shape} for "
+            f"{num_examples} examples; let `apply` keep the examples on the first axis."
+        )
+    return outputs
+
+
+def wrong_target(asked: TargetCheck, value: Any, example: int) -> str:
+    """What is wrong with the targets of an example."""
+    return f"Targets must be {asked.expected}, got {value} at example {example}; {asked.remedy}."
 
 
 def no_forward_mode(names: list[str]) -> str:
@@ -180,19 +234,3 @@ def no_forward_mode(names: list[str]) -> str:
         f"The network must have a forward-mode derivative to be linearised, got one that uses {' and '.join(names)}, "
         "with a custom_vjp rule, for which JAX has none; replace that function, or give it a custom_jvp rule instead."
     )
-
-
-def _classes(targets: Any, num_classes: int) -> None:
-    """Raises unless integer targets, one an example or one a position, name outputs that exist."""
-    integers = jnp.issubdtype(targets.dtype, jnp.integer)
-    if targets.ndim == 2 and integers and targets.shape[1] < num_classes:  # the loss took them: positions
-        num_classes //= targets.shape[1]
-    elif targets.ndim == 2:
-        return
-    if num_classes > 1 and integers:
-        least, most = int(jnp.min(targets)), int(jnp.max(targets))
-        if least < 0 or most >= num_classes:
-            raise ValueError(
-                f"Integer targets must be classes from 0 to {num_classes - 1}, as many as the network has outputs, got "
-                f"classes from {least} to {most}; relabel them, or give the network more outputs."
-            )

@@ -168,9 +168,9 @@ def test_traced_once():
             "Every leaf of `params` must be a floating-point array, got int64",
         ),
         (
-            {"apply": lambda p, x: mixed(p, x).sum(1)},
+            {"apply": lambda p, x: mixed(p, x).T},
             ValueError,
-            r"`apply` must return outputs of shape \(batch, C\), got",
+            r"`apply` must return outputs of shape \(batch, C\), or \(batch, …\), got",
         ),
         ({"apply": lambda p, x: (mixed(p, x),)}, TypeError, "`apply` must return one floating-point array of shape"),
         ({"apply": lambda p, x: mixed(p, x) > 0}, TypeError, "`apply` must return one floating-point array of shape"),

@@ -177,9 +177,9 @@ REFUSALS = [
     (lambda: NTKOperator(linear, LINEAR, X, batch_size=1.5), TypeError, r"`batch_size` must be an integer"),
     (lambda: NTKOperator(linear, {"w": jnp.ones((2, 3), int)}, X), TypeError, r"floating-point array, got int64"),
     (
-        lambda: features(lambda p, x: linear(p, x)[:, 0], LINEAR, X),
+        lambda: features(lambda p, x: linear(p, x).T, LINEAR, X),
         ValueError,
-        r"of shape \(batch, C\).* got \(4,\) for a batch of 4",
+        r"of shape \(batch, C\).* got \(3, 4\) for a batch of 4",
     ),
     (lambda: features(lambda p, x: linear(p, x)[:2], LINEAR, X), ValueError, r"got \(2, 3\) for a batch of 4"),
     (

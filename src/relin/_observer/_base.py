@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Shaped
 
 from relin._context import Context
-from relin._types import Inputs, State
+from relin._types import Inputs, State, Targets
 
 _NUMBERS_IN_CACHE = 50_000
 """Of inputs that go through a network at once on CPU: with more, activations leave the cache, 5 times slower."""
@@ -16,6 +16,11 @@ _NUMBERS_IN_CACHE = 50_000
 
 class AbstractObserver(eqx.Module):
     """Measures something at every record. Arrays it needs (a test set, a probe) are its fields."""
+
+    @property
+    def labelled(self) -> dict[str, tuple[Inputs, Targets]]:
+        """The inputs and targets that the loss is shown, by name: they are checked before training as its data are."""
+        return {}
 
     def init(self, context: Context) -> State:
         """The observer's state before step 0, for example a copy of the initial parameters."""

@@ -89,6 +89,10 @@ class FrozenKernelAccuracy(AbstractObserver):
         self._batches.check(self._num_examples)
 
     @property
+    def labelled(self) -> dict[str, tuple[Inputs, Targets]]:
+        return {"data": self.data, "test": self.performance.data}
+
+    @property
     def _batches(self) -> AbstractBatches:
         return FullBatch() if self.batch_size is None else Shuffled(self.batch_size)
 

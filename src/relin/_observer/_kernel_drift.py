@@ -55,17 +55,19 @@ class KernelDrift(AbstractObserver):
     - `kernel_distance_last`, `kernel_change_last` and `kernel_cka_last`, with K′ the kernel at the last record: exactly
       0, 0 and 1 where the anchor has not moved.
     - `kernel_velocity`: `kernel_distance_last` over the steps since the last record; 0 at step 0.
-    - `target_alignment`: the centred alignment with yyᵀ (Baratin et al. 2021, arXiv:2008.00938).
+    - `target_alignment`: the centred alignment with yyᵀ (Baratin et al. 2021, arXiv:2008.00938); y are values of the
+      outputs' shape, or classes as one-hot vectors, at each position where there are several.
     - `effective_rank`: exp(−Σ p ln p) with p = eigenvalues/trace (Roy & Vetterli 2007).
 
-    What is not defined, such as the centred alignment of a single example, is `nan`; see the metrics in `relin.kernel`.
+    What is not defined, such as the centred alignment of a single example or that with targets of another form, is
+    `nan`; see the metrics in `relin.kernel`.
 
     **Arguments:**
 
     - `probe`: inputs and targets `(x, y)`; N of them.
-    - `outputs`: which kernel of the C outputs: `"mean"` (N, N), the trace over outputs divided by C; `"full"`
-      (N, N, C, C); `"diagonal"` (N, N, C); or the number of one output, whose kernel (N, N) is then aligned with that
-      output's targets.
+    - `outputs`: which kernel of the C outputs, further axes flattened: `"mean"` (N, N), the trace over outputs divided
+      by C; `"full"` (N, N, C, C); `"diagonal"` (N, N, C); or the number of one output, whose kernel (N, N) is then
+      aligned with that output's targets.
     - `batch_size`: examples of a block of the kernel, see `relin.kernel.ntk`; bounds the memory, not the result.
 
     A record after a feature update costs one kernel and the eigenvalues of its matrix, of NC rows for `"full"`, and two
@@ -90,9 +92,11 @@ class KernelDrift(AbstractObserver):
         self.outputs = check_outputs(outputs)  # pyright: ignore[reportAttributeAccessIssue]
         self.batch_size = check_size(batch_size, "batch_size", "one chosen by relin.kernel.ntk")
 
+    @property
+    def labelled(self) -> dict[str, tuple[Inputs, Targets]]:
+        return {"probe": self.probe}
+
     def init(self, context: Context) -> DriftState:
-        y, outputs = self.probe[1], self._outputs(context)
-        jax.eval_shape(context.problem.loss.mean, outputs, y)  # which raises where the targets do not fit
         kernel = jnp.zeros_like(eqx.filter_eval_shape(self._kernel, context))
         step, none = jnp.asarray(context.step, jnp.int32), jnp.asarray(-1, jnp.int32)
         state = DriftState(kernel, kernel, step, none, {}, {})
@@ -122,21 +126,27 @@ class KernelDrift(AbstractObserver):
             context.problem.apply, context.anchor, self.probe[0], outputs=self.outputs, batch_size=self.batch_size
         )
 
-    def _outputs(self, context: Context) -> jax.ShapeDtypeStruct:
-        return jax.eval_shape(context.problem.apply, context.anchor, self.probe[0])
-
-    def _targets(self, context: Context) -> Targets:
-        """The targets that the kernel is aligned with: classes as one-hot vectors, one output's alone."""
-        y, num_outputs = self.probe[1], self._outputs(context).shape[-1]
-        if y.ndim == 1 and jnp.issubdtype(y.dtype, jnp.integer) and num_outputs > 1:
-            y = jax.nn.one_hot(y, num_outputs)
-        if isinstance(self.outputs, int) and y.ndim == 2:
-            y = y[:, self.outputs : self.outputs + 1]
-        return y
+    def _targets(self, context: Context) -> Float[Array, "N C"] | None:
+        """The targets that the kernel is aligned with, one output's alone; `None` where they are no vectors."""
+        y = self.probe[1]
+        outputs = jax.eval_shape(context.problem.apply, context.anchor, self.probe[0])
+        if not isinstance(y, jax.Array):
+            return None
+        classified = jax.eval_shape(context.problem.loss.correct, outputs, y) is not None
+        if classified and jnp.issubdtype(y.dtype, jnp.integer) and outputs.size > y.size and not outputs.size % y.size:
+            y = jax.nn.one_hot(y, outputs.size // y.size, dtype=outputs.dtype)
+        if y.size != outputs.size:
+            return None
+        y = y.reshape(outputs.shape[0], -1).astype(outputs.dtype)
+        return y[:, self.outputs : self.outputs + 1] if isinstance(self.outputs, int) else y
 
 
 def _measured(
-    kernel: Float[Array, "N N ..."], targets: Targets, step: Step, feature_updates: Step, state: DriftState
+    kernel: Float[Array, "N N ..."],
+    targets: Float[Array, "N C"] | None,
+    step: Step,
+    feature_updates: Step,
+    state: DriftState,
 ) -> DriftState:
     """The state after a record of this kernel."""
     step, new = jnp.asarray(step, jnp.int32), state.feature_updates < 0
@@ -149,7 +159,8 @@ def _measured(
         record[f"{name}_last"] = jnp.where(new, itself, metric(kernel, state.last))
     record["kernel_velocity"] = _per_step(record["kernel_distance_last"], step - state.step)
     unmoved["kernel_velocity"] = unmoved["kernel_distance_last"]
-    record["target_alignment"] = target_alignment(kernel, targets)
+    unknown = jnp.full((), jnp.nan, kernel.dtype)
+    record["target_alignment"] = unknown if targets is None else target_alignment(kernel, targets)
     record["effective_rank"] = effective_rank(kernel)
     first = jnp.where(new, kernel, state.first)
     return DriftState(first, kernel, step, jnp.asarray(feature_updates, jnp.int32), record, unmoved)
@@ -166,10 +177,6 @@ def pair_of(data: Any, name: str) -> tuple[Inputs, Targets]:
     """`data` as arrays; raises unless it is a pair (x, y) of inputs and targets with one row each an example."""
     if not (isinstance(data, tuple | list) and len(data) == 2):
         raise TypeError(f"`{name}` must be a pair (x, y) of inputs and targets, got {type(data).__name__}; pass both.")
-    if not hasattr(data[1], "shape"):
-        raise TypeError(
-            f"The targets of `{name}` must be one array, got {type(data[1]).__name__}; convert them to one."
-        )
     check_inputs(tuple(data), name)
     x, y = jax.tree.map(jnp.asarray, tuple(data))
     return x, y

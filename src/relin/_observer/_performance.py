@@ -31,6 +31,10 @@ class Performance(AbstractObserver):
         self.data = jax.tree.map(jnp.asarray, data)
         self.name, self.chunk_size = name, chunk_of(self.data[0], chunk_size)
 
+    @property
+    def labelled(self) -> dict[str, tuple[Inputs, Targets]]:
+        return {"data": self.data}
+
     def compute(self, context: Context, state: State) -> tuple[dict[str, Shaped[Array, ""]], State]:
         x, y = self.data
         linearised, network, _ = context.predictions_in_chunks(x, self.chunk_size)
@@ -40,6 +44,6 @@ class Performance(AbstractObserver):
             record[f"{prefix}{self.name}_loss"] = loss.mean(outputs, y)
             correct = loss.correct(outputs, y)
             if correct is not None:
-                finite = jnp.all(jnp.isfinite(outputs), axis=-1)
+                finite = jnp.all(jnp.isfinite(outputs), axis=tuple(range(1, outputs.ndim)))
                 record[f"{prefix}{self.name}_accuracy"] = jnp.mean(jnp.where(finite, correct, 0), dtype=outputs.dtype)
         return record, state

@@ -40,6 +40,10 @@ class Sharpness(AbstractObserver):
         self.probe = jax.tree.map(jnp.asarray, probe)
         self.tolerance, self.max_iterations = tolerance, max_iterations
 
+    @property
+    def labelled(self) -> dict[str, tuple[Inputs, Targets]]:
+        return {"probe": self.probe}
+
     def compute(self, context: Context, state: State) -> tuple[dict[str, Shaped[Array, ""]], State]:
         start = _unit(_noise(context.anchor))
         product = _product if context.traced else _compiled_product

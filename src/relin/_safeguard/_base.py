@@ -30,6 +30,11 @@ class AbstractSafeguard(eqx.Module):
     safeguard keeps the next anchor where the network itself is no worse.
     """
 
+    @property
+    def labelled(self) -> dict[str, Probe]:
+        """The inputs and targets that the loss is shown, by name: they are checked before training as its data are."""
+        return {}
+
     def init(self, context: Context) -> State:
         """The safeguard's state before step 0."""
         return ()

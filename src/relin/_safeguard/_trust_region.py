@@ -46,6 +46,10 @@ class TrustRegion(AbstractSafeguard):
     def init(self, context: Context) -> State:
         return jnp.asarray(self.radius, _tree.norm(context.displacement).dtype)
 
+    @property
+    def labelled(self) -> dict[str, Probe]:
+        return {} if self.probe is None else {"probe": self.probe}
+
     def judge(self, context: Context, state: State) -> tuple[Verdict, State]:
         x, y = context.batch if self.probe is None else self.probe
         length = _tree.norm(context.displacement)

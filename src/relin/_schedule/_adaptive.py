@@ -113,6 +113,11 @@ class WhenLossGap(AbstractWhen):
     def __check_init__(self):
         check_looks(self, "it is a difference of losses, such as 0.1")
 
+    @property
+    def labelled(self) -> dict[str, tuple[Inputs, Targets]]:
+        """The inputs and targets that the loss is shown, by name: they are checked before training as its data are."""
+        return {} if self.probe is None else {"probe": self.probe}
+
     def measure(self, context: Context) -> Scalar:
         x, y = context.half_batch if self.probe is None else self.probe
         linearised, network, _ = context.predictions(x)

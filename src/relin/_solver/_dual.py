@@ -12,8 +12,8 @@ from relin import _tree
 from relin._types import Params
 
 Dual = dict[str, Array]
-"""A vector Σ_n J_s(x_n)ᵀ a_n + Σ_i c_i m_i of weight space: `dual` holds a, `(n, C)`, and `carried` c, `(r,)`; the m_i
-are the vectors of the optimiser's state at the anchor."""
+"""A vector Σ_n J_s(x_n)ᵀ a_n + Σ_i c_i m_i of weight space: `dual` holds a, of the outputs' shape `(n, C)`, and
+`carried` c, `(r,)`; the m_i are the vectors of the optimiser's state at the anchor."""
 
 _PROBES = 4
 _REMEDY = "use WeightSpace for it"
@@ -77,11 +77,11 @@ def vectors_of(state: Any, params: Params) -> list[Params]:
     return [part for part in jax.tree.leaves(state, is_leaf=lambda s: _is_like(s, params)) if _is_like(part, params)]
 
 
-def to_dual(state: Any, params: Params, num_examples: int, num_outputs: int, dtype: Any) -> Any:
+def to_dual(state: Any, params: Params, shape: tuple[int, ...], dtype: Any) -> Any:
     """The state with each of its vectors m_i as the i-th unit of `carried`."""
     count = len(vectors_of(state, params))
     units = iter(jnp.eye(count, dtype=dtype))
-    zeros = jnp.zeros((num_examples, num_outputs), dtype)
+    zeros = jnp.zeros(shape, dtype)
 
     def converted(part: Any) -> Any:
         return {"dual": zeros, "carried": next(units)} if _is_like(part, params) else part

@@ -102,7 +102,7 @@ class FunctionSpace(AbstractStretchSolver):
         if self.kernel != "auto":
             return self.kernel == "dense"
         outputs = eqx.filter_eval_shape(problem.apply, anchor, x)
-        num_params, num_outputs = sum(leaf.size for leaf in jax.tree.leaves(anchor)), outputs.shape[1]
+        num_params, num_outputs = sum(leaf.size for leaf in jax.tree.leaves(anchor)), outputs.size // outputs.shape[0]
         fits = outputs.size**2 <= _LARGEST_KERNEL
         return fits and num_params >= _PARAMS * at_once * num_outputs**2 and count >= _STEPS * num_outputs
 
@@ -135,9 +135,8 @@ class _Linear(eqx.Module):
         )
 
     @property
-    def shape(self) -> tuple[int, int]:
-        num_examples, num_outputs = self.at_start.shape
-        return num_examples, num_outputs
+    def shape(self) -> tuple[int, ...]:
+        return self.at_start.shape
 
     def outputs(self, z: Dual, places: Int[Array, " batch"] | None) -> Outputs:
         """f̄ at the places of a batch among the visited examples, or at all of them."""
@@ -150,10 +149,9 @@ class _Linear(eqx.Module):
             pulled = self.linearised.pullback(z["dual"], self.anchor)
             change = chosen(self.linearised.pushforward(pulled))
         else:
-            rows = (
-                self.kernel if places is None else self.kernel.reshape(*shape, -1)[places].reshape(-1, z["dual"].size)
-            )
-            change = jnp.matmul(rows, z["dual"].reshape(-1), precision="highest").reshape(-1, shape[1])
+            size = z["dual"].size
+            rows = self.kernel if places is None else self.kernel.reshape(*shape, -1)[places].reshape(-1, size)
+            change = jnp.matmul(rows, z["dual"].reshape(-1), precision="highest").reshape(-1, *shape[1:])
         total = chosen(self.at_start) + change
         for number, outputs in enumerate(self.carried):
             total = total + z["carried"][number] * chosen(outputs)
@@ -186,7 +184,7 @@ def _walked(
 ) -> tuple[Dual, Any, Float[Array, " room"]]:
     """The dual variable, the optimiser's state and the losses after `count` steps."""
     kind = linear.at_start.dtype
-    start = to_dual(state.optimiser, state.anchor, *linear.shape, kind)
+    start = to_dual(state.optimiser, state.anchor, linear.shape, kind)
     zero = {"dual": jnp.zeros(linear.shape, kind), "carried": jnp.zeros(len(linear.carried), kind)}
 
     def step(number: Array, carry: tuple[Dual, Any, Array]) -> tuple[Dual, Any, Array]:

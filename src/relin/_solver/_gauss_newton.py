@@ -37,7 +37,8 @@ class GaussNewtonState(eqx.Module):
 class GaussNewton(AbstractStepSolver):
     """δ = −(G + λI)⁻¹ ∇L(θ_s) at each anchor, with the generalised Gauss–Newton matrix G = mean JᵀHJ, H = ∂²ℓ/∂f².
 
-    For any loss that is convex in the outputs, whose `gradient` and `hessian_product` it uses; with `Every(1)`, and
+    For any loss that is convex in the outputs, whose `gradient` and `hessian_product` it uses, by automatic
+    differentiation unless the loss gives its own; with `Every(1)`, and
     batches large enough for their curvature to be trusted, best all of the data. The network is linearised once a step;
     J and G are never formed.
 
@@ -58,7 +59,8 @@ class GaussNewton(AbstractStepSolver):
       given. One that needs a matrix makes it, of size P or N·C.
 
     A solve that does not reach its tolerance is counted; what it found is the step if it is finite, as of conjugate
-    gradients stopped early, which are a step of descent. Otherwise δ = 0: no step is ever taken that is not finite.
+    gradients stopped early, which are a step of descent; so is a solve that meets a direction in which the loss curves
+    down, since G is then no model with a minimum. Otherwise δ = 0: no step is ever taken that is not finite.
 
     Records hold `damping`, λ of the next step, `gain_ratio` of the last, and, so far, `linear_iterations` (0 for a
     direct solver) and `solve_failed`.

@@ -35,9 +35,9 @@ class GaussNewtonProducts:
         self.made = 0
 
     @property
-    def shape(self) -> tuple[int, int]:
-        num_examples, num_outputs = self.linearised.at_anchor.shape
-        return num_examples, num_outputs
+    def shape(self) -> tuple[int, ...]:
+        """Of the outputs, `(N, C)`."""
+        return self.linearised.at_anchor.shape
 
     def loss(self, displacement: Params) -> Scalar:
         return _loss(self.problem, self.linearised, displacement, self.y)

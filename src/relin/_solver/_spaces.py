@@ -115,7 +115,8 @@ class Functions(AbstractSpace):
         (Bᵀ Θ B/N + λI) w = h − Bᵀ Θ c₀/(λN),
 
     which is symmetric, needs no inverse of H, and at λ = 0, for c₀ = 0, gives the step of minimum norm. At λ = 0 with
-    c₀ ≠ 0 the loss has no minimum along c₀: it is left out, and the solve counts as failed.
+    c₀ ≠ 0 the loss has no minimum along c₀: it is left out, and the solve counts as failed. A direction in which the
+    loss curves down is taken as one without curvature, and the solve counts as failed.
     """
 
     zero: Outputs
@@ -139,21 +140,21 @@ class Functions(AbstractSpace):
         return _tree.norm(self.vjp(z))
 
     def newton(self, hessian: Hessian, gradient: Outputs, solver: lx.AbstractLinearSolver) -> Solved:
-        root, h, flat = _factored(_dense(hessian, gradient), -gradient)
+        root, h, flat, convex = _factored(_dense(hessian, gradient), -gradient)
 
         def times(w: Outputs) -> Outputs:
-            return jnp.einsum("ncd,nd->nc", root, w)
+            return _each("ncd,nd->nc", root, w)
 
         def transposed(v: Outputs) -> Outputs:
-            return jnp.einsum("ncd,nc->nd", root, v)
+            return _each("ncd,nc->nd", root, v)
 
         def damped(w: Outputs) -> Outputs:
             return transposed(self.tangent(times(w))) / len(w) + _tree.scale(self.damping, w)
 
-        bounded = (self.damping > 0) | jnp.all(flat == 0)
+        solvable = convex & ((self.damping > 0) | jnp.all(flat == 0))
         flat = jnp.where(self.damping > 0, flat / jnp.where(self.damping > 0, self.damping, 1), 0).astype(flat.dtype)
         solved = _solved(damped, h - transposed(self.tangent(flat)) / len(h), solver)
-        return Solved(times(solved.direction) + flat, solved.iterations, solved.succeeded & bounded)
+        return Solved(times(solved.direction) + flat, solved.iterations, solved.succeeded & solvable)
 
 
 def space_of(
@@ -185,17 +186,25 @@ def _solved(function: Callable[[Any], Any], vector: Any, solver: lx.AbstractLine
 
 def _dense(hessian: Hessian, like: Outputs) -> Float[Array, "N C C"]:
     """H of every example."""
-    basis = jnp.eye(like.shape[1], dtype=like.dtype)
-    columns = jax.vmap(lambda e: hessian(jnp.broadcast_to(e, like.shape)))(basis)
-    return jnp.moveaxis(columns, 0, -1)
+    basis = jnp.eye(like[0].size, dtype=like.dtype)
+    columns = jax.vmap(lambda e: hessian(jnp.broadcast_to(e.reshape(like.shape[1:]), like.shape)))(basis)
+    return jnp.moveaxis(columns.reshape(len(basis), len(like), -1), 0, -1)
 
 
-def _factored(hessian: Float[Array, "N C C"], vector: Outputs) -> tuple[Float[Array, "N C C"], Outputs, Outputs]:
-    """B, h and c₀ of every example, with H = B Bᵀ and c = B h + c₀, both up to rounding."""
+def _each(sum_of: str, matrices: Float[Array, "N C C"], vectors: Outputs) -> Outputs:
+    """One product for each example, with its outputs as one vector."""
+    return jnp.einsum(sum_of, matrices, vectors.reshape(len(vectors), -1)).reshape(vectors.shape)
+
+
+def _factored(hessian: Float[Array, "N C C"], vector: Outputs) -> tuple[Float[Array, "N C C"], Outputs, Outputs, Flag]:
+    """B, h and c₀ of every example, with H = B Bᵀ and c = B h + c₀, both up to rounding; and whether H is positive
+    semidefinite, without which B Bᵀ is that part of it."""
     curvature, basis = jnp.linalg.eigh(hessian)
-    c = jnp.einsum("ncd,nc->nd", basis, vector)
+    c = jnp.einsum("ncd,nc->nd", basis, vector.reshape(len(vector), -1))
     flat = curvature <= c.shape[1] * rounding(c, 1) * jnp.max(curvature)
     root = jnp.sqrt(jnp.where(flat, 0, curvature))
     h = jnp.where(flat, 0, c / jnp.where(flat, 1, root))
     outside = flat & (jnp.abs(c) > rounding(c, 2 / 3) * jnp.max(jnp.abs(c)))
-    return basis * root[:, None, :], h, jnp.einsum("ncd,nd->nc", basis, jnp.where(outside, c, 0))
+    unbounded = jnp.einsum("ncd,nd->nc", basis, jnp.where(outside, c, 0))
+    convex = jnp.all(curvature >= -rounding(c, 2 / 3) * jnp.max(jnp.abs(curvature)))
+    return basis * root[:, None, :], h.reshape(vector.shape), unbounded.reshape(vector.shape), convex

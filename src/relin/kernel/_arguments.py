@@ -58,22 +58,22 @@ def check_size(value: Any, name: str, default: str) -> int | None:
 
 
 def check_result(result: Any, num_examples: int) -> None:
-    """Raises unless the network gave one floating-point array of shape `(num_examples, C)`."""
+    """Raises unless the network gave one floating-point array of shape `(num_examples, …)`."""
     shape = getattr(result, "shape", None)
     if shape is None or not jnp.issubdtype(result.dtype, jnp.floating):
         raise TypeError(
             f"`apply` must return one floating-point array of shape (batch, C), got {result}; "
             "return the logits or regression values alone."
         )
-    if len(shape) != 2 or shape[0] != num_examples:
+    if shape[:1] != (num_examples,):
         raise ValueError(
-            f"`apply` must return outputs of shape (batch, C), got {shape} for a batch of {num_examples}; "
-            "keep the batch axis first and flatten the outputs."
+            f"`apply` must return outputs of shape (batch, C), or (batch, …), got {shape} for a batch of "
+            f"{num_examples}; keep the examples on the first axis."
         )
 
 
 def one_example(apply: Callable, outputs: str | int) -> Callable[[Params, Any], Array]:
-    """f(params, x) → outputs `(C,)` of one example; raises where `apply` does not give `(batch, C)`."""
+    """f(params, x) → outputs `(C,)` of one example, C over all further axes; raises where `apply` gives none."""
 
     def network(params: Params, x: Any) -> Array:
         generators = list[str]()
@@ -82,11 +82,11 @@ def one_example(apply: Callable, outputs: str | int) -> Callable[[Params, Any], 
         if generators:
             raise refusal(generators[0])
         check_result(result, 1)
-        if not isinstance(outputs, str) and not 0 <= outputs < result.shape[1]:
+        if not isinstance(outputs, str) and not 0 <= outputs < result.size:
             raise ValueError(
-                f"`outputs` must be from 0 to {result.shape[1] - 1} for a network of {result.shape[1]} outputs, "
+                f"`outputs` must be from 0 to {result.size - 1} for a network of {result.size} outputs, "
                 f"got {outputs}; pass one of these, or 'full', 'mean' or 'diagonal'."
             )
-        return result[0]
+        return result.reshape(-1)
 
     return network

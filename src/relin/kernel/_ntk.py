@@ -35,6 +35,7 @@ def ntk(
     **Arguments:**
 
     - `apply`: `apply(params, x) -> outputs` of shape `(batch, C)`, each example's outputs those of that example alone.
+      Further axes are flattened: of `(batch, length, V)` C is length · V, one position after the other.
       Compiled once for each function object: pass the same one again, not a new `lambda`.
     - `params`: θ, a PyTree of floating-point arrays.
     - `x1`, `x2`: PyTrees of arrays with leading axes N1 and N2; without `x2` it is `x1`, and each pair of blocks is

@@ -93,7 +93,8 @@ class FeatureOperator(lx.AbstractLinearOperator):
     def network(self, x: Inputs, params: Params) -> Outputs:
         """The outputs, `(batch, C)`, without TF32, where the network's own products do not ask for it."""
         with jax.default_matmul_precision("highest"):
-            return self.apply(params, x)
+            outputs = self.apply(params, x)
+        return outputs.reshape(outputs.shape[0], -1)
 
     def _batches(self) -> tuple[Array, int]:
         """Where each piece of the examples starts and which of its rows is the first wanted, and a piece's size."""
@@ -112,13 +113,14 @@ def features(apply: Apply, params: Params, x: Inputs, *, batch_size: int | None 
 
     **Arguments:**
 
-    - `apply`: `apply(params, x) -> outputs` of shape `(N, C)`; each output depends on its own example only.
+    - `apply`: `apply(params, x) -> outputs` of shape `(N, C)`, or `(N, …)` with C over all further axes; each output
+      depends on its own example only.
     - `params`: a PyTree of floating-point arrays.
     - `x`: inputs, a PyTree of arrays with a leading axis of N examples.
     - `batch_size`: at most so many examples are in the network at once, which bounds the memory; it need not divide N.
       By default all.
 
-    **Raises:** `TypeError` or `ValueError` if the network does not return one floating-point array `(N, C)`, the
+    **Raises:** `TypeError` or `ValueError` if the network does not return one floating-point array `(N, …)`, the
     parameters are not floating-point arrays or the batch size is not a positive integer.
     """
     _check.params(params)
@@ -127,7 +129,7 @@ def features(apply: Apply, params: Params, x: Inputs, *, batch_size: int | None 
     params, x = jax.tree.map(jnp.asarray, (params, x))
     outputs = eqx.filter_eval_shape(apply, params, x)
     check_result(outputs, num_examples)
-    structure = jax.ShapeDtypeStruct(outputs.shape, outputs.dtype)
+    structure = jax.ShapeDtypeStruct((num_examples, outputs.size // num_examples), outputs.dtype)
     return FeatureOperator(apply, params, x, batch_size, structure, transposed=False)
 
 
@@ -141,7 +143,8 @@ class NTKOperator(lx.AbstractLinearOperator):
 
     **Arguments:**
 
-    - `apply`: `apply(params, x) -> outputs` of shape `(N, C)`; each output depends on its own example only.
+    - `apply`: `apply(params, x) -> outputs` of shape `(N, C)`, or `(N, …)` with C over all further axes; each output
+      depends on its own example only.
     - `params`: a PyTree of floating-point arrays.
     - `x`: inputs, a PyTree of arrays with a leading axis of N examples.
     - `batch_size`: at most so many examples are in the network at once, which bounds the memory; it need not divide N.
