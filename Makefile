@@ -9,7 +9,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-comp
 LOCK = requirements/$$($(BIN)/python -c 'import sys; print("python3.11" if sys.version_info < (3, 12) else "python3.12")')
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: study test lint docs bench lock clean
+.PHONY: study test lint docs bench results lock clean
 .DEFAULT_GOAL := study
 
 study: $(READY)
@@ -30,6 +30,10 @@ docs: $(TESTS_READY)
 
 bench: $(TESTS_READY)
 	$(BIN)/python -m benchmarks
+
+# Texts and tables about docs/results, from its records; with FIGURES=--figures its figures too, which takes minutes.
+results: $(READY)
+	$(BIN)/python -m tools.results $(FIGURES)
 
 # One lock for Python 3.11, whose newest JAX is older, and one for later Pythons.
 $(READY): pyproject.toml requirements/python3.11.txt requirements/python3.12.txt

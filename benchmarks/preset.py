@@ -12,6 +12,7 @@ import optax
 
 import relin as il
 from benchmarks._measure import heading, row, table
+from relin._outcome import failed_to_train
 
 NEVER = np.iinfo(np.int32).max
 RATES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
@@ -57,36 +58,22 @@ def preset(optimiser: optax.GradientTransformation, period: jax.Array) -> Parts:
 
 
 def compare(name: str) -> None:
-    """One table: a row for each period, with its divergences and its test accuracy at the rate chosen on validation."""
+    """One table: for each period the runs that did not train, and test accuracy at the rate chosen on validation."""
     setting = SETTINGS[name]
     steps, options = setting.steps, " ".join(f"{key} {value}" for key, value in setting.options.items())
     heading(
         f"preset.sparse on {setting.data}: {setting.model} {options}, {steps} steps, batch {BATCH}, SGD with "
         f"momentum 0.9, rates {', '.join(map(str, setting.rates))} falling linearly to 0, {len(setting.seeds)} seeds"
     )
-    ordinary = trained(setting, plain, (1,))
-    alone, with_preset = trained(setting, plain, setting.periods), trained(setting, preset, (1, *setting.periods))
-    counted = {(rate, seed) for (_, rate, seed), end in ordinary.items() if not end["diverged"]}
-    table(
-        (
-            "K",
-            "feature updates",
-            f"diverged of {len(counted)} where K = 1 does not: Every",
-            "preset",
-            "test % (rate): Every",
-            "preset",
-        )
-    )
-    row(1, steps - 1, 0, diverged(with_preset, 1, counted), best(setting, ordinary, 1), best(setting, with_preset, 1))
-    for period in setting.periods:
-        row(
-            "∞" if period == NEVER else period,
-            -(-steps // period) - 1,
-            diverged(alone, period, counted),
-            diverged(with_preset, period, counted),
-            best(setting, alone, period),
-            best(setting, with_preset, period),
-        )
+    periods = (1, *setting.periods)
+    alone, with_preset = trained(setting, plain, periods), trained(setting, preset, periods)
+    num_runs = len(setting.rates) * len(setting.seeds)
+    counts = f"did not train, of {num_runs}: Every"
+    table(("K", "feature updates", counts, "preset", "test % (rate): Every", "preset"))
+    for period in periods:
+        both = (alone, with_preset)
+        failures, accuracies = [untrained(e, period) for e in both], [best(setting, e, period) for e in both]
+        row("∞" if period == NEVER else period, -(-steps // period) - 1, *failures, *accuracies)
 
 
 def trained(setting: Setting, parts: Callable[..., Parts], periods: tuple[int, ...]) -> dict[tuple, dict[str, Any]]:
@@ -115,29 +102,31 @@ def trained(setting: Setting, parts: Callable[..., Parts], periods: tuple[int, .
     }
     observers = (il.Performance(validation, "validation"), il.Performance(test, "test"))
     options = {"num_steps": steps, "batch_size": BATCH, "observers": observers, "record_every": steps // NUM_RECORDS}
-    ends = (end_of(solution) for solution in il.train_lanes(make, lanes, train, **options))
+    frequencies = np.bincount(dataset.train.y) / len(dataset.train.y)
+    constant = -float(frequencies @ np.log(frequencies))  # the loss of the best constant predictor
+    ends = (end_of(solution, constant) for solution in il.train_lanes(make, lanes, train, **options))
     return dict(zip(grid, ends, strict=True))
 
 
-def end_of(solution: il.Solution) -> dict[str, Any]:
-    """A run diverged if a loss was not finite, or if the last tenth's mean is above the untrained network's loss."""
+def end_of(solution: il.Solution, constant: float) -> dict[str, Any]:
+    """What came out, and whether the run trained, as studies judge it by the mean loss of its last tenth."""
     records = solution.records
-    worse = records["training_loss"][-1] > records["validation_loss"][0]
+    failed = failed_to_train(float(records["training_loss"][-1]), constant)
     return {
-        "diverged": solution.diverged_at is not None or bool(worse),
+        "trained": solution.diverged_at is None and not failed,
         "validation": float(records["validation_accuracy"][-1]),
         "test": float(records["test_accuracy"][-1]),
     }
 
 
-def diverged(ends: dict[tuple, dict[str, Any]], period: int, counted: set[tuple[float, int]]) -> int:
-    return sum(ends[period, rate, seed]["diverged"] for rate, seed in counted)
+def untrained(ends: dict[tuple, dict[str, Any]], period: int) -> int:
+    return sum(not end["trained"] for (own, _, _), end in ends.items() if own == period)
 
 
 def best(setting: Setting, ends: dict[tuple, dict[str, Any]], period: int) -> str:
-    """Mean test accuracy at the rate of best mean validation accuracy, of those at which no seed diverged."""
+    """Mean test accuracy at the rate of best validation accuracy at which every seed trained; ↥ at the largest."""
     seeds = setting.seeds
-    stable = [rate for rate in setting.rates if not any(ends[period, rate, seed]["diverged"] for seed in seeds)]
+    stable = [rate for rate in setting.rates if all(ends[period, rate, seed]["trained"] for seed in seeds)]
     if not stable:
         return "–"
 
@@ -145,4 +134,5 @@ def best(setting: Setting, ends: dict[tuple, dict[str, Any]], period: int) -> st
         return float(np.mean([ends[period, rate, seed][part] for seed in seeds]))
 
     rate = max(stable, key=lambda rate: mean(rate, "validation"))
-    return f"{100 * mean(rate, 'test'):.1f} ({rate:g})"
+    edge = "↥" if rate == max(setting.rates) else ""
+    return f"{100 * mean(rate, 'test'):.1f} ({rate:g}{edge})"

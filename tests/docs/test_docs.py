@@ -27,6 +27,9 @@ def test_the_site_builds_strictly(tmp_path):
     for name in ("relin.train", "relin.from_torch", "relin.kernel.ntk", "relin.SolverState"):
         assert f'id="{name}"' in reference
     assert "iterative linearisation (Goldwaser" in reference
+    results = (tmp_path / "site" / "results" / "index.html").read_text(encoding="utf-8")
+    assert "<!-- = " in results, "marks of numbers stay in the page's text"
+    assert "&lt;!--" not in results, "and are not shown"
 
 
 def test_the_reference_names_everything_public():

@@ -74,7 +74,7 @@ class WhenError(AbstractWhen):
     - `tolerance`: re-linearise where the error is at least this; 0 re-linearises at every check.
     - `check_every`: steps between two looks at the error. A look costs about half of a step if `probe` is not given.
       Between two looks the displacement may leave the linearisation's reach: where `Every(K)` diverges at
-      a learning rate, look more often than every K steps; 1 is the safe choice.
+      a learning rate, look more often than every K steps. A look at every step does not make every rate train.
     - `probe`: the inputs on which the error is measured; the first half of the coming step's batch if not given.
     - `max_check_every`: lets the steps between two looks grow up to this while the measure stays far below the
       tolerance, see `AbstractWhen`; `None` for a look every `check_every` steps.

@@ -1,0 +1,38 @@
+"""The files of every folder of docs/results, as its records make them."""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from unittest.mock import patch
+
+from tools.results.quantities import RESULTS, study
+
+from relin.report import write_report
+from relin.report._page import Html
+
+_FLOAT = re.compile(r"\d+\.\d+(e-?\d+)?")
+
+
+def files(folder: str, *, figures: bool) -> Iterator[tuple[Path, bytes]]:
+    """Tables, summaries and, if asked for, figures of a folder, by their place under docs/results; not the page."""
+    spec, result, records = study(folder)
+    drawn = nullcontext() if figures else patch("relin.report._study_page.save_plot", lambda *_: Html(""))
+    with tempfile.TemporaryDirectory() as made, drawn:
+        write_report(result, records, spec.model_dump(mode="json"), {}, Path(made))
+        for path in sorted(Path(made).rglob("*.*")):
+            if path.is_file() and path.name != "report.html":
+                yield RESULTS / folder / path.relative_to(made), path.read_bytes()
+
+
+def is_up_to_date(path: Path, content: bytes) -> bool:
+    """Whether a file says what it should: floating-point numbers in full precision may differ in their last digits."""
+    if not path.is_file():
+        return False
+    stands = path.read_bytes()
+    return stands == content or (path.suffix == ".csv" and _rounded(stands) == _rounded(content))
+
+
+def _rounded(content: bytes) -> str:
+    return _FLOAT.sub(lambda number: f"{float(number[0]):.6g}", content.decode())

@@ -1,0 +1,167 @@
+"""What is written whole from the stored records: tables, and verdicts as quotations."""
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import cast
+
+from tools.results.quantities import Quantities, percent, study
+
+from relin.report import _text as text
+from relin.study import FrequencySpec, Method, conclude, parse_method
+from relin.study._result import Interval, LayersResult, ScheduleOutcome
+
+_WIDTH = 126
+
+
+class Words(Quantities):
+    """All words of expressions."""
+
+    def __call__(self, folder: str, expression: str) -> object:
+        """The value of an expression, of the texts of this repository only, over the public methods."""
+        self.folder = folder
+        words = {name: getattr(self, name) for name in dir(self) if not name.startswith("_") and name != "folder"}
+        return eval(expression, {"percent": percent, **words})
+
+    def verdict(self, of: str | None = None, *, equal_steps: bool = False) -> str:
+        """The verdict as a quotation, of the comparison at equal steps alone if asked for."""
+        folder = of or self.folder
+        spec, result, records = study(folder)
+        if equal_steps:
+            result = conclude(cast(FrequencySpec, spec).model_copy(update={"comparison": "equal-steps"}), records)
+        lines = textwrap.wrap(result.verdict.replace("*", "\\*"), _WIDTH, break_on_hyphens=False)
+        return "\n".join(f"> {line}" for line in lines)
+
+    def fewest(self, folders: Mapping[str, str]) -> str:
+        """By names for people, frequency studies: the fewest updates on par, and what is lost without any."""
+        rows = list[Sequence[str]]()
+        for name, folder in folders.items():
+            result = self.result(folder)
+            found = result.outcome(result.fewest_updates or "")
+            ordinary = self.outcome("every-1", folder)
+            updates = ordinary.feature_updates if found is None else found.feature_updates
+            fewest = f"none shown below {updates:.0f}" if found is None else f"{updates:.3g}: {found.label}"
+            share = "all" if found is None else f"{100 * updates / result.num_steps:.2g} % of {result.num_steps}"
+            gap = _interval(self.lazy_gap(folder))
+            rows.append((name, f"{100 * result.margin:g}", fewest, share, gap, text.chosen_rate(ordinary)))
+        head = ("data, network", "margin", "fewest updates on par", "of steps", "lazy gap, points", "rate of K = 1")
+        return _table(head, rows)
+
+    def accuracies(self, folders: Mapping[str, str]) -> str:
+        """By names for people, studies: how every schedule came out at its learning rate."""
+        outcomes = [outcome for folder in folders.values() for outcome in self.result(folder).outcomes]
+        outcomes.sort(key=lambda outcome: math.inf if outcome.period is None else min(outcome.period, 1e9))
+        labels = {outcome.schedule: outcome.label for outcome in outcomes}
+        head = ["schedule"]
+        for name in folders:
+            of = f"{name}: " if len(folders) > 1 else ""
+            head += [f"{of}test accuracy, %", "feature updates", "rate"]
+        rows = [
+            [label, *(cell for folder in folders.values() for cell in self._cells(schedule, folder))]
+            for schedule, label in labels.items()
+        ]
+        return _table(head, rows)
+
+    def _cells(self, schedule: str, folder: str) -> Sequence[str]:
+        found = self.result(folder).outcome(schedule)
+        if found is None:
+            return ("–", "–", "–")
+        if found.num_untrained == found.num_seeds:
+            return (f"all {text.lost_words(found.num_diverged, found.num_failed)}", "–", "–")
+        return (_accuracy(found), _updates(found), text.chosen_rate(found))
+
+    def layers(self, folders: Mapping[str, str]) -> str:
+        """By names for people, layers studies: every layer alone rich, and alone lazy."""
+        results: list[LayersResult] = [self.result(folder) for folder in folders.values()]
+        ways = ("rich, over lazy training", "lazy, from K = 1")
+        head = ["", *(f"{name}: {way}" for name in folders for way in ways)]
+        rows = [
+            [layer.layer, *(cell for result in results for cell in _of_layer(result, layer.layer))]
+            for layer in results[0].layers
+        ]
+        whole = [cell for result in results for cell in _of_all_layers(result)]
+        return _table(head, [*rows, ["all", *whole]])
+
+    def rates_that_train(self, folders: Mapping[str, str]) -> str:
+        """By names for people, stability studies: the largest rate at which every run trained, by period."""
+        limits = {
+            name: [(parse_method(each.schedule), each.largest_rate) for each in self.limits(of=folder)]
+            for name, folder in folders.items()
+        }
+        kinds = dict.fromkeys(_kind(method) for own in limits.values() for method, _ in own)
+        head = ["schedule"]
+        for name, folder in folders.items():
+            periods = dict.fromkeys(f"{m.value:g}" for m, _ in limits[name] if _kind(m) == _PERIODS)
+            head.append(f"{name}: K of {', '.join(periods)}; rates to {self.spec(folder).learning_rates[0]:g}")
+        rows = [[kind] for kind in kinds]
+        for own, (kind, row) in product(limits.values(), zip(kinds, rows, strict=True)):
+            found = [f"{rate:g}" if rate else "none" for method, rate in own if _kind(method) == kind]
+            row.append(", ".join(found) or "–")
+        return _table(head, rows)
+
+    def fronts(self, folders: Mapping[str, str]) -> str:
+        """By names for people, stability studies: which schedules no other beats with as few updates."""
+        rows = list[Sequence[str]]()
+        for name, folder in folders.items():
+            front = [self.outcome(schedule, folder) for schedule in self.result(folder).pareto]
+            shown = [f"{o.label}{_edge(o)}: {_updates(o)} updates, {_accuracy(o)} %" for o in front]
+            rows.append((name, "; ".join(shown)))
+        return _table(("", "fewest updates first"), rows)
+
+
+_PERIODS = "K alone"
+
+
+def _kind(method: Method) -> str:
+    """A schedule of no fixed period as it is called, others by what goes with them."""
+    if method.kind != "every" or method.value in (1, math.inf):
+        return method.label
+    return f"K, {', '.join(part.label for part in method.parts)}" if method.parts else _PERIODS
+
+
+def _of_layer(result: LayersResult, name: str) -> list[str]:
+    (layer,) = (layer for layer in result.layers if layer.layer == name)
+    ways = ((layer.rich, layer.gain), (layer.lazy, layer.loss))
+    return [_signed(percent(cast(Interval, value))) + _edge(result.outcome(schedule)) for schedule, value in ways]
+
+
+def _of_all_layers(result: LayersResult) -> list[str]:
+    gap, edge = percent(cast(Interval, result.lazy_gap)).mean, _edge(result.outcome("never"))
+    return [f"{_plus(gap)}{edge}", f"{_plus(-gap)}{edge}"]
+
+
+def _edge(outcome: ScheduleOutcome | None) -> str:
+    return "" if outcome is None else text.EDGES[outcome.rate_edge]
+
+
+def _updates(outcome: ScheduleOutcome) -> str:
+    return f"{outcome.feature_updates:.0f}" if outcome.feature_updates >= 100 else f"{outcome.feature_updates:.3g}"
+
+
+def _accuracy(outcome: ScheduleOutcome) -> str:
+    lost = text.lost_words(outcome.num_diverged, outcome.num_failed)
+    return f"{100 * outcome.test_accuracy.mean:.1f}" + (f" (of {outcome.num_seeds} runs {lost})" if lost else "")
+
+
+def _plus(value: float) -> str:
+    return f"{'+' if value >= 0 else ''}{_number(value)}"
+
+
+def _number(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+
+
+def _interval(value: Interval) -> str:
+    return f"{_number(value.mean)} [{_number(value.low)}, {_number(value.high)}]"
+
+
+def _signed(value: Interval) -> str:
+    return f"{_plus(value.mean)} [{_number(value.low)}, {_number(value.high)}]"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """In Markdown, with what its marks mean below it."""
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+    marked = any(mark and mark in table for mark in text.EDGES.values())
+    return f"{table}\n\n{text.EDGES_MEAN}." if marked else table
