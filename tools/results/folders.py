@@ -12,17 +12,18 @@ from tools.results.quantities import RESULTS, study
 from relin.report import write_report
 from relin.report._page import Html
 
+_KEPT = (".csv", ".txt", ".png")
 _FLOAT = re.compile(r"\d+\.\d+(e-?\d+)?")
 
 
 def files(folder: str, *, figures: bool) -> Iterator[tuple[Path, bytes]]:
-    """Tables, summaries and, if asked for, figures of a folder, by their place under docs/results; not the page."""
+    """Tables, summaries and, if asked for, figures of a folder, by their place under docs/results."""
     spec, result, records = study(folder)
     drawn = nullcontext() if figures else patch("relin.report._study_page.save_plot", lambda *_: Html(""))
     with tempfile.TemporaryDirectory() as made, drawn:
         write_report(result, records, spec.model_dump(mode="json"), {}, Path(made))
         for path in sorted(Path(made).rglob("*.*")):
-            if path.is_file() and path.name != "report.html":
+            if path.suffix in _KEPT:
                 yield RESULTS / folder / path.relative_to(made), path.read_bytes()
 
 
