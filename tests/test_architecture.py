@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent / "src" / "relin"
 
 # From bottom to top. A module may import its own room and rooms below it; rooms on one line are strangers.
 FLOORS = [
-    ("_writing",),
+    ("_writing", "_words", "_lazy"),
     ("_types", "_errors", "_files", "_extra", "_outcome"),
     ("_check", "_tree", "_names", "_network", "_randomness"),
     ("_storage", "_logger", "_finite"),

@@ -14,7 +14,8 @@ from cli_sample import SMALL
 
 from relin._files import as_json
 from relin.study import StoreError, read_spec
-from relin.study._runner import Runner, single_run
+from relin.study._grid import single_run
+from relin.study._runner import Runner
 from relin.study._saved import load_run, save_run, train_run
 from relin.study._saved_kernel import eigenvalues, saved_kernels
 

@@ -1,10 +1,16 @@
 import errno
+import io
 import math
+import shlex
+import subprocess
+import sys
 
 import polars as pl
 import pytest
 from cli_sample import SMALL, SPEC
 
+from relin._files import write_atomically
+from relin._words import listed, shortened
 from relin.study import FrequencySpec, read_spec
 from relin.study._runner import Runner
 from relin.study._store import Store
@@ -47,8 +53,23 @@ USAGE = [
     ("study study.toml --out other", "other holds a study with other settings (steps)"),
     ("report", "Missing argument 'folder'"),
     ("report missing", "missing holds no study (no spec.json)"),
-    ("train --rate 0", "learning rate must be above 0 and finite, got 0"),
-    ("train --rate=-0.1", "learning rate must be above 0 and finite, got -0.1"),
+    ("train --rate 0", "learning rate must be above 0 and finite, from 1e-30 to 1e30, got 0"),
+    ("train --rate=-0.1", "learning rate must be above 0 and finite, from 1e-30 to 1e30, got -0.1"),
+    ("study ''", "Name a study, such as"),
+    ("study '' --settings", "Name a study, such as"),
+    ("study study.toml --data ''", "the data sets are digits"),
+    ("study study.toml --out ''", "Invalid value for '--out': name a folder, or . for the current one"),
+    ("study study.toml --data-dir ''", "Invalid value for '--data-dir': name a folder"),
+    ("study study.toml --seeds 5000", "seeds: Input should be less than or equal to 1000"),
+    ("study kernel --data diabetes", "the study kernel compares accuracies, and diabetes has values for targets"),
+    ("report ''", "Invalid value for 'folder': name a folder"),
+    ("ntk ' '", "Invalid value for 'folder': name a folder"),
+    ("train --data text:", "the data sets are digits"),
+    ("train --data bytes:", "the data sets are digits"),
+    ("train --data table:#target", "the data sets are digits"),
+    ("train --model ''", "the networks are mlp"),
+    ("train --rate 1e39", "learning rate must be above 0 and finite, from 1e-30 to 1e30, got 1e+39"),
+    ("train --set model_options={width=100000}", "would have 10,007,600,010 parameters, and at most 2,147,483,648"),
     ("train --rate nan", "learning rate must be above 0"),
     ("train --seed -1", "seed must be from 0 to 2147483647, got -1"),
     ("train --steps -4", "steps: Input should be greater than or equal to 1"),
@@ -76,12 +97,78 @@ FAILURES = [
     ("line", "message", "expected"), [(*case, 2) for case in USAGE] + [(*case, 1) for case in FAILURES]
 )
 def test_mistakes_are_told_in_one_sentence(relin_command, line, message, expected):
-    code, _, err = relin_command(*line.split())
+    code, _, err = relin_command(*shlex.split(line))
     assert message in err
     assert code == expected
     assert err.startswith("relin: ")
     assert err.count("\n") == 1
     assert err.rstrip().endswith(".")
+
+
+def test_wrong_settings_are_told_before_anything_slow_is_imported():
+    """The time they take is that of Python and the libraries of the command line itself."""
+    lines = ["study frequency --data nosuch", "study frequency --set nosuch=1", "study kernel --data diabetes"]
+    lines += ["train --model nosuch", "train --schedule nosuch", "train --data-dir nosuch", "train --rate 0"]
+    lines += ["train --set model_options={widht=1}", "study frequency --data-dir nosuch", "train --check --seed -1"]
+    code = f"""
+import sys
+from relin.cli import main
+for line in {lines}:
+    sys.argv = ["relin", *line.split()]
+    try:
+        main()
+    except SystemExit as end:
+        print(end.code, *(name for name in ("jax", "polars", "sklearn", "matplotlib", "scipy") if name in sys.modules))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert found.stdout.split("\n")[:-1] == [("1" if "--data-dir" in line else "2") for line in lines]
+    assert found.stderr.count("relin: ") == len(lines)
+
+
+def test_what_a_terminal_cannot_show_is_replaced(relin_command, monkeypatch):
+    for arguments in (["study", "--settings"], ["data"], ["--help"], ["train", "--schedule", "∞"]):
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="ascii") for _ in range(2))
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", out)
+            patched.setattr(sys, "stderr", err)
+            code = relin_command(*arguments)[0]
+            said = [(stream.flush(), stream.buffer.getvalue().decode("ascii"))[1] for stream in (out, err)]
+        assert code == (2 if "train" in arguments else 0)
+        assert "?" in "".join(said) or "--help" in arguments
+        assert ("got '?'" in said[1]) == ("train" in arguments)
+
+
+def test_help_shows_what_stands_in_brackets(relin_command):
+    code, out, err = relin_command("study", "--help")
+    assert (code, err) == (0, "")
+    told = " ".join(out.replace("│", " ").split())
+    assert "report [studies/NAME-DATA-MODEL]." in told
+    assert "--set periods='[1, 64]'." in told
+
+
+def test_names_of_folders_in_brackets_are_shown(relin_command, monkeypatch):
+    monkeypatch.setattr("relin.cli._train._write", lambda *_: None)
+    monkeypatch.setattr("relin.study._saved.save_run", lambda *_: None)
+    code, out, _ = relin_command("train", "--steps", 2, "--out", "[red]run", *SMALL)
+    assert code == 0
+    assert "Parameters: [red]run/parameters.safetensors" in out
+
+
+def test_a_message_has_at_most_ten_names():
+    assert listed("abcdefghij") == "a, b, c, d, e, f, g, h, i, j"
+    assert listed("abcdefghijkl") == "a, b, c, d, e, f, g, h, i, j and 2 more"
+    assert len(shortened({name: name * 100 for name in "abcdefghijkl"})) < 1000
+
+
+def test_an_error_of_the_disk_names_the_file(monkeypatch, tmp_path):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomically(tmp_path / "a.csv", "a")
+    assert caught.value.filename == str(tmp_path / "a.csv")
+    assert not list(tmp_path.iterdir())
 
 
 def test_values_are_read_as_a_file_has_them(monkeypatch):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from relin import models
+from relin.models._names import OPTIONS
 
 KEY = jax.random.key(0)
 
@@ -16,6 +17,7 @@ def test_names_and_options():
     assert models.options("mlp") == {"width": 256, "depth": 2, "activation": "relu", "parametrisation": "standard"}
     assert models.options("resnet18")["norm"] == "group"
     for name in models.names():
+        assert tuple(models.options(name)) == OPTIONS[name]  # what settings are checked by
         assert not {"key", "input_shape", "num_classes"} & set(models.options(name))
 
 
@@ -66,6 +68,8 @@ REFUSALS = [
     ("cnn", (8, 1), {"width": 2.5}, r"`width` must be an integer of at least 1, got 2\.5"),
     ("cnn", (8, 1), {"convolution": "fft"}, r"`convolution` must be one of 'auto', 'patches', 'lax', got 'fft'"),
     ("cnn", (8, 1), {"kernel_size": True}, r"`kernel_size` must be an integer of at least 1, got True"),
+    ("mlp", (8,), {"width": 10**6}, r"`width` must be at most 100,000, got 1,000,000; choose a smaller one"),
+    ("vit", (8, 8, 3), {"depth": 10**6}, r"`depth` must be at most 1,000, got 1,000,000"),
     ("mlp", (8,), {"depth": -1}, r"`depth` must be an integer of at least 0, got -1"),
 ]
 

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from relin.study import FrequencySpec, GridSpec, SpecError, read_spec, shipped
+from relin.study import FrequencySpec, GridSpec, SpecError, read_spec, run_study, shipped
 from relin.study._specs import SPECS
 
 
@@ -31,6 +31,40 @@ def test_shipped_studies_are_valid_for_every_data_set_they_name():
     assert read_spec("frequency").periods == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, math.inf]
     assert read_spec("frequency", "mnist1d").steps == 3000
     assert read_spec("frequency", "digits").margin == 0.5
+
+
+def test_every_number_and_every_list_has_a_largest():
+    def looked_at(schema, place):
+        """Every part of a schema, without the options of networks, which these check."""
+        for part in schema.get("anyOf", []):
+            yield from looked_at(part, place)
+        if "type" in schema:
+            yield place, schema
+        if "items" in schema:
+            yield from looked_at(schema["items"], f"{place}.items")
+
+    seen = 0
+    for spec in SPECS.values():
+        for name, schema in spec.model_json_schema()["properties"].items():
+            for place, part in looked_at(schema, name):
+                seen += part["type"] in ("integer", "number", "array")
+                if "periods.items" not in place:  # a validator of their own bounds these
+                    assert part["type"] not in ("integer", "number") or {"maximum", "exclusiveMaximum"} & set(part), (
+                        place
+                    )
+                assert part["type"] != "array" or "maxItems" in part, place
+    assert seen > 100
+
+
+@pytest.mark.parametrize("name", sorted(SPECS))
+def test_values_for_targets_are_refused_alike_by_every_study(name, tmp_path):
+    overrides = {"loss": "squared-error"} if issubclass(SPECS[name], GridSpec) else {}
+    for data in ("diabetes", "table:somewhere.csv#y"):
+        spec = read_spec(name, data, overrides)
+        message = f"data: the study {name} compares accuracies, and {data} has values for targets; name a data set with"
+        with pytest.raises(ValueError, match=message):
+            run_study(spec, tmp_path / "study")
+    assert not (tmp_path / "study").exists()
 
 
 def test_every_setting_is_explained():
@@ -100,11 +134,21 @@ def test_smaller_rates_take_more_steps_at_equal_distance():
         ("periods = [4]", "periods must include 1"),
         ("periods = [1, 2.5]", "a period must be a whole number of at least 1"),
         ("periods = [1, 0]", "a period must be a whole number of at least 1"),
+        ("periods = [1, 1e18]", "a period must be a whole number of at least 1 and at most 1000000000"),
+        ("seeds = 5000", r"seeds: .*less than or equal to 1000 \(got 5000\)"),
+        ("learning_rates = [1e39]", r"learning_rates\.0: .*less than or equal to 1000000"),
+        (f"learning_rates = {[0.1] * 101}", "learning_rates: .*at most 100 items"),
+        ('methods = ["early-200000"]', "methods: The schedule must be"),
+        ('model = "mpl"', "model: the networks are mlp, cnn"),
+        ("model_options = {widht = 3}", "model_options: mlp has no option widht; its options are width, depth"),
+        ('data = "text:"', r"data: the data sets are .* \(got 'text:'\)"),
+        ('data = "table:a.csv#"', "data: the data sets are"),
+        (f"steps = {10**6 * [1]}", r"steps: .*\(got \[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, \.\.\.\]\)"),
         ("periods = [1, nan]", "a period must be a whole number"),
         ("learning_rates = []", "at least one learning rate"),
-        ("learning_rates = [0.1, -0.1]", r"learning_rates\.1: .*greater than 0"),
+        ("learning_rates = [0.1, -0.1]", r"learning_rates\.1: .*greater than or equal to 0.000000001"),
         ("learning_rates = [inf]", r"learning_rates\.0: .*finite"),
-        ("tolerances = [0]", r"tolerances\.0: .*greater than 0"),
+        ("tolerances = [0]", r"tolerances\.0: .*greater than or equal to 0.000000001"),
         ("momentum = 1", "momentum: .*less than 1"),
         ("momentum = nan", "momentum: "),
         ("margin = nan", "margin: "),

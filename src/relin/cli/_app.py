@@ -16,7 +16,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-DataDir = Annotated[Path | None, typer.Option(help="Folder in which the data set's files are looked for first.")]
+
+def folder_named(name: str) -> Path:
+    """The folder of an option; no name at all would be the current one."""
+    if not name.strip():
+        raise typer.BadParameter("name a folder, or . for the current one")
+    return Path(name)
+
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        parser=folder_named, metavar="<path>", help="Folder in which the data set's files are looked for first."
+    ),
+]
 
 
 @app.command()
@@ -32,7 +45,12 @@ def study(
     model: Annotated[
         str | None, typer.Option(help="Network: mlp, cnn, lenet5, vgg11, resnet18, wide-resnet, vit or gpt.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for records and report [studies/NAME-DATA-MODEL].")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=folder_named, metavar="<path>", help="Folder for records and report \\[studies/NAME-DATA-MODEL]."
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps of a run.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Paired seeds.")] = None,
     margin: Annotated[float | None, typer.Option(help="Largest acceptable loss, in percentage points.")] = None,
@@ -48,7 +66,7 @@ def study(
     """Train a grid of runs and answer a question; the same command again resumes."""
     from relin.cli import _study
 
-    if name is None and not settings:
+    if name == "" or (name is None and not settings):
         raise UsageError("Name a study, such as `relin study frequency`, or a file ending in .toml.")
     named = {"model": model, "steps": steps, "seeds": seeds, "margin": margin}
     given = {key: value for key, value in named.items() if value is not None}
@@ -56,7 +74,9 @@ def study(
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="The folder of a study.")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(parser=folder_named, help="The folder of a study.")],
+) -> None:
     """Answer a study's question again, and write its report, from the stored records only."""
     from relin.cli import _study
 
@@ -76,7 +96,12 @@ def train(
     steps: Annotated[int, typer.Option(help="Training steps.")] = 1000,
     batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 64,
     seed: Annotated[int, typer.Option(help="Of the initial network and the batches.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder for the records, the parameters and a figure.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=folder_named, metavar="<path>", help="Folder for the records, the parameters and a figure."
+        ),
+    ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of a study, such as momentum=0."),
@@ -106,7 +131,9 @@ def train(
 
 @app.command()
 def ntk(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run, as given to `relin train --out`.")],
+    folder: Annotated[
+        Path, typer.Argument(parser=folder_named, help="The folder of a run, as given to `relin train --out`.")
+    ],
     probe: Annotated[int, typer.Option(help="Validation examples on which the kernel is computed.")] = 128,
     outputs: Annotated[
         str, typer.Option(help="Which kernel of the network's outputs: mean, full or diagonal.")

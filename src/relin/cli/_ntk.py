@@ -35,7 +35,7 @@ def ntk(
         if given not in known:
             raise UsageError(f"--{option} must be one of {', '.join(known)}, got {given!r}.")
     prepare()
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     with failures():
         from relin.study._saved_kernel import saved_kernels
 

@@ -44,13 +44,16 @@ def study(
     name: str, data: str | None, overrides: dict[str, Any], out: Path | None, data_dir: Path | None, only_show: bool
 ) -> None:
     with failures():
-        from relin.study import read_spec
+        from relin.study._spec import read_spec
 
         spec = read_spec(name, data, overrides)
-    console = Console()
+    console = Console(markup=False)
     if only_show:
         _show_settings(spec, console)
         return
+    with failures():
+        spec.require_classes()
+        check_folder(data_dir)
     keeps("finished runs of a study are kept, and the same command resumes it")
     prepare()
     from relin.study import run_study
@@ -81,23 +84,33 @@ def report(folder: Path) -> None:
 
         spec, result, records = stored_study(folder)
     again = shlex.join(["relin", "study", str(folder / "spec.json"), "--out", str(folder)])
-    _write(spec, result, records, folder, Console(), again)
+    _write(spec, result, records, folder, Console(markup=False), again)
 
 
 @contextmanager
 def failures() -> Iterator[None]:
     """Refusals of the library as those of the command line."""
-    from relin.datasets import DatasetError
-    from relin.study import StoreError
-
     try:
         yield
-    except DatasetError as error:
-        raise CommandError(in_options(str(error))) from None
-    except StoreError as error:
-        raise CommandError(str(error)) from None
     except (ValueError, TypeError) as error:
-        raise UsageError(str(error)) from None
+        raise _refusal(error) from None
+
+
+def _refusal(error: Exception) -> CommandError:
+    """The names are of modules that are quickly imported: what is wrong with settings is told before JAX is there."""
+    from relin.datasets._errors import DatasetError
+    from relin.study._errors import StoreError
+
+    if isinstance(error, DatasetError):
+        return CommandError(in_options(str(error)))
+    return CommandError(str(error)) if isinstance(error, StoreError) else UsageError(str(error))
+
+
+def check_folder(data_dir: Path | None) -> None:
+    """Raises `DatasetError` for a folder of data that is not there."""
+    from relin.datasets._locate import check_data_dir
+
+    check_data_dir(data_dir)
 
 
 def _write(spec: Any, result: Any, records: Any, folder: Path, console: Console, command: str) -> None:
@@ -142,13 +155,12 @@ def progress_bar(console: Console) -> Progress:
 
 
 def _show_settings(spec: Any, console: Console) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table("setting", "value", "meaning")
     values = spec.model_dump(mode="json")
     for name, field in type(spec).model_fields.items():
-        table.add_row(name, escape(_as_toml(values[name])), escape(field.description or ""))
+        table.add_row(name, _as_toml(values[name]), field.description or "")
     console.print(table)
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from relin.cli._jax import prepare
 from relin.cli._log import logger_kind, opened
 from relin.cli._signals import keeps
-from relin.cli._study import failures, progress_bar
+from relin.cli._study import check_folder, failures, progress_bar
 
 if TYPE_CHECKING:
     from relin.study import GridSpec
@@ -43,14 +43,19 @@ def train(
     kinds = [logger_kind(where) for where in log]
     kept = f"only the records that {' and '.join(log)} took are" if log else "nothing is"
     keeps(f"{kept} kept of this run, and the same command begins it anew")
+    with failures():
+        from relin.study._grid import single_run
+
+        spec = _spec(settings)
+        single_run(spec, schedule, rate, seed)
+        check_folder(data_dir)
     prepare()
     from relin.study._saved import save_run, train_run
 
-    console = Console()
+    console = Console(markup=False)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before training, not after
     with progress_bar(console) as bar, failures(), opened(kinds) as loggers:
-        spec = _spec(settings)
         task = bar.add_task("training", total=spec.steps)
         run = train_run(
             spec,
@@ -77,12 +82,17 @@ def train(
 
 def check(settings: dict[str, Any], seed: int, data_dir: Path | None) -> None:
     """Says what is worth knowing of a run, without training it."""
+    with failures():
+        from relin.study._grid import check_seed
+
+        spec = _spec(settings)
+        check_seed(seed)
+        check_folder(data_dir)
     prepare()
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     with failures():
         from relin.study._preflight import preflight
 
-        spec = _spec(settings)
         found = preflight(spec, seed, data_dir and str(data_dir))
     parameters = f"{found.num_params:,} parameters"
     console.print(f"{spec.model} on {spec.data}, {found.num_examples} examples a step, {parameters}", style="bold")
@@ -96,7 +106,8 @@ def check(settings: dict[str, Any], seed: int, data_dir: Path | None) -> None:
 
 def _spec(settings: dict[str, Any]) -> "GridSpec":
     """The settings of the frequency study with these in their place."""
-    from relin.study import GridSpec, read_spec
+    from relin.study._settings import GridSpec
+    from relin.study._spec import read_spec
 
     spec = read_spec("frequency", overrides=settings)
     if not isinstance(spec, GridSpec):

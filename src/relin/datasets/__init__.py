@@ -4,8 +4,11 @@
 `table` read what you have.
 """
 
-from relin.datasets._dataset import Dataset as Dataset, DatasetStatus as DatasetStatus, Examples as Examples
-from relin.datasets._errors import DatasetError as DatasetError
-from relin.datasets._registry import is_known as is_known, load as load, names as names, status as status
-from relin.datasets._table import table as table
-from relin.datasets._text import text as text
+from typing import TYPE_CHECKING
+
+from relin._lazy import names_of
+
+if TYPE_CHECKING:
+    from relin.datasets._public import *  # noqa: F403
+
+__getattr__, __dir__ = names_of("relin.datasets._public")

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from relin._words import listed
 from relin.datasets import _cifar, _idx
 from relin.datasets._dataset import RawExamples
 from relin.datasets._errors import DatasetError
@@ -61,7 +62,7 @@ def _read_archive(path: Path, names: tuple[str, ...]) -> dict[str, tuple[str, by
     absent = [name for name in names if name not in contents]
     if absent:
         raise DatasetError(
-            f"{path} lacks {', '.join(absent)}, so it is truncated or another archive; replace it with a fresh copy."
+            f"{path} lacks {listed(absent)}, so it is truncated or another archive; replace it with a fresh copy."
         )
     return contents
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import platformdirs
 
+from relin._words import listed
 from relin.datasets._errors import DatasetError
 from relin.datasets._sources import Layout, Source
 
@@ -126,7 +127,7 @@ def _refuse_partial(source: Source, place: Path) -> None:
     for folder, layout in _folders(source, place):
         files = _present(folder, layout)
         if files:
-            missing = ", ".join(name for name in layout.files if name not in files)
+            missing = listed(name for name in layout.files if name not in files)
             raise DatasetError(
                 f"{folder} holds only a part of {source.name}: {missing} is missing beside "
                 f"{next(iter(files.values())).name}; add what is missing, or pass another data_dir."

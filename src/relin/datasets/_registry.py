@@ -7,19 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, SupportsIndex
 
+from relin._words import listed
 from relin.datasets import _generated
 from relin.datasets._dataset import Dataset, DatasetStatus, Examples, RawExamples
 from relin.datasets._download import download as fetch, missing
 from relin.datasets._errors import DatasetError
 from relin.datasets._files import read_files
 from relin.datasets._locate import check_data_dir, locate, places, verify
+from relin.datasets._names import is_known, names
 from relin.datasets._normalise import Normaliser
 from relin.datasets._sources import SOURCES, Source
 from relin.datasets._table import diabetes, table
 from relin.datasets._text import text
 
 _MNIST1D_VALIDATION = 500
-_PREFIXES = ("text:", "bytes:", "table:")
 
 
 class _Raw(NamedTuple):
@@ -31,16 +32,6 @@ class _Raw(NamedTuple):
     num_classes: int
     levels: int | None
     split: str
-
-
-def names() -> tuple[str, ...]:
-    """The names that `load` takes."""
-    return ("digits", "mnist1d", "diabetes", *SOURCES)
-
-
-def is_known(name: str) -> bool:
-    """Whether `load` takes a name: one of `names()`, or `text:FOLDER`, `bytes:FOLDER` or `table:FILE#COLUMN`."""
-    return name in names() or name.startswith(_PREFIXES)
 
 
 def load(
@@ -94,10 +85,6 @@ def _own(name: str) -> Dataset | None:
         return text(where, level="byte" if kind == "bytes" else "char")
     if kind == "table":
         path, _, target = where.rpartition("#")
-        if not path:
-            raise DatasetError(
-                f"A table is named table:FILE#COLUMN, the last its target, got {name!r}; add the column."
-            )
         return table(path, target)
     return None
 
@@ -172,12 +159,16 @@ def _file_status(source: Source, folder: Path | None) -> DatasetStatus:
 def _check_name(name: str) -> None:
     if is_known(name):
         return
+    if name.startswith("table:"):
+        raise DatasetError(f"A table is named table:FILE#COLUMN, the last its target, got {name!r}; give both.")
+    if name.startswith(("text:", "bytes:")):
+        raise DatasetError(f"A text is named text:FOLDER or bytes:FOLDER, got {name!r}; name the folder.")
     # Other spellings of the same name, FashionMNIST or cifar_10, should find it too.
     plain = {known.replace("-", ""): known for known in names()}
     spelt = "".join(filter(str.isalnum, str(name).lower()))
     close = difflib.get_close_matches(spelt, plain, n=1)
     suggestion = f"; did you mean {plain[close[0]]!r}?" if close else "; choose one of these."
-    raise DatasetError(f"{name!r} is not a known dataset, the known ones being {', '.join(names())}{suggestion}")
+    raise DatasetError(f"{name!r} is not a known dataset, the known ones being {listed(names())}{suggestion}")
 
 
 def _integer(limit: SupportsIndex) -> int:

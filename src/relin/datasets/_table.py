@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from relin._words import listed
 from relin.datasets._dataset import Dataset, Examples
 from relin.datasets._errors import DatasetError
 
@@ -55,9 +56,7 @@ def diabetes() -> Dataset:
 
 def _dataset(name: str, frame: pl.DataFrame, target: str) -> Dataset:
     if target not in frame.columns:
-        raise DatasetError(
-            f"`target` must be a column of the table, got {target!r}; they are {', '.join(frame.columns)}."
-        )
+        raise DatasetError(f"`target` must be a column of the table, got {target!r}; they are {listed(frame.columns)}.")
     for column, kind in frame.schema.items():
         if not (kind.is_numeric() or kind == pl.Boolean):
             raise DatasetError(f"Columns must be numbers, got {column!r} of {kind}; encode it as numbers or drop it.")

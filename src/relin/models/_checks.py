@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from relin._words import listed
+
 
 def closest(name: Any, known: Iterable[str]) -> str:
     """The end of a refusal: the nearest known name, if any is near."""
@@ -15,9 +17,14 @@ def closest(name: Any, known: Iterable[str]) -> str:
 
 def check_choice(option: str, value: Any, known: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in known:
-        expected = ", ".join(map(repr, known))
+        expected = listed(map(repr, known))
         raise ValueError(f"`{option}` must be one of {expected}, got {value!r}{closest(value, known)}")
     return value
+
+
+_MOST = {"depth": 1_000, "num_classes": 2**21}
+_MOST_OF_OTHERS = 100_000
+"""A larger number would fill the memory, or its network never be compiled."""
 
 
 def check_count(option: str, value: Any, least: int = 1) -> int:
@@ -25,6 +32,8 @@ def check_count(option: str, value: Any, least: int = 1) -> int:
         raise ValueError(
             f"`{option}` must be an integer of at least {least}, got {value!r}; pass, for example, {max(least, 2)}."
         )
+    if value > (most := _MOST.get(option, _MOST_OF_OTHERS)):
+        raise ValueError(f"`{option}` must be at most {most:,}, got {value:,}; choose a smaller one.")
     return int(value)
 
 

@@ -1,4 +1,4 @@
-"""`build`, `names` and `options`: the networks by name."""
+"""`build` and `options`: the networks by name."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import PRNGKeyArray
 
+from relin._words import listed
 from relin.models._checks import closest
 from relin.models._cnn import CNN
 from relin.models._gpt import GPT
@@ -27,11 +28,6 @@ _NETWORKS: dict[str, Callable[..., eqx.Module]] = {
     "vit": ViT,
     "gpt": GPT,
 }
-
-
-def names() -> tuple[str, ...]:
-    """The names that `build` takes."""
-    return tuple(_NETWORKS)
 
 
 def options(name: str) -> dict[str, Any]:
@@ -61,7 +57,7 @@ def build(name: str, input_shape: Sequence[int], num_classes: int, *, key: PRNGK
     known = _options(name)
     for option in options:
         if option not in known:
-            raise ValueError(f"{name!r} takes the options {', '.join(known)}, got `{option}`{closest(option, known)}")
+            raise ValueError(f"{name!r} takes the options {listed(known)}, got `{option}`{closest(option, known)}")
     return network(input_shape, num_classes, key=key, **options)
 
 
@@ -71,6 +67,6 @@ _options = options  # `build` has an argument of that name
 def _network(name: str) -> Callable[..., eqx.Module]:
     if name not in _NETWORKS:
         raise ValueError(
-            f"`name` must be one of {', '.join(map(repr, _NETWORKS))}, got {name!r}{closest(name, _NETWORKS)}"
+            f"`name` must be one of {listed(map(repr, _NETWORKS))}, got {name!r}{closest(name, _NETWORKS)}"
         )
     return _NETWORKS[name]

@@ -80,7 +80,7 @@ def _reproduce(command: str | Sequence[str] | None) -> list[Html]:
 def plain_text(shown: RenderableType) -> str:
     """What a terminal of 120 columns shows, without colours."""
     buffer = io.StringIO()
-    Console(file=buffer, width=120, color_system=None, legacy_windows=False).print(shown)
+    Console(file=buffer, width=120, color_system=None, legacy_windows=False, markup=False).print(shown)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 

@@ -16,7 +16,7 @@ from relin import datasets, models
 from relin.study._descent_packs import DescentPack
 from relin.study._descent_specs import DescentSpec
 from relin.study._maker import mode_of
-from relin.study._runner import check_network, device, versions
+from relin.study._runner import check_size, device, versions
 from relin.study._store import describe
 
 Advance = Callable[[int, int], None]
@@ -48,8 +48,8 @@ class DescentRunner(abc.ABC, Generic[Spec]):
     def __init__(self, spec: Spec, data_dir: str | None = None):
         """**Raises:** `ValueError` for data or a network that does not exist or does not fit."""
         self.spec = spec
-        check_network(spec)
         self.dataset = datasets.load(spec.data, data_dir=data_dir, limit=spec.train_limit)
+        check_size(jax.eval_shape(lambda key: self._built(key)[1], jax.random.key(0)))
         self.apply = self._built(jax.random.key(0))[0]
 
     def train(self, pack: DescentPack, progress: Advance = lambda done, total: None) -> pl.DataFrame:

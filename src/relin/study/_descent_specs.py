@@ -2,20 +2,22 @@
 
 import itertools
 import math
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-import polars as pl
 from pydantic import Field, field_validator, model_validator
 
-from relin.study._settings import Period, Positive, StudySpec, whole_periods
+from relin.study._settings import Period, Positive, Rate, Seeds, Several, StudySpec, whole_periods
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class DescentSpec(StudySpec, frozen=True):
     """What both studies are told. The loss is the squared error to one-hot targets, momentum is 0."""
 
-    seeds: int = Field(5, ge=2, description="Paired seeds: the same seed is the same initial network for every run.")
+    seeds: Seeds = Field(5, description="Paired seeds: the same seed is the same initial network for every run.")
     train_limit: Positive | None = Field(100, description="The training set: the first so many training examples.")
-    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+    rate: Rate = Field(
         0.5, description="Learning rate η, as a part of the largest stable one at the initial network, 2/λ_max."
     )
     probe_size: Positive = Field(100, description="Test examples on which the predictors of runs are compared.")
@@ -24,7 +26,7 @@ class DescentSpec(StudySpec, frozen=True):
         "float64", description="Of all computations; only in float64 do runs of a million steps coincide."
     )
 
-    def num_examples(self, records: pl.DataFrame) -> int:
+    def num_examples(self, records: "pl.DataFrame") -> int:
         """N, of the training set; studies of earlier versions do not say where it was not limited."""
         return records.item(0, "num_examples") if "num_examples" in records.columns else self.train_limit or 0
 
@@ -33,15 +35,16 @@ class DampingSpec(DescentSpec, frozen=True):
     """Is iterative linearisation damped Gauss–Newton, with the damping λ = 1/(ηK)?"""
 
     study: Literal["damping"] = Field("damping", description="Which question the study answers.")
-    periods: list[Period] = Field(
+    periods: Several[Period] = Field(
         [4.0**power for power in range(11)], description="Periods K of gradient descent, at least three and finite."
     )
     dampings_per_period: Positive = Field(
         2,
+        le=100,
         description="Dampings λ = 1/(ηκ) from one period to the next; κ is from K/4 of the first to 4K of the last.",
     )
-    outer_steps: Positive = Field(20, description="Re-linearisations of each run, or Gauss–Newton steps.")
-    compared_after: list[Positive] = Field(
+    outer_steps: Positive = Field(20, le=100_000, description="Re-linearisations of each run, or Gauss–Newton steps.")
+    compared_after: Several[Positive] = Field(
         [1, 5], description="Numbers of outer steps after which the iterates of the two methods are compared."
     )
     kernel_probe: Positive = Field(64, description="Validation examples on which the kernel is computed.")
@@ -83,9 +86,9 @@ class InterpolationSpec(DescentSpec, frozen=True):
     """Does K lead from ordinary training to NTK regression?"""
 
     study: Literal["interpolation"] = Field("interpolation", description="Which question the study answers.")
-    seeds: int = Field(3, ge=2, description="Paired seeds: the same seed is the same initial network for every run.")
+    seeds: Seeds = Field(3, description="Paired seeds: the same seed is the same initial network for every run.")
     steps: Positive = Field(2**20, description="Gradient steps T of a run.")
-    periods: list[Period] = Field(
+    periods: Several[Period] = Field(
         [*(2.0**power for power in range(21)), math.inf],
         description='Periods K; 1 is ordinary training, "inf" (or T and more) lazy training.',
     )

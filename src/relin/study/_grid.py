@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Literal
 
 from relin.study._kernel_specs import KernelSpec
-from relin.study._method import Method
+from relin.study._method import Method, parse_method
 from relin.study._pack import AbstractPack, Identity
 from relin.study._settings import Comparison, GridSpec
 
@@ -76,6 +76,24 @@ def _name(pack: Pack) -> str:
     text = json.dumps(runs if pack.frozen_rate is None else [*runs, pack.frozen_rate], sort_keys=True)
     seeds = sorted({run.seed for run in pack.runs})
     return f"{pack.stage}-{pack.program}-seed{seeds[0]:03d}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"The seed must be from 0 to 2147483647, got {seed}; for example 0.")
+
+
+def single_run(spec: GridSpec, schedule: str, rate: float, seed: int) -> Pack:
+    """A pack of one run, by the name of its schedule.
+
+    **Raises:** `ValueError` for numbers that cannot be run.
+    """
+    if not 1e-30 <= rate <= 1e30:
+        raise ValueError(
+            f"The learning rate must be above 0 and finite, from 1e-30 to 1e30, got {rate:g}; for example 0.03."
+        )
+    check_seed(seed)
+    return Pack("select", (RunSpec(parse_method(schedule), spec.steps, rate, seed),))
 
 
 Ranked = dict[Comparison, dict[str, list[float]]]

@@ -44,13 +44,7 @@ class GridPlan(AbstractPlan):
         return later_cost(self.spec, cast(Stage, stage))
 
     def trainer(self, data_dir: str | None) -> Train:
-        runner = Runner(self.spec, data_dir)
-        if runner.dataset.is_regression:
-            raise ValueError(
-                f"data: the study {self.spec.study} compares accuracies, and {self.spec.data} has values for targets; "
-                "name a data set with classes, or use relin train."
-            )
-        return cast(Any, runner.train)
+        return cast(Any, Runner(self.spec, data_dir).train)
 
     def conclude(self, records: pl.DataFrame) -> GridResult:
         comparisons = by_comparison(self.spec, records)

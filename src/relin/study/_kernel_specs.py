@@ -1,12 +1,13 @@
 """The settings of the studies of the neural tangent kernel."""
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from relin._words import listed
 from relin.study._method import Method, every, parse_method
-from relin.study._settings import GridSpec, Period, Positive, Rate, whole_periods
+from relin.study._settings import GridSpec, Period, Positive, Rate, Several, whole_periods
 
 
 class KernelSettings(GridSpec, frozen=True):
@@ -23,10 +24,10 @@ class KernelSpec(KernelSettings, frozen=True):
     """Does the NTK stay constant?"""
 
     study: Literal["kernel"] = Field("kernel", description="Which question the study answers.")
-    periods: list[Period] = Field(
+    periods: Several[Period] = Field(
         [1, 16, 64, 256, math.inf], description='Periods K to compare; 1 is ordinary training, "inf" lazy training.'
     )
-    frozen_methods: list[str] = Field(
+    frozen_methods: Several[str] = Field(
         ["every-1"],
         description="Schedules of which kernels are taken on the way and trained on lazily; dear, so not all of them.",
     )
@@ -51,7 +52,7 @@ class KernelSpec(KernelSettings, frozen=True):
         unknown = [name for name in self.frozen_methods if name not in names]
         if unknown:
             raise ValueError(
-                f"frozen_methods must be among the schedules of the study, {', '.join(names)}, got {', '.join(unknown)}"
+                f"frozen_methods must be among the schedules of the study, {listed(names)}, got {listed(unknown)}"
             )
         return self
 
@@ -68,13 +69,13 @@ class WidthSpec(KernelSettings, frozen=True):
     """Does the NTK move less in wider networks, and does feature learning then matter less?"""
 
     study: Literal["width"] = Field("width", description="Which question the study answers.")
-    widths: list[Positive] = Field(
+    widths: Several[Annotated[Positive, Field(le=100_000)]] = Field(
         [16, 32, 64, 128, 256, 512], description="Widths of the network, in NTK parametrisation."
     )
     model_options: dict[str, Any] = Field(
         {"parametrisation": "ntk"}, description="Options of the network but its width, which the study sets."
     )
-    learning_rates: list[Rate] = Field(
+    learning_rates: Several[Rate] = Field(
         [10.0, 3.0, 1.0, 0.3],
         description="Learning rates offered at every width; in NTK parametrisation they are large.",
     )

@@ -3,8 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
+from decimal import Decimal
 
 _PARTS = ("clip", "line", "trust", "proximal", "shrink", "reset", "sparse")
 _WITHOUT_VALUE = ("reset", "sparse")
@@ -12,6 +11,8 @@ _SAFEGUARDS = ("line", "trust")
 _PLACEMENTS = ("early", "even", "geometric", "late")
 _TOLERANCES = {"when-error": "error", "when-loss-gap": "loss gap", "when-moves": "movement"}
 _BY_LAYER = ("rich", "lazy")
+MOST_PLACED = 100_000
+"""Updates whose steps are written down, one by one."""
 _COUNTED = ("until", "after", *_BY_LAYER, *_PLACEMENTS)
 
 
@@ -118,6 +119,8 @@ def _even(number: int, last: int) -> list[int]:
 
 def _geometric(number: int, last: int) -> list[int]:
     """Evenly spaced powers of the number of steps; where those round to the same step, the next free one."""
+    import numpy as np  # here: what names say is asked before a study needs more
+
     steps = list[int]()
     for power in np.arange(1, number + 1) / (number + 1):
         steps.append(max(round((last + 1) ** power), steps[-1] + 1 if steps else 1))
@@ -160,7 +163,8 @@ def _parse_schedule(text: str) -> tuple[str, float]:
     kind, number = _split(text, ("every", *_COUNTED, *_TOLERANCES))
     if kind in ("every", *_COUNTED):
         least = 0 if kind in ("until", "after", *_BY_LAYER) else 1
-        if number.isdecimal() and least <= int(number) < 2**31:
+        most = MOST_PLACED if kind in _PLACEMENTS else 2**31 - 1
+        if number.isdecimal() and len(number) < 20 and least <= int(number) <= most:
             return kind, float(int(number))
     elif 0 <= float(number) < math.inf:
         return kind, float(number)
@@ -196,4 +200,4 @@ def _split(text: str, kinds: tuple[str, ...]) -> tuple[str, str]:
 
 def _number(value: float) -> str:
     """In full and without an exponent, whose sign would read as a part's."""
-    return "∞" if math.isinf(value) else np.format_float_positional(value, trim="-")
+    return "∞" if math.isinf(value) else f"{Decimal(repr(float(value))):f}".removesuffix(".0")

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
+from relin._words import listed
 from relin.study._judged import DIVERGED, FAILED, trained
 from relin.study._method import parse_method
 from relin.study._result import Interval, ScheduleOutcome
@@ -179,7 +180,7 @@ def _final_runs(records: pl.DataFrame, chance: float, comparison: Comparison) ->
     missing = [name for name in _COLUMNS if name not in records.columns]
     if missing:
         raise ValueError(
-            f"Expected records with the columns {', '.join(_COLUMNS)}, got none named {', '.join(missing)}; "
+            f"Expected records with the columns {listed(_COLUMNS)}, got none named {listed(missing)}; "
             "please pass the records of a study as stored."
         )
     diverged, failed = (pl.col("result") == name for name in (DIVERGED, FAILED))
@@ -261,7 +262,7 @@ def _ordinary_schedule(chosen: dict[str, pl.DataFrame]) -> str:
         if _period(runs) == 1:
             return name
     raise ValueError(
-        f"Expected runs of K = 1 to compare with, got only {', '.join(chosen) or 'no runs'}; "
+        f"Expected runs of K = 1 to compare with, got only {listed(chosen) or 'no runs'}; "
         "please add the schedule every-1 to the study."
     )
 

@@ -1,8 +1,9 @@
 """What is worth knowing of a run before it is trained."""
 
 import relin as il
+from relin.study._grid import check_seed
 from relin.study._maker import LOSSES
-from relin.study._runner import Runner, check_seed
+from relin.study._runner import Runner
 from relin.study._settings import GridSpec
 
 

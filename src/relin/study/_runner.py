@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import polars as pl
 
 import relin as il
-from relin import datasets, models
+from relin import datasets
 from relin.study._grid import Pack, RunSpec
 from relin.study._kernel_observers import frozen_settings, kernel_observers
 from relin.study._maker import Maker, lanes
-from relin.study._method import parse_method
-from relin.study._settings import GridSpec, StudySpec
+from relin.study._settings import GridSpec
 from relin.study._store import describe
 
 Data = tuple[jax.Array, jax.Array]
+_MOST_PARAMETERS = 2**31
 _PACKAGES = ("relin", "jax", "jaxlib", "equinox", "optax", "numpy", "polars")
 
 
@@ -30,13 +30,12 @@ class Runner:
     def __init__(self, spec: GridSpec, data_dir: str | None = None):
         """**Raises:** `ValueError` for data or a network that does not exist or does not fit."""
         self.spec = spec
-        check_network(spec)
         self.dataset = datasets.load(spec.data, data_dir=data_dir, limit=spec.train_limit)
         _check_batch_size(spec, self.dataset.train.x.shape[0])
         if self.dataset.is_regression and spec.loss != "squared-error":
             raise ValueError(f'loss: the targets of {spec.data} are values, got {spec.loss}; set "squared-error".')
         self.maker = self._maker("every", spec.steps, spec.widths_compared[0])
-        jax.eval_shape(self.maker.build, jax.random.key(0))
+        check_size(jax.eval_shape(self.maker.build, jax.random.key(0))[1])
         self.data, validation, test = (
             (jnp.asarray(part.x), jnp.asarray(part.y))
             for part in (self.dataset.train, self.dataset.validation, self.dataset.test)
@@ -143,31 +142,13 @@ class Runner:
         ).rename({"training_loss": "train_loss"})
 
 
-def check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**31:
-        raise ValueError(f"The seed must be from 0 to 2147483647, got {seed}; for example 0.")
-
-
-def single_run(spec: GridSpec, schedule: str, rate: float, seed: int) -> Pack:
-    """A pack of one run, by the name of its schedule.
-
-    **Raises:** `ValueError` for numbers that cannot be run.
-    """
-    if not 0 < rate < math.inf:
-        raise ValueError(f"The learning rate must be above 0 and finite, got {rate:g}; for example 0.03.")
-    check_seed(seed)
-    return Pack("select", (RunSpec(parse_method(schedule), spec.steps, rate, seed),))
-
-
-def check_network(spec: StudySpec) -> None:
-    """Raises `ValueError` for a network or options that do not exist."""
-    if spec.model not in models.names():
-        raise ValueError(f"model: the networks are {', '.join(models.names())}, got {spec.model!r}; name one of them.")
-    known = models.options(spec.model)
-    unknown = sorted(spec.model_options.keys() - known.keys())
-    if unknown:
+def check_size(params: Any) -> None:
+    """Raises `ValueError` for the parameters, or their shapes, of a network that is too large."""
+    number = sum(leaf.size for leaf in jax.tree.leaves(params))
+    if number > _MOST_PARAMETERS:
         raise ValueError(
-            f"model_options: {spec.model} has no option {', '.join(unknown)}; its options are {', '.join(known)}."
+            f"model_options: the network would have {number:,} parameters, and at most {_MOST_PARAMETERS:,} can be "
+            "trained; choose a smaller one."
         )
 
 

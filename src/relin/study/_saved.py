@@ -12,8 +12,9 @@ import polars as pl
 import relin as il
 from relin._files import as_json, from_json, read_file, remove_parts, write_atomically
 from relin._storage import MismatchError, from_safetensors, tensors_of, to_safetensors, tree_of
+from relin.study._grid import single_run
 from relin.study._records import faults, from_parquet, identities
-from relin.study._runner import Runner, device, single_run, versions
+from relin.study._runner import Runner, device, versions
 from relin.study._settings import GridSpec
 from relin.study._spec import SpecError
 from relin.study._specs import SPECS

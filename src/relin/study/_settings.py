@@ -2,11 +2,13 @@
 
 import math
 from abc import abstractmethod
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
-from relin.datasets import is_known, names
+from relin._words import listed
+from relin.datasets._names import has_values, is_known, names
+from relin.models._names import OPTIONS
 from relin.study._method import Method, parse_method
 
 Comparison = Literal["equal-steps", "equal-distance"]
@@ -24,8 +26,12 @@ Period = Annotated[
     BeforeValidator(_read_period),
     PlainSerializer(lambda k: "inf" if math.isinf(k) else int(k), return_type=int | str, when_used="json"),
 ]
-Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+LARGEST = 1_000_000_000
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
+Rate = Annotated[float, Field(ge=1e-9, le=1_000_000, allow_inf_nan=False)]
+Seeds = Annotated[int, Field(ge=2, le=1000)]
+Entry = TypeVar("Entry")
+Several = Annotated[list[Entry], Field(max_length=100)]
 
 
 class StudySpec(BaseModel, extra="forbid", frozen=True):
@@ -39,16 +45,40 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
     model: str = Field("mlp", description="Network: mlp, cnn, lenet5, vgg11, resnet18, wide-resnet, vit or gpt.")
     model_options: dict[str, Any] = Field(default_factory=dict, description="Options of the network, such as width.")
     train_limit: Positive | None = Field(None, description="Use only the first so many training examples.")
-    seeds: int = Field(
-        10, ge=2, description="Paired seeds: the same seed is the same initial network and batches for every schedule."
+    seeds: Seeds = Field(
+        10, description="Paired seeds: the same seed is the same initial network and batches for every schedule."
     )
 
     @field_validator("data")
     @classmethod
     def _known(cls, data: str) -> str:
         if not is_known(data):
-            raise ValueError(f"the data sets are {', '.join(names())}, text:FOLDER, bytes:FOLDER and table:FILE#COLUMN")
+            raise ValueError(f"the data sets are {listed(names())}, text:FOLDER, bytes:FOLDER and table:FILE#COLUMN")
         return data
+
+    @field_validator("model")
+    @classmethod
+    def _known_network(cls, model: str) -> str:
+        if model not in OPTIONS:
+            raise ValueError(f"the networks are {listed(OPTIONS)}")
+        return model
+
+    @model_validator(mode="after")
+    def _known_options(self) -> Self:
+        known = OPTIONS[self.model]
+        if unknown := sorted(self.model_options.keys() - set(known)):
+            raise ValueError(
+                f"model_options: {self.model} has no option {listed(unknown)}; its options are {listed(known)}"
+            )
+        return self
+
+    def require_classes(self) -> None:
+        """Raises `ValueError` for data whose targets are values: studies compare accuracies."""
+        if has_values(self.data):
+            raise ValueError(
+                f"data: the study {self.study} compares accuracies, and {self.data} has values for targets; name a "
+                "data set with classes, or use relin train."
+            )
 
 
 class GridSpec(StudySpec, frozen=True):
@@ -57,11 +87,12 @@ class GridSpec(StudySpec, frozen=True):
     loss: Literal["cross-entropy", "squared-error"] = Field("cross-entropy", description="What is minimised.")
     steps: Positive = Field(1000, description="Training steps T of a run.")
     batch_size: Positive = Field(64, description="Examples a step.")
-    methods: list[str] = Field(
-        [], description="More schedules to show beside, with their parts: every-64+clip-1, when-error-0.1, geometric-8."
+    methods: Several[str] = Field(
+        [],
+        description="More schedules to show beside, with their parts: every-64+clip-1, when-error-0.1, geometric-8.",
     )
     check_every: Positive = Field(10, description="Steps between two looks of an adaptive schedule.")
-    learning_rates: list[Rate] = Field(
+    learning_rates: Several[Rate] = Field(
         [0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003],
         description="Learning rates offered to every schedule; each gets the best of them on validation data.",
     )
@@ -71,7 +102,7 @@ class GridSpec(StudySpec, frozen=True):
     finalists: Positive | None = Field(
         None, description="Only so many of the best rates, by the first seed, go on to the other select_seeds."
     )
-    num_records: Positive = Field(10, description="Records a run, evenly spaced.")
+    num_records: Positive = Field(10, le=10_000, description="Records a run, evenly spaced.")
     probe_size: Positive = Field(256, description="Validation examples on which the linearisation error is measured.")
     margin: float = Field(1.0, gt=0, lt=100, description="Largest acceptable loss of accuracy, in percentage points.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the one-sided bound against the margin.")
@@ -131,8 +162,10 @@ def whole_periods(periods: list[float]) -> list[float]:
     **Raises:** `ValueError` for one that is no whole number and not infinite, and without 1.
     """
     for k in periods:
-        if not (k >= 1 and (math.isinf(k) or float(k).is_integer())):
-            raise ValueError(f'a period must be a whole number of at least 1, or "inf", got {k:g}')
+        if not ((math.isinf(k) and k > 0) or (1 <= k <= LARGEST and float(k).is_integer())):
+            raise ValueError(
+                f'a period must be a whole number of at least 1 and at most {LARGEST}, or "inf", got {k:g}'
+            )
     if 1 not in periods:
         raise ValueError("the periods must include 1, ordinary training, to compare with")
     return sorted(set(periods))

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from relin._files import check_depth, from_json, is_damaged, read_file
-from relin.datasets import names
+from relin._words import MOST_NAMES, listed, shortened
+from relin.datasets._names import names
 from relin.study._settings import StudySpec
 from relin.study._specs import SPECS
 
@@ -37,7 +38,8 @@ def read_spec(name: str, data: str | None = None, overrides: dict[str, Any] | No
     """
     fields = _read(name)
     overrides = overrides or {}
-    data = data or overrides.get("data") or fields.get("data", "digits")
+    if data is None:
+        data = overrides.get("data", fields.get("data", "digits"))
     by_data = _by_data(name, fields.pop("by_data", {}))
     if overrides.get("model", fields.get("model")) != fields.get("model"):
         fields.pop("model_options", None)  # they belong to the file's network
@@ -53,8 +55,8 @@ def read_spec(name: str, data: str | None = None, overrides: dict[str, Any] | No
 def _kind(name: str, study: Any) -> type[StudySpec]:
     if study not in SPECS:
         raise SpecError(
-            f"The settings of study {name} are wrong: study must name the question, one of {', '.join(SPECS)}, "
-            f"got {study!r}."
+            f"The settings of study {name} are wrong: study must name the question, one of {listed(SPECS)}, "
+            f"got {shortened(study)}."
         )
     return SPECS[study]
 
@@ -70,7 +72,7 @@ def _read(name: str) -> dict[str, Any]:
             raise SpecError(f"The study file {name} cannot be read ({error.strerror}); check its path.") from None
     else:
         raise SpecError(
-            f"There is no study named {name!r}; name one of {', '.join(shipped())}, or a file ending in .toml."
+            f"There is no study named {name!r}; name one of {listed(shipped())}, or a file ending in .toml."
         )
     if path.suffix == ".json" and is_damaged(content):
         raise SpecError(
@@ -105,7 +107,7 @@ def _by_data(name: str, by_data: Any) -> dict[str, dict[str, Any]]:
     if wrong or not isinstance(by_data, dict):
         raise SpecError(
             f"The settings of study {name} are wrong: by_data holds a table for each data set, such as "
-            f"[by_data.digits], got {', '.join(wrong) or repr(by_data)}; the data sets are {', '.join(names())}."
+            f"[by_data.digits], got {listed(wrong) or shortened(by_data)}; the data sets are {listed(names())}."
         )
     return tables
 
@@ -120,11 +122,15 @@ def _problems(error: ValidationError, kind: type[StudySpec]) -> str:
         elif problem["type"] == "extra_forbidden":
             parts.append(f"there is no setting {place}{_closest(place, kind)}")
         else:
-            parts.append(f"{place}: {reason} (got {problem['input']!r})")
-    return "; ".join(parts)
+            parts.append(f"{place}: {reason} (got {shortened(problem['input'])})")
+    return "; ".join(parts[:MOST_NAMES])
 
 
 def _closest(name: str, kind: type[StudySpec]) -> str:
     fields = list(kind.model_fields)
     near = difflib.get_close_matches(name, fields, n=1)
-    return f" (did you mean {near[0]}?)" if near else f" (the settings are {', '.join(fields)})"
+    return (
+        f" (did you mean {near[0]}?)"
+        if near
+        else f" (the settings are {listed(fields)}; `relin study --settings` shows them)"
+    )

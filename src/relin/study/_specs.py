@@ -1,25 +1,27 @@
 """The settings of each study: a typed, validated file."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from relin.study._descent_specs import DampingSpec as DampingSpec, InterpolationSpec as InterpolationSpec
 from relin.study._kernel_specs import KernelSpec as KernelSpec, WidthSpec as WidthSpec
-from relin.study._method import Method, every
-from relin.study._settings import Comparison, GridSpec, Period, Positive, Rate, StudySpec, whole_periods
+from relin.study._method import MOST_PLACED, Method, every
+from relin.study._settings import Comparison, GridSpec, Period, Positive, Rate, Several, StudySpec, whole_periods
 
 
 class FrequencySpec(GridSpec, frozen=True):
     """How rarely can features be updated without loss?"""
 
     study: Literal["frequency"] = Field("frequency", description="Which question the study answers.")
-    periods: list[Period] = Field(
+    periods: Several[Period] = Field(
         [1, 4, 16, 64, 256, math.inf], description='Periods K to compare; 1 is ordinary training, "inf" lazy training.'
     )
-    sparse_periods: list[Period] = Field([], description="Periods of the preset `sparse` to show beside them.")
-    tolerances: list[Rate] = Field([], description="Tolerances of the adaptive schedule WhenError to show beside them.")
+    sparse_periods: Several[Period] = Field([], description="Periods of the preset `sparse` to show beside them.")
+    tolerances: Several[Rate] = Field(
+        [], description="Tolerances of the adaptive schedule WhenError to show beside them."
+    )
     comparison: Literal["equal-steps", "equal-distance", "both"] = Field(
         "equal-steps",
         description="Whether every rate takes T steps, or smaller rates more, T · reference_rate / rate; or both.",
@@ -70,10 +72,10 @@ class EssentialSpec(GridSpec, frozen=True):
     """Is feature learning essential, and when? Without it, until some step only, or from some step on."""
 
     study: Literal["essential"] = Field("essential", description="Which question the study answers.")
-    frozen_after: list[Positive] = Field(
+    frozen_after: Several[Positive] = Field(
         [1, 4, 16, 64, 256], description="Features are frozen after so many updates, one at each step from the start."
     )
-    learnt_from: list[Positive] = Field(
+    learnt_from: Several[Positive] = Field(
         [16, 64, 256, 512], description="Features start to move at these steps; the network is lazy before."
     )
 
@@ -95,7 +97,7 @@ class LayersSpec(GridSpec, frozen=True):
     """Which layers need feature updates? Each alone re-linearised while all others are lazy, and the reverse."""
 
     study: Literal["layers"] = Field("layers", description="Which question the study answers.")
-    layers: list[str] = Field(
+    layers: Several[str] = Field(
         ["layers.0", "layers.1", "layers.2"],
         min_length=2,
         description="Beginnings of the parameters' names, one for each layer or group of layers.",
@@ -119,13 +121,15 @@ class TimingSpec(GridSpec, frozen=True):
     """When are feature updates best spent? The same number early, late, evenly, geometrically or adaptively."""
 
     study: Literal["timing"] = Field("timing", description="Which question the study answers.")
-    feature_updates: list[Positive] = Field([8, 32], description="The numbers N of feature updates to spend.")
-    placements: list[Literal["early", "even", "geometric", "late"]] = Field(
+    feature_updates: Several[Annotated[Positive, Field(le=MOST_PLACED)]] = Field(
+        [8, 32], description="The numbers N of feature updates to spend."
+    )
+    placements: Several[Literal["early", "even", "geometric", "late"]] = Field(
         ["early", "even", "geometric", "late"],
         description="Where the N updates go: one a step from the start, evenly, at evenly spaced powers of the step, "
         "or one a step at the end.",
     )
-    tolerances: list[Rate] = Field(
+    tolerances: Several[Rate] = Field(
         [0.2, 0.4, 0.8],
         description="Tolerances of WhenError; the one that spends most updates, but at most N, stands for adaptive.",
     )
@@ -144,14 +148,14 @@ class StabilitySpec(GridSpec, frozen=True):
     """Up to which learning rate does sparse feature learning train, and what do stabilising parts cost and bring?"""
 
     study: Literal["stability"] = Field("stability", description="Which question the study answers.")
-    periods: list[Period] = Field(
+    periods: Several[Period] = Field(
         [1, 4, 16, 64, 256, math.inf], description='Periods K to compare; 1 is ordinary training, "inf" lazy training.'
     )
-    parts: list[str] = Field(
+    parts: Several[str] = Field(
         ["clip-1", "line-1", "trust-1", "proximal-0.1", "reset", "sparse"],
         description="Parts each of which is added to every period between 1 and infinity.",
     )
-    tolerances: list[Rate] = Field([0.1, 0.3], description="Tolerances of the adaptive schedule WhenError.")
+    tolerances: Several[Rate] = Field([0.1, 0.3], description="Tolerances of the adaptive schedule WhenError.")
 
     _whole = field_validator("periods")(whole_periods)
 

@@ -11,7 +11,9 @@ from typing import Any, Literal
 import polars as pl
 
 from relin._files import as_json, from_json, read_file, remove_parts, write_atomically
+from relin._words import listed
 from relin.study import _records
+from relin.study._errors import StoreError as StoreError
 from relin.study._pack import AbstractPack, Identity
 from relin.study._settings import StudySpec
 from relin.study._spec import SpecError
@@ -19,10 +21,6 @@ from relin.study._specs import SPECS
 
 Claim = Literal["ours", "finished", "busy"]
 _MOST_LANES = 1_000_000
-
-
-class StoreError(ValueError):
-    """What is stored cannot be used; the message names the file and the remedy."""
 
 
 class Store:
@@ -75,7 +73,7 @@ class Store:
         different = sorted(name for name in asked if name not in stored or stored[name] != asked[name])
         if different:
             raise SpecError(
-                f"{self.folder} holds a study with other settings ({', '.join(different)}); "
+                f"{self.folder} holds a study with other settings ({listed(different)}); "
                 "choose another folder with --out, or remove that one."
             )
 

@@ -13,6 +13,7 @@ import polars as pl
 from relin.study._descent import DescentPlan
 from relin.study._descent_specs import DescentSpec
 from relin.study._executor import AbstractExecutor, ThreadExecutor
+from relin.study._grid import single_run
 from relin.study._grid_plan import GridPlan
 from relin.study._judged import judged
 from relin.study._pack import AbstractPack
@@ -62,6 +63,7 @@ def run_study(
     damaged file of settings in it, records of another study, or a folder that is removed meanwhile; `OSError` where
     the folder cannot be written.
     """
+    spec.require_classes()
     store, plan = Store(folder), plan_of(spec)
     trainer = cache(partial(plan.trainer, data_dir))  # a finished study needs neither its data nor JAX
     if store.is_new:
@@ -141,7 +143,7 @@ def train_one(
 
     **Raises:** `ValueError` for settings that cannot be run.
     """
-    from relin.study._runner import Runner, single_run
+    from relin.study._runner import Runner
 
     pack = single_run(spec, schedule, rate, seed)
     return judged(Runner(spec, data_dir).train(pack, progress), spec.loss)

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
+from relin._words import listed
 from relin.study._kernel import constancy, final_records
 from relin.study._kernel_result import WidthOutcome, WidthResult
 from relin.study._kernel_specs import WidthSpec
@@ -59,7 +60,7 @@ def _at_width(width: int, records: pl.DataFrame, spec: WidthSpec, chance: float)
     ordinary, lazy = compared.outcome("every-1"), compared.outcome("never")
     if ordinary is None or lazy is None:
         raise ValueError(
-            f"Expected runs of K = 1 and of K = ∞ at width {width}, got {', '.join(compared.chosen)}; please run both."
+            f"Expected runs of K = 1 and of K = ∞ at width {width}, got {listed(compared.chosen)}; please run both."
         )
     gap = mean_interval(np.asarray(compared.versus("every-1", "never")), INTERVAL_CONFIDENCE)
     last = final_records(ordinary, records)
