@@ -50,14 +50,15 @@ class Trial:
         self.faults = list[str]()
         self.waits = list[float]()
         self.ends: collections.Counter[str] = collections.Counter()
+        self.takes = dict[str, float]()
 
     def run(self, number: int) -> list[str]:
-        takes = {"study": self.finish("whole"), "train": self.finish("run", TRAIN)}
-        print(f"uninterrupted: study {takes['study']:.1f} s, train {takes['train']:.1f} s", flush=True)
+        self.takes = {"study": self.finish("whole"), "train": self.finish("run", TRAIN)}
+        print(f"uninterrupted: study {self.takes['study']:.1f} s, train {self.takes['train']:.1f} s", flush=True)
         round_, sent = 0, 0
         while sent < number:
             kind = ("study", "train")[sent % 2]
-            sent += self.stop(kind, takes[kind], self.folder / f"round-{round_}", SIGNALS[sent % 3])
+            sent += self.stop(kind, self.folder / f"round-{round_}", SIGNALS[sent % 3])
             if kind == "study" and (self.folder / f"round-{round_}" / "report.html").exists():
                 self.compare(f"round-{round_}")
                 round_ += 1
@@ -71,14 +72,15 @@ class Trial:
         print(f"{ends}; {round_ + 1} studies were stopped again and again")
         return self.faults
 
-    def stop(self, kind: str, takes: float, out: Path, number: signal.Signals) -> bool:
+    def stop(self, kind: str, out: Path, number: signal.Signals) -> bool:
         """Whether the signal found the command running."""
         arguments = [*STUDY, "--out", str(out)] if kind == "study" else TRAIN
-        moment = self.chance.uniform(0, takes)
+        moment, begun = self.chance.uniform(0, self.takes[kind]), time.monotonic()
         before = digests(out)
         with self.started(arguments) as process:
             try:
                 process.wait(moment)
+                self.takes[kind] = time.monotonic() - begun  # the machine, or what is left of the study, changed
                 return False
             except subprocess.TimeoutExpired:
                 process.send_signal(number)

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from relin._files import BLANK, is_damaged, sealed
+from relin._words import listed
 from relin.study._pack import Identity
 from relin.study._settings import StudySpec
 from relin.study._specs import SPECS
@@ -57,7 +58,7 @@ def from_parquet(content: bytes, most: int | None = None) -> pl.DataFrame:
 def _types_fault(schema: Mapping[str, pl.DataType]) -> Fault | None:
     missing = [name for name in _REQUIRED if name not in schema]
     if missing:
-        return f"no column {', '.join(missing)}"
+        return f"no column {listed(missing)}"
     for name, kind in schema.items():
         if name in _TEXTS:
             right = kind == pl.String
