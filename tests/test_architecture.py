@@ -13,7 +13,10 @@ FLOORS = [
     ("_types", "_errors", "_files", "_extra", "_outcome"),
     ("_check", "_tree", "_names", "_network", "_randomness"),
     ("_storage", "_logger", "_finite"),
-    ("_primitives",),
+    (
+        "_primitives",
+        "_interpret",
+    ),
     ("_loss", "_linearise", "_augment", "_batches"),
     ("_problem", "_loss_contract"),
     ("_context",),

@@ -159,7 +159,7 @@ class IterableSource(AbstractSource):
         """The batch as arrays; raises unless it is of the first one's types and can be trained on."""
         batch = jax.tree.map(jax.numpy.asarray, batch, is_leaf=_is_one_array)
         leaves, structure = jax.tree.flatten(batch)
-        types = structure, tuple((str(leaf.dtype), leaf.ndim) for leaf in leaves)
+        types = structure, tuple((leaf.dtype, leaf.ndim) for leaf in leaves)
         form = types, tuple(leaf.shape for leaf in leaves)
         if form not in self.forms:
             if self.types not in (None, types):

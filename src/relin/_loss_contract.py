@@ -9,11 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from relin._interpret import interpreted
 from relin._loss import AbstractLoss, CrossEntropy, SquaredError
 from relin._types import Outputs, Scalar, Targets
 
-_EXAMPLES, _NUMBERS = 8, 2**21
-"""At most so many examples, with outputs of at most so many numbers, are tried together."""
+_EXAMPLES, _NUMBERS, _LARGEST = 8, 2**17, 2**21
+"""At most so many examples are tried together, with outputs of so many numbers if more than two; of two, with so many
+at most."""
+_COPIED = 2**24
+"""Bytes of an array of targets that is taken to the host whole."""
 _STEPS = (1e-3, 1e-5, 1e-1)
 """Of the finite differences: the others where a loss has a kink nearby, or rounds."""
 _TOLERANCE = 5e-2
@@ -68,82 +72,109 @@ def check_contract(loss: AbstractLoss, outputs: jax.ShapeDtypeStruct, targets: T
     if kind is not None and kind in _kept:
         return
     number = min(_EXAMPLES, outputs.shape[0])
-    for size in {1, number}:
-        _check_size(loss, outputs, targets, size)
+    _check_alone(loss, outputs, targets)
     while number > 2 and number * math.prod(outputs.shape[1:]) > _NUMBERS:
         number //= 2
-    if number * math.prod(outputs.shape[1:]) <= _NUMBERS:
-        _try(loss, (number, *outputs.shape[1:]), jax.tree.map(lambda a: a[:number], targets))
+    if number * math.prod(outputs.shape[1:]) <= _LARGEST:
+        _try(loss, (number, *outputs.shape[1:]), jax.tree.map(lambda a: _first(a, number), targets))
     if kind is not None:
         if len(_kept) >= _MOST_KEPT:
             _kept.clear()
         _kept.add(kind)
 
 
-def _check_size(loss: AbstractLoss, outputs: jax.ShapeDtypeStruct, targets: Targets, size: int) -> None:
-    """Raises `ValueError` unless the loss takes a batch of that size."""
-    few = jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), (outputs, targets))
+def _check_alone(loss: AbstractLoss, outputs: jax.ShapeDtypeStruct, targets: Targets) -> None:
+    """Raises `ValueError` unless the loss takes a batch of one example."""
+    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), (outputs, targets))
     try:
-        check_shapes(loss, *few)
+        check_shapes(loss, *one)
     except Exception as error:  # whatever the loss raises is the answer
         raise ValueError(
-            f"The loss must take any number of examples, got an error for {size}: {error} Put what differs between "
+            f"The loss must take any number of examples, got an error for 1: {error} Put what differs between "
             "examples into the targets."
         ) from error
 
 
 def _try(loss: AbstractLoss, shape: tuple[int, ...], targets: Targets) -> None:
+    """Raises `ValueError` for what is wrong with values or gradient: found by an interpreter, in milliseconds, and
+    before it is said by a compiled program too."""
     random = np.random.default_rng(0)
+    points = random.normal(size=shape), random.uniform(0.1, 0.9, size=shape)
+    ways = [(random.normal(size=shape), step) for step in _STEPS]
     with jax.enable_x64(True), jax.default_device(_host()):
-        loss, targets = jax.tree.map(_in_float64, (loss, targets))
-        directions = [jnp.asarray(random.normal(size=shape)) for _ in _STEPS]
-        ways = list(zip(directions, map(jnp.asarray, _STEPS), strict=True))
-        for point in map(jnp.asarray, (random.normal(size=shape), random.uniform(0.1, 0.9, size=shape))):
-            trials = (_tried(loss, point, targets, *way) for way in ways)
-            try:
-                found = next(trials)
-            except TypeError:  # of types that do not go together with float64
+        loss = jax.tree.map(lambda leaf: jnp.asarray(_in_float64(leaf)) if eqx.is_array(leaf) else leaf, loss)
+        targets = jax.tree.map(_in_float64, targets)
+        try:
+            if not _wrong(lambda *way: interpreted(lambda *a: _tried(loss, *a), *way), points, targets, ways):
                 return
-            if all(bool(np.isfinite(part).all()) for part in found):
-                _check_values(found)
-                if not _agrees(found) and not any(map(_agrees, trials)):
-                    raise ValueError(
-                        "The loss's gradient must be that of its values, got a slope of "
-                        f"{np.sum(found.slope):.4g} where finite differences give {np.sum(found.difference):.4g}; "
-                        "check its rules of differentiation (custom_jvp, custom_vjp), stop_gradient and rounding."
-                    )
-                return
+            wrong = _wrong(lambda *way: _compiled(loss, *jax.tree.map(jnp.asarray, way)), points, targets, ways)
+        except TypeError:  # of types that do not go together with float64
+            return
+    if wrong:
+        raise ValueError(wrong)
 
 
-def _check_values(found: _Trial) -> None:
+def _wrong(evaluated: Any, points: Any, targets: Targets, ways: Any) -> str:
+    """What is wrong with a loss, in one sentence, or nothing."""
+    for point in points:
+        trials = (evaluated(point, targets, *way) for way in ways)
+        found = next(trials)
+        if found is None:
+            return "unknown"
+        if not all(bool(np.isfinite(part).all()) for part in found):
+            continue
+        if wrong := _wrong_values(found):
+            return wrong
+        if _agrees(found) or any(map(_agrees, trials)):
+            return ""
+        return (
+            "The loss's gradient must be that of its values, got a slope of "
+            f"{np.sum(found.slope):.4g} where finite differences give {np.sum(found.difference):.4g}; "
+            "check its rules of differentiation (custom_jvp, custom_vjp), stop_gradient and rounding."
+        )
+    return ""
+
+
+def _wrong_values(found: _Trial) -> str:
     together, alone = np.asarray(found.together), np.asarray(found.alone)
     size = np.max(np.abs(alone))
     apart = np.abs(together - alone) > 1e-5 * size
     if apart.any():
         worst = int(np.argmax(apart))
-        raise ValueError(
+        return (
             "Each value of a loss must depend on its own example alone, got "
             f"{alone[worst]:.4g} for example {worst} by itself and {together[worst]:.4g} among {len(alone)}; do not "
             "normalise over the batch: divide weights or counts by their mean over the data beforehand."
         )
     mean = float(np.mean(alone))
     if abs(float(found.mean) - mean) > 1e-5 * size:
-        raise ValueError(
+        return (
             f"`mean` must be the mean of the loss over the batch, got {float(found.mean):.4g} where that is "
             f"{mean:.4g}; leave `mean` as it is, and put weights into the loss itself."
         )
+    return ""
 
 
-@eqx.filter_jit
 def _tried(loss: AbstractLoss, outputs: Outputs, targets: Targets, direction: Outputs, step: Any) -> _Trial:
     def alone(one: Array, target: Targets) -> Scalar:
         return loss(one[None], jax.tree.map(lambda a: a[None], target))[0]
 
-    steps = jnp.stack([jnp.zeros_like(step), step, -step])
-    moved = outputs[None] + steps.reshape(3, *(1,) * outputs.ndim) * direction[None]
+    moved = jnp.concatenate([outputs[None], (outputs + step * direction)[None], (outputs - step * direction)[None]])
     values, after, before = jax.vmap(jax.vmap(alone), in_axes=(0, None))(moved, targets)
-    slope = jnp.sum((loss.gradient(outputs, targets) * direction).reshape(len(outputs), -1), axis=1)
-    return _Trial(loss(outputs, targets), values, loss.mean(outputs, targets), slope, (after - before) / (2 * step))
+    together, pullback = jax.vjp(lambda f: loss(f, targets), outputs)
+    gradient = pullback(jnp.ones_like(together))[0]
+    if _overrides(loss, "gradient"):
+        gradient = loss.gradient(outputs, targets)
+    mean = loss.mean(outputs, targets) if _overrides(loss, "mean") else jnp.sum(together) / len(together)
+    slope = jnp.sum((gradient * direction).reshape(len(outputs), -1), axis=1)
+    return _Trial(together, values, mean, slope, (after - before) / (2 * step))
+
+
+_compiled = eqx.filter_jit(_tried)
+
+
+def _overrides(loss: AbstractLoss, method: str) -> bool:
+    return getattr(type(loss), method) is not getattr(AbstractLoss, method)
 
 
 def _agrees(found: _Trial) -> bool:
@@ -164,11 +195,16 @@ def _kind(loss: AbstractLoss, outputs: jax.ShapeDtypeStruct, targets: Targets) -
     return kind
 
 
-def _in_float64(leaf: Any) -> Any:
-    """An array on the host, floating-point numbers in float64; anything else as it is."""
-    if not isinstance(leaf, jax.Array | np.ndarray) or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
-        return leaf
-    return jnp.asarray(np.asarray(leaf, np.float64 if jnp.issubdtype(leaf.dtype, jnp.floating) else None))
+def _first(array: Array, number: int) -> np.ndarray:
+    """The first rows, on the host: without compiling a slice unless the array is large."""
+    return np.asarray(array)[:number] if array.nbytes < _COPIED else np.asarray(array[:number])
+
+
+def _in_float64(array: Any) -> Any:
+    """An array on the host, floating-point numbers in float64; random keys as they are."""
+    if jnp.issubdtype(array.dtype, jax.dtypes.extended):
+        return array
+    return np.asarray(array, np.float64 if jnp.issubdtype(array.dtype, jnp.floating) else None)
 
 
 def _host() -> Any:

@@ -1,5 +1,7 @@
 """Losses and targets of one's own: every solver and observer against dense float64 algebra on flattened outputs."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.flatten_util
@@ -546,3 +548,35 @@ def test_positions_of_relins_own_losses(loss, labels):
     if labels or isinstance(loss, il.CrossEntropy):
         right = (outputs.argmax(-1) == classes).mean(1)
         np.testing.assert_allclose(loss.correct(outputs, targets), right)
+
+
+class Given(BatchMean):
+    function: Callable = eqx.field(static=True)
+
+    def __call__(self, outputs, targets):
+        return self.function(outputs, targets)
+
+
+OPERATIONS = {
+    "cross-entropy": optax.losses.softmax_cross_entropy_with_integer_labels,
+    "poly": lambda f, y: optax.losses.poly_loss_cross_entropy(f, jax.nn.one_hot(y, 3)),
+    "focal": lambda f, y: optax.losses.sigmoid_focal_loss(f, jax.nn.one_hot(y, 3), alpha=0.3).sum(-1),
+    "huber": lambda f, y: optax.losses.huber_loss(f, jax.nn.one_hot(y, 3)).sum(-1),
+    "hinge": lambda f, y: jnp.maximum(0, 1 - f[jnp.arange(len(y)), y] + f.min(-1)),
+    "out of range": lambda f, y: jnp.nan_to_num(jnp.take_along_axis(f, 2 * y[:, None], 1)[:, 0]),
+    "clipped": lambda f, y: jnp.take(f, 2, axis=1, mode="clip") * jnp.clip(f[:, 0], -0.5, 0.5),
+    "ordinal": lambda f, y: -jax.nn.log_sigmoid(jnp.cumsum(f, -1)).sum(-1) + jax.scipy.special.gammaln(1.0 + y),
+    "matrix": lambda f, y: jnp.einsum("ni,ij,nj->n", f, jnp.arange(9.0).reshape(3, 3), f),
+    "concatenated": lambda f, y: jax.nn.logsumexp(jnp.concatenate([f, jnp.zeros((len(y), 1))], 1), 1),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_losses_are_tried_without_compiling(name):
+    """NumPy's numbers are those of a compiled program."""
+    loss, (f, v) = Given(OPERATIONS[name]), (RANDOM.normal(size=(N, 3)) for _ in range(2))
+    arguments = f, np.arange(N) % 3, v, 1e-3
+    found = il._interpret.interpreted(lambda *a: il._loss_contract._tried(loss, *a), *arguments)
+    wanted = il._loss_contract._compiled(loss, *map(jnp.asarray, arguments))
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-10)
