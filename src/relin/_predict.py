@@ -14,6 +14,7 @@ from relin._problem import Problem
 from relin._solver import Descent, GaussNewtonProducts
 from relin._types import Inputs, Params, Targets
 from relin.kernel import ntk
+from relin.kernel._independence import refuse_coupled
 
 _NUMBERS_AT_ONCE = 2**26
 """Of the kernel between test and training examples."""
@@ -48,7 +49,8 @@ def predict(
 
     **Returns:** an array of shape `(test, C)`.
 
-    **Raises:** `TypeError` or `ValueError` for other arguments.
+    **Raises:** `TypeError` or `ValueError` for other arguments, and for a network whose outputs for an example depend
+    on the others of its batch: what it gives for `x_test` would depend on how that is taken.
     """
     _check.params(params)
     if not isinstance(problem.loss, SquaredError):
@@ -66,6 +68,8 @@ def predict(
             raise ValueError(f"`{name}` must be at least 0, got {value}; pass a number that is.")
     _validate.arrays(data)
     params, (x, y), x_test = jax.tree.map(jnp.asarray, (params, data, x_test))
+    for inputs in (x, x_test):
+        refuse_coupled(problem.apply, params, inputs, "`predict`", "freeze batch statistics, or train with Never()")
     products = GaussNewtonProducts(problem, params, (x, y))
     values, vectors = products.decomposition()
     weights = _weights(values, time, steps, learning_rate, ridge)

@@ -174,8 +174,10 @@ def network(problem: Problem, params: Params, batch: Batch, may_draw: bool = Fal
 
 
 def shown(problem: Problem, params: Params, parts: PyTree) -> None:
-    """Raises unless the loss takes what observers, safeguards and schedules show it."""
+    """Raises unless the loss takes what observers, safeguards and schedules show it, and observers take the network."""
     for part in jax.tree.leaves(parts, is_leaf=lambda part: hasattr(part, "labelled")):
+        if isinstance(part, AbstractObserver):
+            part.check(problem.evaluated(problem.variables), params)
         for name, pair in getattr(part, "labelled", {}).items():
             with naming(f"`{name}` of {type(part).__name__}"):
                 arrays(pair)

@@ -121,8 +121,9 @@ def test_single_precision_stays_single():
     assert_close(made, SQUARE, 1e-4)
 
 
-def test_traced_once():
-    """A second kernel of the same kind, of other parameters or other numbers of examples, traces nothing."""
+def test_traced_seldom():
+    """A second kernel of other parameters traces nothing; one of other numbers of examples, what tells whether these
+    are independent."""
     count = 0
 
     def apply(p, x):
@@ -131,10 +132,12 @@ def test_traced_once():
         return mixed(p, x)
 
     ntk(apply, PARAMS, X1)
-    assert count == 1
+    assert count == 3
     ntk(apply, jax.tree.map(lambda a: 2 * a, PARAMS), X1 + 1)
+    ntk(apply, PARAMS, X1, outputs="full", batch_size=3)
+    assert count == 3
     ntk(apply, PARAMS, X2)
-    assert count == 1
+    assert count == 5
 
 
 @pytest.mark.parametrize(

@@ -64,12 +64,12 @@ def looped(p, x):
 
 def while_outside(p, x):
     """A loop of data-dependent length in which no parameter is, between two layers that have a place."""
-    count = lax.while_loop(lambda n: n < jnp.sum(jnp.abs(x)), lambda n: n + 1.0, 0.0)
-    return jnp.tanh((x[:, :4] + lax.stop_gradient(count)) @ p["w"]) @ p["v"]
+    count = jax.vmap(lambda a: lax.while_loop(lambda n: n < jnp.sum(jnp.abs(a)), lambda n: n + 1.0, 0.0))(x)
+    return jnp.tanh((x[:, :4] + lax.stop_gradient(count)[:, None]) @ p["w"]) @ p["v"]
 
 
 def branched(p, x):
-    return lax.cond(jnp.sum(x) > 0, lambda h: h @ p["w"], lambda h: jnp.cos(h @ p["w"].T), x[:, :4]) @ p["v"]
+    return lax.cond(jnp.sum(p["b"]) > 0, lambda h: h @ p["w"], lambda h: jnp.cos(h @ p["w"].T), x[:, :4]) @ p["v"]
 
 
 def heads(p, x):
@@ -95,7 +95,11 @@ ODD = {
         PRODUCTS,
         PRODUCTS,
     ),
-    "scaled_by_input": (lambda p, x: jnp.tanh(x[:, :4] @ (p["w"] * x[0, 0])) @ p["v"], JACOBIAN, PRODUCTS),
+    "scaled_by_input": (
+        lambda p, x: jnp.tanh(jax.vmap(lambda a: a[:4] @ (p["w"] * a[0]))(x)) @ p["v"],
+        JACOBIAN,
+        PRODUCTS,
+    ),
     "scaled_by_parameter": (lambda p, x: x[:, :4] @ (p["w"] * p["b"][0]) @ p["v"], JACOBIAN, PRODUCTS),
     "sliced": (lambda p, x: jnp.tanh(x[:, :3] @ p["w"][1:, ::2]) @ p["v"][2:], PRODUCTS, PRODUCTS),
     "two_slices": (

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 import pytest
+from ntk_oracle import rows
 
 from relin import models
 from relin.adapters import from_equinox
@@ -34,8 +35,7 @@ def network(name):
 def jacobian(name):
     """J, NC × P, its columns in the order of the parameters' leaves."""
     apply, params, x = network(name)
-    rows = quick_jit(jax.jacrev(lambda p: apply(p, x).reshape(-1)))(params)
-    return np.concatenate([np.asarray(leaf).reshape(N * C, -1) for leaf in jax.tree.leaves(rows)], axis=1)
+    return rows(lambda p: apply(p, x), params)
 
 
 def vector(seed=0):
@@ -136,8 +136,7 @@ def test_inputs_may_be_trees_of_integers():
     random = np.random.default_rng(4)
     params = {"table": jnp.asarray(random.normal(size=(5, 4))), "out": jnp.asarray(random.normal(size=(4, 4)))}
     x = {"tokens": jnp.asarray(random.integers(0, 5, (N, 3))), "scale": jnp.asarray(random.normal(size=N))}
-    rows = quick_jit(jax.jacrev(lambda p: embedded(p, x).reshape(-1)))(params)
-    J = np.concatenate([np.asarray(leaf).reshape(N * 5, -1) for leaf in jax.tree.leaves(rows)], axis=1)
+    J = rows(lambda p: embedded(p, x), params)
     operator = NTKOperator(embedded, params, x, batch_size=3)
     v = jnp.asarray(random.normal(size=(N, 5)))
     damped = operator + lx.IdentityLinearOperator(operator.in_structure())

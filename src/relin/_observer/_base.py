@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Array, Shaped
 
 from relin._context import Context
-from relin._types import Inputs, State, Targets
+from relin._problem import Problem
+from relin._types import Inputs, Params, State, Targets
 
 _NUMBERS_IN_CACHE = 50_000
 """Of inputs that go through a network at once on CPU: with more, activations leave the cache, 5 times slower."""
@@ -25,6 +26,9 @@ class AbstractObserver(eqx.Module):
     def init(self, context: Context) -> State:
         """The observer's state before step 0, for example a copy of the initial parameters."""
         return ()
+
+    def check(self, problem: Problem, params: Params) -> None:
+        """Raises, before training begins, where this network cannot be measured so."""
 
     @abc.abstractmethod
     def compute(self, context: Context, state: State) -> tuple[dict[str, Shaped[Array, ""]], State]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import equinox as eqx
@@ -11,10 +12,12 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from relin._context import Context
 from relin._observer._base import AbstractObserver
-from relin._types import Inputs, Scalar, Step, Targets
+from relin._problem import Problem
+from relin._types import Inputs, Params, Scalar, Step, Targets
 from relin.kernel._arguments import check_inputs, check_outputs, check_size
+from relin.kernel._independence import refuse_coupled
 from relin.kernel._metrics import cka, distance, effective_rank, relative_change, target_alignment
-from relin.kernel._ntk import ntk
+from relin.kernel._ntk import REMEDY, ntk
 
 Record = dict[str, Shaped[Array, ""]]
 
@@ -69,17 +72,21 @@ class KernelDrift(AbstractObserver):
       by C; `"full"` (N, N, C, C); `"diagonal"` (N, N, C); or the number of one output, whose kernel (N, N) is then
       aligned with that output's targets.
     - `batch_size`: examples of a block of the kernel, see `relin.kernel.ntk`; bounds the memory, not the result.
+    - `coupled`: allows outputs that depend on the other examples: the kernel is then that of the probe as one batch,
+      see `relin.kernel.ntk`.
 
     A record after a feature update costs one kernel and the eigenvalues of its matrix, of NC rows for `"full"`, and two
     kernels are kept; under `drive="vmap"`, where lanes decide together, every record costs that.
 
     **Raises:** `TypeError` or `ValueError` if `probe`, `outputs` or `batch_size` is not as described, and when
-    training begins, if the targets do not fit the loss or the network has no such output.
+    training begins, if the targets do not fit the loss, the network has no such output, or its examples depend on each
+    other, unless `coupled`.
     """
 
     probe: tuple[Inputs, Targets]
     outputs: Literal["full", "mean", "diagonal"] | int = eqx.field(static=True)
     batch_size: int | None = eqx.field(static=True)
+    coupled: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -87,7 +94,9 @@ class KernelDrift(AbstractObserver):
         *,
         outputs: Literal["full", "mean", "diagonal"] | int = "mean",
         batch_size: int | None = None,
+        coupled: bool = False,
     ):
+        self.coupled = bool(coupled)
         self.probe = pair_of(probe, "probe")
         self.outputs = check_outputs(outputs)  # pyright: ignore[reportAttributeAccessIssue]
         self.batch_size = check_size(batch_size, "batch_size", "one chosen by relin.kernel.ntk")
@@ -96,8 +105,12 @@ class KernelDrift(AbstractObserver):
     def labelled(self) -> dict[str, tuple[Inputs, Targets]]:
         return {"probe": self.probe}
 
+    def check(self, problem: Problem, params: Params) -> None:
+        if not self.coupled:
+            refuse_coupled(problem.apply, params, self.probe[0], "KernelDrift", REMEDY)
+
     def init(self, context: Context) -> DriftState:
-        kernel = jnp.zeros_like(eqx.filter_eval_shape(self._kernel, context))
+        kernel = jnp.zeros_like(eqx.filter_eval_shape(partial(self._kernel, coupled=True), context))  # by shape alone
         step, none = jnp.asarray(context.step, jnp.int32), jnp.asarray(-1, jnp.int32)
         state = DriftState(kernel, kernel, step, none, {}, {})
         later = jax.eval_shape(_measured, kernel, self._targets(context), step, none, state)
@@ -110,7 +123,7 @@ class KernelDrift(AbstractObserver):
 
         def again() -> DriftState:
             now = context.step, context.feature_updates
-            return measured(self._kernel(context), self._targets(context), *now, state)
+            return measured(self._kernel(context, self.coupled), self._targets(context), *now, state)
 
         def kept() -> DriftState:
             return replace(state, step=jnp.asarray(context.step, jnp.int32), record=state.record | state.unmoved)
@@ -121,9 +134,14 @@ class KernelDrift(AbstractObserver):
         state = again() if moved else kept()
         return state.record, state
 
-    def _kernel(self, context: Context) -> Float[Array, "N N ..."]:
+    def _kernel(self, context: Context, coupled: bool) -> Float[Array, "N N ..."]:
         return ntk(  # pyright: ignore[reportReturnType]  # a dict only where parts by layer are asked for
-            context.problem.apply, context.anchor, self.probe[0], outputs=self.outputs, batch_size=self.batch_size
+            context.problem.apply,
+            context.anchor,
+            self.probe[0],
+            outputs=self.outputs,
+            batch_size=self.batch_size,
+            coupled=coupled,
         )
 
     def _targets(self, context: Context) -> Float[Array, "N C"] | None:

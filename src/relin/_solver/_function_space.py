@@ -20,6 +20,7 @@ from relin._solver._dual import Dual, from_dual, refuse_unless_linear, to_dual, 
 from relin._solver._weight_space import WeightSpace
 from relin._types import Inputs, Outputs, Params, Scalar, Targets
 from relin.kernel import ntk
+from relin.kernel._independence import refuse_coupled
 
 _LARGEST_KERNEL = 2**28
 """Numbers of a dense kernel, 1 GB in single precision, above which `"auto"` forms none."""
@@ -46,7 +47,8 @@ class FunctionSpace(AbstractStretchSolver):
       costs 2 (nC)² operations of the full batch, and 2 BC·nC of a minibatch. `"operator"` forms none: each step takes a
       product with Jᵀ and one with J over all visited examples. `"auto"` is dense where that is faster, up to 1 GB.
 
-    **Raises:** `ValueError` for such an optimiser, with the reason, and for names out of range.
+    **Raises:** `ValueError` for such an optimiser, with the reason, for names out of range, and where minibatches are
+    drawn though an example's outputs depend on the others of its batch.
     """
 
     optimiser: optax.GradientTransformation
@@ -90,6 +92,8 @@ class FunctionSpace(AbstractStretchSolver):
             visited, where = _visited(indices, room, jax.tree.leaves(x)[0].shape[0])
             places = jnp.asarray(where)
             x, y = jax.tree.map(lambda a: a[visited], data)
+            remedy = "use WeightSpace, or the full batch"
+            refuse_coupled(problem.apply, state.anchor, x, "FunctionSpace with minibatches", remedy)
         num_examples = jax.tree.leaves(x)[0].shape[0]
         at_once = num_examples if indices is None else indices.shape[1]
         dense = self._is_dense(problem, state.anchor, x, at_once, count)
@@ -108,7 +112,7 @@ class FunctionSpace(AbstractStretchSolver):
 
 
 def _kernel(problem: Problem, anchor: Params, x: Inputs) -> Float[Array, "nC nC"]:
-    kernel = cast(Array, ntk(problem.apply, anchor, x, outputs="full"))
+    kernel = cast(Array, ntk(problem.apply, anchor, x, outputs="full", coupled=True))  # what is visited is one batch
     size = kernel.shape[0] * kernel.shape[2]
     return jnp.swapaxes(kernel, 1, 2).reshape(size, size)
 

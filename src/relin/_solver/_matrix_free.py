@@ -62,7 +62,7 @@ class GaussNewtonProducts:
 
     def decomposition(self) -> tuple[Float[np.ndarray, " NC"], Float[np.ndarray, "NC NC"]]:
         """Eigenvalues and eigenvectors of Θ/N, in float64; what rounding leaves of zeros is zero."""
-        kernel = cast(Array, ntk(self.problem.apply, self.anchor, self.x, outputs="full"))
+        kernel = cast(Array, ntk(self.problem.apply, self.anchor, self.x, outputs="full", coupled=True))
         size = math.prod(self.shape)
         dense = np.asarray(jnp.swapaxes(kernel, 1, 2), np.float64).reshape(size, size) / self.shape[0]
         values, vectors = eigh(dense, check_finite=False)

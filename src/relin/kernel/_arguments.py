@@ -72,21 +72,37 @@ def check_result(result: Any, num_examples: int) -> None:
         )
 
 
+def check_number(outputs: str | int, num_outputs: int) -> None:
+    """Raises unless one output that is asked for is there."""
+    if not isinstance(outputs, str) and not 0 <= outputs < num_outputs:
+        raise ValueError(
+            f"`outputs` must be from 0 to {num_outputs - 1} for a network of {num_outputs} outputs, "
+            f"got {outputs}; pass one of these, or 'full', 'mean' or 'diagonal'."
+        )
+
+
+class OneExampleError(ValueError):
+    """A network that takes its batch does not take one example."""
+
+
 def one_example(apply: Callable, outputs: str | int) -> Callable[[Params, Any], Array]:
     """f(params, x) → outputs `(C,)` of one example, C over all further axes; raises where `apply` gives none."""
 
     def network(params: Params, x: Any) -> Array:
         generators = list[str]()
-        with not_drawn(apply, generators.append):
-            result = apply(params, jax.tree.map(lambda a: a[None], x))
+        try:
+            with not_drawn(apply, generators.append):
+                result = apply(params, jax.tree.map(lambda a: a[None], x))
+            check_result(result, 1)
+        except Exception as error:  # whatever the network raises
+            reason = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
+            raise OneExampleError(
+                f"`apply` must take one example too, since kernels are made example by example, got an error from a "
+                f"batch of 1 ({reason}); write it for any batch size, or use relin.kernel.ntk with coupled=True."
+            ) from error
         if generators:
             raise refusal(generators[0])
-        check_result(result, 1)
-        if not isinstance(outputs, str) and not 0 <= outputs < result.size:
-            raise ValueError(
-                f"`outputs` must be from 0 to {result.size - 1} for a network of {result.size} outputs, "
-                f"got {outputs}; pass one of these, or 'full', 'mean' or 'diagonal'."
-            )
+        check_number(outputs, result.size)
         return result.reshape(-1)
 
     return network

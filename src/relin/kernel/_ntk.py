@@ -10,7 +10,14 @@ from jaxtyping import Array, Float
 from relin import _check
 from relin._types import Inputs, Outputs, Params
 from relin.kernel._arguments import check_inputs, check_outputs, check_pair, check_size
+from relin.kernel._batches import kernel_of_batches
 from relin.kernel._blocks import Request, kernel_in_blocks
+from relin.kernel._independence import may_be_coupled, refuse_coupled
+
+REMEDY = (
+    "freeze batch statistics or normalise within each example, or pass `coupled=True` for the kernel of the "
+    "batch as a whole"
+)
 
 
 def ntk(
@@ -23,6 +30,7 @@ def ntk(
     batch_size: int | None = None,
     per_layer: bool = False,
     working_set: int | None = None,
+    coupled: bool = False,
 ) -> Float[Array, "N1 N2 ..."] | dict[str, Float[Array, "N1 N2 ..."]]:
     """The empirical neural tangent kernel Θ(x1, x2) = J(x1) J(x2)ᵀ (Jacot et al. 2018, arXiv:1806.07572).
 
@@ -34,9 +42,9 @@ def ntk(
 
     **Arguments:**
 
-    - `apply`: `apply(params, x) -> outputs` of shape `(batch, C)`, each example's outputs those of that example alone.
-      Further axes are flattened: of `(batch, length, V)` C is length · V, one position after the other.
-      Compiled once for each function object: pass the same one again, not a new `lambda`.
+    - `apply`: `apply(params, x) -> outputs` of shape `(batch, C)`, each example's outputs those of that example alone,
+      which is checked, unless `coupled`. Further axes are flattened: of `(batch, length, V)` C is length · V, one
+      position after the other. Compiled once for each function object: pass the same one again, not a new `lambda`.
     - `params`: θ, a PyTree of floating-point arrays.
     - `x1`, `x2`: PyTrees of arrays with leading axes N1 and N2; without `x2` it is `x1`, and each pair of blocks is
       computed once.
@@ -51,7 +59,9 @@ def ntk(
     `per_layer` a dict of such arrays by path, as `jax.tree_util.keystr` writes it. It may be called under `jax.jit`,
     `jax.vmap` and `jax.grad`.
 
-    **Raises:** `TypeError` or `ValueError` for arguments or outputs that are not as described.
+    **Raises:** `TypeError` or `ValueError` for arguments or outputs that are not as described, and for examples that
+    depend on each other, with the operation where they meet. Under `jax.jit`, where only values would tell, the program
+    raises when it runs.
     """
     _check.params(params)
     kind = check_outputs(outputs)
@@ -65,6 +75,12 @@ def ntk(
     if working_set is None:
         num_examples = max(jax.tree.leaves(x)[0].shape[0] for x in (x1, x1 if x2 is None else x2))
         working_set = min(max(160, 5 * num_examples), 320) * 2**20
+    sides = (x1,) if x2 is None else (x1, x2)
+    if coupled and any(may_be_coupled(apply, params, x) for x in sides):
+        result = kernel_of_batches(apply, kind, bool(per_layer), params, x1, x2)
+        return result if per_layer else result[""]
+    for x in () if coupled else sides:
+        params = refuse_coupled(apply, params, x, "The kernel", REMEDY)
     request = Request(apply, kind, bool(per_layer), symmetric=x2 is None)
     result = kernel_in_blocks(request, params, x1, x1 if x2 is None else x2, batch_size, working_set)
     return result if per_layer else result[""]

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from relin import _check, _tree
 from relin._types import Inputs, Outputs, Params
 from relin.kernel._arguments import check_inputs, check_result, check_size
+from relin.kernel._independence import may_be_coupled, refuse_coupled
 
 Apply = Callable[[Params, Inputs], Outputs]
 
@@ -30,6 +31,8 @@ class FeatureOperator(lx.AbstractLinearOperator):
     batch_size: int | None = eqx.field(static=True)
     outputs: jax.ShapeDtypeStruct = eqx.field(static=True)
     transposed: bool = eqx.field(static=True)
+    coupled: bool = eqx.field(static=True)
+    """Whether an example's outputs may depend on the others, so that all go through the network together."""
 
     def mv(self, vector: Any) -> Any:
         """J v, `(N, C)`, of a PyTree like `params`; transposed: Jᵀ c, such a PyTree, of c `(N, C)`."""
@@ -68,6 +71,8 @@ class FeatureOperator(lx.AbstractLinearOperator):
 
     def per_example(self, function: Callable[[Params], Any], at_once: int) -> Any:
         """`function` of each example's Jacobian, a PyTree like `params` with a leading axis C, stacked over N."""
+        if self.coupled:
+            return self._per_row(function)
 
         def one(example: Inputs) -> Any:
             x = jax.tree.map(lambda a: a[None], example)
@@ -75,11 +80,25 @@ class FeatureOperator(lx.AbstractLinearOperator):
 
         return jax.lax.map(one, self.x, batch_size=min(at_once, self.batch_size or at_once))
 
+    def _per_row(self, function: Callable[[Params], Any]) -> Any:
+        """The same, by a pass of all examples for each output of each."""
+        (num_examples, num_outputs), kind = self.outputs.shape, self.outputs.dtype
+
+        def row(n: Array, c: Array) -> Params:
+            return self.pullback(jnp.zeros((num_examples, num_outputs), kind).at[n, c].set(1))
+
+        def one(n: Array) -> Any:
+            return function(jax.lax.map(partial(row, n), jnp.arange(num_outputs)))
+
+        return jax.lax.map(one, jnp.arange(num_examples))
+
     def as_matrix(self) -> Float[Array, "a b"]:
         return lx.materialise(self).as_matrix()
 
     def transpose(self) -> "FeatureOperator":
-        return FeatureOperator(self.apply, self.params, self.x, self.batch_size, self.outputs, not self.transposed)
+        return FeatureOperator(
+            self.apply, self.params, self.x, self.batch_size, self.outputs, not self.transposed, self.coupled
+        )
 
     def in_structure(self) -> Any:
         return self.outputs if self.transposed else self._parameters()
@@ -113,15 +132,16 @@ def features(apply: Apply, params: Params, x: Inputs, *, batch_size: int | None 
 
     **Arguments:**
 
-    - `apply`: `apply(params, x) -> outputs` of shape `(N, C)`, or `(N, …)` with C over all further axes; each output
-      depends on its own example only.
+    - `apply`: `apply(params, x) -> outputs` of shape `(N, C)`, or `(N, …)` with C over all further axes. Where examples
+      depend on each other, J is that of all N as one batch.
     - `params`: a PyTree of floating-point arrays.
     - `x`: inputs, a PyTree of arrays with a leading axis of N examples.
     - `batch_size`: at most so many examples are in the network at once, which bounds the memory; it need not divide N.
       By default all.
 
     **Raises:** `TypeError` or `ValueError` if the network does not return one floating-point array `(N, …)`, the
-    parameters are not floating-point arrays or the batch size is not a positive integer.
+    parameters are not floating-point arrays, the batch size is not a positive integer, or there is one though examples
+    depend on each other.
     """
     _check.params(params)
     batch_size = check_size(batch_size, "batch_size", "all examples at once")
@@ -130,7 +150,11 @@ def features(apply: Apply, params: Params, x: Inputs, *, batch_size: int | None 
     outputs = eqx.filter_eval_shape(apply, params, x)
     check_result(outputs, num_examples)
     structure = jax.ShapeDtypeStruct((num_examples, outputs.size // num_examples), outputs.dtype)
-    return FeatureOperator(apply, params, x, batch_size, structure, transposed=False)
+    coupled = may_be_coupled(apply, params, x)
+    if coupled and batch_size is not None and batch_size < num_examples:
+        remedy = "leave `batch_size` out, so that all examples are one batch"
+        params, coupled = refuse_coupled(apply, params, x, "An operator with `batch_size`", remedy), False
+    return FeatureOperator(apply, params, x, batch_size, structure, transposed=False, coupled=coupled)
 
 
 class NTKOperator(lx.AbstractLinearOperator):
@@ -143,8 +167,8 @@ class NTKOperator(lx.AbstractLinearOperator):
 
     **Arguments:**
 
-    - `apply`: `apply(params, x) -> outputs` of shape `(N, C)`, or `(N, …)` with C over all further axes; each output
-      depends on its own example only.
+    - `apply`: `apply(params, x) -> outputs` of shape `(N, C)`, or `(N, …)` with C over all further axes. Where examples
+      depend on each other, J is that of all N as one batch.
     - `params`: a PyTree of floating-point arrays.
     - `x`: inputs, a PyTree of arrays with a leading axis of N examples.
     - `batch_size`: at most so many examples are in the network at once, which bounds the memory; it need not divide N.

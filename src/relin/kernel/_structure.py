@@ -16,9 +16,10 @@ import numpy as np
 from jaxtyping import Array
 
 try:
-    from jax.extend import core
+    from jax.extend import core, source_info_util
 except ImportError:  # every tensor then takes the route without structure
     core: Any = None
+    source_info_util: Any = None
 
 Slot = int  # the number of a value in a program
 
@@ -299,3 +300,10 @@ def trace(network: Callable, params: Any, x: Any) -> Program | None:
         return Program(closed)
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
+
+
+def line_of(equation: Any) -> str:
+    """Where an equation comes from, as `file:line:column (function)`; empty where that cannot be told."""
+    if source_info_util is None:
+        return ""
+    return source_info_util.summarize(equation.source_info)
