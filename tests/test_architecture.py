@@ -28,7 +28,7 @@ FLOORS = [
     ("_compiled",),
     ("_stepwise", "_validate", "_solution"),
     ("_drive",),
-    ("_stretches",),
+    ("_stretches", "_reasons"),
     ("_train", "_predict", "_preflight"),
     ("adapters", "models", "datasets", "preset"),
     ("_public",),

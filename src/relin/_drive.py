@@ -138,13 +138,16 @@ class IterableSource(AbstractSource):
         self.forms: dict[Any, TargetCheck | None] = {}
         self.types: Any = None
         self.wrong: WrongTarget | None = None
+        self.unfinite: Any = None
+        """See `_program.not_finite`."""
 
     def __call__(self, step: int) -> Batch:
         if self.upcoming is None or self.upcoming[0] != step:
             batch = self._next()
             with _validate.naming(f"the batch of step {step}"):
                 batch = self._checked(batch)
-            batch, self.wrong = _stepwise.prepared(*self.arguments, batch, step, self.wrong)
+            seen = self.wrong, self.unfinite
+            batch, self.wrong, self.unfinite = _stepwise.prepared(*self.arguments, batch, step, *seen)
             self.upcoming = step, batch
         return self.upcoming[1]
 

@@ -9,6 +9,7 @@ class Result(enum.Enum):
 
     successful = "successful"
     diverged = "diverged"
+    solver_failed = "solver failed"
     data_exhausted = "data exhausted"
     interrupted = "interrupted"
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
-from relin import _tree
+from relin import _finite, _tree
 from relin._augment import AbstractAugmentation
 from relin._batches import AbstractBatches, FullBatch
 from relin._context import Context, shortened
@@ -331,6 +331,15 @@ def watched(run: Run, batch: Batch, step: Step, before: WrongTarget | None) -> W
     example = jnp.asarray(place // (wrong.size // outputs.shape[0]), jnp.int32)
     now = WrongTarget(jnp.where(wrong[place], step, -1).astype(jnp.int32), example, asked.values.reshape(-1)[place])
     return now if before is None else _tree.select(before.step >= 0, before, now)
+
+
+def not_finite(batch: Batch, step: Step, before: Int[Array, "3"] | None) -> Int[Array, "3"]:
+    """The first batch that holds a number that is not finite: its step, −1 before there is one; whether it is among the
+    targets; and the example."""
+    inputs, targets = (_finite.first_row(part) for part in batch)
+    now = jnp.stack([jnp.asarray(step, jnp.int32), jnp.int32(inputs < 0), jnp.where(inputs < 0, targets, inputs)])
+    now = jnp.where((inputs < 0) & (targets < 0), -1, now)
+    return now if before is None else jnp.where(before[0] < 0, now, before)
 
 
 def forget_losses(state: RunState) -> RunState:

@@ -12,6 +12,8 @@ from relin._errors import Result, TrainingError
 from relin._network import FROZEN
 from relin._types import Params
 
+_LESS = "; lower the learning rate, re-linearise more often or with relin.WhenError"
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -31,6 +33,8 @@ class Solution:
     - `variables`: of the network, after the last forward pass at an anchor: running statistics and the like; `None` for
       a network without. `apply.with_variables(variables)` is that network.
     - `mode`: how the network was trained: `"frozen"`, or with `"batch statistics"`, `"dropout"` or both.
+    - `reason`: why the run failed, where that is known: which number of the data, the parameters, the outputs or their
+      derivative is not finite, or what the solver says.
     """
 
     params: Params
@@ -43,6 +47,7 @@ class Solution:
     optimiser_state: Any
     variables: Any = None
     mode: str = FROZEN
+    reason: str | None = None
 
     def __repr__(self) -> str:
         last = {name: column[-1].item() for name, column in self.records.items()}
@@ -58,12 +63,14 @@ class Solution:
     def throw(self) -> "Solution":
         """Raises `TrainingError`, which carries this solution, unless the run was successful."""
         if self.result is Result.diverged:
+            why = f", since {self.reason}" if self.reason else _LESS
             raise TrainingError(
-                f"Training diverged: the loss of the batch at step {self.diverged_at} is not finite; lower the "
-                "learning rate, re-linearise more often or with relin.WhenError, or pass throw=False to have it "
-                "recorded.",
+                f"Training diverged: the loss of the batch at step {self.diverged_at} is not finite{why}; or pass "
+                "throw=False to have it recorded.",
                 self,
             )
+        if self.result is Result.solver_failed:
+            raise TrainingError(f"Training failed: {self.reason}; or pass throw=False to have it recorded.", self)
         if self.result is Result.interrupted:
             raise TrainingError("Training was interrupted; train again, or go on from this error's `solution`.", self)
         if self.result is Result.data_exhausted:

@@ -45,12 +45,18 @@ def indices(
 
 @partial(jax.jit, static_argnums=0)
 def prepared(
-    kind: Kind, lane: Lane, shared: Shared, batch: Batch, step: Step, wrong: WrongTarget | None
-) -> tuple[Batch, WrongTarget | None]:
-    """A batch that comes from Python, augmented, and what is wrong with the targets so far."""
+    kind: Kind,
+    lane: Lane,
+    shared: Shared,
+    batch: Batch,
+    step: Step,
+    wrong: WrongTarget | None,
+    unfinite: Int[Array, "3"] | None,
+) -> tuple[Batch, WrongTarget | None, Int[Array, "3"]]:
+    """A batch that comes from Python, augmented, what is wrong with the targets so far, and what is not finite."""
     run, sampling, _ = kind(lane, shared)
     batch = _program.augmented(run, sampling, batch, step)
-    return batch, _program.watched(run, batch, step, wrong)
+    return batch, _program.watched(run, batch, step, wrong), _program.not_finite(batch, step, unfinite)
 
 
 @partial(jax.jit, static_argnums=0)

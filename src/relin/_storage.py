@@ -34,6 +34,7 @@ def save(fields: dict[str, Any], folder: str | Path) -> Path:
         "result": fields["result"].name,
         "diverged_at": fields["diverged_at"],
         "mode": fields["mode"],
+        "reason": fields["reason"],
     }
     folder.mkdir(parents=True, exist_ok=True)
     remove_parts(folder)
@@ -54,6 +55,7 @@ def load(folder: str | Path, params: Params, optimiser_state: Any, variables: An
             "result": Result[settings["result"]],
             "diverged_at": settings["diverged_at"],
             "mode": settings.get("mode", FROZEN),
+            "reason": settings.get("reason"),
         }
     except FileNotFoundError as error:
         missing = TENSORS if error.filename is None else Path(error.filename).name

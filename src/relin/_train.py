@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from relin import _check, _validate
+from relin import _check, _finite, _validate
 from relin._augment import AbstractAugmentation
 from relin._batches import AbstractBatches, FullBatch, Shuffled
 from relin._compiled import Kind, derivative, separate
@@ -29,6 +29,7 @@ from relin._observer import AbstractObserver
 from relin._primitives import slow_in_loops
 from relin._problem import Problem
 from relin._program import Batch, Run, RunState, Sampling, whole
+from relin._reasons import Examples, Streamed, explained
 from relin._safeguard import AbstractSafeguard, check_safeguard
 from relin._schedule import AbstractSchedule
 from relin._solution import LaneSolutions, Solution, columns
@@ -118,9 +119,10 @@ def train(
     steps, record_every = _validate.steps(run, sampling, num_steps, record_every, drive, ("auto", "compiled", "host"))
     longest = _longest_stretch(steps, record_every)
     report = _reporter(progress, steps)
-    arguments = (kind, lane, shared)
+    arguments = kind, lane, shared
     if isinstance(data, tuple):
         batch = _as_batch(data)
+        examples = Examples(arguments, batch)
         _check_data(run, sampling, batch)
         if isinstance(solver, AbstractStretchSolver):
             driver = StretchDriver(kind, lane, shared, batch, steps, report)
@@ -141,11 +143,13 @@ def train(
     else:
         solver.check(problem, schedule, sampling.batches, params)
         source = IterableSource(arguments, data, lambda batch: _validate.targets(problem, params, batch))
-        _validate.network(problem, params, source.first())
+        examples = Streamed(source)
+        _validate.network(problem, params, examples.first)
         driver = HostDriver(*arguments, source, report)
     _validate.shown(problem, params, (observers, safeguard, schedule))
     conclude = partial(_solution, problem.mode)
     solution = _follow(driver, steps, record_every, report, Loggers(loggers).of_run(), conclude)
+    solution = explained(solution, run, examples, thorough=throw)
     return solution.throw() if throw else solution
 
 
@@ -219,12 +223,25 @@ def train_lanes(
                 driver = HostDriver(*arguments, ArraySource(arguments, data, num_steps), report)
             conclude = partial(_with_lane, mode, found)
             found = _follow(driver, num_steps, record_every, report, logs.of_run(index), conclude, found)
-        return found
+        return _explained(found, kind, lanes, shared, data)
     padded = _pad(lanes, -num_lanes % jax.device_count())
     driver = CompiledDriver(kind, drive, padded, shared, data, _longest_stretch(num_steps, record_every))
     report = _reporter(progress, num_steps)
     conclude = partial(_lane_solutions, mode, num_lanes)
-    return _follow(driver, num_steps, record_every, report, logs.of_lanes(num_lanes), conclude)
+    found = _follow(driver, num_steps, record_every, report, logs.of_lanes(num_lanes), conclude)
+    return _explained(found, kind, lanes, shared, data)
+
+
+def _explained(found: LaneSolutions, kind: Kind, lanes: PyTree, shared: PyTree, data: Batch) -> LaneSolutions:
+    """The solutions with the reasons of what failed: of the data, and of the network at the first two steps."""
+    clean, solutions = None, []
+    for index, solution in enumerate(found):
+        if solution.diverged_at is not None and clean is None:
+            clean = _finite.everywhere(data)
+        lane = jax.tree.map(lambda a, index=index: a[index], lanes)
+        examples = Examples((kind, lane, shared), data, clean)
+        solutions.append(explained(solution, kind.make(lane), examples, thorough=False))
+    return LaneSolutions(tuple(solutions))
 
 
 def _follow(

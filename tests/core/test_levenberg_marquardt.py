@@ -60,10 +60,12 @@ def test_levenberg_marquardt_adapts_and_rejects_by_the_gain_ratio():
 def test_a_step_that_is_not_finite_is_never_taken():
     """The factorisation of a singular matrix fails, at every step anew."""
     params, solver = oracles.mlp_params(), il.GaussNewton(0.0, space="weights", linear_solver=lx.Cholesky())
-    solution = trained(SQUARED, solver, params, num_steps=3, record_every=None)
+    solution = trained(SQUARED, solver, params, num_steps=3, record_every=None, throw=False)
     assert oracles.same_bits(solution.params, params)
     assert solution.records["solve_failed"].tolist() == [0, 3]
-    assert solution.result is il.Result.successful
+    assert solution.result is il.Result.solver_failed
+    with pytest.raises(il.TrainingError, match="no step of GaussNewton could be taken, since none was finite; pass"):
+        solution.throw()
 
 
 def test_lanes_of_minibatches_equal_dense_loops():

@@ -17,7 +17,7 @@ from relin._types import Inputs, Params, Scalar, Step, Targets
 from relin.kernel._arguments import check_inputs, check_outputs, check_size
 from relin.kernel._independence import refuse_coupled
 from relin.kernel._metrics import cka, distance, effective_rank, relative_change, target_alignment
-from relin.kernel._ntk import REMEDY, ntk
+from relin.kernel._ntk import REMEDY, unchecked_ntk
 
 Record = dict[str, Shaped[Array, ""]]
 
@@ -135,7 +135,7 @@ class KernelDrift(AbstractObserver):
         return state.record, state
 
     def _kernel(self, context: Context, coupled: bool) -> Float[Array, "N N ..."]:
-        return ntk(  # pyright: ignore[reportReturnType]  # a dict only where parts by layer are asked for
+        return unchecked_ntk(  # pyright: ignore[reportReturnType]  # a dict only where parts by layer are asked for
             context.problem.apply,
             context.anchor,
             self.probe[0],

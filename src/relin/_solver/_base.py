@@ -45,6 +45,11 @@ class AbstractSolver(eqx.Module):
         """What each record says of the solver itself, by name; nothing unless it overrides this."""
         return {}
 
+    def failure(self, state: SolverState) -> str:
+        """Why a run that ended in this state failed though its losses are finite, in one sentence with what to do;
+        nothing if it did not. The run's result is then `Result.solver_failed`."""
+        return ""
+
     def check(self, problem: Problem, schedule: AbstractSchedule, batches: AbstractBatches, params: Params) -> None:
         """Raises `ValueError`, with the alternative, for a combination that makes no sense."""
 

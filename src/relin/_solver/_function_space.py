@@ -19,8 +19,8 @@ from relin._solver._base import AbstractStretchSolver, SolverState, Stretch
 from relin._solver._dual import Dual, from_dual, refuse_unless_linear, to_dual, vectors_of
 from relin._solver._weight_space import WeightSpace
 from relin._types import Inputs, Outputs, Params, Scalar, Targets
-from relin.kernel import ntk
 from relin.kernel._independence import refuse_coupled
+from relin.kernel._ntk import unchecked_ntk
 
 _LARGEST_KERNEL = 2**28
 """Numbers of a dense kernel, 1 GB in single precision, above which `"auto"` forms none."""
@@ -112,7 +112,8 @@ class FunctionSpace(AbstractStretchSolver):
 
 
 def _kernel(problem: Problem, anchor: Params, x: Inputs) -> Float[Array, "nC nC"]:
-    kernel = cast(Array, ntk(problem.apply, anchor, x, outputs="full", coupled=True))  # what is visited is one batch
+    # what is visited is one batch
+    kernel = cast(Array, unchecked_ntk(problem.apply, anchor, x, outputs="full", coupled=True))
     size = kernel.shape[0] * kernel.shape[2]
     return jnp.swapaxes(kernel, 1, 2).reshape(size, size)
 

@@ -13,10 +13,13 @@ from relin._batches import AbstractBatches
 from relin._problem import Problem
 from relin._schedule import AbstractSchedule
 from relin._solver._base import AbstractStepSolver, SolverState, current_params
-from relin._solver._conjugate_gradients import ConjugateGradients
+from relin._solver._conjugate_gradients import ConjugateGradients, rounding
 from relin._solver._newton import convex_step, quadratic_step
 from relin._solver._spaces import Space, space_of
 from relin._types import Flag, Inputs, Outputs, Params, Scalar, Targets
+
+_RISE = 1000
+"""A step that takes a batch's loss to more than so many times the first one has failed; batches differ by less."""
 
 
 class GaussNewtonState(eqx.Module):
@@ -32,6 +35,14 @@ class GaussNewtonState(eqx.Module):
     """Of the linear solver, so far."""
     solve_failed: Int[Array, ""]
     """How many solves did not reach their tolerance, so far."""
+    steps: Int[Array, ""]
+    stuck: Int[Array, ""]
+    """How many steps could not be taken, since they were not finite."""
+    first_loss: Float[Array, ""]
+    """Of the first batch, before its step."""
+    raised_at: Int[Array, ""]
+    """The first step that raised the loss far above it; −1 before."""
+    raised_to: Float[Array, ""]
 
 
 class GaussNewton(AbstractStepSolver):
@@ -61,6 +72,12 @@ class GaussNewton(AbstractStepSolver):
     A solve that does not reach its tolerance is counted; what it found is the step if it is finite, as of conjugate
     gradients stopped early, which are a step of descent; so is a solve that meets a direction in which the loss curves
     down, since G is then no model with a minimum. Otherwise δ = 0: no step is ever taken that is not finite.
+
+    A run has failed, with the result `Result.solver_failed`, if no step could be taken, or if one took its batch's loss
+    above a thousand times the first batch's (or √ε, if that is more). Too small a damping does that: the step leaves
+    the region where the linearised network says anything of the network, or the system is so ill-conditioned that in
+    single precision it is not solved, which `solve_failed` counts, by a residual taken anew with the solution. Pass a
+    larger damping (1e-3 of the largest curvature, see `Sharpness`, is a start), adapt it, or train in double precision.
 
     Records hold `damping`, λ of the next step, `gain_ratio` of the last, and, so far, `linear_iterations` (0 for a
     direct solver) and `solve_failed`.
@@ -98,7 +115,8 @@ class GaussNewton(AbstractStepSolver):
         dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)
         zero = jnp.zeros((), jnp.int32)
         damping, growth, gain_ratio = (jnp.asarray(value, dtype) for value in (self.damping, 2, jnp.nan))
-        state = GaussNewtonState(damping, growth, gain_ratio, zero, zero)
+        unknown = jnp.full_like(gain_ratio, jnp.nan)
+        state = GaussNewtonState(damping, growth, gain_ratio, zero, zero, zero, zero, unknown, zero - 1, unknown)
         return SolverState(params, _tree.zeros_like(params), state)
 
     def relinearise(self, state: SolverState) -> SolverState:
@@ -113,6 +131,19 @@ class GaussNewton(AbstractStepSolver):
             "linear_iterations": own.linear_iterations,
             "solve_failed": own.solve_failed,
         }
+
+    def failure(self, state: SolverState) -> str:
+        own: GaussNewtonState = state.optimiser
+        if int(own.steps) and int(own.stuck) == int(own.steps):
+            return "no step of GaussNewton could be taken, since none was finite; pass a larger damping"
+        if int(own.raised_at) >= 0:
+            return (
+                f"GaussNewton's step {int(own.raised_at)} raised the loss of its batch to {float(own.raised_to):.3g}, "
+                f"from {float(own.first_loss):.3g} at step 0, with damping {float(own.damping):.3g}: it left the "
+                "region where the linearised network holds; pass a larger damping (1e-3 of the sharpness is a start) "
+                'or adapt="levenberg-marquardt"'
+            )
+        return ""
 
     def check(self, problem: Problem, schedule: AbstractSchedule, batches: AbstractBatches, params: Params) -> None:
         _check.single_precision(params, "GaussNewton")
@@ -142,6 +173,9 @@ class GaussNewton(AbstractStepSolver):
         if self.adapt == "levenberg-marquardt":
             taken = finite & (after < loss) & (promised > 0)
             damping, growth = _nielsen(damping, growth, gain_ratio, taken)
+        first = jnp.where(own.steps == 0, loss, own.first_loss).astype(own.first_loss.dtype)
+        held = after <= _RISE * jnp.maximum(first, rounding(first, 1 / 2))
+        raised = taken & ~held & (own.raised_at < 0)
         displacement = _tree.select(taken, found, _tree.zeros_like(found))
         own = GaussNewtonState(
             damping,
@@ -149,6 +183,11 @@ class GaussNewton(AbstractStepSolver):
             gain_ratio,
             own.linear_iterations + solved.iterations,
             own.solve_failed + ~(solved.succeeded & finite),
+            own.steps + 1,
+            own.stuck + ~finite,
+            first,
+            jnp.where(raised, own.steps, own.raised_at),
+            jnp.where(raised, after, own.raised_to).astype(own.raised_to.dtype),
         )
         return SolverState(state.anchor, displacement, own), loss
 

@@ -11,14 +11,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 from scipy.linalg import eigh
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
 from relin import _tree
 from relin._linearise import LinearisedOutputs
 from relin._primitives import slow_in_loops
 from relin._problem import Problem
 from relin._types import Inputs, Outputs, Params, Scalar, Targets
-from relin.kernel import ntk
+from relin.kernel._ntk import unchecked_ntk
 
 Totals = tuple[Params, Params]
 
@@ -62,8 +62,10 @@ class GaussNewtonProducts:
 
     def decomposition(self) -> tuple[Float[np.ndarray, " NC"], Float[np.ndarray, "NC NC"]]:
         """Eigenvalues and eigenvectors of Θ/N, in float64; what rounding leaves of zeros is zero."""
-        kernel = cast(Array, ntk(self.problem.apply, self.anchor, self.x, outputs="full", coupled=True))
+        kernel = cast(Array, unchecked_ntk(self.problem.apply, self.anchor, self.x, outputs="full", coupled=True))
         size = math.prod(self.shape)
+        if not np.isfinite(kernel).all():
+            return np.full(size, np.nan), np.full((size, size), np.nan)
         dense = np.asarray(jnp.swapaxes(kernel, 1, 2), np.float64).reshape(size, size) / self.shape[0]
         values, vectors = eigh(dense, check_finite=False)
         smallest = size * float(jnp.finfo(kernel.dtype).eps) * max(values[-1], 0.0)
@@ -100,7 +102,7 @@ class GaussNewtonProducts:
 
 
 def largest_eigenvalue(products: GaussNewtonProducts) -> float:
-    """Of G, by Lanczos on Θ/N (ARPACK), to a thousandth."""
+    """Of G, by Lanczos on Θ/N (ARPACK), to a thousandth; not a number where a derivative is not finite."""
     size = math.prod(products.shape)
     if size <= _FEW:
         values, _ = products.decomposition()
@@ -116,6 +118,10 @@ def largest_eigenvalue(products: GaussNewtonProducts) -> float:
         value = np.max(eigsh(operator, k=1, v0=start, tol=1e-3, return_eigenvectors=False))  # pyright: ignore
     except ArpackNoConvergence:  # of many equal eigenvalues
         value = np.linalg.norm(kernel_product(start)) / np.linalg.norm(start) * math.sqrt(size)
+    except ArpackError:
+        if np.isfinite(kernel_product(start)).all():
+            raise
+        value = math.nan
     return max(float(value), 0.0)
 
 

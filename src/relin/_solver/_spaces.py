@@ -181,7 +181,9 @@ def _solved(function: Callable[[Any], Any], vector: Any, solver: lx.AbstractLine
     operator = lx.FunctionLinearOperator(function, jax.eval_shape(lambda v: v, vector), POSITIVE)
     solution = lx.linear_solve(operator, vector, solver, throw=False)
     iterations = jnp.asarray(solution.stats.get("num_steps", 0), jnp.int32)
-    return Solved(solution.value, iterations, solution.result == lx.RESULTS.successful)
+    left = _tree.norm(_tree.subtract(function(solution.value), vector))  # the solver's own is of rounded recurrences
+    solved = left <= rounding(vector, 1 / 2) * _tree.norm(vector)
+    return Solved(solution.value, iterations, (solution.result == lx.RESULTS.successful) & solved)
 
 
 def _dense(hessian: Hessian, like: Outputs) -> Float[Array, "N C C"]:

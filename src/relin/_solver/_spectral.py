@@ -141,10 +141,11 @@ class SpectralDescent(AbstractStretchSolver):
         descent = Descent(float(self.learning_rate), float(self.momentum), self.steps == "flow")
         products = GaussNewtonProducts(problem, state.anchor, data)
         own: SpectralState = state.optimiser
-        bound = float(own.bound)
-        if math.isnan(bound):
+        loss, bound = products.loss(state.displacement), float(own.bound)
+        if math.isnan(bound) and math.isfinite(loss):
             bound = _MARGIN * largest_eigenvalue(products)
-        loss = products.loss(state.displacement)
+        if math.isnan(bound):  # a derivative that is not finite
+            return Stretch(state, jnp.full_like(loss[None], jnp.nan), jnp.zeros(1, jnp.int32))
         kind = own.bound.dtype
         growth, digits = descent.growth(bound / _MARGIN), -math.log(jnp.finfo(kind).eps)
         if growth > 0 and growth * count > digits:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from relin import _check
 from relin._types import Key
-from relin.kernel._vectors import FlatOperator, as_operator, flat
+from relin.kernel._vectors import FlatOperator, as_operator, finite, flat
 
 _matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)  # orthogonality is lost in TF32
 
@@ -80,7 +80,7 @@ def spectrum(
     **Returns:** a `Spectrum`; `converged` is false where `max_vectors` did not suffice.
 
     **Raises:** `TypeError` or `ValueError` if the operator is none, or not square or symmetric, or a number is out of
-    its range.
+    its range; `ValueError`, with the example and the parameter of an NTK, if its products are not finite.
     """
     operator = as_operator(operator, symmetric=True)
     size = operator.in_size()
@@ -93,7 +93,7 @@ def spectrum(
     wanted = 10 * k + 100 if max_vectors is None else max_vectors
     largest = min(_check.count(wanted, "max_vectors", "it must hold k of them", least=k), size)
     max_steps = -(-largest // block)
-    return _spectrum(operator, int(k), key, tolerance, block, max_steps, vectors)
+    return finite(_spectrum(operator, int(k), key, tolerance, block, max_steps, vectors), operator)
 
 
 @eqx.filter_jit

@@ -1,13 +1,16 @@
 """`ntk`: the empirical neural tangent kernel."""
 
 from collections.abc import Callable
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float
 
-from relin import _check
+from relin import _check, _finite
 from relin._types import Inputs, Outputs, Params
 from relin.kernel._arguments import check_inputs, check_outputs, check_pair, check_size
 from relin.kernel._batches import kernel_of_batches
@@ -61,8 +64,30 @@ def ntk(
 
     **Raises:** `TypeError` or `ValueError` for arguments or outputs that are not as described, and for examples that
     depend on each other, with the operation where they meet. Under `jax.jit`, where only values would tell, the program
-    raises when it runs.
+    raises when it runs. `ValueError`, with the example and the parameter, for a kernel that is not finite, but not under
+    such a transformation.
     """
+    sizes = {"batch_size": batch_size, "working_set": working_set}
+    kernel = unchecked_ntk(apply, params, x1, x2, outputs=outputs, per_layer=per_layer, coupled=coupled, **sizes)
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(kernel))
+    if not traced and not _all_finite(kernel, x2 is None):
+        raise ValueError(f"The kernel must be finite, got one that is not: {_reason(kernel, apply, params, x1, x2)}.")
+    return kernel
+
+
+def unchecked_ntk(
+    apply: Callable[[Params, Inputs], Outputs],
+    params: Params,
+    x1: Inputs,
+    x2: Inputs | None = None,
+    *,
+    outputs: Literal["full", "mean", "diagonal"] | int = "full",
+    batch_size: int | None = None,
+    per_layer: bool = False,
+    working_set: int | None = None,
+    coupled: bool = False,
+) -> Any:
+    """The same, also where it is not finite: for runs, of which a divergence is an outcome."""
     _check.params(params)
     kind = check_outputs(outputs)
     batch_size = check_size(batch_size, "batch_size", "one chosen from `working_set`")
@@ -84,3 +109,35 @@ def ntk(
     request = Request(apply, kind, bool(per_layer), symmetric=x2 is None)
     result = kernel_in_blocks(request, params, x1, x1 if x2 is None else x2, batch_size, working_set)
     return result if per_layer else result[""]
+
+
+@partial(jax.jit, static_argnums=1)
+def _all_finite(kernel: Any, symmetric: bool) -> Bool[Array, ""]:
+    """Whether all examples' derivatives are finite: each has its part in the diagonal or, of two sides, in the first
+    row and the first column."""
+
+    def finite(part: Array) -> Bool[Array, ""]:
+        if symmetric:
+            return jnp.all(jnp.isfinite(jnp.diagonal(part)))
+        return jnp.all(jnp.isfinite(part[0])) & jnp.all(jnp.isfinite(part[:, 0]))
+
+    return jnp.all(jnp.stack([finite(part) for part in jax.tree.leaves(kernel)]))
+
+
+def _reason(kernel: Any, apply: Callable, params: Params, x1: Inputs, x2: Inputs | None) -> str:
+    """What is not finite, of the first example whose own part of the kernel is not."""
+    parts = [np.asarray(part) for part in jax.tree.leaves(kernel)]
+    finite = np.stack([np.isfinite(part).reshape(*part.shape[:2], -1).all(axis=2) for part in parts]).all(axis=0)
+    params, x1, x2 = jax.tree.map(jnp.asarray, (params, x1, x2))
+    if x2 is None:
+        sides = [(x1, np.diagonal(finite), "")]
+    else:
+        sides = [(x1, finite.T.any(axis=0), " of x1"), (x2, finite.any(axis=0), " of x2")]
+    for x, good, side in sides:
+        if not good.all():
+            place = int(np.argmin(good))
+            found = _finite.of_example(apply, params, x, place, lambda i, side=side: f"example {i}{side}")
+            if found:
+                return found
+    first, second = (int(place) for place in np.argwhere(~finite)[0])
+    return f"the one of examples {first} and {second} overflows, though their derivatives are finite"

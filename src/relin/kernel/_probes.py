@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from relin import _check
 from relin._types import Key, Scalar
 from relin.kernel._lanczos import begin, ritz, step
-from relin.kernel._vectors import FlatOperator, as_operator, flat
+from relin.kernel._vectors import FlatOperator, as_operator, finite, flat
 
 Distribution = Literal["rademacher", "gaussian"]
 Operator = lx.AbstractLinearOperator | tuple[Any, Any, Any]
@@ -56,7 +56,7 @@ def trace(operator: Operator, *, key: Key, num_probes: int = 32, distribution: D
     **Raises:** `TypeError` or `ValueError` if the operator is none or not square, or an argument is out of its range.
     """
     operator = as_operator(operator, symmetric=False)
-    return _trace(operator, key, _num_probes(num_probes), _distribution(distribution))
+    return finite(_trace(operator, key, _num_probes(num_probes), _distribution(distribution)), operator)
 
 
 def frobenius_norm(
@@ -70,7 +70,7 @@ def frobenius_norm(
     **Arguments, raises:** as `trace`.
     """
     operator = as_operator(operator, symmetric=False)
-    return _frobenius_norm(operator, key, _num_probes(num_probes), _distribution(distribution))
+    return finite(_frobenius_norm(operator, key, _num_probes(num_probes), _distribution(distribution)), operator)
 
 
 def log_density(
@@ -113,9 +113,10 @@ def log_density(
             raise ValueError(f"`{name}` must be above 0, got {value}; leave it out for the usual one.")
     if grid is not None and jnp.ndim(grid) != 1:
         raise ValueError(f"`grid` must have shape (points,), got {jnp.shape(grid)}; pass points of log10 of λ.")
-    return _log_density(
+    found = _log_density(
         operator, key, _num_probes(num_probes), num_steps, width, floor, grid, _distribution(distribution)
     )
+    return finite(found, operator)
 
 
 @eqx.filter_jit

@@ -1,15 +1,17 @@
 """Any lineax operator as a function of flat vectors."""
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from relin import _finite
 from relin.kernel._operator import NTKOperator
 
 _VECTORS_AT_ONCE = 16  # in one product: wide enough for matrix multiplications, and it bounds their memory
@@ -66,6 +68,24 @@ def as_operator(operator: Any, *, symmetric: bool) -> lx.AbstractLinearOperator:
             "lineax.TaggedLinearOperator(operator, lineax.symmetric_tag)."
         )
     return operator
+
+
+Found = TypeVar("Found")
+
+
+def finite(found: Found, operator: lx.AbstractLinearOperator) -> Found:
+    """What was found of an operator; raises `ValueError`, with the place, if it is not finite, but not under a
+    transformation such as `jax.jit`."""
+    leaves = jax.tree.leaves(found)
+    if any(isinstance(leaf, Tracer) for leaf in leaves) or _finite.everywhere(leaves):
+        return found
+    place = ""
+    if isinstance(operator, NTKOperator):
+        features = operator.features
+        place = _finite.in_network(features.apply, features.params, features.x)
+    raise ValueError(
+        f"`operator` must have finite products, got some that are not: {place or 'they overflow, or hold nan'}."
+    )
 
 
 def flat(operator: lx.AbstractLinearOperator) -> FlatOperator:
