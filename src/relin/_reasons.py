@@ -1,6 +1,7 @@
 """Why a run failed, looked for after the end."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import jax
@@ -12,6 +13,7 @@ from relin._batches import FullBatch
 from relin._compiled import Kind, Lane, Shared
 from relin._drive import ArraySource, IterableSource
 from relin._errors import Result
+from relin._observer import AbstractObserver
 from relin._program import Batch, Run, Sampling
 from relin._solution import Solution
 from relin._solver import SolverState
@@ -82,6 +84,23 @@ def explained(solution: Solution, run: Run, examples: Examples | Streamed, thoro
         return solution
     found = _reason(solution.diverged_at or 0, run, examples, thorough)
     return replace(solution, reason=found) if found else solution
+
+
+def warn_of_observers(solution: Solution, run: Run, observers: Iterable[AbstractObserver]) -> None:
+    """Warns of each observer whose data, network or derivative is not finite at step 0, where a record is not."""
+    end = SolverState(solution.anchor, solution.displacement, solution.optimiser_state)
+    own = {"training_loss", *run.solver.measures(end)}
+    first = [column[0] for name, column in solution.records.items() if name not in own]
+    if np.isfinite(first).all():
+        return
+    problem = run.problem.evaluated(run.problem.variables)
+    for observer in observers:
+        for name, (x, y) in observer.labelled.items():
+            losses = _finite.Losses(problem.loss, y)
+            if found := _finite.in_network(problem.apply, jax.tree.map(jnp.asarray, run.params), x, losses):
+                kind = type(observer).__name__
+                warnings.warn(f"{kind} records what is not finite: in its `{name}`, {found}.", stacklevel=3)
+                break
 
 
 def _reason(step: int, run: Run, examples: Examples | Streamed, thorough: bool) -> str:

@@ -29,7 +29,7 @@ from relin._observer import AbstractObserver
 from relin._primitives import slow_in_loops
 from relin._problem import Problem
 from relin._program import Batch, Run, RunState, Sampling, whole
-from relin._reasons import Examples, Streamed, explained
+from relin._reasons import Examples, Streamed, explained, warn_of_observers
 from relin._safeguard import AbstractSafeguard, check_safeguard
 from relin._schedule import AbstractSchedule
 from relin._solution import LaneSolutions, Solution, columns
@@ -150,6 +150,7 @@ def train(
     conclude = partial(_solution, problem.mode)
     solution = _follow(driver, steps, record_every, report, Loggers(loggers).of_run(), conclude)
     solution = explained(solution, run, examples, thorough=throw)
+    warn_of_observers(solution, run, observers)
     return solution.throw() if throw else solution
 
 
@@ -223,17 +224,20 @@ def train_lanes(
                 driver = HostDriver(*arguments, ArraySource(arguments, data, num_steps), report)
             conclude = partial(_with_lane, mode, found)
             found = _follow(driver, num_steps, record_every, report, logs.of_run(index), conclude, found)
-        return _explained(found, kind, lanes, shared, data)
+        return _explained(found, kind, lanes, shared, data, observers)
     padded = _pad(lanes, -num_lanes % jax.device_count())
     driver = CompiledDriver(kind, drive, padded, shared, data, _longest_stretch(num_steps, record_every))
     report = _reporter(progress, num_steps)
     conclude = partial(_lane_solutions, mode, num_lanes)
     found = _follow(driver, num_steps, record_every, report, logs.of_lanes(num_lanes), conclude)
-    return _explained(found, kind, lanes, shared, data)
+    return _explained(found, kind, lanes, shared, data, observers)
 
 
-def _explained(found: LaneSolutions, kind: Kind, lanes: PyTree, shared: PyTree, data: Batch) -> LaneSolutions:
-    """The solutions with the reasons of what failed: of the data, and of the network at the first two steps."""
+def _explained(
+    found: LaneSolutions, kind: Kind, lanes: PyTree, shared: PyTree, data: Batch, observers: Sequence[AbstractObserver]
+) -> LaneSolutions:
+    """The solutions with the reasons of what failed: of the data, and of the network at the first two steps. Observers
+    are looked at in the first lane."""
     clean, solutions = None, []
     for index, solution in enumerate(found):
         if solution.diverged_at is not None and clean is None:
@@ -241,6 +245,8 @@ def _explained(found: LaneSolutions, kind: Kind, lanes: PyTree, shared: PyTree, 
         lane = jax.tree.map(lambda a, index=index: a[index], lanes)
         examples = Examples((kind, lane, shared), data, clean)
         solutions.append(explained(solution, kind.make(lane), examples, thorough=False))
+        if index == 0:
+            warn_of_observers(solution, kind.make(lane), observers)
     return LaneSolutions(tuple(solutions))
 
 

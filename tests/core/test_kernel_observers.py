@@ -53,14 +53,14 @@ def both(scale=1.0):
 @pytest.fixture(scope="module", autouse=True)
 def computed():
     """One entry for every kernel that a program of these tests computes."""
-    entries, ntk = [], _kernel_drift.ntk
+    entries, ntk = [], _kernel_drift.unchecked_ntk
 
     def counted(*arguments, **options):
         jax.debug.callback(lambda: entries.append(1))
         return ntk(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_kernel_drift, "ntk", counted)
+        patch.setattr(_kernel_drift, "unchecked_ntk", counted)
         yield entries
 
 

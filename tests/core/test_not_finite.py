@@ -98,14 +98,17 @@ def test_a_rate_too_high_is_still_told_to_be_lower(tmp_path):
     assert il.load(failed.save(tmp_path), PARAMS).reason == failed.reason
 
 
-def test_observers_of_such_a_run_record_it():
+def test_observers_of_such_a_run_record_it_and_warn_once():
     probe = (DEAD, Y)
-    observers = [il.KernelDrift(probe), il.Sharpness(probe), il.Performance(probe), il.LinearisationError(DEAD)]
+    observers = [il.KernelDrift(probe), il.Sharpness(probe), il.Performance((X, Y)), il.LinearisationError(X)]
     for drive in ("compiled", "host"):
-        solution = trained((X, Y), apply=rooted, observers=observers, drive=drive)
+        with pytest.warns(UserWarning, match="records what is not finite: in its `probe`, " + DERIVATIVE) as told:
+            solution = trained((X, Y), apply=rooted, observers=observers, drive=drive)
+        assert [str(warning.message).split()[0] for warning in told] == ["KernelDrift", "Sharpness"]
         assert solution.result is il.Result.successful
         assert np.isnan(solution.records["kernel_distance"]).all()
         assert np.isnan(solution.records["sharpness"]).all()
+        assert np.isfinite(solution.records["test_loss"]).all()
 
 
 def test_kernels_name_the_example_and_the_parameter():

@@ -64,8 +64,8 @@ def ntk(
 
     **Raises:** `TypeError` or `ValueError` for arguments or outputs that are not as described, and for examples that
     depend on each other, with the operation where they meet. Under `jax.jit`, where only values would tell, the program
-    raises when it runs. `ValueError`, with the example and the parameter, for a kernel that is not finite, but not under
-    such a transformation.
+    raises when it runs. `ValueError`, with the example and the parameter, for a kernel that is not finite, but not
+    under such a transformation.
     """
     sizes = {"batch_size": batch_size, "working_set": working_set}
     kernel = unchecked_ntk(apply, params, x1, x2, outputs=outputs, per_layer=per_layer, coupled=coupled, **sizes)
