@@ -10,9 +10,9 @@ ROOT = Path(__file__).parent.parent / "src" / "relin"
 # From bottom to top. A module may import its own room and rooms below it; rooms on one line are strangers.
 FLOORS = [
     ("_writing", "_words", "_lazy"),
-    ("_types", "_errors", "_files", "_extra", "_outcome"),
+    ("_types", "_errors", "_files", "_extra", "_outcome", "_repr", "_same"),
     ("_check", "_tree", "_names", "_network", "_randomness"),
-    ("_storage", "_logger", "_finite"),
+    ("_storage", "_logger", "_finite", "datasets"),
     (
         "_primitives",
         "_interpret",
@@ -30,7 +30,7 @@ FLOORS = [
     ("_drive",),
     ("_stretches", "_reasons"),
     ("_train", "_predict", "_preflight"),
-    ("adapters", "models", "datasets", "preset"),
+    ("adapters", "models", "preset"),
     ("_public",),
     ("study",),
     ("report",),

@@ -1,8 +1,10 @@
 """What is wrong with an argument that many take, in one sentence."""
 
+import inspect
 import operator
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,9 +55,56 @@ def optimiser(value: Any) -> None:
         )
 
 
+def numeric(data: Any) -> None:
+    """Raises `TypeError` for inputs or targets that are text or other objects."""
+    for name, part in zip(("inputs", "targets"), data, strict=False):
+        for leaf in jax.tree.leaves(part):
+            if isinstance(leaf, str | bytes) or getattr(getattr(leaf, "dtype", None), "kind", "") in (
+                "U",
+                "S",
+                "O",
+                "T",
+            ):
+                example = leaf if isinstance(leaf, str | bytes) else np.ravel(leaf)[0]
+                raise TypeError(
+                    f"The {name} must be numbers, got {str(example)[:40]!r}; number classes from 0, for example with "
+                    "numpy.unique(y, return_inverse=True)[1]."
+                )
+
+
+_FRAMEWORKS = {
+    "torch.nn.modules.module.Module": "from_torch",
+    "flax.nnx.module.Module": "from_nnx",
+    "flax.linen.module.Module": "from_linen",
+}
+
+
+def adapter(value: Any) -> str | None:
+    """The name of the adapter for a module of another library, or for a class of these; `None` for what is none."""
+    kind = value if isinstance(value, type) else type(value)
+    names = [_FRAMEWORKS.get(f"{base.__module__}.{base.__qualname__}") for base in kind.__mro__]
+    return "from_equinox" if issubclass(kind, eqx.Module) else next(filter(None, names), None)
+
+
+def takes(function: Any, *arguments: Any) -> bool:
+    """Whether it may be called with as many positional arguments; so it is taken to be where none can tell."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
+
+
+def is_integer(value: Any) -> bool:
+    """Whether it is an integer of Python or NumPy."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def count(value: Any, name: str, remedy: str, least: int = 1) -> int:
     """`value`, an integer of Python or NumPy, as Python's; raises unless it is one, and at least `least`."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+    if not is_integer(value):
         raise TypeError(f"`{name}` must be an integer, got {value!r}; {remedy}.")
     if value < least:
         raise ValueError(f"`{name}` must be at least {least}, got {value}; {remedy}.")

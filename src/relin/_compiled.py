@@ -13,6 +13,8 @@ from jaxtyping import PyTree
 from relin import _program
 from relin._observer import AbstractObserver
 from relin._program import Batch, Data, Run, RunState, Sampling
+from relin._randomness import RandomnessError, not_drawn
+from relin._same import identity
 from relin._types import Inputs, Params, Scalar, State, Step, Targets
 
 Lane = PyTree
@@ -22,13 +24,14 @@ Shared = PyTree
 class Recombine:
     """A PyTree's static part: called with the arrays it was separated from, it gives the PyTree back.
 
-    Equal static parts are equal, so that a second run of the same kind finds the compiled program.
+    Equal static parts are equal, so that a second run of the same kind finds the compiled program; Optax's functions
+    are compared by what they close over, see `_same`.
     """
 
     def __init__(self, static: PyTree):
         self.static = static
         leaves, structure = jax.tree.flatten(static)
-        self.identity = (tuple(leaves), structure)
+        self.identity = (tuple(map(identity, leaves)), structure)
 
     def __call__(self, arrays: PyTree) -> Any:
         return eqx.combine(arrays, self.static)
@@ -53,6 +56,19 @@ def separate(tree: PyTree) -> tuple[PyTree, Recombine]:
 def derivative(make: Recombine, problem: PyTree, params: Params, x: Inputs, y: Targets) -> tuple[Scalar, Params]:
     """A linearised step's loss and gradient: a program to look at, traced once for all runs on the same problem."""
     return make(problem).linearised_value_and_grad(params, params, x, y)
+
+
+@partial(jax.jit, static_argnums=0)
+def watched_outputs(make: Recombine, problem: PyTree, params: Params, x: Inputs) -> Any:
+    """The network's outputs: a program whose shapes are looked at, traced once for all runs on the same problem. Raises
+    `RandomnessError`, at every attempt, where random numbers are drawn."""
+    apply = make(problem).apply
+    with not_drawn(apply, _raise):
+        return apply(params, x)
+
+
+def _raise(generator: str) -> None:
+    raise RandomnessError(generator)
 
 
 class Kind(eqx.Module):
@@ -123,12 +139,22 @@ def observed_by(
     record |= run.schedule.measures(state.schedule, state.feature_updates)
     states = []
     for observer, observer_state in zip(observers, observed, strict=True):
-        values, observer_state = observer.compute(context, observer_state)
+        values, observer_state = _two(observer, observer.compute(context, observer_state))
         if twice := sorted(record.keys() & values.keys()):
             raise ValueError(f"Two observers record {twice[0]!r}, so one would be lost; give one of them another name.")
         record.update(values)
         states.append(observer_state)
     return record, _program.forget_losses(state), tuple(states)
+
+
+def _two(observer: AbstractObserver, result: Any) -> tuple[dict[str, Any], State]:
+    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], dict):
+        return result
+    kind = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
+    raise TypeError(
+        f"`compute` of an observer must return a dictionary of what it records and its state, got {kind} from "
+        f"{type(observer).__name__}; end it with `return record, state`."
+    )
 
 
 def over_lanes(how: How, one: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from relin import _compiled, _program, _stepwise, _validate
+from relin import _check, _compiled, _program, _stepwise, _validate
 from relin._compiled import How, Kind, Lane, Shared
 from relin._loss import TargetCheck
 from relin._program import Batch, Data, Run, RunState, WrongTarget
@@ -194,6 +194,7 @@ class IterableSource(AbstractSource):
                 f"Each batch of an iterable must be a pair (x, y), got {type(batch).__name__}; "
                 "pass a tuple (x, y) of arrays for data held in memory."
             )
+        _check.numeric(batch)
         return batch[0], batch[1]
 
 

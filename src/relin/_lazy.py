@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 
@@ -10,6 +11,8 @@ def names_of(module: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]
     package = module.rpartition(".")[0]
 
     def getattr_(name: str) -> Any:
+        if name == "__version__" and package == "relin":
+            return version(package)
         if not name.startswith("_"):
             public = import_module(module)
             if hasattr(public, name):

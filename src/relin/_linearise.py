@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 
 from relin import _tree
+from relin._repr import one_line
 from relin._types import Inputs, Outputs, Params
 
 
@@ -45,6 +46,9 @@ class Linearisation(eqx.Module):
     apply: Callable[[Params, Inputs], Outputs]
     anchor: Params
     taylor: Taylor = Taylor()
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
     def at_anchor(self, x: Inputs) -> Outputs:
         """f(x; θ_s), shape `(batch, C)`."""

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, PyTree, Shaped
 
+from relin._repr import one_line
 from relin._types import Inputs, Outputs, Params
 
 Variables = PyTree[Shaped[Array, "..."]]
@@ -26,6 +27,9 @@ class AbstractNetwork(eqx.Module):
     @abc.abstractmethod
     def __call__(self, params: Params, x: Inputs) -> Outputs:
         """The outputs, `(batch, …)`, of the network as it is evaluated."""
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
     @property
     def mode(self) -> str:

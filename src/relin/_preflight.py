@@ -100,7 +100,7 @@ def check(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -> Pr
     **Arguments:**
 
     - `problem`, `params`: as for `train`.
-    - `batch`: a pair `(x, y)` of arrays, as large as a training step's.
+    - `batch`: a pair `(x, y)` of arrays, as large as a training step's; of a data set, its training part.
 
     **Returns:** a `Preflight`: a value with a table as its text. A network that cannot be linearised is an answer, with
     the function in its way named, and no error.
@@ -109,6 +109,7 @@ def check(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -> Pr
     """
     if not isinstance(problem, Problem):
         raise TypeError(f"`problem` must be a relin problem, got {problem!r}; pass relin.Problem(apply, loss).")
+    batch = _validate.training_part(batch)
     if not isinstance(batch, tuple):
         raise TypeError(f"`batch` must be a pair (x, y) of arrays, got {type(batch).__name__}; pass a tuple.")
     number = _validate.arrays(batch)
@@ -119,9 +120,9 @@ def check(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -> Pr
     params, (x, y) = jax.tree.map(jnp.asarray, (params, batch))
     mode, problem = problem.mode, problem.trained(problem.variables)
     trial = _Trial(problem, params, x, y)
-    outputs, generators = _validate.traced(problem, params, x)
+    outputs = jax.eval_shape(problem.apply, params, x)
     not_finite = trial.not_finite()
-    deterministic = not generators and trial.deterministic()
+    deterministic = not _validate.draws(problem, params, x) and trial.deterministic()
     independent = trial.independent() if deterministic and not_finite is None else None
     sharpness = math.nan if not_finite else trial.sharpness()
     if not_finite is None and not math.isfinite(sharpness):

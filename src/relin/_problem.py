@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from relin import _check
 from relin._linearise import Linearisation, LinearisedOutputs, Taylor
 from relin._loss import AbstractLoss
 from relin._network import AbstractNetwork, InTraining, Variables, mode_of
+from relin._repr import one_line
 from relin._types import Inputs, Outputs, Params, Scalar, Targets
 
 
@@ -36,6 +38,13 @@ class Problem(eqx.Module):
     taylor: Taylor = Taylor()
 
     def __check_init__(self):
+        adapter = None if isinstance(self.apply, AbstractNetwork) else _check.adapter(self.apply)
+        if adapter is not None and not (adapter == "from_equinox" and _is_a_function(self.apply)):
+            name = self.apply.__name__ if isinstance(self.apply, type) else type(self.apply).__name__
+            raise TypeError(
+                f"`apply` must be a function apply(params, x) -> outputs, got the module {name}; write apply, params = "
+                f"relin.{adapter}(module) first, and relin.Problem(apply, loss)."
+            )
         if not callable(self.apply):
             raise TypeError(
                 f"`apply` must be a function apply(params, x) -> outputs, got {type(self.apply).__name__}; "
@@ -46,6 +55,9 @@ class Problem(eqx.Module):
                 f"`loss` must be an instance of a relin loss, got {self.loss!r}; pass relin.CrossEntropy() or "
                 "relin.SquaredError(), or subclass relin.AbstractLoss."
             )
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
     @property
     def mode(self) -> str:
@@ -118,3 +130,13 @@ class Problem(eqx.Module):
         """The same of a batch that was linearised before."""
         loss, cotangent = jax.value_and_grad(self.loss.mean)(linearised.value(displacement), y)
         return loss, linearised.pullback(cotangent, displacement)
+
+
+def _is_a_function(module: Any) -> bool:
+    """Whether an Equinox module is meant as a function of parameters and inputs: it takes two, and has no state."""
+    stateful = any(isinstance(leaf, eqx.nn.StateIndex) for leaf in jax.tree.leaves(module, is_leaf=_is_state))
+    return not isinstance(module, type) and _check.takes(module, None, None) and not stateful
+
+
+def _is_state(node: Any) -> bool:
+    return isinstance(node, eqx.nn.StateIndex)

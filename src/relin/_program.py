@@ -16,6 +16,7 @@ from relin._context import Context, shortened
 from relin._linearise import LinearisedOutputs
 from relin._network import Variables
 from relin._problem import Problem
+from relin._repr import one_line
 from relin._safeguard import AbstractSafeguard, Verdict
 from relin._schedule import AbstractSchedule
 from relin._solver import AbstractSolver, AbstractStepSolver, SolverState, WeightSpace
@@ -34,6 +35,9 @@ class Run(eqx.Module):
     params: Params
     key: Key
     safeguard: AbstractSafeguard | None = None
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
     @property
     def ordinary(self) -> bool:

@@ -16,6 +16,17 @@ _LIBRARIES = {"jax", "jaxlib", "numpy", "scipy", "optax", "equinox", "flax", "to
 _MOST_OBJECTS = 20_000
 
 
+class RandomnessError(ValueError):
+    """A network that draws from a generator while it is traced."""
+
+    def __init__(self, generator: str):
+        super().__init__(
+            "The network must not draw random numbers when it is traced, got one that draws from "
+            f"{generator}: one draw would serve every step; pass them in with the inputs, or let an adapter train the "
+            "module with dropout=True."
+        )
+
+
 @contextmanager
 def not_drawn(function: Any, refuse: Callable[[str], Any]) -> Iterator[None]:
     """Calls `refuse` with a generator's name if what is done inside draws from Python's, NumPy's or one of its own.
@@ -32,14 +43,6 @@ def not_drawn(function: Any, refuse: Callable[[str], Any]) -> Iterator[None]:
     for (name, state), then in zip(named, before, strict=True):
         if pickle.dumps(state()) != then:
             refuse(name)
-
-
-def refusal(generator: str) -> ValueError:
-    """What is wrong with a network that draws from this generator."""
-    return ValueError(
-        f"The network must not draw random numbers when it is traced, got one that draws from {generator}: one draw "
-        "would serve every step; pass them in with the inputs, or let an adapter train the module with dropout=True."
-    )
 
 
 def _kinds() -> tuple[type, ...]:

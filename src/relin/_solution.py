@@ -1,5 +1,6 @@
 """What a training run gives back."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -104,6 +105,10 @@ class LaneSolutions:
     """The ends of many runs trained together: a sequence of `Solution`."""
 
     solutions: tuple[Solution, ...]
+
+    def __repr__(self) -> str:
+        ends = Counter(solution.result.value for solution in self.solutions)
+        return f"LaneSolutions({', '.join(f'{count} {end}' for end, count in ends.items())})"
 
     def __len__(self) -> int:
         return len(self.solutions)

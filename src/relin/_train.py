@@ -31,11 +31,12 @@ from relin._problem import Problem
 from relin._program import Batch, Run, RunState, Sampling, whole
 from relin._reasons import Examples, Streamed, explained, warn_of_observers
 from relin._safeguard import AbstractSafeguard, check_safeguard
-from relin._schedule import AbstractSchedule
+from relin._schedule import AbstractSchedule, Every
 from relin._solution import LaneSolutions, Solution, columns
 from relin._solver import AbstractSolver, AbstractStretchSolver, current_params
 from relin._stretches import StretchDriver
 from relin._types import Key, Params
+from relin.datasets._dataset import Dataset
 
 Progress = Callable[[int, int], None]
 Drive = Literal["auto", "compiled", "host"]
@@ -46,9 +47,9 @@ _End = TypeVar("_End")
 def train(
     problem: Problem,
     solver: AbstractSolver,
-    schedule: AbstractSchedule,
+    schedule: AbstractSchedule | int,
     params: Params,
-    data: Batch | Iterable[Batch],
+    data: Batch | Dataset | Iterable[Batch],
     *,
     num_steps: int | float,
     batch_size: int | None = None,
@@ -72,10 +73,10 @@ def train(
     **Arguments:**
 
     - `problem`, `solver`, `schedule`: what is minimised, how the linearised problem is advanced, when features are
-      updated.
+      updated; an integer K is `Every(K)`.
     - `params`: θ_0, a PyTree of floating-point arrays.
-    - `data`: a pair `(x, y)` of arrays with leading axis N, or any other iterable of batches `(x, y)`, begun again when
-      it ends.
+    - `data`: a pair `(x, y)` of arrays with leading axis N, a data set for its training part, or any other
+      iterable of batches `(x, y)`, begun again when it ends.
     - `num_steps`: T; `math.inf` for the limit of lazy training, with `Never()`, the full batch and a solver that takes
       all steps at once.
     - `batch_size`: examples a step, drawn by shuffling once an epoch; `None` for all of them.
@@ -103,12 +104,14 @@ def train(
     `"interrupted"`; `None` before step 0.
     """
     _check.params(params)
+    schedule = _as_schedule(schedule)
     _validate.parts(problem, solver, schedule)
     check_safeguard(safeguard)
     _validate.together(problem, solver, schedule, safeguard)
     _validate.helpers(observers, batches, augment, loggers)
     params = jax.tree.map(jnp.asarray, params)
     run = Run(problem, solver, _as_arrays(schedule), params, _check.key(key), safeguard)
+    data = _validate.training_part(data)
     if not isinstance(data, Iterable):
         raise TypeError(f"`data` must be a pair (x, y) of arrays or an iterable of such pairs, got {data!r}; pass one.")
     in_memory = isinstance(data, tuple)
@@ -157,7 +160,7 @@ def train(
 def train_lanes(
     make: Callable[[Any], Run],
     lanes: PyTree,
-    data: Batch,
+    data: Batch | Dataset,
     *,
     num_steps: int,
     batch_size: int | None = None,
@@ -203,7 +206,7 @@ def train_lanes(
     )
     shared, recombine = separate((sampling, tuple(observers)))
     kind = Kind(make, recombine)
-    data = _as_batch(data)
+    data = _as_batch(_validate.training_part(data))
     _check_data(first, sampling, data)
     _validate.shown(first.problem, first.params, (observers, first.safeguard, first.schedule))
     stretches = isinstance(first.solver, AbstractStretchSolver)
@@ -348,6 +351,11 @@ def _lane_solution(mode: str, state: RunState, rows: Rows, result: Result, lane:
         if 0 <= own.diverged_at < row["step"]:
             break
     return _solution(mode, jax.tree.map(jnp.asarray, own), mine, result)
+
+
+def _as_schedule(schedule: Any) -> AbstractSchedule:
+    """`Every(K)` for an integer K; anything else as it is."""
+    return Every(operator.index(schedule)) if _check.is_integer(schedule) else schedule
 
 
 def _as_arrays(schedule: AbstractSchedule) -> AbstractSchedule:

@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 from relin import _check
 from relin._augment import AbstractAugmentation
 from relin._batches import AbstractBatches, FullBatch
-from relin._compiled import derivative, separate
+from relin._compiled import derivative, separate, watched_outputs
 from relin._logger import AbstractLogger
 from relin._loss import TargetCheck
 from relin._loss_contract import check_contract, check_shapes
@@ -23,11 +23,12 @@ from relin._observer import AbstractObserver
 from relin._primitives import backward_only, primitives
 from relin._problem import Problem
 from relin._program import Batch, Run, Sampling
-from relin._randomness import not_drawn, refusal
+from relin._randomness import RandomnessError
 from relin._safeguard import AbstractSafeguard
 from relin._schedule import AbstractSchedule, Never
 from relin._solver import AbstractSolver, AbstractStretchSolver, WeightSpace
 from relin._types import Inputs, Params
+from relin.datasets._dataset import Dataset
 
 
 def parts(problem: Any, solver: Any, schedule: Any) -> None:
@@ -80,6 +81,11 @@ def helpers(observers: Any, batches: Any, augment: Any, loggers: Any) -> None:
         raise TypeError(f"`loggers` must be a list of relin loggers, got {loggers!r}; pass [relin.JSONLines(path)].")
 
 
+def training_part(data: Any) -> Any:
+    """The training part of a data set; anything else as it is."""
+    return data.train if isinstance(data, Dataset) else data
+
+
 def lanes(tree: PyTree) -> int:
     """The number of lanes; raises `ValueError` unless all arrays have a leading axis of as many."""
     shapes = [leaf.shape for leaf in jax.tree.leaves(tree)]
@@ -99,6 +105,7 @@ def arrays(data: Batch) -> int:
             "own loops), and train_lanes for many runs at once."
         )
     leaves = jax.tree.leaves(data)
+    _check.numeric(data)
     shapes = {getattr(leaf, "shape", None) for leaf in leaves}
     if len(data) != 2 or not leaves or None in shapes or () in shapes:
         raise TypeError(
@@ -153,20 +160,26 @@ def steps(
     return cast(int, num_steps), record_every
 
 
-def traced(problem: Problem, params: Params, x: Inputs) -> tuple[Any, list[str]]:
-    """The network's outputs as shapes, and the generators that it draws from while it is traced."""
-    generators = list[str]()
-    with not_drawn(problem.apply, generators.append):
-        outputs = jax.eval_shape(lambda p, x: problem.apply(p, x), params, x)  # a new function is traced anew
-    return outputs, generators
+def undrawn(problem: Problem, params: Params, x: Inputs) -> None:
+    """Raises `RandomnessError` for a network that draws random numbers while it is traced."""
+    arrays, make = separate(problem)
+    jax.eval_shape(partial(watched_outputs, make), arrays, params, x)
+
+
+def draws(problem: Problem, params: Params, x: Inputs) -> bool:
+    """Whether the network draws random numbers while it is traced."""
+    try:
+        undrawn(problem, params, x)
+    except RandomnessError:
+        return True
+    return False
 
 
 def network(problem: Problem, params: Params, batch: Batch, may_draw: bool = False) -> None:
     """Raises unless the network and the loss take this batch and can be linearised."""
     problem = problem.trained(problem.variables)
-    _, generators = traced(problem, params, batch[0])
-    if generators and not may_draw:
-        raise refusal(generators[0])
+    if not may_draw:
+        undrawn(problem, params, batch[0])
     targets(problem, params, batch)
     arrays, make = separate(problem)
     if "custom_lin" in primitives(partial(derivative, make), arrays, params, *batch):  # custom_vjp's tangent

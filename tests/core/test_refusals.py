@@ -132,7 +132,7 @@ INTEGER = {"layer": [jnp.ones(2), jnp.arange(3)]}
         ({"drive": "vmap"}, ValueError, r"`drive` must be one of \('auto', 'compiled', 'host'\), got 'vmap'; pass"),
         ({"safeguard": "search"}, TypeError, "`safeguard` must be a relin safeguard or None, got 'search'; pass for"),
         ({"safeguard": il.LineSearch}, TypeError, "`safeguard` must be a relin safeguard or None, got <class .*; pass"),
-        ({"schedule": 64}, TypeError, r"`schedule` must be a relin schedule, got 64; pass for example relin.Every"),
+        ({"schedule": 6.5}, TypeError, r"`schedule` must be a relin schedule, got 6.5; pass for example relin.Every"),
         (
             {"solver": optax.sgd(0.1)},
             TypeError,

@@ -28,6 +28,10 @@ class Performance(AbstractObserver):
     chunk_size: int = eqx.field(static=True, default=1)
 
     def __init__(self, data: tuple[Inputs, Targets], name: str = "test", chunk_size: int | None = None):
+        if not isinstance(data, tuple):
+            raise TypeError(
+                f"`data` must be a pair (x, y) of arrays, got {type(data).__name__}; pass one, such as dataset.test."
+            )
         self.data = jax.tree.map(jnp.asarray, data)
         self.name, self.chunk_size = name, chunk_of(self.data[0], chunk_size)
 

@@ -9,6 +9,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Int, PyTree, Shaped
 
 from relin._context import Context
+from relin._repr import one_line
 from relin._types import Flag, Flags, Params, State, Step
 
 
@@ -19,6 +20,9 @@ class AbstractSchedule(eqx.Module):
     and `query` too, and `query` is evaluated at due steps only, so that `due` bounds what looking costs. One that need
     not look at every due step gives `looks`, which tells from its state.
     """
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
     @property
     def adaptive(self) -> bool:

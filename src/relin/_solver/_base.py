@@ -1,16 +1,19 @@
 """How the linearised problem is advanced."""
 
 import abc
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
+import optax
 from jaxtyping import Array, Float, Int, Shaped
 
 from relin import _tree
 from relin._batches import AbstractBatches
 from relin._network import Variables
 from relin._problem import Problem
+from relin._repr import one_line
 from relin._schedule import AbstractSchedule
 from relin._types import Inputs, Params, Scalar, Targets
 
@@ -28,10 +31,34 @@ class SolverState(eqx.Module):
     exact: Params | None = None
 
 
+def updated(
+    optimiser: optax.GradientTransformation,
+    gradient: Params,
+    state: Any,
+    params: Params,
+    value: Scalar,
+    value_fn: Callable[[Params], Scalar],
+) -> tuple[Params, Any]:
+    """An optimiser's update and new state; raises `TypeError` for one that needs more than it is given."""
+    update = optax.with_extra_args_support(optimiser).update
+    try:
+        return update(gradient, state, params, value=value, grad=gradient, value_fn=value_fn)
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        raise TypeError(
+            "An optimiser must be content with gradients, state, parameters and the keywords `value`, `grad` and "
+            f"`value_fn`, got one that is not ({str(error).splitlines()[0]}); wrap it so that it needs no others."
+        ) from error
+
+
 class AbstractSolver(eqx.Module):
     """Advances the linearised problem, step by step (`AbstractStepSolver`) or many steps at once
     (`AbstractStretchSolver`). Abstract; `WeightSpace` is the solver for any network and optimiser.
     """
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
     @abc.abstractmethod
     def init(self, params: Params) -> SolverState:

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array
 
 from relin import _tree
+from relin._solver._base import updated
 from relin._types import Params
 
 Dual = dict[str, Array]
@@ -58,11 +59,10 @@ def _of_numbers(optimiser: optax.GradientTransformation, weights: Array) -> list
 
 
 def _updates(optimiser: optax.GradientTransformation, params: Any, gradients: list[Any]) -> list[Any]:
-    update = optax.with_extra_args_support(optimiser).update
     state, updates = optimiser.init(params), []
     zero = jnp.zeros(())
     for gradient in gradients:
-        made, state = update(gradient, state, params, value=zero, grad=gradient, value_fn=lambda _: zero)
+        made, state = updated(optimiser, gradient, state, params, zero, lambda _: zero)
         updates.append(made)
     return updates
 

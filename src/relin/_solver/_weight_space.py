@@ -12,7 +12,7 @@ from relin import _check, _tree
 from relin._linearise import LinearisedOutputs
 from relin._network import Variables
 from relin._problem import Problem
-from relin._solver._base import AbstractStepSolver, SolverState, current_params
+from relin._solver._base import AbstractStepSolver, SolverState, current_params, updated
 from relin._types import Inputs, Params, Scalar, Targets
 
 SCHEDULES = (optax.ScaleByScheduleState,)
@@ -129,8 +129,7 @@ class WeightSpace(AbstractStepSolver):
         self, gradient: Params, state: Any, params: Params, value: Scalar, value_fn: Callable[[Params], Scalar]
     ) -> tuple[Params, Any]:
         """Optax's update, with what line searches and the like ask for; `value_fn` is traced by those alone."""
-        update = optax.with_extra_args_support(self.optimiser).update
-        return update(gradient, state, params, value=value, grad=gradient, value_fn=value_fn)
+        return updated(self.optimiser, gradient, state, params, value, value_fn)
 
     @property
     def _damped(self) -> bool:

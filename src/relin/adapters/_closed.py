@@ -31,6 +31,13 @@ class AbstractApply(AbstractNetwork):
     def combine(self, params: Params) -> Any:
         """What the adapter was given, with these parameters."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._wrapped()}, mode={self.mode!r})"
+
+    @abc.abstractmethod
+    def _wrapped(self) -> str:
+        """The module's class, or what else stands for it on a line."""
+
     @abc.abstractmethod
     def _architecture(self) -> tuple[Hashable, ...]:
         """What beside the constants makes two of them equal."""

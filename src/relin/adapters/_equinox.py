@@ -121,6 +121,9 @@ class EquinoxApply(AbstractApply):
         axes = {"in_axes": (0, None if keys is None else 0), "out_axes": (0, None)}
         return jax.vmap(one, axis_name=batch_axis(module), **axes)(x, keys)
 
+    def _wrapped(self) -> str:
+        return type(self._parts(None)[0]).__name__
+
     def _architecture(self) -> tuple[Hashable, ...]:
         return self._structure, self._others, self._num_own, self._output, self._mode
 

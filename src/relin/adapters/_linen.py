@@ -91,6 +91,9 @@ class LinenApply(AbstractApply):
     def _parts(self) -> tuple[dict[str, Any], dict[str, Key], Any]:
         return jax.tree.unflatten(self._structure, list(self.constants))
 
+    def _wrapped(self) -> str:
+        return type(self._module).__name__
+
     def _architecture(self) -> tuple[Hashable, ...]:
         own = self._module, self._structure, self._method, self._output
         return *own, self._arguments, self._training, self._mutable

@@ -41,6 +41,8 @@ class NNXApply(AbstractApply):
     _output: Output = eqx.field(static=True)
     _mode: tuple[bool, bool] = eqx.field(static=True)
     """Whether batch statistics and dropout are on in training."""
+    _kind: str = eqx.field(static=True)
+    """The module's class."""
 
     def __call__(self, params: Params, x: Inputs) -> Outputs:
         outputs, after = self._passed(0, params, x)
@@ -107,6 +109,9 @@ class NNXApply(AbstractApply):
             lambda: {".".join(map(str, path)): part for path, part in nnx.iter_modules(module)}, run
         )
 
+    def _wrapped(self) -> str:
+        return self._kind
+
     def _architecture(self) -> tuple[Hashable, ...]:
         return self._graphs, self._structures, self._output, self._mode
 
@@ -162,7 +167,9 @@ def from_nnx(
     constants = _named(others)
     structures = jax.tree.structure(state), jax.tree.structure(others)
     graphs = graph, nnx.split(trained, nnx.Param, ...)[0]
-    apply = NNXApply(tuple(constants.values()), graphs, structures, tuple(constants), output, mode)
+    apply = NNXApply(
+        tuple(constants.values()), graphs, structures, tuple(constants), output, mode, type(module).__name__
+    )
     params = nnx.to_pure_dict(state)
     return restricted(apply, params, trainable)
 

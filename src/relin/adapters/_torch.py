@@ -116,6 +116,9 @@ class TorchApply(AbstractApply):
         forward.check_moved(moved, set(others) if carried else set())
         return jax_view(outputs), {name: after[name] for name in others}
 
+    def _wrapped(self) -> str:
+        return type(self._modules[0]).__name__
+
     def _architecture(self) -> tuple[Hashable, ...]:
         return self._modules, self._structure, self._output, self._mode
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Shaped
 from relin import _check
 from relin._names import check_patterns, matches, parameter_names, some
 from relin._network import AbstractNetwork, Variables, mode_of
+from relin._repr import short
 from relin._types import Inputs, Outputs, Params
 from relin.adapters._closed import AbstractApply
 
@@ -62,6 +63,9 @@ class PartialApply(AbstractApply):
         """What the network's adapter makes of all parameters; of a plain function, these themselves."""
         full = self.full(params)
         return self.apply.combine(full) if isinstance(self.apply, AbstractApply) else full
+
+    def _wrapped(self) -> str:
+        return f"{len(self._trained)} of {len(self._names)} parameters of {short(self.apply)}"
 
     def _architecture(self) -> tuple[Hashable, ...]:
         return self.apply, self._names, self._trained, self._structure

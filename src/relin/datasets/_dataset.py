@@ -16,12 +16,18 @@ class Examples(NamedTuple):
     x: Float32[np.ndarray, "examples ..."] | Int32[np.ndarray, "examples length"]
     y: Int32[np.ndarray, "examples ..."] | Float32[np.ndarray, "examples 1"]
 
+    def __repr__(self) -> str:
+        return f"Examples(x={self.x.dtype}{list(self.x.shape)}, y={self.y.dtype}{list(self.y.shape)})"
+
 
 class RawExamples(NamedTuple):
     """The same before normalisation: x (examples, …, channels) is uint8 or float64."""
 
     x: np.ndarray
     y: Int32[np.ndarray, " examples"]
+
+    def __repr__(self) -> str:
+        return f"RawExamples(x={self.x.dtype}{list(self.x.shape)}, y={self.y.dtype}{list(self.y.shape)})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +51,10 @@ class Dataset:
     normalisation: str
     split: str
     vocabulary: str | None = None
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{part}={len(getattr(self, part).x)}" for part in ("train", "validation", "test"))
+        return f"Dataset({self.name!r}, {sizes}, input_shape={self.input_shape}, num_classes={self.num_classes})"
 
     @property
     def is_regression(self) -> bool:

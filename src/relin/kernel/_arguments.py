@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from relin import _check
-from relin._randomness import not_drawn, refusal
+from relin._randomness import RandomnessError, not_drawn
 from relin._types import Inputs, Params
 
 KINDS = ("full", "mean", "diagonal")
@@ -101,7 +101,7 @@ def one_example(apply: Callable, outputs: str | int) -> Callable[[Params, Any], 
                 f"batch of 1 ({reason}); write it for any batch size, or use relin.kernel.ntk with coupled=True."
             ) from error
         if generators:
-            raise refusal(generators[0])
+            raise RandomnessError(generators[0])
         check_number(outputs, result.size)
         return result.reshape(-1)
 

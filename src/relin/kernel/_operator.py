@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from relin import _check, _tree
+from relin._repr import one_line, short
 from relin._types import Inputs, Outputs, Params
 from relin.kernel._arguments import check_inputs, check_result, check_size
 from relin.kernel._independence import may_be_coupled, refuse_coupled
@@ -33,6 +34,9 @@ class FeatureOperator(lx.AbstractLinearOperator):
     transposed: bool = eqx.field(static=True)
     coupled: bool = eqx.field(static=True)
     """Whether an example's outputs may depend on the others, so that all go through the network together."""
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
     def mv(self, vector: Any) -> Any:
         """J v, `(N, C)`, of a PyTree like `params`; transposed: Jᵀ c, such a PyTree, of c `(N, C)`."""
@@ -181,6 +185,10 @@ class NTKOperator(lx.AbstractLinearOperator):
     """
 
     features: FeatureOperator
+
+    def __repr__(self) -> str:
+        examples, outputs = self.features.outputs.shape
+        return f"NTKOperator({short(self.features.apply)}, {examples} examples of {outputs} outputs)"
 
     def __init__(self, apply: Apply, params: Params, x: Inputs, *, batch_size: int | None = None):
         self.features = features(apply, params, x, batch_size=batch_size)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from relin.models._base import AbstractModel
 from relin.models._checks import check_choice, check_count, check_example, check_input_shape
 from relin.models._convolution import Convolution, Form
 from relin.models._initial import gain, initialise, readout_gain
@@ -14,7 +15,7 @@ from relin.models._layers import ACTIVATIONS, Dense, global_average_pool
 _STRIDES = (1, 2, 2)
 
 
-class CNN(eqx.Module):
+class CNN(AbstractModel):
     """Three convolutions of `width`, 2 `width` and 4 `width` channels, global average pooling and a linear read-out.
 
     The convolutions have zero padding ("SAME") and strides 1, 2, 2. Sequences `(length, channels)` are

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from relin.models._base import AbstractModel
 from relin.models._checks import check_count, check_example, check_input_shape
 from relin.models._initial import Initial, initialise, ready
 from relin.models._layers import LayerNorm
@@ -14,7 +15,7 @@ from relin.models._transformer import Block, Key, make_blocks, through
 _POSITIONS = 0.02
 
 
-class GPT(eqx.Module):
+class GPT(AbstractModel):
     """A decoder-only transformer in the style of GPT-2 (Radford et al. 2019) that predicts every next token.
 
     Token embeddings, which the read-out shares, plus learned positions; blocks with causal attention; a last

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from relin.models._base import AbstractModel
 from relin.models._checks import check_choice, check_count, check_example, check_input_shape
 from relin.models._convolution import Convolution, Form
 from relin.models._initial import gain, initialise, readout_gain
@@ -13,7 +14,7 @@ from relin.models._layers import ACTIVATIONS, Dense, average_pool
 _CLASSIC = (6, 16, 120, 84)
 
 
-class LeNet5(eqx.Module):
+class LeNet5(AbstractModel):
     """Two 5×5 convolutions of 6 and 16 channels, each followed by 2×2 average pooling, then dense 120-84-C.
 
     After LeCun et al. 1998, *Gradient-based learning applied to document recognition*, with full connections

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from relin.models._base import AbstractModel
 from relin.models._checks import check_choice, check_count, check_example, check_input_shape
 from relin.models._initial import gain, initialise, readout_gain
 from relin.models._layers import ACTIVATIONS, Dense
 
 
-class MLP(eqx.Module):
+class MLP(AbstractModel):
     """`depth` hidden layers of `width` units and a linear read-out, of the flattened example.
 
     Weights start at N(0, c_w / fan_in), where c_w is 2 for ReLU (He) and 1 otherwise (LeCun), and 1 in the

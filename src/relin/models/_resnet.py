@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from relin.models._base import AbstractModel
 from relin.models._checks import check_choice, check_count, check_example, check_input_shape
 from relin.models._convolution import Form
 from relin.models._initial import gain, initialise, readout_gain
@@ -55,7 +56,7 @@ class _Block(eqx.Module):
         return activation(shortcut + self.branch_scale * branch), state
 
 
-class ResNet18(eqx.Module):
+class ResNet18(AbstractModel):
     """The 18-layer residual network for small images (He et al. 2015, arXiv:1512.03385).
 
     As usual for CIFAR, the stem is 3×3 and not pooled. A 3×3 convolution, eight blocks in four stages of

@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from relin.models._base import AbstractModel
 from relin.models._checks import check_choice, check_count, check_example, check_input_shape
 from relin.models._convolution import Form
 from relin.models._initial import gain, initialise, readout_gain
@@ -17,7 +18,7 @@ _MULTIPLES = (1, 2, 4, 4, 8, 8, 8, 8)
 _POOLED_AFTER = (0, 1, 3, 5, 7)
 
 
-class VGG11(eqx.Module):
+class VGG11(AbstractModel):
     """Configuration A of Simonyan & Zisserman 2014, arXiv:1409.1556, as is usual for small images.
 
     Eight 3×3 convolutions of `width`, 2, 4, 4, 8, 8, 8 and 8 `width` channels, 2×2 max pooling after the first, second,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from relin.models._base import AbstractModel
 from relin.models._checks import check_count, check_example, check_input_shape
 from relin.models._initial import Initial, initialise, ready
 from relin.models._layers import Dense, LayerNorm
@@ -13,7 +14,7 @@ from relin.models._transformer import Block, Key, make_blocks, through
 _POSITIONS = 0.02
 
 
-class ViT(eqx.Module):
+class ViT(AbstractModel):
     """A vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929) for small images, tiny as it stands.
 
     The image is cut into patches, each mapped to `width` channels, to which a learned position is added. After the

@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from relin.models._base import AbstractModel
 from relin.models._checks import check_choice, check_count, check_example, check_input_shape
 from relin.models._convolution import Convolution, Form
 from relin.models._initial import gain, initialise, readout_gain
@@ -53,7 +54,7 @@ class _Block(eqx.Module):
         return x + self.branch_scale * branch, state
 
 
-class WideResNet(eqx.Module):
+class WideResNet(AbstractModel):
     """A wide residual network, WRN-depth-widen (Zagoruyko & Komodakis 2016, arXiv:1605.07146), without dropout.
 
     A 3×3 convolution of 16 channels, three stages of (depth − 4)/6 blocks with 16, 32 and 64 times `widen` channels,
