@@ -59,18 +59,18 @@ def _of_function(function: FunctionType, outer: frozenset[int]) -> Hashable:
 
 
 def _of_value(value: Any, outer: frozenset[int]) -> Hashable:
-    kind: Any = type(value)
+    kind: type[Any] = type(value)
     if kind in _PLAIN:
         return kind, repr(value)  # apart: 0.0 and −0.0, 1 and True
     if kind is FunctionType:
         return _of_function(value, outer)
-    if kind in (tuple, list) or (isinstance(value, tuple) and hasattr(value, "_fields")):
+    if kind in (tuple, list) or (issubclass(kind, tuple) and hasattr(value, "_fields")):
         return kind, tuple(_of_value(part, outer) for part in value)
     if kind is dict:
         return kind, tuple((_of_value(key, outer), _of_value(part, outer)) for key, part in value.items())
     if kind is partial:
         return kind, _of_value((value.func, value.args, value.keywords), outer)
-    if kind is np.ndarray or isinstance(value, np.generic):
+    if kind is np.ndarray or issubclass(kind, np.generic):
         plain = value.dtype.kind in "biufc" and value.size <= _MOST_NUMBERS
         return (kind, value.dtype.str, value.shape, value.tobytes()) if plain else _Itself(value)
     return _Itself(value)
