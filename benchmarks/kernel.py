@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from benchmarks._kernel_subjects import CLASSES, SHAPES, inputs, network, torch_network
 from benchmarks._measure import heading, row, seconds, table
 from relin import kernel
+from relin.kernel._independence import doubt
 
 SIZES = {
     "mlp": (256, 512, 1024),
@@ -37,7 +38,11 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--network", choices=tuple(SIZES), action="append")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--check", action="store_true", help="what it takes to see that examples are independent")
     asked = parser.parse_args()
+    if asked.check:
+        checked()
+        return
     if asked.one:
         name, number, outputs, way = asked.one
         print(json.dumps(measured(name, int(number), outputs, way)))
@@ -60,6 +65,26 @@ def compare(name: str, number: int, outputs: str) -> None:
         for other in others
     ]
     row(name, number, outputs, ours["seconds"], ours["compile"], ours["peak"], size, *beside)
+
+
+CHECKED = (("mlp", 256), ("cnn-28", 64), ("transformer", 64), ("resnet18", 4))
+
+
+def checked() -> None:
+    """Processor time of the look at the programs, in a first and in a second call of the kernel."""
+    heading("Seconds to see that examples are independent, of those of the mean kernel (processor time)")
+    table(("network", "N", "first call", "second call"))
+    for name, number in CHECKED:
+        apply, params = network(name)
+        x, found = jax.block_until_ready(inputs(name, number)), []
+        for _ in range(2):
+            start = time.process_time()
+            doubt(apply, params, x)
+            looked = time.process_time() - start
+            jax.block_until_ready(kernel.ntk(apply, params, x, outputs="mean"))
+            whole = time.process_time() - start
+            found.append(f"{looked:.2g} of {whole:.3g} ({100 * looked / whole:.2g} %)")
+        row(name, number, *found)
 
 
 def in_its_own_process(name: str, number: int, outputs: str, way: str) -> Any:
