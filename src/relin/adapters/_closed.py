@@ -132,5 +132,5 @@ def _changed(before: dict[str, int | float], after: dict[str, int | float]) -> l
 
 def _kind(outputs: Any) -> str:
     if isinstance(outputs, dict):
-        return f"outputs named {', '.join(map(str, outputs))}"
+        return f"outputs named {some([str(name) for name in outputs])}"
     return f"{len(outputs)} outputs" if isinstance(outputs, tuple | list) else type(outputs).__name__

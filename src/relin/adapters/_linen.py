@@ -11,6 +11,7 @@ from jaxtyping import Array, Shaped
 
 from relin import _check
 from relin._extra import needs_extra
+from relin._names import some
 from relin._network import Variables, described
 from relin._types import Inputs, Key, Outputs, Params
 from relin.adapters._closed import AbstractApply, Output, called, check_output, chosen
@@ -149,7 +150,7 @@ def from_linen(
         )
     check_output(output)
     if not isinstance(variables, Mapping) or not jax.tree.leaves(variables.get("params")):
-        found = ", ".join(map(str, variables)) if isinstance(variables, Mapping) else type(variables).__name__
+        found = some([str(name) for name in variables]) if isinstance(variables, Mapping) else type(variables).__name__
         raise ValueError(
             f'`variables` must have parameters in a collection "params", got {found or "none"}; pass what module.init '
             "returned."
@@ -163,7 +164,7 @@ def from_linen(
         if unknown := set(changing) - set(others):
             raise ValueError(
                 f"`mutable` must name collections of `variables`, got {sorted(unknown)[0]!r}; there "
-                f"{'are ' + ', '.join(others) if others else 'is none'}."
+                f"{'are ' + some(list(others)) if others else 'is none'}."
             )
     constants, structure = jax.tree.flatten((others, keys, jnp.zeros((), jnp.int32)))
     own, in_training = _arguments(arguments), None if training is None else _arguments(training)
