@@ -1,6 +1,7 @@
-"""How long one waits for `import relin`, `relin --help`, and a study's first and second start."""
+"""How long one waits for `import relin`, `relin --help`, a study's first and second start, and a finished one."""
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,9 @@ COMMANDS = {
 }
 TINY = ["relin", "study", "frequency", "--steps", "20", "--seeds", "2", "--set", "learning_rates=[0.03]"]
 
+FINISHED = ["relin", "study", "frequency", "--steps", "64"]
+"""All runs of the default study, each of few steps."""
+
 
 def main() -> None:
     heading("Starting up")
@@ -30,6 +34,21 @@ def main() -> None:
                 f"a tiny study, {name} time (compilation cache {'empty' if name == 'first' else 'full'})",
                 _seconds(command, cache),
             )
+    heading("A finished study of 540 runs")
+    table(("what", "seconds", "of the processor"))
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*FINISHED, "--out", folder]
+        _seconds(command)
+        for name, options in (("nothing changed", []), ("`--redraw`", ["--redraw"])):
+            row(name, *min(_both([*command, *options]) for _ in range(3)))
+
+
+def _both(command: list[str]) -> tuple[float, float]:
+    """Seconds, and those that processors spent on it."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = _seconds(command)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _seconds(command: list[str], environment: dict[str, str] | None = None) -> float:

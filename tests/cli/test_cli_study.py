@@ -10,6 +10,7 @@ import polars.testing
 import pytest
 from cli_sample import NUM_PACKS
 
+from relin._files import write_atomically
 from relin.cli._jax import prepare
 from relin.study import StoreError, stored_study
 
@@ -159,6 +160,60 @@ def test_a_full_disk_costs_nothing_that_was_finished(finished, commands, tmp_pat
     status, _, err = commands.run("study", "study.toml", "--out", folder)
     assert (status, err) == (0, "")
     polars.testing.assert_frame_equal(records_in(folder), records_in(finished[0]), check_exact=True)
+
+
+def written(folder):
+    files = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "locks"]
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files}
+
+
+def test_a_finished_study_writes_nothing_and_imports_neither_jax_nor_matplotlib(finished, commands):
+    before, modules = written(finished[0]), ("jax", "matplotlib")
+    code = f"import sys, atexit; atexit.register(lambda: print([m for m in {modules} if m in sys.modules]))\n"
+    status, out, err = commands.run(
+        "study", "study.toml", "--out", "finished", code=code + "from relin.cli import main; main()"
+    )
+    assert (status, err) == (0, "")
+    assert out.rstrip().endswith("[]")
+    assert finished[1][finished[1].index("On digits") :].rstrip() in out
+    assert written(finished[0]) == before
+
+
+@pytest.mark.parametrize("change", ["--redraw", "records", "figure", "nothing"])
+def test_a_report_is_written_where_something_changed(finished, relin_command, tmp_path, monkeypatch, change):
+    folder, pages = tmp_path / "copy", []
+    shutil.copytree(finished[0], folder)
+    monkeypatch.setattr("relin.report.write_report", lambda *arguments: pages.append(arguments[3]))
+    if change == "records":
+        pack = min(packs_in(folder))
+        newer = pl.read_parquet(pack).with_columns(device=pl.lit("abacus"))
+        newer.write_parquet(pack)
+    elif change == "figure":
+        next((folder / "figures").glob("*.png")).unlink()
+    code, out, err = relin_command("report", folder, *(["--redraw"] if change == "--redraw" else []))
+    assert (code, err) == (0, "")
+    assert "Report: " in out
+    assert len(pages) == (change != "nothing")
+    if change == "records":
+        assert "abacus (3 runs)" in pages[0]["device"]
+        assert "cpu" in pages[0]["device"]
+
+
+def test_a_folder_removed_while_the_report_is_written(finished, relin_command, tmp_path, monkeypatch):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+
+    def removing(*arguments):
+        shutil.rmtree(folder)
+        write_atomically(folder / "figures" / "a.png", b"")
+
+    monkeypatch.setattr("relin.report.write_report", removing)
+    code, _, err = relin_command("report", folder, "--redraw")
+    assert code == 1
+    assert (
+        err == f"relin: {folder} was removed while the report was written; run the same command again to begin anew.\n"
+    )
+    assert not folder.exists()
 
 
 def test_report_answers_again_from_the_folder_alone(finished, relin_command, tmp_path):

@@ -174,7 +174,7 @@ def test_archive_with_a_flipped_bit_in_its_checksum(tmp_path):
 def test_archive_that_is_none(tmp_path):
     path = tmp_path / "cifar-10-binary.tar.gz"
     path.write_bytes(b"<html>not found</html>")
-    _refused(tmp_path, f"{path} is a truncated or damaged archive .*not a gzip file")
+    _refused(tmp_path, f"{path} is a truncated or damaged archive .*Not a gzipped file")
 
 
 def test_archive_without_a_file(tmp_path):

@@ -10,7 +10,8 @@ import pytest
 from dataset_writers import CIFAR10_BINARY, binary, random_images, write_files, write_idx
 
 import relin.datasets
-from relin.datasets import DatasetError, load, names, status
+from relin._files import open_file
+from relin.datasets import DatasetError, _files, load, names, status
 
 
 def write_mnist(folder, num_train, compress=False):
@@ -112,14 +113,13 @@ def test_data_dir_that_is_none(tmp_path, monkeypatch):
 
 def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
     folder = write_mnist(tmp_path / "data", 12)
-    whole = Path.read_bytes
 
-    def read_bytes(path):
+    def refusing(path):
         if path.name.startswith("t10k-labels"):
             raise PermissionError(13, "Permission denied")
-        return whole(path)
+        return open_file(path)
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(_files, "open_file", refusing)
     with pytest.raises(DatasetError, match=r"t10k-labels-idx1-ubyte cannot be read \(Permission denied\); make it"):
         load("mnist", data_dir=folder)
 

@@ -16,6 +16,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+Redraw = Annotated[
+    bool, typer.Option("--redraw", help="Write the report even if records, settings and relin are the same.")
+]
+
 
 def folder_named(name: str) -> Path:
     """The folder of an option; no name at all would be the current one."""
@@ -62,6 +66,7 @@ def study(
     settings: Annotated[
         bool, typer.Option("--settings", help="Print every setting with its value and meaning, and stop.")
     ] = False,
+    redraw: Redraw = False,
 ) -> None:
     """Train a grid of runs and answer a question; the same command again resumes."""
     from relin.cli import _study
@@ -70,17 +75,20 @@ def study(
         raise UsageError("Name a study, such as `relin study frequency`, or a file ending in .toml.")
     named = {"model": model, "steps": steps, "seeds": seeds, "margin": margin}
     given = {key: value for key, value in named.items() if value is not None}
-    _study.study(name or "frequency", data, {**given, **_study.read_settings(setting or [])}, out, data_dir, settings)
+    _study.study(
+        name or "frequency", data, {**given, **_study.read_settings(setting or [])}, out, data_dir, settings, redraw
+    )
 
 
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(parser=folder_named, help="The folder of a study.")],
+    redraw: Redraw = False,
 ) -> None:
     """Answer a study's question again, and write its report, from the stored records only."""
     from relin.cli import _study
 
-    _study.report(folder)
+    _study.report(folder, redraw)
 
 
 @app.command()

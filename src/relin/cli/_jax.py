@@ -1,6 +1,7 @@
 """What the command line asks of JAX before it is used."""
 
 import os
+import sys
 from pathlib import Path
 
 
@@ -11,7 +12,6 @@ def prepare() -> None:
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    import jax
     import platformdirs
 
     folder = Path(os.environ.get("RELIN_CACHE") or platformdirs.user_cache_dir("relin")) / "compiled"
@@ -19,5 +19,9 @@ def prepare() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return  # without a cache everything still works, a little later
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    settings = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.2}
+    for name, value in settings.items():
+        if jax := sys.modules.get("jax"):
+            jax.config.update(name, value)
+        else:
+            os.environ[name.upper()] = str(value)  # JAX reads it when it is imported, if it ever is

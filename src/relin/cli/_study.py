@@ -41,7 +41,13 @@ def read_settings(settings: list[str]) -> dict[str, Any]:
 
 
 def study(
-    name: str, data: str | None, overrides: dict[str, Any], out: Path | None, data_dir: Path | None, only_show: bool
+    name: str,
+    data: str | None,
+    overrides: dict[str, Any],
+    out: Path | None,
+    data_dir: Path | None,
+    only_show: bool,
+    redraw: bool,
 ) -> None:
     with failures():
         from relin.study._spec import read_spec
@@ -75,16 +81,16 @@ def study(
             bar.console.print(sentence, soft_wrap=True, markup=False, highlight=False)
 
         result, records = run_study(spec, folder, data_dir=data_dir and str(data_dir), report=show, tell=tell)
-    _write(spec, result, records, folder, console, shlex.join(["relin", *sys.argv[1:]]))
+    _write(spec, result, records, folder, console, shlex.join(["relin", *sys.argv[1:]]), redraw)
 
 
-def report(folder: Path) -> None:
+def report(folder: Path, redraw: bool) -> None:
     with failures():
         from relin.study import stored_study
 
         spec, result, records = stored_study(folder)
     again = shlex.join(["relin", "study", str(folder / "spec.json"), "--out", str(folder)])
-    _write(spec, result, records, folder, Console(markup=False), again)
+    _write(spec, result, records, folder, Console(markup=False), again, redraw)
 
 
 @contextmanager
@@ -113,21 +119,29 @@ def check_folder(data_dir: Path | None) -> None:
     check_data_dir(data_dir)
 
 
-def _write(spec: Any, result: Any, records: Any, folder: Path, console: Console, command: str) -> None:
+def _write(spec: Any, result: Any, records: Any, folder: Path, console: Console, command: str, redraw: bool) -> None:
+    """Prints the answer; writes the report where records, settings or relin changed since, or `redraw` asks for it."""
+    from relin._files import remove_parts
     from relin.report import terminal_summary, write_report
+    from relin.report._current import is_current, keep, made_from
     from relin.study._records import environments
 
-    environment = {**environments(records), "command": command}
-    try:
-        page = write_report(result, records, spec.model_dump(mode="json"), environment, folder)
-    except FileNotFoundError:
-        if (folder / "spec.json").exists():
-            raise
-        raise CommandError(
-            f"{folder} was removed while the report was written; run the same command again to begin anew."
-        ) from None
+    settings = spec.model_dump(mode="json")
+    made = made_from(records, settings)
+    if redraw or not is_current(folder, made):
+        for path in (folder, folder / "figures"):
+            remove_parts(path)
+        try:
+            write_report(result, records, settings, {**environments(records), "command": command}, folder)
+            keep(folder, made)
+        except FileNotFoundError:
+            if (folder / "spec.json").exists():
+                raise
+            raise CommandError(
+                f"{folder} was removed while the report was written; run the same command again to begin anew."
+            ) from None
     console.print(terminal_summary(result))
-    console.print(f"Report: {page}", soft_wrap=True, highlight=False)
+    console.print(f"Report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
 
 
 @final

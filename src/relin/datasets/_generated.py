@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import io
+import math
 import random
 import zipfile
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from relin._files import write_atomically
+from relin._files import open_file, write_atomically
 from relin.datasets._dataset import RawExamples
 from relin.datasets._errors import DatasetError
 from relin.datasets._locate import cache_folder
@@ -99,13 +100,25 @@ def _write_cache(path: Path, arrays: list[np.ndarray]) -> None:
     write_atomically(path, content.getvalue())
 
 
+def _check_sizes(stored: zipfile.ZipFile) -> None:
+    """Refuses arrays that would take more memory than the file, before any is made."""
+    for member in stored.infolist():
+        with stored.open(member) as file:
+            np.lib.format.read_magic(file)
+            shape, _, kind = np.lib.format.read_array_header_1_0(file)
+            size = math.prod(shape) * kind.itemsize + file.tell()
+        if member.compress_type != zipfile.ZIP_STORED or size != member.file_size:
+            raise ValueError(f"{member.filename} expands")
+
+
 def _read_cache(path: Path) -> list[np.ndarray]:
     remedy = "delete it to have it generated again"
     try:
         # Opened here, because np.load leaves the file open when it is no zip file.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with open_file(path) as file, np.load(file, allow_pickle=False) as stored:
+            _check_sizes(stored.zip)
             arrays, expected = [stored[name] for name in _ARRAYS], str(stored["sha256"])
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, AttributeError, zipfile.BadZipFile) as error:
         raise DatasetError(
             f"{path} is not a readable npz file of MNIST-1D ({type(error).__name__}: {error}); {remedy}."
         ) from error

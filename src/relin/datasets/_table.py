@@ -6,11 +6,19 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from relin._files import read_file
 from relin._words import listed
 from relin.datasets._dataset import Dataset, Examples
 from relin.datasets._errors import DatasetError
 
-_READERS = {".csv": pl.read_csv, ".tsv": lambda path: pl.read_csv(path, separator="\t"), ".parquet": pl.read_parquet}
+_BOM = b"\xef\xbb\xbf"
+"""Before a CSV file, it keeps Polars from decompressing one that looks compressed."""
+_READERS = {
+    ".csv": lambda content: pl.read_csv(_BOM + content),
+    ".tsv": lambda content: pl.read_csv(_BOM + content, separator="\t"),
+    ".parquet": pl.read_parquet,
+}
+_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _HELD_OUT = 5
 """A fifth of the rows tests, and of the others a fifth validates."""
 
@@ -36,7 +44,13 @@ def table(path: str | os.PathLike[str], target: str) -> Dataset:
     if reader is None:
         raise DatasetError(f"{path} must be a .csv, .tsv or .parquet file; convert it to one.")
     try:
-        frame = reader(path.read_bytes())
+        content = read_file(path)
+        packed = next((kind for magic, kind in _PACKED.items() if content.startswith(magic)), None)
+        if packed:
+            raise DatasetError(f"{path} is compressed with {packed}; decompress it first.")
+        frame = reader(content.removeprefix(_BOM))
+    except DatasetError:
+        raise
     except OSError as error:
         raise DatasetError(f"{path} cannot be read ({error.strerror}); name a file that is there.") from None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:

@@ -9,6 +9,7 @@ that wrote such files.
 
 import io
 import pickle
+import pickletools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -76,35 +77,43 @@ def _reconstruct(kind: Any, *_: Any) -> _PickledArray:
     return _PickledArray()
 
 
-def _encode(text: Any, encoding: Any) -> bytes:
-    # How Python 3 writes bytes in protocol 2.
-    if not (isinstance(text, str) and encoding in ("latin1", b"latin1")):
-        raise pickle.UnpicklingError("text in an encoding other than latin1")
-    return text.encode("latin1")
-
-
 _ADMITTED = {
     ("numpy.core.multiarray", "_reconstruct"): _Admitted(_reconstruct),
     ("numpy._core.multiarray", "_reconstruct"): _Admitted(_reconstruct),
     ("numpy", "ndarray"): _Admitted(_refuse_array),
     ("numpy", "dtype"): _Admitted(_PickledType),
-    ("_codecs", "encode"): _Admitted(_encode),
 }
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, data: bytes):
+        # Python 2's strings are bytes; `bytes` keeps them so instead of guessing an encoding.
+        super().__init__(io.BytesIO(data), encoding="bytes")
+        self._left = len(data)
+
     def find_class(self, module_name: str, global_name: str, /) -> Any:
+        if (module_name, global_name) == ("_codecs", "encode"):
+            return _Admitted(self._encode)
         try:
             return _ADMITTED[module_name, global_name]
         except KeyError:
             raise _ForbiddenGlobalError(f"{module_name}.{global_name}") from None
 
+    def _encode(self, text: Any, encoding: Any) -> bytes:
+        # How Python 3 writes bytes in protocol 2.
+        if not (isinstance(text, str) and encoding in ("latin1", b"latin1")):
+            raise pickle.UnpicklingError("text in an encoding other than latin1")
+        self._left -= len(text)
+        if self._left < 0:
+            raise pickle.UnpicklingError("the same text encoded again and again")
+        return text.encode("latin1")
+
 
 def unpickle(where: str, data: bytes) -> dict[str, Any]:
     """A pickled dict of plain values and integer arrays, its keys as text; `where` names the file."""
     try:
-        # Python 2's strings are bytes; `bytes` keeps them so instead of guessing an encoding.
-        content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
+        _check_memo(data)
+        content = _Unpickler(data).load()
     except _ForbiddenGlobalError as error:
         raise DatasetError(
             f"{where} is a pickle that asks for {error}, which no CIFAR file needs and which was not run; do "
@@ -121,6 +130,13 @@ def unpickle(where: str, data: bytes) -> dict[str, Any]:
             "official file."
         )
     return {_text(key): _plain(value) for key, value in content.items()}
+
+
+def _check_memo(data: bytes) -> None:
+    """Refuses a place in the unpickler's memory beyond the pickle's own length: it reserves all places before it."""
+    for opcode, place, _ in pickletools.genops(data):
+        if "PUT" in opcode.name and place is not None and place > len(data):
+            raise pickle.UnpicklingError(f"an object at place {place} of {len(data)} bytes")
 
 
 def _text(key: Any) -> str:

@@ -6,7 +6,6 @@ from typing import Any
 
 from relin.report import _text as text
 from relin.report._damping_figures import after, against_damping, ridge_map, told_ridge
-from relin.report._descent_figures import short
 from relin.report._descent_table import damping_csv, damping_table, distances_csv
 from relin.report._figures import Plot
 from relin.report._page import Tile
@@ -77,7 +76,7 @@ def _choice(label: str, choice: Choice) -> Tile:
     return Tile(
         label,
         text.signed(choice.difference.mean, 1),
-        f"points, 95 % interval {interval}; best at {short(choice.best)} on validation data",
+        f"points, 95 % interval {interval}; best at {text.short(choice.best)} on validation data",
     )
 
 
@@ -87,7 +86,7 @@ def plots(result: DampingResult) -> list[Plot]:
     newton = result.gauss_newton
     title = (
         f"Gauss–Newton with next to no damping: {text.signed(newton.difference.mean, 1)} points against "
-        f"κ = {short(newton.best)}"
+        f"κ = {text.short(newton.best)}"
     )
     return [
         Plot(

@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from relin.report import _text as text
 from relin.report._accuracy import SMALL, legend_below
-from relin.report._descent_figures import draw_line, period_axis, short
+from relin.report._descent_figures import draw_line, period_axis
 from relin.report._style import Theme, halo, new_figure
 from relin.study._descent_result import DampingResult, Ridge
 
@@ -38,7 +38,7 @@ def ridge_map(result: DampingResult, theme: Theme) -> Figure:
         _draw_nearest(axes, ridge, result, theme)
         axes.set_yscale("log", base=2)
         period_axis(axes, result.kappas, "κ, where Gauss–Newton is damped by λ = 1/(ηκ)", most=7)
-        axes.set_yticks(result.periods, [short(k) for k in result.periods])
+        axes.set_yticks(result.periods, [text.short(k) for k in result.periods])
         axes.tick_params(axis="y", which="minor", length=0)
         axes.minorticks_off()
         axes.set_title(after(ridge))
@@ -95,7 +95,7 @@ def against_damping(result: DampingResult, theme: Theme) -> Figure:
     axes = panels[0]
     accuracy = 100 * result.run("gauss-newton", best.best).test_accuracy.mean
     axes.annotate(
-        f"best on validation\nκ = {short(best.best)}",
+        f"best on validation\nκ = {text.short(best.best)}",
         (best.best, accuracy),
         xytext=(26, -58),
         textcoords="offset points",

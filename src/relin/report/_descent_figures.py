@@ -15,14 +15,9 @@ def period_axis(axes: Axes, numbers: Sequence[float], name: str, most: int = 8) 
     axes.set_xscale("log", base=2)
     every = -(-len(numbers) // most)
     shown = list(numbers)[::every]
-    axes.set_xticks(shown, [short(number) for number in shown])
+    axes.set_xticks(shown, [text.short(number) for number in shown])
     axes.minorticks_off()
     axes.set_xlabel(name)
-
-
-def short(number: float) -> str:
-    """A period in few characters: 65536 is "65,536", 1048576 "10⁶·1.05"."""
-    return text.count(number) if number < 1e5 and float(number).is_integer() else text.power(number)
 
 
 def draw_line(

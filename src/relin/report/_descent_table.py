@@ -9,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from relin.report import _text as text
-from relin.report._descent_figures import short
 from relin.report._page import Column, Html, Row, table
 from relin.report._table import interval_columns
 from relin.study._descent_result import DampingResult, DampingRun, InterpolationResult, PeriodOutcome
@@ -36,7 +35,7 @@ def damping_table(result: DampingResult) -> Html:
 
 def _damping_cells(run: DampingRun) -> list[str]:
     return [
-        short(run.number),
+        text.short(run.number),
         text.plus_minus(run.test_accuracy),
         text.DASH if run.reached is None else text.plus_minus(run.reached),
         text.measured(run.train_loss),
@@ -80,7 +79,7 @@ def damping_terminal_table(result: DampingResult, frame: box.Box) -> Table:
         descent, newton = result.run("every", period), result.run("gauss-newton", period)
         apart = [ridge.on_line[place] for ridge in result.ridges]
         shown.add_row(
-            short(period),
+            text.short(period),
             *(text.percent(None if i is None else i.mean, 1) for i in apart),
             text.percent(descent.test_accuracy.mean, 1),
             text.percent(newton.test_accuracy.mean, 1),
@@ -92,7 +91,7 @@ def damping_terminal_table(result: DampingResult, frame: box.Box) -> Table:
 
 
 def period(K: float) -> str:
-    return "∞" if math.isinf(K) else short(K)
+    return "∞" if math.isinf(K) else text.short(K)
 
 
 def interpolation_table(result: InterpolationResult) -> Html:

@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from relin.report import _text as text
 from relin.report._accuracy import SMALL
-from relin.report._descent_figures import draw_line, short
+from relin.report._descent_figures import draw_line
 from relin.report._style import Theme, new_figure
 from relin.study._descent_result import InterpolationResult
 from relin.study._result import Interval
@@ -26,7 +27,7 @@ class _PeriodAxis:
     def dress(self, axes: Axes, theme: Theme) -> None:
         axes.set_xscale("log", base=2)
         shown = self.finite[:: -(-len(self.finite) // 9)]
-        axes.set_xticks([*shown, self.infinite], [*map(short, shown), "∞"])
+        axes.set_xticks([*shown, self.infinite], [*map(text.short, shown), "∞"])
         axes.minorticks_off()
         axes.set_xlim(min(self.finite) / 1.7, self.infinite * 1.7)
         axes.set_xlabel("period K")

@@ -1,4 +1,4 @@
-"""The report of any study, by the type of its result."""
+"""The report of any study, by the type of its result. Matplotlib is imported only where one is drawn."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,15 +6,6 @@ from typing import Any
 
 import polars as pl
 
-from relin.report import _frequency
-from relin.report._damping import write_damping_report
-from relin.report._essential import write_essential_report
-from relin.report._interpolation import write_interpolation_report
-from relin.report._kernel import write_kernel_report
-from relin.report._layers import write_layers_report
-from relin.report._stability import write_stability_report
-from relin.report._timing import write_timing_report
-from relin.report._width import write_width_report
 from relin.study._descent_result import DampingResult, InterpolationResult
 from relin.study._kernel_result import KernelResult, WidthResult
 from relin.study._result import (
@@ -54,22 +45,40 @@ def write_report(
     """
     match result:
         case FrequencyResult():
-            return _frequency.write_report(result, records, spec, environment, out_dir)
+            from relin.report._frequency import write_report as write_frequency_report
+
+            return write_frequency_report(result, records, spec, environment, out_dir)
         case EssentialResult():
+            from relin.report._essential import write_essential_report
+
             return write_essential_report(result, records, spec, environment, out_dir)
         case LayersResult():
+            from relin.report._layers import write_layers_report
+
             return write_layers_report(result, records, spec, environment, out_dir)
         case TimingResult():
+            from relin.report._timing import write_timing_report
+
             return write_timing_report(result, records, spec, environment, out_dir)
         case StabilityResult():
+            from relin.report._stability import write_stability_report
+
             return write_stability_report(result, records, spec, environment, out_dir)
         case KernelResult():
+            from relin.report._kernel import write_kernel_report
+
             return write_kernel_report(result, records, spec, environment, out_dir)
         case WidthResult():
+            from relin.report._width import write_width_report
+
             return write_width_report(result, records, spec, environment, out_dir)
         case DampingResult():
+            from relin.report._damping import write_damping_report
+
             return write_damping_report(result, spec, environment, out_dir)
         case InterpolationResult():
+            from relin.report._interpolation import write_interpolation_report
+
             return write_interpolation_report(result, spec, environment, out_dir)
         case _:
             raise TypeError(

@@ -167,5 +167,10 @@ def power(value: float) -> str:
     return raised if factor == "1" else f"{factor}·{raised}"
 
 
+def short(number: float) -> str:
+    """A period in few characters: 65536 is "65,536", 1048576 "10⁶·1.05"."""
+    return count(number) if number < 1e5 and float(number).is_integer() else power(number)
+
+
 def on_par(value: bool | None) -> str:
     return DASH if value is None else ("✓" if value else "✗")

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 import relin as il
 from relin.kernel import distance, ntk
-from relin.study._descent_packs import DescentPack, Way
+from relin.study._descent_packs import DescentPack
 from relin.study._descent_runner import Advance, DescentRunner, Row, Start
 from relin.study._descent_specs import DampingSpec
 
@@ -18,17 +18,6 @@ _BY_POLYNOMIALS, _FEW = 4096, 2000
 """Longer stretches are taken on the kernel's eigenvectors, where there are no more outputs than the second."""
 _TOLERANCE = 1e-8
 """Of the linear systems of Gauss–Newton."""
-
-
-def damping_packs(spec: DampingSpec) -> list[DescentPack]:
-    """All runs of the study, those of a seed together."""
-    numbers: dict[Way, list[float]] = {"every": spec.periods, "gauss-newton": spec.kappas}
-    return [
-        DescentPack(way, seed, spec.outer_steps, spec.rate, number, spec.outer_steps)
-        for seed in range(spec.seeds)
-        for way, own in numbers.items()
-        for number in own
-    ]
 
 
 class DampingRunner(DescentRunner[DampingSpec]):

@@ -6,10 +6,9 @@ from typing import Literal, cast
 import polars as pl
 
 from relin.study._damping import conclude_damping
-from relin.study._damping_runner import DampingRunner, damping_packs
+from relin.study._descent_packs import damping_packs, interpolation_packs
 from relin.study._descent_specs import DampingSpec, DescentSpec, InterpolationSpec
 from relin.study._interpolation import conclude_interpolation
-from relin.study._interpolation_runner import InterpolationRunner, interpolation_packs
 from relin.study._pack import AbstractPack
 from relin.study._plan import AbstractPlan, Read, Train
 from relin.study._result import StudyResult
@@ -36,6 +35,9 @@ class DescentPlan(AbstractPlan):
         return 0
 
     def trainer(self, data_dir: str | None) -> Train:
+        from relin.study._damping_runner import DampingRunner
+        from relin.study._interpolation_runner import InterpolationRunner
+
         if isinstance(self.spec, DampingSpec):
             return cast(Train, DampingRunner(self.spec, data_dir).train)
         return cast(Train, InterpolationRunner(cast(InterpolationSpec, self.spec), data_dir).train)

@@ -12,7 +12,6 @@ from relin.study._pack import AbstractPack
 from relin.study._plan import AbstractPlan, Read, Train
 from relin.study._questions import CONCLUSIONS
 from relin.study._result import GridResult
-from relin.study._runner import Runner
 from relin.study._settings import Comparison, GridSpec
 
 
@@ -44,6 +43,8 @@ class GridPlan(AbstractPlan):
         return later_cost(self.spec, cast(Stage, stage))
 
     def trainer(self, data_dir: str | None) -> Train:
+        from relin.study._runner import Runner
+
         return cast(Any, Runner(self.spec, data_dir).train)
 
     def conclude(self, records: pl.DataFrame) -> GridResult:

@@ -1,0 +1,53 @@
+"""Whether a report is that of its records, so that nothing need be drawn anew."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from relin._files import as_json, from_json, read_file, write_atomically
+
+STAMP = "report.json"
+_PACKAGE = Path(__file__).parent.parent
+_SOURCES = ("report", "study")
+_WRITTEN = ("report.html", "summary.txt", "*.csv", "figures/*.png", "figures/*.pdf")
+
+
+def made_from(records: pl.DataFrame, spec: Mapping[str, Any]) -> dict[str, str]:
+    """Digests of what a report follows from: records, settings, and relin's version and code."""
+    schema = repr(list(records.schema.items())).encode()
+    rows = records.hash_rows(0).to_numpy().tobytes()
+    sources = (path for name in _SOURCES for path in (_PACKAGE / name).rglob("*") if path.suffix != ".pyc")
+    code = [*(path for path in sources if path.is_file()), _PACKAGE / "_outcome.py"]
+    return {
+        "records": _digest([schema, rows]),
+        "settings": _digest([repr(sorted(spec.items())).encode()]),
+        "relin": _digest([version("relin").encode(), *(read_file(path) for path in sorted(code))]),
+    }
+
+
+def is_current(folder: Path, made: Mapping[str, str]) -> bool:
+    """Whether the report in a folder was made from these, and each of its files is as it was written."""
+    try:
+        stamp = from_json(read_file(folder / STAMP))
+        same = {name: stamp[name] for name in made} == made
+        return same and all(_digest([read_file(folder / name)]) == digest for name, digest in stamp["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def keep(folder: Path, made: Mapping[str, str]) -> None:
+    """Notes what the report in a folder was made from. Raises `OSError`."""
+    files = sorted(path for pattern in _WRITTEN for path in folder.glob(pattern))
+    digests = {str(path.relative_to(folder)): _digest([read_file(path)]) for path in files}
+    write_atomically(folder / STAMP, as_json({**made, "files": digests}))
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()
