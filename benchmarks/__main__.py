@@ -6,6 +6,7 @@ from itertools import takewhile
 
 NAMES = (
     "step",
+    "check",
     "frameworks",
     "convolution",
     "alternatives",
