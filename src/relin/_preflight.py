@@ -17,6 +17,8 @@ from relin._compiled import Recombine, separate
 from relin._primitives import backward_only, constants
 from relin._problem import Problem
 from relin._types import Flag, Inputs, Params, Scalar, Targets
+from relin.kernel._arguments import OneExampleError
+from relin.kernel._independence import alone_as_in_batch, doubt
 
 
 @dataclass(frozen=True)
@@ -199,10 +201,22 @@ class _Trial:
         return first == second and bool(np.array_equal(self.digest, again, equal_nan=True))
 
     def independent(self) -> bool | None:
-        """Whether outputs stay as they are where half of the other examples, or the other half, are replaced."""
-        number = len(self.digest)
+        """Whether each example's outputs and their derivative are those of that example alone.
+
+        The program tells, or what outputs do where half of the other examples, or the other half, are replaced, and
+        where examples go through the network alone; one that takes this batch only is judged without the latter.
+        """
+        number, network = len(self.digest), (self.problem.apply, self.params, self.x)
         if number < 2:
             return None
+        try:
+            if doubt(*network) is None:
+                return True
+        except OneExampleError:
+            return self._unmoved_by_others(number)
+        return self._unmoved_by_others(number) and bool(alone_as_in_batch(*network)[0])
+
+    def _unmoved_by_others(self, number: int) -> bool:
         order = np.random.default_rng(0).permutation(number)
         rounding = math.sqrt(jnp.finfo(jax.eval_shape(self.problem.apply, self.params, self.x).dtype).eps)
         for kept, others in (np.split(order, [number // 2]), np.split(order, [number // 2])[::-1]):

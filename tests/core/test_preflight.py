@@ -101,8 +101,11 @@ def graph(p, x):
         lambda p, x: jnp.cumsum(oracles.mlp(p, x)[::-1], axis=0)[::-1],
         lambda p, x: oracles.mlp(p, x) + oracles.mlp(p, x).reshape(6, 2, 3)[:, ::-1].reshape(12, 3),
         lambda p, x: jnp.sort(oracles.mlp(p, x), axis=0),
+        lambda p, x: (
+            oracles.mlp(p, x) + (mean := oracles.mlp(p, x).mean(0, keepdims=True)) - jax.lax.stop_gradient(mean)
+        ),
     ],
-    ids=["graph", "sum so far", "sum from here", "pairs", "sorted"],
+    ids=["graph", "sum so far", "sum from here", "pairs", "sorted", "derivative alone"],
 )
 def test_examples_that_depend_on_each_other(apply):
     found = checked(apply)
