@@ -326,7 +326,8 @@ class WrongTarget(NamedTuple):
 def watched(run: Run, batch: Batch, step: Step, before: WrongTarget | None) -> WrongTarget | None:
     """What is wrong with the batches so far; `None` for a loss that takes any target."""
     x, y = batch
-    outputs = jax.eval_shape(run.problem.trained(run.problem.variables).apply, run.params, x)
+    apply = run.problem.trained(run.problem.variables).apply
+    outputs = jax.eval_shape(lambda p, x: apply(p, x), run.params, x)  # JAX would compare traced networks
     asked = run.problem.loss.check_targets(outputs, y)
     if asked is None:
         return None
