@@ -10,7 +10,6 @@ import polars as pl
 import polars.testing
 import pytest
 
-from relin import models
 from relin.study import (
     AbstractExecutor,
     FrequencySpec,
@@ -246,12 +245,14 @@ def test_a_study_begun_on_another_device_keeps_its_packs(finished, tmp_path, mon
 
 
 def test_divergence_is_an_outcome(tmp_path):
-    spec = SPEC.model_copy(update={"loss": "squared-error", "learning_rates": [1e30, 0.01], "tolerances": []})
+    spec = SPEC.model_copy(
+        update={"loss": "squared-error", "learning_rates": [1e6, 0.01], "tolerances": [], "steps": 60}
+    )
     result, records = run_study(spec, tmp_path)
     diverged = records.filter(result="diverged")
-    assert set(diverged["learning_rate"]) == {1e30}
+    assert set(diverged["learning_rate"]) == {1e6}
     assert {"every-1", "every-4", "never"} == set(diverged["schedule"])
-    assert diverged["diverged_at"].is_between(1, 19).all()
+    assert diverged["diverged_at"].is_between(1, 59).all()
     ends = records.group_by("schedule", "learning_rate", "seed").agg(
         pl.col("result", "train_loss", "num_classes").last()
     )
@@ -288,9 +289,6 @@ def test_one_run_alone_is_the_run_of_the_study(finished):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": "mpl"}, f"the networks are {', '.join(models.names())}, got 'mpl'"),
-        ({"model_options": {"widht": 3}}, "mlp has no option widht; its options are width, depth"),
-        ({"model_options": {"key": 3}}, "mlp has no option key"),
         ({"model_options": {"width": -3}}, "`width` must be an integer of at least 1"),
         ({"batch_size": 1201}, r"there are 1200 training examples in digits, got 1201"),
         ({"train_limit": 16}, r"there are 16 training examples that train_limit leaves in digits, got 32"),
