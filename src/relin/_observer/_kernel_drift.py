@@ -146,11 +146,11 @@ class KernelDrift(AbstractObserver):
 
     def _targets(self, context: Context) -> Float[Array, "N C"] | None:
         """The targets that the kernel is aligned with, one output's alone; `None` where they are no vectors."""
-        y = self.probe[1]
-        outputs = jax.eval_shape(context.problem.apply, context.anchor, self.probe[0])
+        (x, y), problem = self.probe, context.problem
+        outputs = jax.eval_shape(lambda p: problem.apply(p, x), context.anchor)  # traced arrays have no hash
         if not isinstance(y, jax.Array):
             return None
-        classified = jax.eval_shape(context.problem.loss.correct, outputs, y) is not None
+        classified = jax.eval_shape(lambda o: problem.loss.correct(o, y), outputs) is not None
         if classified and jnp.issubdtype(y.dtype, jnp.integer) and outputs.size > y.size and not outputs.size % y.size:
             y = jax.nn.one_hot(y, outputs.size // y.size, dtype=outputs.dtype)
         if y.size != outputs.size:
