@@ -42,6 +42,8 @@ class AbstractDriver(abc.ABC):
 
     reached: RunState | None = None
     """The state after the last step of a call of `run` that did not come back."""
+    by_steps = True
+    """Whether two calls of `run` cost, and give, what one over the same steps does."""
 
     @abc.abstractmethod
     def init(self) -> tuple[RunState, State]: ...

@@ -8,6 +8,7 @@ class Result(enum.Enum):
     """How a training run ended."""
 
     successful = "successful"
+    failed_to_train = "failed to train"
     diverged = "diverged"
     solver_failed = "solver failed"
     data_exhausted = "data exhausted"

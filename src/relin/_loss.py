@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Shaped
 
+from relin import _constant
 from relin._types import Outputs, Scalar, Targets
 
 
@@ -55,6 +56,16 @@ class AbstractLoss(eqx.Module):
         that looks classes up should say here which there are.
 
         **Arguments:** `outputs` their shape and type alone; `targets` as for `__call__`.
+        """
+        return None
+
+    def constant_loss(self, outputs: jax.ShapeDtypeStruct, targets: Targets) -> float | None:
+        """min_c mean ℓ(c, y), the loss of the best predictor whose outputs c are the same for every example; `None`,
+        unless overridden, where that is not known.
+
+        `train` asks it once, of all targets: a run whose final loss is not at least 1 % below failed to train.
+
+        **Arguments:** `outputs` their shape and type alone; `targets` as for `__call__`, no tracers.
         """
         return None
 
@@ -111,6 +122,10 @@ class CrossEntropy(AbstractLoss):
     def check_targets(self, outputs: jax.ShapeDtypeStruct, targets: Targets) -> TargetCheck | None:
         return _classes_in_range(jax.eval_shape(lambda f: _by_position(f, targets), outputs), targets)
 
+    def constant_loss(self, outputs: jax.ShapeDtypeStruct, targets: Targets) -> float | None:
+        """The entropy of the mean target distribution, such as that of the class frequencies."""
+        return _constant.entropy(outputs.shape, targets, self.label_smoothing)
+
 
 class SquaredError(AbstractLoss):
     """½‖f − y‖², summed over the outputs.
@@ -129,6 +144,10 @@ class SquaredError(AbstractLoss):
 
     def check_targets(self, outputs: jax.ShapeDtypeStruct, targets: Targets) -> TargetCheck | None:
         return _classes_in_range(outputs, targets)
+
+    def constant_loss(self, outputs: jax.ShapeDtypeStruct, targets: Targets) -> float | None:
+        """Half the variance of the targets."""
+        return _constant.half_variance(outputs.shape, targets)
 
 
 def _by_position(outputs: Outputs, targets: Targets) -> Outputs:

@@ -15,4 +15,4 @@ def failed_to_train(final_loss: Any, constant_loss: Any) -> Any:
     - `constant_loss`: min_c mean ℓ(c, y) over the training targets; for cross-entropy the entropy of the class
       frequencies, for squared error half the targets' variance.
     """
-    return final_loss > (1 - MARGIN) * constant_loss
+    return final_loss > constant_loss - MARGIN * abs(constant_loss)

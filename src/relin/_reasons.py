@@ -75,7 +75,7 @@ def explained(solution: Solution, run: Run, examples: Examples | Streamed, thoro
     Looked at are the numbers of the data and, if the run failed within two steps or `thorough`, those of the network at
     its initial parameters: what is finite there the steps made large.
     """
-    if solution.result is Result.successful:
+    if solution.result in (Result.successful, Result.failed_to_train):
         end = SolverState(solution.anchor, solution.displacement, solution.optimiser_state)
         if not (reason := run.solver.failure(end)):
             return solution

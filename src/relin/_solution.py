@@ -29,6 +29,8 @@ class Solution:
     - `records`: named columns, one row per record: `step`, `feature_updates`, `training_loss` (mean loss of the batches
       since the last record; not a number at step 0), and what the observers measured.
     - `result`: how the run ended; `interrupted` in an error's `solution`, whose last steps are after its last record.
+      `failed_to_train` where `final_loss` is not at least 1 % below `constant_loss`: the run ended no better than a
+      predictor that gives every example the same outputs. An iterable of batches is not judged so.
     - `diverged_at`: the first step whose batch loss was not finite, or `None`.
     - `optimiser_state`: the solver's.
     - `variables`: of the network, after the last forward pass at an anchor: running statistics and the like; `None` for
@@ -36,6 +38,11 @@ class Solution:
     - `mode`: how the network was trained: `"frozen"`, or with `"batch statistics"`, `"dropout"` or both.
     - `reason`: why the run failed, where that is known: which number of the data, the parameters, the outputs or their
       derivative is not finite, or what the solver says.
+    - `final_loss`: mean loss of the batches since the record before the last; where the run has no record on the way,
+      of the last tenth of its steps. `None` where nothing was measured but the whole run, or there is no
+      `constant_loss`.
+    - `constant_loss`: min_c mean ℓ(c, y) over the training targets, as `AbstractLoss.constant_loss` gives it; `None`
+      where the loss does not say, or all targets are alike.
     """
 
     params: Params
@@ -49,10 +56,15 @@ class Solution:
     variables: Any = None
     mode: str = FROZEN
     reason: str | None = None
+    final_loss: float | None = None
+    constant_loss: float | None = None
 
     def __repr__(self) -> str:
         last = {name: column[-1].item() for name, column in self.records.items()}
-        return f"Solution(result={self.result.value!r}, last record={last})"
+        why = ""
+        if self.result is Result.failed_to_train:
+            why = f", final loss={self.final_loss:.4g}, of the best constant predictor={self.constant_loss:.4g}"
+        return f"Solution(result={self.result.value!r}{why}, last record={last})"
 
     def save(self, folder: str | Path) -> Path:
         """Writes `solution.safetensors` and `solution.json` into a folder, which is made; no pickle. `load` reads them.
@@ -62,7 +74,8 @@ class Solution:
         return _storage.save({field.name: getattr(self, field.name) for field in fields(self)}, folder)
 
     def throw(self) -> "Solution":
-        """Raises `TrainingError`, which carries this solution, unless the run was successful."""
+        """Raises `TrainingError`, which carries this solution, where the run did not take all its steps. One that took
+        them and failed to train is an outcome, and raises nothing."""
         if self.result is Result.diverged:
             why = f", since {self.reason}" if self.reason else _LESS
             raise TrainingError(

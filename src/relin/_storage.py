@@ -35,6 +35,8 @@ def save(fields: dict[str, Any], folder: str | Path) -> Path:
         "diverged_at": fields["diverged_at"],
         "mode": fields["mode"],
         "reason": fields["reason"],
+        "final_loss": fields["final_loss"],
+        "constant_loss": fields["constant_loss"],
     }
     folder.mkdir(parents=True, exist_ok=True)
     remove_parts(folder)
@@ -56,6 +58,8 @@ def load(folder: str | Path, params: Params, optimiser_state: Any, variables: An
             "diverged_at": settings["diverged_at"],
             "mode": settings.get("mode", FROZEN),
             "reason": settings.get("reason"),
+            "final_loss": settings.get("final_loss"),
+            "constant_loss": settings.get("constant_loss"),
         }
     except FileNotFoundError as error:
         missing = TENSORS if error.filename is None else Path(error.filename).name

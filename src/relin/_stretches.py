@@ -24,6 +24,8 @@ _STEPS_AT_ONCE = 2**12
 class StretchDriver(AbstractDriver):
     """From one due step, or record, to the next in one call of the solver."""
 
+    by_steps = False
+
     def __init__(
         self, kind: Kind, lane: Lane, shared: Shared, data: Batch, num_steps: int, on_step: Callable[[int], None]
     ):

@@ -23,6 +23,7 @@ from relin._drive import (
     HostDriver,
     IterableSource,
 )
+from relin._ending import Known, Rows, constant_loss, lane_solutions, mean_loss_between, solution_of, with_lane
 from relin._errors import Result
 from relin._logger import AbstractLogger, Log, Loggers
 from relin._observer import AbstractObserver
@@ -32,15 +33,14 @@ from relin._program import Batch, Run, RunState, Sampling, whole
 from relin._reasons import Examples, Streamed, explained, warn_of_observers
 from relin._safeguard import AbstractSafeguard, check_safeguard
 from relin._schedule import AbstractSchedule, Every
-from relin._solution import LaneSolutions, Solution, columns
-from relin._solver import AbstractSolver, AbstractStretchSolver, current_params
+from relin._solution import LaneSolutions, Solution
+from relin._solver import AbstractSolver, AbstractStretchSolver
 from relin._stretches import StretchDriver
 from relin._types import Key, Params
 from relin.datasets._dataset import Dataset
 
 Progress = Callable[[int, int], None]
 Drive = Literal["auto", "compiled", "host"]
-Rows = list[dict[str, Any]]
 _End = TypeVar("_End")
 
 
@@ -95,7 +95,9 @@ def train(
       that fails is warned of and left out, and training goes on.
     - `throw`: whether a run that fails raises.
 
-    **Returns:** a `Solution`.
+    **Returns:** a `Solution`. Its `result` is `failed_to_train` where the loss at the end is not at least 1 % below
+    that of the best constant predictor, which is no error; an iterable of batches, whose targets are not known
+    beforehand, is not judged, nor a single step, nor steps taken at once without a record on the way.
 
     **Raises:** `TypeError` and `ValueError` for input that cannot be trained; `TrainingError`, which carries the
     solution so far, if the run diverges or its data end, unless `throw=False`. Ctrl-C, and whatever an observer,
@@ -114,7 +116,7 @@ def train(
     data = _validate.training_part(data)
     if not isinstance(data, Iterable):
         raise TypeError(f"`data` must be a pair (x, y) of arrays or an iterable of such pairs, got {data!r}; pass one.")
-    in_memory = isinstance(data, tuple)
+    in_memory, constant = isinstance(data, tuple), None
     sampling = Sampling(_batches(batch_size, batches, in_memory), augment)
     lane, make = separate(run)
     shared, recombine = separate((sampling, tuple(observers)))
@@ -127,6 +129,7 @@ def train(
         batch = _as_batch(data)
         examples = Examples(arguments, batch)
         _check_data(run, sampling, batch)
+        constant = constant_loss(problem, params, batch)
         if isinstance(solver, AbstractStretchSolver):
             driver = StretchDriver(kind, lane, shared, batch, steps, report)
         elif _drive(drive, run, batch) == "compiled":
@@ -150,7 +153,7 @@ def train(
         _validate.network(problem, params, examples.first)
         driver = HostDriver(*arguments, source, report)
     _validate.shown(problem, params, (observers, safeguard, schedule))
-    conclude = partial(_solution, problem.mode)
+    conclude = partial(solution_of, Known(problem.mode, constant))
     solution = _follow(driver, steps, record_every, report, Loggers(loggers).of_run(), conclude)
     solution = explained(solution, run, examples, thorough=throw)
     warn_of_observers(solution, run, observers)
@@ -184,8 +187,8 @@ def train_lanes(
       in the cache; the third for convolutions on CPU.
     - the others as for `train`.
 
-    **Returns:** `LaneSolutions`, one `Solution` a lane, each what the same run gives alone. Divergence is recorded,
-    never raised.
+    **Returns:** `LaneSolutions`, one `Solution` a lane, each what the same run gives alone. Divergence and
+    failure to train are recorded, never raised.
 
     **Raises:** as `train`; the attribute `solution` of an error on the way is `LaneSolutions`, of the lanes begun.
     """
@@ -215,7 +218,8 @@ def train_lanes(
     if drive == "auto":
         drive = "map" if jax.default_backend() == "cpu" else "vmap"
         drive = "host" if _drive("auto", first, data) == "host" else drive
-    logs, mode = Loggers(loggers), first.problem.mode
+    logs = Loggers(loggers)
+    known = Known(first.problem.mode, constant_loss(first.problem, first.params, data))
     if drive == "host":
         found = LaneSolutions(())
         for index in range(num_lanes):
@@ -225,13 +229,13 @@ def train_lanes(
                 driver = StretchDriver(*arguments, data, num_steps, report)
             else:
                 driver = HostDriver(*arguments, ArraySource(arguments, data, num_steps), report)
-            conclude = partial(_with_lane, mode, found)
+            conclude = partial(with_lane, known, found)
             found = _follow(driver, num_steps, record_every, report, logs.of_run(index), conclude, found)
         return _explained(found, kind, lanes, shared, data, observers)
     padded = _pad(lanes, -num_lanes % jax.device_count())
     driver = CompiledDriver(kind, drive, padded, shared, data, _longest_stretch(num_steps, record_every))
     report = _reporter(progress, num_steps)
-    conclude = partial(_lane_solutions, mode, num_lanes)
+    conclude = partial(lane_solutions, known, num_lanes)
     found = _follow(driver, num_steps, record_every, report, logs.of_lanes(num_lanes), conclude)
     return _explained(found, kind, lanes, shared, data, observers)
 
@@ -259,12 +263,13 @@ def _follow(
     record_every: int | None,
     report: Callable[[int], None],
     log: Log,
-    conclude: Callable[[RunState, Rows, Result], _End],
+    conclude: Callable[..., _End],
     before: _End | None = None,
 ) -> _End:
-    """What `conclude` makes of the state, the records and the result at the end, or where all lanes diverged or the
-    data ended. Where an error ends the run, that is the error's `solution`, and `before` if it never began."""
-    state, rows = None, Rows()
+    """What `conclude` makes of the state, the records, the result and the final loss at the end, or where all lanes
+    diverged or the data ended. Where an error ends the run, that is the error's `solution`, and `before` if it never
+    began."""
+    state, rows, final = None, Rows(), None
     try:
         state, observed = driver.init()
 
@@ -280,7 +285,13 @@ def _follow(
         while start < num_steps:
             stop = min(start + (record_every or num_steps), num_steps)
             try:
-                state = driver.run(state, start, stop)
+                late = _last_tenth(num_steps) if driver.by_steps and (start, stop) == (0, num_steps) else 0
+                if late:
+                    earlier = state = driver.run(state, start, late)
+                    state = driver.run(state, late, stop)
+                    final = mean_loss_between(earlier, state)
+                else:
+                    state = driver.run(state, start, stop)
             except DataExhaustedError as end:
                 state = end.state
                 if rows[-1]["step"] < end.step:
@@ -295,14 +306,19 @@ def _follow(
     except BaseException as error:
         _carry(error, (driver.reached, state), rows, conclude, before)
         raise
-    return conclude(state, rows, Result.successful)
+    return conclude(state, rows, Result.successful, final)
+
+
+def _last_tenth(num_steps: int) -> int:
+    """The step with which the last tenth of the steps begins; 0 of a single step."""
+    return num_steps - -(-num_steps // 10)
 
 
 def _carry(
     error: BaseException,
     states: Sequence[RunState | None],
     rows: Rows,
-    conclude: Callable[[RunState, Rows, Result], Any],
+    conclude: Callable[..., Any],
     solution: Any,
 ) -> None:
     """Makes the solution so far an attribute of the error: of the first of these states that was computed."""
@@ -313,44 +329,6 @@ def _carry(
             break
     with contextlib.suppress(AttributeError):  # some errors take none
         error.solution = solution  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _solution(mode: str, state: RunState, rows: Rows, result: Result) -> Solution:
-    diverged_at = int(state.diverged_at)
-    solver = state.solver
-    return Solution(
-        params=current_params(solver),
-        anchor=solver.anchor,
-        displacement=solver.displacement,
-        feature_updates=int(state.feature_updates),
-        records=columns([{name: np.asarray(value) for name, value in row.items()} for row in rows]),
-        result=Result.diverged if diverged_at >= 0 else result,
-        diverged_at=diverged_at if diverged_at >= 0 else None,
-        optimiser_state=solver.optimiser,
-        variables=state.variables,
-        mode=mode,
-    )
-
-
-def _with_lane(mode: str, before: LaneSolutions, state: RunState, rows: Rows, result: Result) -> LaneSolutions:
-    return LaneSolutions((*before, _solution(mode, state, rows, result)))
-
-
-def _lane_solutions(mode: str, num_lanes: int, state: RunState, rows: Rows, result: Result) -> LaneSolutions:
-    state = jax.device_get(state)
-    rows = [{name: np.asarray(value) for name, value in row.items()} for row in rows]
-    return LaneSolutions(tuple(_lane_solution(mode, state, rows, result, lane) for lane in range(num_lanes)))
-
-
-def _lane_solution(mode: str, state: RunState, rows: Rows, result: Result, lane: int) -> Solution:
-    """One lane of a state and rows with a leading axis of lanes; its rows end with its divergence."""
-    own = jax.tree.map(lambda a: a[lane], state)
-    mine = []
-    for row in rows:
-        mine.append({name: value if name == "step" else value[lane] for name, value in row.items()})
-        if 0 <= own.diverged_at < row["step"]:
-            break
-    return _solution(mode, jax.tree.map(jnp.asarray, own), mine, result)
 
 
 def _as_schedule(schedule: Any) -> AbstractSchedule:

@@ -73,7 +73,7 @@ def test_other_lanes_are_unaffected(drive, static_period):
             f = np.exp(params)
             params = params - float(rates[index]) * np.asarray((f + EYE) * f) / 2
         np.testing.assert_allclose(lanes[index].params, params, atol=1e-12)
-        assert lanes[index].result is il.Result.successful
+        assert lanes[index].result is not il.Result.diverged
 
 
 def test_when_error_does_not_diverge_where_ordinary_training_does_not():

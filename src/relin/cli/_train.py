@@ -74,6 +74,11 @@ def train(
     if last["result"] == "diverged":
         rarer = "" if last["period"] == 1 else " or a smaller K"
         console.print(f"Training diverged at step {last['diverged_at']}; a lower --rate{rarer} may not.")
+    if last["result"] == "failed to train":
+        console.print(
+            f"Training failed: its loss at the end, {last['final_loss']:.4g}, is not 1 % below that of a constant "
+            f"predictor, {last['constant_loss']:.4g}; another --rate or more --steps may serve better."
+        )
     if out is not None:
         _write(records, out, console)
         save_run(run, out)

@@ -165,7 +165,7 @@ def band_labels(result: GridResult, theme: Theme) -> list[tuple[float, str, str]
         if outcome is None:
             continue
         mean = 100 * outcome.test_accuracy.mean
-        labels.append((mean, f"{name}\n{text.fixed(mean, 1)} %", colour))
+        labels.append((mean, f"{name}\n{text.fixed(mean, 1)} %{text.EDGES[outcome.rate_edge]}", colour))
         if schedule == "every-1":
             margin = f"margin, {text.short_points(-result.margin)}"
             labels.append((mean - 100 * result.margin, margin, colour))
@@ -178,12 +178,14 @@ def band_handles(result: GridResult, theme: Theme) -> list[Patch | Line2D]:
     ordinary, lazy = result.outcome("every-1"), result.outcome("never")
     if ordinary is not None:
         mean = text.percent(ordinary.test_accuracy.mean, 1)
-        handles.append(Patch(color=theme.ordinary, alpha=0.4, label=f"ordinary (K = 1), {mean} %"))
+        handles.append(
+            Patch(color=theme.ordinary, alpha=0.4, label=f"ordinary (K = 1), {mean} %{text.EDGES[ordinary.rate_edge]}")
+        )
         name = f"margin, {text.short_points(-result.margin)}"
         handles.append(Line2D([], [], color=theme.ordinary, linewidth=1.4, linestyle=(0, (5, 3)), label=name))
     if lazy is not None:
         mean = text.percent(lazy.test_accuracy.mean, 1)
-        handles.append(Patch(color=theme.lazy, alpha=0.4, label=f"lazy (K = ∞), {mean} %"))
+        handles.append(Patch(color=theme.lazy, alpha=0.4, label=f"lazy (K = ∞), {mean} %{text.EDGES[lazy.rate_edge]}"))
     return handles
 
 

@@ -273,7 +273,7 @@ def _references(axes: Axes, result: FrequencyResult, theme: Theme) -> None:
         low, high = ends_of(outcome.test_accuracy)
         axes.axhspan(low, high, color=colour, alpha=0.18, linewidth=0, zorder=0)
         mean = 100 * outcome.test_accuracy.mean
-        labels.append((mean, f"{name}\n{text.fixed(mean, 1)} %", colour))
+        labels.append((mean, f"{name}\n{text.fixed(mean, 1)} %{text.EDGES[outcome.rate_edge]}", colour))
         if period == 1:
             floor = mean - 100 * result.margin
             axes.axhline(floor, color=theme.ordinary, linewidth=1.4, linestyle=(0, (5, 3)), zorder=1)

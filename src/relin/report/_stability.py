@@ -129,10 +129,10 @@ def plots(result: StabilityResult, data: StudyRecords, training: Descent) -> lis
             name="rates-that-train",
             title=_rates_title(result),
             caption="Each panel is a part, each column a period K or a tolerance, each cell a learning rate. "
-            f"{text.LOST_MEANS}. The thick line is the upper end of the largest rate at which every run trained. "
-            "Dots are 2/λ_max with the largest sharpness λ_max recorded in a run at the chosen rate, with their 95 % "
-            "interval over seeds; the dotted line is 2/λ_max at the initial parameters, and the dashed one the same "
-            f"times {factor}, up to which gradient descent with momentum is stable on the linearised problem.",
+            f"{text.LOST_MEANS}; {text.EDGES_MEAN}. The thick line is the upper end of the largest rate at which every "
+            "run trained. Dots are 2/λ_max with the largest sharpness λ_max recorded in a run at the chosen rate, with "
+            "their 95 % interval over seeds; the dotted line is 2/λ_max at the initial parameters, and the dashed one "
+            f"the same times {factor}, up to which gradient descent with momentum is stable on the linearised problem.",
             description=f"Runs that did not train for every schedule and learning rate. {_rates_title(result)}.",
             draw=lambda theme: rates_that_train(result, training, theme),
         ),

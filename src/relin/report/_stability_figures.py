@@ -65,7 +65,8 @@ def rates_that_train(result: StabilityResult, descent: Descent, theme: Theme) ->
         for rate, style in known:
             axes.axhline(rate, color=theme.ink, linewidth=1.6, linestyle=style, zorder=6)
         axes.set_xlim(-0.5, len(group.outcomes) - 0.5)
-        axes.set_xticks(range(len(group.outcomes)), group.ticks())
+        marked = [f"{tick}{text.EDGES[o.rate_edge]}" for tick, o in zip(group.ticks(), group.outcomes, strict=True)]
+        axes.set_xticks(range(len(marked)), marked)
         axes.set_title(group.name, fontsize=FONT_SIZE - 1)
         axes.set_xlabel(group.axis)
         axes.spines[:].set_visible(False)
@@ -116,7 +117,7 @@ def _draw_rates(
                 zorder=1,
             )
         )
-        if lost and (failed or not dead):
+        if lost and (not dead or (diverged and failed)):
             look = {"ha": "left", "va": "bottom", "fontsize": FONT_SIZE - 4, "color": theme.ink, "zorder": 7}
             axes.text(column - 0.45, low * 1.05, text.lost(diverged, failed, runs), **look)
     if limit.stable_rate is not None:

@@ -80,7 +80,7 @@ def accuracy_of_placements(result: TimingResult, records: StudyRecords, theme: T
     for axes in panels[-1]:
         axes.set_xlabel("test accuracy, %")
     legend_below(
-        figure, [*band_handles(result, theme), *par_handles(result, theme)], theme, columns=3 if columns < 3 else 5
+        figure, [*band_handles(result, theme), *par_handles(result, theme)], theme, columns=3 if columns < 3 else 4
     )
     return figure
 
@@ -144,7 +144,7 @@ def accuracy_against_updates(result: TimingResult, theme: Theme) -> Figure:
     axes.set_ylim(*limits(values, floor(result)))
     draw_bands(axes, result, theme)
     label_right(axes, band_labels(result, theme))
-    legend_below(figure, [*handles, *par_handles(result, theme)], theme, columns=5)
+    legend_below(figure, [*handles, *par_handles(result, theme)], theme, columns=4)
     return figure
 
 

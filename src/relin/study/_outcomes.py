@@ -315,7 +315,7 @@ def _describe(schedule: str, runs: pl.DataFrame, all_rates: pl.DataFrame) -> dic
         "period": _period(runs),
         "learning_rate": runs["learning_rate"][0],
         "num_seeds": runs.height,
-        "rate_edge": _edge(runs["learning_rate"][0], all_rates["learning_rate"].unique().to_list()),
+        "rate_edge": _edge(runs, all_rates["learning_rate"].unique().to_list()),
         "num_diverged": int(runs["diverged"].sum()),
         "num_failed": int(runs["failed"].sum()),
         "num_diverged_all_rates": int(all_rates["diverged"].sum()),
@@ -328,8 +328,9 @@ def _describe(schedule: str, runs: pl.DataFrame, all_rates: pl.DataFrame) -> dic
     }
 
 
-def _edge(rate: float, offered: list[float]) -> Literal["largest", "smallest"] | None:
-    """At which end of the rates offered to a schedule the chosen one is, if at either."""
-    if len(offered) < 2:
+def _edge(runs: pl.DataFrame, offered: list[float]) -> Literal["largest", "smallest"] | None:
+    """At which end of the rates offered to a schedule the chosen one is, if at either; none is best if none trained."""
+    if len(offered) < 2 or runs["untrained"].all():
         return None
+    rate = runs["learning_rate"][0]
     return "largest" if rate == max(offered) else "smallest" if rate == min(offered) else None

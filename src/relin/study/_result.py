@@ -30,7 +30,7 @@ class ScheduleOutcome(BaseModel):
     learning_rate: float
     num_seeds: int = Field(description="Runs at the chosen rate, one per seed; its means are over them.")
     rate_edge: Literal["largest", "smallest"] | None = Field(
-        None, description="Where the chosen rate is at an end of those offered; none where only one was."
+        None, description="Where the chosen rate is an end of those offered; none where only one was, or none trained."
     )
     num_diverged: int = Field(description="Runs at the chosen rate that diverged; each counts at chance accuracy.")
     num_failed: int = Field(0, description="Runs at the chosen rate that failed to train; each counts like these.")

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import polars as pl
 
 import relin as il
@@ -77,6 +78,14 @@ class Runner:
         return pl.concat(rows)
 
     @property
+    def constant_accuracy(self) -> float | None:
+        """That of the best constant predictor: the share of the most frequent class in the training set."""
+        if self.dataset.is_regression:
+            return None
+        counts = np.unique_counts(np.asarray(self.dataset.train.y)).counts
+        return float(counts.max() / counts.sum())
+
+    @property
     def network(self) -> Any:
         """The network of the runs, `apply(params, x)` of parameters and a batch."""
         return self.maker.build(jax.random.key(0))[0]
@@ -115,7 +124,7 @@ class Runner:
         )
 
     def _records(self, pack: Pack, run: RunSpec, solution: il.Solution) -> pl.DataFrame:
-        spec, diverged_at = self.spec, solution.diverged_at
+        spec = self.spec
         measured = pl.DataFrame(solution.records).with_columns(pl.col(pl.Float32).cast(pl.Float64))
         width = {} if run.width is None else {"width": pl.lit(run.width, pl.Int64)}
         return measured.with_columns(
@@ -133,8 +142,11 @@ class Runner:
             batch_size=pl.lit(spec.batch_size, pl.Int64),
             mode=pl.lit(solution.mode),
             num_classes=pl.lit(self.dataset.num_classes, pl.Int64),
-            result=pl.lit("successful" if diverged_at is None else "diverged"),
-            diverged_at=pl.lit(diverged_at, pl.Int64),
+            result=pl.lit(solution.result.value),
+            final_loss=pl.lit(solution.final_loss, pl.Float64),
+            constant_loss=pl.lit(solution.constant_loss, pl.Float64),
+            constant_accuracy=pl.lit(self.constant_accuracy, pl.Float64),
+            diverged_at=pl.lit(solution.diverged_at, pl.Int64),
             spec=pl.lit(describe(spec.model_dump(mode="json"))),
             versions=pl.lit(describe(versions())),
             device=pl.lit(device()),

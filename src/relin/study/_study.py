@@ -146,7 +146,7 @@ def train_one(
     from relin.study._runner import Runner
 
     pack = single_run(spec, schedule, rate, seed)
-    return judged(Runner(spec, data_dir).train(pack, progress), spec.loss)
+    return Runner(spec, data_dir).train(pack, progress)
 
 
 class _Tracker:
