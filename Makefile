@@ -7,9 +7,9 @@ READY := $(VENV)/.ready
 TESTS_READY := $(VENV)/.tests-ready
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 LOCK = requirements/$$($(BIN)/python -c 'import sys; print("python3.11" if sys.version_info < (3, 12) else "python3.12")')
-WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: study test lint docs bench results lock clean
+.PHONY: study test test-slow lint docs bench results lock clean
 .DEFAULT_GOAL := study
 
 study: $(READY)
@@ -17,8 +17,14 @@ study: $(READY)
 
 test: $(TESTS_READY)
 	sh tools/system-packages
-	$(BIN)/python -m pytest $(WORKERS) -m 'not as_shipped'
-	$(BIN)/python -m pytest $(WORKERS) -m as_shipped --as-shipped
+	$(PYTEST) -m 'not as_shipped and not slow'
+	$(PYTEST) -m 'as_shipped and not slow' --as-shipped
+
+# What takes longest of the tests, for .ci/run.
+test-slow: $(TESTS_READY)
+	sh tools/system-packages
+	$(PYTEST) -m 'slow and not as_shipped'
+	$(PYTEST) -m 'slow and as_shipped' --as-shipped
 
 lint: $(TESTS_READY)
 	$(BIN)/ruff check .
