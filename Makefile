@@ -18,13 +18,12 @@ study: $(READY)
 test: $(TESTS_READY)
 	sh tools/system-packages
 	$(PYTEST) -m 'not as_shipped and not slow'
-	$(PYTEST) -m 'as_shipped and not slow' --as-shipped
+	$(PYTEST) -m as_shipped --as-shipped
 
 # What takes longest of the tests, for .ci/run.
 test-slow: $(TESTS_READY)
 	sh tools/system-packages
 	$(PYTEST) -m 'slow and not as_shipped'
-	$(PYTEST) -m 'slow and as_shipped' --as-shipped
 
 lint: $(TESTS_READY)
 	$(BIN)/ruff check .

@@ -99,6 +99,7 @@ def test_running_statistics_are_of_the_anchor(framework):
     ("framework", "schedule"),
     [("linen", il.Every(1)), ("linen", il.WhenError(0.05)), ("nnx", il.Every(3)), ("equinox", il.WhenError(0.05))],
 )
+@pytest.mark.slow
 def test_every_drive_is_the_same(framework, schedule):
     apply, params = in_double(framework)
     test = il.Performance((X, Y))

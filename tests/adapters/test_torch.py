@@ -99,6 +99,7 @@ def assert_rounds_as(module, mine, x):
 
 
 @pytest.mark.parametrize("statistics", ["frozen", "batch"])
+@pytest.mark.slow
 def test_resnet18_is_the_modules_in_both_modes(statistics, single):
     module = made(resnet18)
     with torch.no_grad():

@@ -12,6 +12,11 @@ import relin.cli._study
 import relin.cli._train
 from relin.cli._signals import ENDING
 
+ROUGH_FIGURES = """
+import relin.report._figures, relin.report._style
+relin.report._figures.PNG_DPI, relin.report._style.PDF_FONT_TYPE = 30, 3
+"""
+
 
 class Commands:
     """Starts the real command in its own process, with a cache of compiled programs of its own."""
@@ -24,6 +29,8 @@ class Commands:
     def start(self, *arguments, code="from relin.cli import main; main()"):
         """The running process, which does not outlive the `with` block."""
         # A test run in the background ignores Ctrl-C, and would hand that on.
+        if arguments[:1] == ("study",) and "--help" not in arguments:
+            code = ROUGH_FIGURES + code
         code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{code}"
         environment = os.environ | {"RELIN_CACHE": str(self.cache), "COLUMNS": "80", "JAX_PLATFORMS": "cpu"}
         for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_DISABLE_MOST_OPTIMIZATIONS"):  # it keeps what takes a while

@@ -66,6 +66,7 @@ def test_who_told_jax_where_to_keep_programs_is_obeyed(monkeypatch, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_study_resumes_to_the_same_records(finished, commands):
     folder = commands.folder / "killed"
     arguments = ("study", "study.toml", "--out", folder.name)
@@ -104,6 +105,7 @@ def test_an_interrupt_stops_promptly_and_says_how_to_resume(commands, number, ex
     assert err == "relin: Stopped; finished runs of a study are kept, and the same command resumes it.\n"
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_study(finished, commands):
     folder = commands.folder / "shared"
     arguments = ("study", "study.toml", "--out", folder.name)
@@ -139,6 +141,7 @@ def test_help_does_not_wait_for_jax(commands):
         assert "Usage: " in out
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_nothing_that_was_finished(finished, commands, tmp_path):
     """A limit on the size of files refuses writes as a full disk does, and needs no rights."""
     folder = tmp_path / "full"

@@ -59,6 +59,7 @@ def test_a_run_is_a_checkpoint(relin_command, tmp_path):
     assert tuned.records["training_loss"][-1] < records["train_loss"][-1]
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_kept_with_a_run(relin_command, tmp_path):
     options = [
         "--model",

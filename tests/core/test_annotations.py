@@ -64,6 +64,7 @@ else:
 
 
 @pytest.mark.parametrize("part", BODIES)
+@pytest.mark.slow
 def test_annotations_hold_at_run_time(part):
     command = [sys.executable, "-c", CHECKED.format(core=CORE, body=BODIES[part])]
     run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)

@@ -114,6 +114,7 @@ for drive in ("map", "vmap"):
 """
 
 
+@pytest.mark.slow
 def test_lanes_are_spread_over_devices():
     """Three lanes on two devices, one padded, print what one device prints."""
     printed = []

@@ -18,6 +18,7 @@ def ends(in_turn):
 
 
 @pytest.mark.parametrize("name", IN_TWO_LOOPS)
+@pytest.mark.slow
 def test_example(ends, name):
     code, out, err = ends[name]
     assert (code, err) == (0, "")
@@ -28,6 +29,7 @@ def test_example(ends, name):
 
 
 @pytest.mark.fashion_mnist
+@pytest.mark.slow
 def test_fine_tuning(in_turn):
     (end,) = in_turn({"fine tuning": {"file": str(EXAMPLES / "fine_tuning.py"), "arguments": FEW}}).values()
     assert (end.code, end.err) == (0, "")

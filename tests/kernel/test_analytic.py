@@ -225,7 +225,10 @@ def deviations(make, widths, x, expected, seeds):
 @pytest.mark.parametrize("activation", ["relu", "erf"])
 @pytest.mark.parametrize(
     ("network", "analytic", "shape", "widths", "seeds"),
-    [(MLP, analytic_mlp, (3, 2), (16, 256), 128), (CNN, analytic_cnn, (10, 1), (12, 64), 200)],
+    [
+        (MLP, analytic_mlp, (3, 2), (16, 256), 128),
+        pytest.param(CNN, analytic_cnn, (10, 1), (12, 64), 200, marks=pytest.mark.slow),
+    ],
     ids=["mlp", "cnn"],
 )
 def test_wide_networks_converge_at_rate_one_over_root_width(network, analytic, shape, widths, seeds, activation):

@@ -20,7 +20,7 @@ NETWORKS = [
     ("cnn", (7, 6, 2), {"width": 3, "convolution": "patches"}, 1),
     ("cnn", (7, 6, 2), {"width": 3, "convolution": "lax", "activation": "gelu", "parametrisation": "ntk"}, "full"),
     ("lenet5", (28, 28, 1), {"convolution": "lax"}, "mean"),
-    ("resnet18", (6, 6, 1), {"width": 2, "convolution": "lax"}, "full"),
+    pytest.param("resnet18", (6, 6, 1), {"width": 2, "convolution": "lax"}, "full", marks=pytest.mark.slow),
 ]
 
 
