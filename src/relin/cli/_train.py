@@ -73,7 +73,9 @@ def train(
     last = records.row(-1, named=True)
     if last["result"] == "diverged":
         rarer = "" if last["period"] == 1 else " or a smaller K"
-        console.print(f"Training diverged at step {last['diverged_at']}; a lower --rate{rarer} may not.")
+        reason = run.solution and run.solution.reason
+        why = f", since {reason}." if reason else f"; a lower --rate{rarer} may not."
+        console.print(f"Training diverged at step {last['diverged_at']}{why}")
     if last["result"] == "failed to train":
         console.print(
             f"Training failed: its loss at the end, {last['final_loss']:.4g}, is not 1 % below that of a constant "
