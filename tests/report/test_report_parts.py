@@ -4,6 +4,7 @@ import ast
 import io
 import itertools
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,9 @@ def test_page_of_another_study(parse):
 
 
 def test_file_is_replaced_in_full_or_not_at_all(tmp_path, monkeypatch):
+    with pytest.raises(OSError, match=re.escape("new/page.html")):
+        write_atomically(tmp_path / "new" / "page.html", "first")
+    (tmp_path / "new").mkdir()
     path = write_atomically(tmp_path / "new" / "page.html", "first")
     assert path.stat().st_mode & 0o777 == 0o644
 

@@ -214,7 +214,7 @@ def test_the_ends_of_the_interpolation_coincide_and_either_way_of_taking_steps_i
         (DampingSpec, {"compared_after": []}, "at least one number"),
         (InterpolationSpec, {"periods": [2, 4]}, "the periods must include 1"),
         (InterpolationSpec, {"batch_size": 3}, "Extra inputs are not permitted"),
-        (InterpolationSpec, {"rate": 0}, "greater than 0"),
+        (InterpolationSpec, {"rate": 0}, "greater than or equal to 0.000000001"),
     ],
 )
 def test_settings_that_make_no_sense(kind, settings, message):
