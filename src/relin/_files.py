@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +13,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from relin._writing import whole
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
 
 BLANK = {"relin-digest": "sha256:" + 64 * "0"}
 """The entry of a file's settings or metadata that `sealed` fills in."""
@@ -48,7 +52,8 @@ def _new_part(path: Path) -> tuple[int, Path]:
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         with contextlib.suppress(OSError):  # not every file system has locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return handle, Path(name)
         os.close(handle)  # removed before it was locked
@@ -56,6 +61,8 @@ def _new_part(path: Path) -> tuple[int, Path]:
 
 def remove_parts(folder: Path) -> None:
     """Removes what is half written and was left by processes that died, and nothing that another one is writing."""
+    if fcntl is None:  # nothing tells what is being written
+        return
     for part in folder.glob(".*.part"):
         with contextlib.suppress(OSError), open_file(part) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -45,6 +45,6 @@ def named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None or str(error.filename).endswith(".part"):
+        if error.errno is not None and (error.filename is None or str(error.filename).endswith(".part")):
             error.filename = str(path)
         raise
