@@ -37,8 +37,6 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored, and so by the commands
     with tempfile.TemporaryDirectory() as folder:
         faults = Trial(Path(folder), random.Random(options.seed)).run(options.number)
-    for fault in faults:
-        print(fault)
     sys.exit(bool(faults))
 
 
@@ -101,15 +99,19 @@ class Trial:
         elif code == 0:  # its last bytes were written
             self.ends["had just ended"] += 1
         else:
-            self.faults.append(f"{what}: exit code {code}, said {err!r}")
+            self.fault(f"{what}: exit code {code}, said {err!r}")
         self.waits.append(waited)
         if waited > LIMIT:
-            self.faults.append(f"{what}: ended after {waited:.2f} s")
+            self.fault(f"{what}: ended after {waited:.2f} s")
         if any(after.get(name) != digest for name, digest in before.items()):
-            self.faults.append(f"{what}: a finished pack was lost or changed")
+            self.fault(f"{what}: a finished pack was lost or changed")
         if parts := [str(path) for path in self.folder.rglob("*.part")]:
-            self.faults.append(f"{what}: left {parts}")
+            self.fault(f"{what}: left {parts}")
         return True
+
+    def fault(self, what: str) -> None:
+        print(what, flush=True)
+        self.faults.append(what)
 
     def finish(self, name: str, command: list[str] = STUDY) -> float:
         start = time.monotonic()
@@ -117,7 +119,7 @@ class Trial:
         with self.started(arguments) as process:
             _, err = process.communicate()
         if process.returncode or err:
-            self.faults.append(f"{name}: exit code {process.returncode}, said {err!r}")
+            self.fault(f"{name}: exit code {process.returncode}, said {err!r}")
         return time.monotonic() - start
 
     def compare(self, name: str) -> None:
@@ -125,7 +127,7 @@ class Trial:
         try:
             polars.testing.assert_frame_equal(found, expected, check_exact=True)
         except AssertionError:
-            self.faults.append(f"{name}: its records are not those of a study that was not stopped")
+            self.fault(f"{name}: its records are not those of a study that was not stopped")
 
     def started(self, arguments: list[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(

@@ -16,10 +16,10 @@ from relin.report._style import Theme, label_right, new_figure
 from relin.study._result import GridResult, ScheduleOutcome
 
 CAPTION = (
-    "Mean over seeds and its 95 % interval at the learning rate chosen for each schedule. From where a run diverged, "
-    "and at the end of one that failed to train, accuracy counts at chance; a training loss has no such value, so "
-    "there the mean is over the runs that are left. The accuracy axis leaves out what lies far below ordinary and lazy "
-    "training."
+    f"Mean over seeds and its 95 % interval at the learning rate chosen for each schedule. {text.EDGES_MEAN}. "
+    "From where a run diverged, and at the end of one that failed to train, accuracy counts at chance; a training loss "
+    "has no such value, so there the mean is over the runs that are left. The accuracy axis leaves out what lies far "
+    "below ordinary and lazy training."
 )
 
 

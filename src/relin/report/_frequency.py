@@ -300,9 +300,8 @@ def _curves_plot(data: FrequencyRecords) -> Plot:
         title=title,
         caption="Mean over seeds and its 95 % interval at the learning rate chosen for each K"
         + (", which tells how many steps a run takes" if data.result.comparison == "equal-distance" else "")
-        + ". From where a run diverged, and at the end of one that failed to train, accuracy counts at chance; a "
-        "training loss has no such value, so there the "
-        "mean is over the runs that are left.",
+        + f". {text.EDGES_MEAN}. From where a run diverged, and at the end of one that failed to train, accuracy "
+        "counts at chance; a training loss has no such value, so there the mean is over the runs that are left.",
         description=f"Test accuracy and training loss against the step. {title}.",
         draw=lambda theme: learning_curves(data, theme),
     )

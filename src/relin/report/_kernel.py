@@ -117,7 +117,7 @@ def plots(result: KernelResult, data: StudyRecords) -> list[Plot]:
         title=_frozen_title(result),
         caption="Test accuracy of lazy training on the kernel of a step of the run, against that step; mean and 95 % "
         "interval over seeds. Bands are the intervals of ordinary and lazy training, the dashed line is one margin "
-        "below ordinary training.",
+        f"below ordinary training. {text.EDGES_MEAN}.",
         description=f"Accuracy on frozen kernels against the step at which they were taken. {_frozen_title(result)}.",
         draw=lambda theme: accuracy_on_frozen_kernels(result, theme),
     )
@@ -138,7 +138,7 @@ def _metric_plot(result: KernelResult, data: StudyRecords, name: str, metric: Me
         name=f"kernel-{name}",
         title=title,
         caption=f"{metric.name[0].upper()}{metric.name[1:]}, against the step on the left and against the feature "
-        f"updates so far on the right. {_READING}{left_out}",
+        f"updates so far on the right. {_READING}{left_out} {text.EDGES_MEAN}.",
         description=f"{metric.name} against step and feature updates. {title}.",
         draw=partial(metric_in_training, result, data, metric),
     )

@@ -83,8 +83,8 @@ def lost_words(diverged: int, failed: int) -> str:
 
 
 def name_and_lost(name: str, outcome: ScheduleOutcome) -> str:
-    """The name of a schedule's curve, with its runs that did not train."""
-    words = lost_words(outcome.num_diverged, outcome.num_failed)
+    """The name of a schedule's curve, with the mark of its learning rate, and its runs that did not train."""
+    name, words = name + EDGES[outcome.rate_edge], lost_words(outcome.num_diverged, outcome.num_failed)
     return f"{name} ({words})" if words else name
 
 

@@ -137,7 +137,8 @@ def plots(result: WidthResult, seeds: Seeds) -> list[Plot]:
     accuracy = Plot(
         name="accuracy",
         title=_accuracy_title(result),
-        caption="Mean test accuracy and its 95 % interval at the learning rate chosen for each width and schedule.",
+        caption="Mean test accuracy and its 95 % interval at the learning rate chosen for each width and schedule. "
+        f"{text.EDGES_MEAN}.",
         description=f"Test accuracy of ordinary and lazy training against width. {_accuracy_title(result)}.",
         draw=lambda theme: accuracy_against_width(result, theme),
     )

@@ -119,6 +119,10 @@ def accuracy_against_width(result: WidthResult, theme: Theme) -> Figure:
         axes.plot(widths, means, f"{marker}-", color=colour, markersize=8, zorder=4)
         axes.fill_between(widths, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
         labels.append((means[-1], f"{name}\n{text.fixed(means[-1], 1)} %", colour))
+        for width, mean, outcome in zip(widths, means, outcomes, strict=True):
+            axes.annotate(
+                text.EDGES[outcome.rate_edge], (width, mean), (6, -12), textcoords="offset points", color=colour
+            )
         shown += [*low, *high]
     _width_axis(axes, widths)
     axes.set_ylabel("test accuracy, %")
