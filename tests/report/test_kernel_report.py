@@ -115,7 +115,7 @@ def test_curves_of_the_kernel_are_those_of_the_records(study, theme):
     np.testing.assert_allclose(line.get_xdata(), expected["every-1"]["feature_updates"])
     (lazy,) = [line for line in by_update.lines if line.get_color() == theme.lazy]
     assert lazy.get_xydata().tolist() == [[0.0, 0.0]]  # without updates it is a point
-    assert sorted(texts(by_update)) == ["K = 1↥", "K = 100↥", "K = ∞↥"]  # the largest rate offered
+    assert sorted(texts(by_update)) == ["K = 100↥", "K = 1↥", "K = ∞↥"]  # the largest rate offered
     assert by_step.get_ylim()[1] >= 0.1 * 1.2
 
 
