@@ -97,6 +97,10 @@ def takes(function: Any, *arguments: Any) -> bool:
     return True
 
 
+LARGEST_COUNT = 10**9
+"""Of steps: twice as many is an integer of 32 bits, in which programs count."""
+
+
 def is_integer(value: Any) -> bool:
     """Whether it is an integer of Python or NumPy."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)

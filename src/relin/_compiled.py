@@ -149,11 +149,25 @@ def observed_by(
 
 def _two(observer: AbstractObserver, result: Any) -> tuple[dict[str, Any], State]:
     if isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], dict):
+        for name, value in result[0].items():
+            _check_number(observer, name, value)
         return result
     kind = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
     raise TypeError(
         f"`compute` of an observer must return a dictionary of what it records and its state, got {kind} from "
         f"{type(observer).__name__}; end it with `return record, state`."
+    )
+
+
+def _check_number(observer: AbstractObserver, name: Any, value: Any) -> None:
+    number = isinstance(value, bool | int | float | np.generic | np.ndarray | jax.Array)
+    if isinstance(name, str) and number and np.shape(value) == ():
+        return
+    kind = f"shape {np.shape(value)}" if number else type(value).__name__
+    found = f"{kind} under {name!r}" if isinstance(name, str) else f"the name {name!r}"
+    raise TypeError(
+        f"An observer must record one number for each name, a text, got {found} from {type(observer).__name__}; give a "
+        "mean, or each number its own name."
     )
 
 

@@ -19,6 +19,8 @@ PLANNED_EXAMPLES = 2**23
 """How many steps, and how many examples, are planned at once: a bound on the memory of the plan."""
 
 CHECK_EVERY = 32
+_MOST_ASKED = 2**16
+"""Steps of which it is asked at once whether they are due: there may be more than memory holds."""
 """Steps between two looks from the host at whether a run diverged."""
 
 
@@ -237,13 +239,15 @@ class HostDriver(AbstractDriver):
         return self._linearised(run, state, start, stop, repeats)
 
     def _linearised(self, run: Run, state: RunState, start: int, stop: int, repeats: bool) -> RunState:
-        at_anchor = None
-        due = np.asarray(_stepwise.due(*self.arguments, start, stop - start))
+        at_anchor, due, asked = None, np.zeros(0, bool), start
         for step in range(start, stop):
             if self._failed(step, state):
                 break
             batch = self._batch(step, state)
-            if due[step - start]:
+            if step == asked + len(due):
+                asked = step
+                due = np.asarray(_stepwise.due(*self.arguments, step, min(_MOST_ASKED, stop - step)))
+            if due[step - asked]:
                 state, at_anchor = begun_from_host(self.arguments, run, step, state, batch), None
             if repeats:
                 at_anchor = at_anchor or _stepwise.linearised(*self.arguments, state, batch)

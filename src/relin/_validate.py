@@ -143,6 +143,10 @@ def steps(
         num_steps = cast(int, math.inf)
     else:
         num_steps = _check.count(num_steps, "num_steps", "pass the number of steps to train")
+        if num_steps > _check.LARGEST_COUNT and not stretches:
+            raise ValueError(
+                f"`num_steps` must be at most {_check.LARGEST_COUNT:,}, got {num_steps:,}; train on from the solution."
+            )
     if stretches and sampling.augment is not None:
         raise ValueError(
             f"{type(run.solver).__name__} sees the same examples again and again, got `augment`; leave it out, or use "

@@ -238,6 +238,7 @@ def test_gumbel_noise_has_its_distribution():
 
 ELSEWHERE = [
     (lambda self, h: h * torch.rand(6).double().to(h.device), "PyTorch's generator of the CPU"),
+    (lambda self, h: h * torch.rand(6), "PyTorch's generator of the CPU"),
     (lambda self, h: h * float(torch.rand(())), "PyTorch's generator of the CPU"),
     (lambda self, h: h * torch.rand(6, generator=torch.Generator(), device=h.device), "a torch.Generator"),
     (lambda self, h: h * random.random(), "Python's `random`"),
@@ -251,6 +252,13 @@ def test_what_no_key_decides_is_refused(between, source):
     for how in ({}, {"dropout": True, "key": KEY}):
         with pytest.raises(ValueError, match=f"must not draw random numbers from {source} when"):
             traced(made(between), **how)
+
+
+def test_what_torchax_cannot_run_is_named():
+    with pytest.raises(ValueError, match=r"tensors on the input's device, got .* makes one on the CPU; write"):
+        traced(made(lambda self, h: h + torch.zeros(6, dtype=h.dtype)))
+    with pytest.raises(ValueError, match=r"operators that torchax knows, got .* with aten::rrelu_with_noise; write"):
+        traced(made(lambda self, h: nn.functional.rrelu(h, training=True)))
 
 
 def test_what_torchax_draws_otherwise_is_refused():

@@ -32,6 +32,13 @@ X, Y = oracles.data(LOSS)
         (lambda: il.Geometric(1, 1), ValueError, r"`ratio` must be a number greater than 1, got 1; use Every"),
         (lambda: il.Geometric(1, float("nan")), ValueError, "`ratio` must be a number greater than 1, got nan"),
         (lambda: il.Geometric(0, 2), ValueError, "`first` must be at least 1, got 0; pass the step"),
+        (
+            lambda: il.Every(2**31),
+            ValueError,
+            "period K must be at most 1,000,000,000, got 2,147,483,648; pass a whole",
+        ),
+        (lambda: il.Until(il.Every(2), 10**12), ValueError, "`step` must be at most 1,000,000,000, got 1,0"),
+        (lambda: il.AtSteps([2, 2**32 + 2]), ValueError, "`steps` must be at most 1,000,000,000, got 4,294,967,298;"),
         (lambda: il.WhenError(-0.1), ValueError, "`tolerance` must be a number of at least 0, got -0.1; typical"),
         (lambda: il.WhenError("0.1"), ValueError, "`tolerance` must be a number of at least 0, got '0.1'; typical"),
         (lambda: il.WhenError(float("nan")), ValueError, "`tolerance` must be a number .*got nan; typical"),

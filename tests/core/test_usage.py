@@ -78,6 +78,15 @@ def test_an_observer_without_a_state_is_named(result, got):
 
 
 @pytest.mark.parametrize(
+    ("record", "got"),
+    [({"a": "x"}, "str under 'a'"), ({"a": [1.0, 2.0]}, "list under 'a'"), ({1: 2.0}, "the name 1")],
+)
+def test_an_observer_that_records_no_numbers_is_named(record, got):
+    with pytest.raises(TypeError, match=f"one number for each name, a text, got {got} from Observer; give a mean"):
+        trained(observers=[Observer((record, ()))])
+
+
+@pytest.mark.parametrize(
     "data",
     [
         (X, np.array(list("abcabc"))),

@@ -8,6 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Int, PyTree, Shaped
 
+from relin._check import LARGEST_COUNT
 from relin._context import Context
 from relin._repr import one_line
 from relin._types import Flag, Flags, Params, State, Step
@@ -65,7 +66,7 @@ class AbstractSchedule(eqx.Module):
 
 
 def check_count(value: Step, name: str, least: int, remedy: str) -> None:
-    """Raises `TypeError` or `ValueError` unless `value` is an integer of at least `least`, or traced."""
+    """Raises `TypeError` or `ValueError` unless `value` is an integer from `least` to `LARGEST_COUNT`, or traced."""
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         if value.ndim != 0 or not np.issubdtype(value.dtype, np.integer):
             raise TypeError(f"{name} must be one integer, got {value.dtype} of shape {value.shape}; {remedy}.")
@@ -76,3 +77,5 @@ def check_count(value: Step, name: str, least: int, remedy: str) -> None:
         raise TypeError(f"{name} must be an integer, got {value!r}; {remedy}.")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}; {remedy}.")
+    if value > LARGEST_COUNT:
+        raise ValueError(f"{name} must be at most {LARGEST_COUNT:,}, got {value:,}; {remedy}.")

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from relin._check import LARGEST_COUNT
 from relin._schedule._base import AbstractSchedule, check_count
 from relin._types import Flag, Step
 
@@ -51,6 +52,10 @@ class AtSteps(AbstractSchedule):
                 )
             if values.size and values.min() < 0:
                 raise ValueError(f"`steps` must not be negative, got {int(values.min())}; steps count from 0.")
+            if values.size and values.max() > LARGEST_COUNT:
+                raise ValueError(
+                    f"`steps` must be at most {LARGEST_COUNT:,}, got {int(values.max()):,}; leave later ones out."
+                )
             steps = np.unique(values).astype(np.int32)
         self.steps = steps
 

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import CheckpointFunction
-from torchax.tensor import Tensor
+from torchax.tensor import OperatorNotFound, Tensor
 from torchax.view import View, ViewInfo
 
 from relin._names import some
@@ -131,7 +131,7 @@ def _source(tensor: Any) -> Any:
 
 
 class Operators(TorchDispatchMode):
-    """Names the operators that torchax cannot run."""
+    """Names what torchax cannot run: operators, and those on a tensor that the forward pass made on the CPU."""
 
     def __init__(self, pass_: "Pass"):
         super().__init__()
@@ -142,7 +142,15 @@ class Operators(TorchDispatchMode):
         namespace = getattr(func, "namespace", "aten")
         if namespace not in _OWN_NAMESPACES and any(map(_is_traced, _pytree.tree_leaves((args, kwargs)))):
             self.pass_.refuse_backward(f"the operator {func.name().split('.')[0]} of its own")
-        return func(*args, **kwargs)
+        try:
+            return func(*args, **kwargs)
+        except OperatorNotFound as error:
+            self.pass_.refuse_operator(func, error)
+        except AssertionError as error:
+            leaves = _pytree.tree_leaves((args, kwargs))
+            if not any(isinstance(leaf, torch.Tensor) and not _is_traced(leaf) for leaf in leaves):
+                raise
+            self.pass_.refuse_mixed(error)
 
 
 class Pass:
@@ -154,6 +162,7 @@ class Pass:
         self.key = self.first_key
         self.constants = set[int]()
         self.env: Any = None
+        self.state = torch.get_rng_state()
 
     def requires_grad(self, tensor: Any) -> bool:
         source = _source(tensor)
@@ -204,6 +213,26 @@ class Pass:
             "from another distribution there; use torch.rand_like or torch.randn_like."
         )
 
+    def refuse_operator(self, func: Any, error: Exception) -> NoReturn:
+        raise ValueError(
+            f"The module must use operators that torchax knows, got {self.place()} with {func.name()}; write it with "
+            "others."
+        ) from error
+
+    def refuse_mixed(self, error: Exception) -> NoReturn:
+        """A tensor of the CPU's met one of the pass's."""
+        self._check_drawn()
+        raise ValueError(
+            f"The module must make its tensors on the input's device, got {self.place()}, which makes one on the CPU; "
+            "write, for example, torch.zeros(4, device=x.device), or register it as a buffer."
+        ) from error
+
+    def _check_drawn(self) -> None:
+        """Raises if a random number was drawn on the CPU."""
+        if not torch.equal(self.state, torch.get_rng_state()):
+            torch.set_rng_state(self.state)
+            self.drew_elsewhere("PyTorch's generator of the CPU")
+
     def check_moved(self, names: list[str], carried: set[str]) -> None:
         """Raises for parameters that the forward pass changed, and for buffers that nothing carries along."""
         buffers = dict(self.module.named_buffers())
@@ -235,7 +264,7 @@ class Pass:
     def running(self, env: Any, constants: set[int]) -> Iterator[None]:
         """torchax's environment with PyTorch's rules. `constants` are the tensors that require no gradient, by `id`."""
         self.env, self.constants, self.key = env, constants, self.first_key
-        state = torch.get_rng_state()
+        self.state = torch.get_rng_state()
         with ExitStack() as stack:
             stack.enter_context(not_drawn(self.module, self.drew_elsewhere))
             stack.enter_context(_replaced(self))
@@ -246,9 +275,7 @@ class Pass:
             stack.enter_context(Rules(env, self))
             stack.enter_context(jax.numpy_rank_promotion("allow"))
             yield
-        if not torch.equal(state, torch.get_rng_state()):
-            torch.set_rng_state(state)
-            self.drew_elsewhere("PyTorch's generator of the CPU")
+        self._check_drawn()
 
 
 _LOCK = threading.RLock()

@@ -49,12 +49,12 @@ def train(
         spec = _spec(settings)
         single_run(spec, schedule, rate, seed)
         check_folder(data_dir)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before training, not after
     prepare()
     from relin.study._saved import save_run, train_run
 
     console = Console(markup=False)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before training, not after
     with progress_bar(console) as bar, failures(), opened(kinds) as loggers:
         task = bar.add_task("training", total=spec.steps)
         run = train_run(
