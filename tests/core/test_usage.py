@@ -148,7 +148,7 @@ def test_what_people_print_fits_on_a_line():
     for value in lines:
         assert "\n" not in repr(value)
         assert len(repr(value)) < 220
-    assert repr(lines[-2]) == "LaneSolutions(2 successful)"
+    assert repr(lines[-2]) == "LaneSolutions(2 failed to train)"
     assert repr(il.Every(jnp.asarray(5))) == "Every(k=5)"
     assert repr(jax.jit(lambda k: il.Every(k))(5)) == "Every(k=5)"
     assert repr(il.AtSteps([3, 1])) == "AtSteps(steps=[1, 3])"
