@@ -96,6 +96,8 @@ class Trial:
             self.ends["stopped with a sentence"] += 1
         elif moment < 0.5 and not out_text and (code == -number or "KeyboardInterrupt" in err):
             self.ends["stopped while Python itself started"] += 1
+        elif code == -number and not err and ("Report: " in out_text or "Parameters: " in out_text):
+            self.ends["stopped while Python itself ended"] += 1  # it takes its handlers away, and all was written
         elif code == 0:  # its last bytes were written
             self.ends["had just ended"] += 1
         else:

@@ -390,3 +390,18 @@ def test_spectral_norm_as_it_is_is_refused():
         with pytest.raises(ValueError, match=f"got {name}.* in training mode"):
             il.from_torch(normalised(norm).train())
         assert traced(normalised(norm).eval())[0].shape == (4, 3)
+
+
+def test_a_plain_function_that_draws_from_pytorch_is_refused():
+    problem = il.Problem(lambda p, x: x @ p["w"] * float(torch.rand(())), il.SquaredError())
+    x = np.ones((4, 2))
+    with pytest.raises(ValueError, match="draws from PyTorch's global generator"):
+        il.train(
+            problem,
+            il.WeightSpace(optax.sgd(0.1)),
+            il.Every(2),
+            {"w": np.ones((2, 2))},
+            (x, x),
+            num_steps=1,
+            key=jax.random.key(0),
+        )
