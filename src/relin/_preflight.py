@@ -92,9 +92,7 @@ class Preflight:
 
 
 _IF_RANDOM = "two evaluations differ: pass random numbers in with the inputs, or fix their key"
-_IF_COUPLED = (
-    "the kernel and results depend on how batches are made; freeze statistics, if these are why"
-)
+_IF_COUPLED = "the kernel and results depend on how batches are made; freeze statistics, if these are why"
 _IF_LARGE = "too large, smaller batches or NTKOperator need less; "
 
 
