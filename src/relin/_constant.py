@@ -32,6 +32,8 @@ def half_variance(shape: Shape, targets: Any) -> float | None:
     """
     if np.shape(targets) == shape:
         values = np.asarray(targets, np.float64).reshape(shape[0], -1)
+        if not np.isfinite(values).all():
+            return None
         return 0.5 * float(np.sum(np.var(values, axis=0)))
     shares = _mean_distributions(shape, targets)
     return None if shares is None else 0.5 * float(np.sum(shares * (1 - shares)))  # of one-hot vectors
@@ -42,7 +44,7 @@ def _mean_distributions(shape: Shape, targets: Any) -> Float[np.ndarray, "positi
     values = np.asarray(targets)
     if values.shape == shape:
         means = np.mean(values.astype(np.float64), axis=0).reshape(-1, shape[-1])
-        return means if np.all(means >= 0) else None
+        return means if np.all((means >= 0) & np.isfinite(means)) else None
     length = math.prod(values.shape[1:])
     whole = np.issubdtype(values.dtype, np.integer) and values.shape[0] == shape[0]
     if not whole or length == 0 or math.prod(shape[1:]) % length:

@@ -26,10 +26,10 @@ class Commands:
         (folder / "study.toml").write_text(SPEC)
 
     @contextlib.contextmanager
-    def start(self, *arguments, code="from relin.cli import main; main()"):
+    def start(self, *arguments, code="from relin.cli import main; main()", rough=True):
         """The running process, which does not outlive the `with` block."""
         # A test run in the background ignores Ctrl-C, and would hand that on.
-        if arguments[:1] == ("study",) and "--help" not in arguments:
+        if rough and arguments[:1] == ("study",) and "--help" not in arguments:
             code = ROUGH_FIGURES + code
         code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{code}"
         environment = os.environ | {"RELIN_CACHE": str(self.cache), "COLUMNS": "80", "JAX_PLATFORMS": "cpu"}

@@ -174,7 +174,7 @@ def test_a_finished_study_writes_nothing_and_imports_neither_jax_nor_matplotlib(
     before, modules = written(finished[0]), ("jax", "matplotlib")
     code = f"import sys, atexit; atexit.register(lambda: print([m for m in {modules} if m in sys.modules]))\n"
     status, out, err = commands.run(
-        "study", "study.toml", "--out", "finished", code=code + "from relin.cli import main; main()"
+        "study", "study.toml", "--out", "finished", code=code + "from relin.cli import main; main()", rough=False
     )
     assert (status, err) == (0, "")
     assert out.rstrip().endswith("[]")

@@ -105,7 +105,7 @@ def test_observers_of_such_a_run_record_it_and_warn_once():
         with pytest.warns(UserWarning, match="records what is not finite: in its `probe`, " + DERIVATIVE) as told:
             solution = trained((X, Y), apply=rooted, observers=observers, drive=drive)
         assert [str(warning.message).split()[0] for warning in told] == ["KernelDrift", "Sharpness"]
-        assert solution.result is il.Result.successful
+        assert solution.result is not il.Result.diverged
         assert np.isnan(solution.records["kernel_distance"]).all()
         assert np.isnan(solution.records["sharpness"]).all()
         assert np.isfinite(solution.records["test_loss"]).all()

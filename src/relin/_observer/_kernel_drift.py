@@ -8,6 +8,7 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Shaped
 
 from relin._context import Context
@@ -146,11 +147,14 @@ class KernelDrift(AbstractObserver):
 
     def _targets(self, context: Context) -> Float[Array, "N C"] | None:
         """The targets that the kernel is aligned with, one output's alone; `None` where they are no vectors."""
-        (x, y), problem = self.probe, context.problem
-        outputs = jax.eval_shape(lambda p: problem.apply(p, x), context.anchor)  # traced arrays have no hash
+        (x, y), apply, correct = self.probe, context.problem.apply, context.problem.loss.correct
+        traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(context.problem))
+        if traced:  # JAX would compare the arrays of two networks
+            apply, correct = partial(lambda f, *a: f(*a), apply), partial(lambda f, *a: f(*a), correct)
+        outputs = jax.eval_shape(apply, context.anchor, x)
         if not isinstance(y, jax.Array):
             return None
-        classified = jax.eval_shape(lambda o: problem.loss.correct(o, y), outputs) is not None
+        classified = jax.eval_shape(correct, outputs, y) is not None
         if classified and jnp.issubdtype(y.dtype, jnp.integer) and outputs.size > y.size and not outputs.size % y.size:
             y = jax.nn.one_hot(y, outputs.size // y.size, dtype=outputs.dtype)
         if y.size != outputs.size:

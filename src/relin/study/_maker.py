@@ -13,10 +13,11 @@ import relin as il
 from relin import models
 from relin.adapters import from_equinox
 from relin.study._grid import RunSpec
+from relin.study._settings import LARGEST
 
 LOSSES = {"cross-entropy": il.CrossEntropy, "squared-error": il.SquaredError}
-_NEVER = np.iinfo(np.int32).max
-"""A period that no run reaches."""
+_NEVER = LARGEST
+"""A period that no run reaches: of the steps of a run it is the most."""
 
 Lane = dict[str, jax.Array]
 

@@ -163,7 +163,7 @@ def _parse_schedule(text: str) -> tuple[str, float]:
     kind, number = _split(text, ("every", *_COUNTED, *_TOLERANCES))
     if kind in ("every", *_COUNTED):
         least = 0 if kind in ("until", "after", *_BY_LAYER) else 1
-        most = MOST_PLACED if kind in _PLACEMENTS else 2**31 - 1
+        most = MOST_PLACED if kind in _PLACEMENTS else 10**9
         if number.isdecimal() and len(number) < 20 and least <= int(number) <= most:
             return kind, float(int(number))
     elif 0 <= float(number) < math.inf:
