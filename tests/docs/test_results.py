@@ -108,9 +108,12 @@ def test_numbers_without_a_mark_are_found():
 def test_runs_that_ended_at_chance_did_not_train(data, number):
     folder, run = f"stability-{data}-mlp", ("schedule", "learning_rate", "seed")
     stored = pl.read_parquet(RESULTS / folder / "records.parquet").sort("step").group_by(run).last()
-    collapsed = stored.filter((pl.col("result") == "successful") & (pl.col("test_accuracy") < 0.15)).select(run)
-    ends = Quantities().ends("*", of=folder).join(collapsed, on=run)
-    assert (ends.height, set(ends["result"])) == (number, {"failed to train"})
+    at_chance = pl.col("test_loss").is_between(2.29, 2.32) & pl.col("train_loss").is_between(2.28, 2.32)
+    collapsed = stored.filter(at_chance & (pl.col("test_accuracy") < 0.15))
+    assert collapsed.height >= number
+    assert set(collapsed["result"]) == {"failed to train"}  # in the stored records, and where they are judged anew
+    ends = Quantities().ends("*", of=folder).join(collapsed.select(run), on=run)
+    assert set(ends["result"]) == {"failed to train"}
 
 
 def test_quantities_are_those_of_a_study():
