@@ -18,6 +18,7 @@ KERNEL += ["--set", "num_records=5", "--set", "frozen_every=5", "--set", "frozen
 WIDTH = [*TINY, "--set", "widths=[8, 32]", "--set", "model_options={depth=1}", "--set", "num_records=2"]
 
 
+@pytest.mark.slow
 def test_kernel_study_from_the_command_to_the_page(relin_command, tmp_path):
     folder = tmp_path / "study"
     code, out, err = relin_command("study", "kernel", "--out", "study", *KERNEL)

@@ -67,6 +67,7 @@ def test_tensorboard(tmp_path):
         assert found == {(step, tag): value for step in (0, 5) for tag, value in NUMBERS.items()}
 
 
+@pytest.mark.slow
 def test_mlflow(tmp_path):
     path = tmp_path / "mlflow.db"
     for _ in range(2):  # the experiment is there the second time
@@ -104,6 +105,7 @@ def history(path):
                 yield {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
 
 
+@pytest.mark.slow
 def test_weights_and_biases_offline(tmp_path):
     options = f"project='digits', name='lazy', mode='offline', dir={str(tmp_path)!r}"
     log_all(f"il.WeightsAndBiases({options})", WANDB_SILENT="true")

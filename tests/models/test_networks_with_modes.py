@@ -62,6 +62,7 @@ def test_parameter_counts():
 
 
 @pytest.mark.parametrize("case", SMOOTH)
+@pytest.mark.slow
 def test_linearisation_error_is_quadratic(case):
     apply, params, x, _ = build(case)
     problem = il.Problem(apply, il.CrossEntropy())
@@ -79,6 +80,7 @@ def value_and_grad(problem, params, variables, x, y):
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.slow
 def test_every_parameter_has_a_gradient_that_lowers_the_loss(case):
     apply, params, x, y = build(case)
     problem = il.Problem(apply, il.CrossEntropy())
