@@ -38,7 +38,7 @@ def not_drawn(function: Any, refuse: Callable[[str], Any]) -> Iterator[None]:
         ("NumPy's global generator", np.random.get_state),
     ]
     if "torch" in sys.modules:
-        named.append(("PyTorch's global generator", lambda: sys.modules["torch"].get_rng_state().numpy().tobytes()))
+        named.append(("PyTorch's generator of the CPU", lambda: sys.modules["torch"].get_rng_state().numpy().tobytes()))
     named += [(f"a {type(held).__name__} that it holds", _reader(held)) for held in _held(function)]
     before = [pickle.dumps(state()) for _, state in named]
     yield

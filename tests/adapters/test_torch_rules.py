@@ -395,7 +395,7 @@ def test_spectral_norm_as_it_is_is_refused():
 def test_a_plain_function_that_draws_from_pytorch_is_refused():
     problem = il.Problem(lambda p, x: x @ p["w"] * float(torch.rand(())), il.SquaredError())
     x = np.ones((4, 2))
-    with pytest.raises(ValueError, match="draws from PyTorch's global generator"):
+    with pytest.raises(ValueError, match="draws from PyTorch's generator of the CPU"):
         il.train(
             problem,
             il.WeightSpace(optax.sgd(0.1)),
