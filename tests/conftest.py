@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from relin.report import _figures, _style
@@ -73,6 +74,13 @@ def compiler(request):
         jax.config.update("jax_disable_most_optimizations", quickly)
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers(request):
+    """A module's `RNG` begins anew for each test, whose data then do not depend on the tests before it."""
+    if hasattr(request.module, "RNG"):
+        request.module.RNG = np.random.default_rng(0)
 
 
 @pytest.fixture(scope="session", autouse=True)
