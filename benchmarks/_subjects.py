@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 
 import relin as il
-from relin._compiled import Kind, separate
-from relin._drive import ArraySource, CompiledDriver, HostDriver
-from relin._program import Run, Sampling
+from relin._loop.compiled import Kind, separate
+from relin._loop.drivers import ArraySource, CompiledDriver, HostDriver
+from relin._loop.program import Run, Sampling
 
 SHAPES = {"mlp": (28, 28, 1), "cnn": (28, 28, 1), "lenet5": (28, 28, 1), "resnet18": (32, 32, 3)}
 OPTIMISER = optax.sgd(0.01, momentum=0.9)

@@ -14,7 +14,7 @@ from benchmarks._subjects import (
     subject,
     zeros,
 )
-from relin._primitives import slow_in_loops
+from relin._core.primitives import slow_in_loops
 
 CASES = {
     "cnn": (128, {}),

@@ -12,7 +12,7 @@ import optax
 
 import relin as il
 from benchmarks._measure import heading, row, table
-from relin._outcome import failed_to_train
+from relin._common.outcome import failed_to_train
 
 NEVER = np.iinfo(np.int32).max
 RATES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)

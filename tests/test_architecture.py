@@ -9,28 +9,20 @@ ROOT = Path(__file__).parent.parent / "src" / "relin"
 
 # From bottom to top. A module may import its own room and rooms below it; rooms on one line are strangers.
 FLOORS = [
-    ("_writing", "_words", "_lazy"),
-    ("_types", "_errors", "_files", "_extra", "_outcome", "_repr", "_same"),
-    ("_check", "_tree", "_names", "_network", "_randomness"),
-    ("_storage", "_logger", "_finite", "datasets"),
-    ("_primitives", "_interpret", "_constant"),
-    ("_loss", "_linearise", "_augment", "_batches"),
-    ("_problem", "_loss_contract"),
-    ("_context",),
+    ("_common",),
+    ("datasets",),
+    ("_core",),
+    ("_logger",),
     ("kernel",),
     ("_schedule", "_safeguard"),
     ("_solver",),
     ("_observer",),
-    ("_program",),
-    ("_compiled",),
-    ("_stepwise", "_validate", "_solution"),
-    ("_drive", "_ending"),
-    ("_stretches", "_reasons"),
-    ("_train", "_predict", "_preflight"),
+    ("_loop",),
     ("adapters", "models", "preset"),
     ("_public",),
     ("study",),
     ("report",),
+    ("studies",),
     ("cli",),
     ("__main__",),
 ]
@@ -38,7 +30,7 @@ HEIGHTS = {room: height for height, rooms in enumerate(FLOORS) for room in rooms
 MODULES = sorted(ROOT.rglob("*.py"))
 MAY_READ_PROGRAMS = "relin.kernel._structure"
 """The one module that may import `jax.extend.core`, with a fallback that works without it."""
-NEVER_IN_REPORT = {"jax", "optax", "equinox", "relin._train", "relin._drive", "relin._compiled", "relin._program"}
+NEVER_IN_REPORT = {"jax", "optax", "equinox", "relin._loop"}
 
 
 def name_of(path):
@@ -109,7 +101,7 @@ def test_nobody_imports_the_command_line():
 
 def test_the_reader_of_imports_sees_them():
     """The tests above could not fail if this found nothing."""
-    seen = set(imported(ROOT / "_train.py"))
-    assert {"jax", "jax.numpy", "relin._validate", "relin._problem"} <= seen
+    seen = set(imported(ROOT / "_loop" / "train.py"))
+    assert {"jax", "jax.numpy", "relin._loop.validate", "relin._core.problem"} <= seen
     assert "relin.models._mlp" in set(imported(ROOT / "models" / "_registry.py"))
     assert len(MODULES) > 40

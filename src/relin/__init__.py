@@ -6,7 +6,7 @@ training (K = ∞, no feature learning) and ordinary training (K = 1).
 
 from typing import TYPE_CHECKING
 
-from relin._lazy import names_of
+from relin._common.lazy import names_of
 
 if TYPE_CHECKING:
     from relin._public import *  # noqa: F403

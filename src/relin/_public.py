@@ -1,21 +1,28 @@
 """Everything public, by its public name. `import relin` gives these names, and imports JAX at their first use."""
 
 from relin import adapters as adapters, datasets as datasets, kernel as kernel, models as models, preset as preset
-from relin._augment import (
+from relin._core.augment import (
     AbstractAugmentation as AbstractAugmentation,
     Chain as Chain,
     Flip as Flip,
     PaddedCrop as PaddedCrop,
 )
-from relin._batches import (
+from relin._core.batches import (
     AbstractBatches as AbstractBatches,
     FullBatch as FullBatch,
     Shuffled as Shuffled,
     WithReplacement as WithReplacement,
 )
-from relin._context import Context as Context
-from relin._errors import Result as Result, TrainingError as TrainingError
-from relin._linearise import Linearisation as Linearisation, Taylor as Taylor
+from relin._core.context import Context as Context
+from relin._core.errors import Result as Result, TrainingError as TrainingError
+from relin._core.linearise import Linearisation as Linearisation, Taylor as Taylor
+from relin._core.loss import (
+    AbstractLoss as AbstractLoss,
+    CrossEntropy as CrossEntropy,
+    SquaredError as SquaredError,
+    TargetCheck as TargetCheck,
+)
+from relin._core.problem import Problem as Problem
 from relin._logger import (
     AbstractLogger as AbstractLogger,
     JSONLines as JSONLines,
@@ -23,12 +30,11 @@ from relin._logger import (
     TensorBoard as TensorBoard,
     WeightsAndBiases as WeightsAndBiases,
 )
-from relin._loss import (
-    AbstractLoss as AbstractLoss,
-    CrossEntropy as CrossEntropy,
-    SquaredError as SquaredError,
-    TargetCheck as TargetCheck,
-)
+from relin._loop.predict import predict as predict
+from relin._loop.preflight import Preflight as Preflight, check as check
+from relin._loop.program import Run as Run
+from relin._loop.solution import LaneSolutions as LaneSolutions, Solution as Solution, load as load
+from relin._loop.train import train as train, train_lanes as train_lanes
 from relin._observer import (
     AbstractObserver as AbstractObserver,
     FrozenKernelAccuracy as FrozenKernelAccuracy,
@@ -38,10 +44,6 @@ from relin._observer import (
     Performance as Performance,
     Sharpness as Sharpness,
 )
-from relin._predict import predict as predict
-from relin._preflight import Preflight as Preflight, check as check
-from relin._problem import Problem as Problem
-from relin._program import Run as Run
 from relin._safeguard import (
     AbstractSafeguard as AbstractSafeguard,
     LineSearch as LineSearch,
@@ -61,7 +63,6 @@ from relin._schedule import (
     WhenFunctionMoves as WhenFunctionMoves,
     WhenLossGap as WhenLossGap,
 )
-from relin._solution import LaneSolutions as LaneSolutions, Solution as Solution, load as load
 from relin._solver import (
     AbstractSolver as AbstractSolver,
     AbstractStepSolver as AbstractStepSolver,
@@ -73,7 +74,6 @@ from relin._solver import (
     SpectralDescent as SpectralDescent,
     WeightSpace as WeightSpace,
 )
-from relin._train import train as train, train_lanes as train_lanes
 from relin.adapters import (
     from_equinox as from_equinox,
     from_linen as from_linen,

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import optax
 
-from relin import _check
+from relin._core import check as _check
+from relin._core.types import Scalar, Step
 from relin._safeguard import AbstractSafeguard, check_safeguard
 from relin._schedule import AbstractSchedule, Every
 from relin._solver import WeightSpace
-from relin._types import Scalar, Step
 
 
 class Preset(eqx.Module):

@@ -6,6 +6,8 @@ import polars as pl
 import polars.testing
 import pytest
 
+from relin.studies.kernel import Kernel
+from relin.studies.width import Width
 from relin.study import SpecError, read_spec, run_study, stored_study
 from relin.study._grid import RunSpec, comparison_packs, selection_packs
 from relin.study._method import every
@@ -82,9 +84,9 @@ def test_width_study_from_the_command_to_the_page(relin_command, tmp_path):
 
 def test_packs_of_a_width_study_hold_one_width_each():
     spec = read_spec("width", overrides={"widths": [8, 32], "seeds": 3, "select_seeds": 1, "finalists": None})
-    packs = [pack for width in spec.widths_compared for pack in selection_packs(spec, 4, width)]
-    assert {pack.width for pack in packs} == {8, 32}
-    assert all(len({run.width for run in pack.runs}) == 1 for pack in packs)
+    packs = [pack for cell in spec.cells() for pack in selection_packs(cell, 4)]
+    assert {pack.place for pack in packs} == {("width", 8), ("width", 32)}
+    assert all(len({run.place for run in pack.runs}) == 1 for pack in packs)
     assert len({pack.name for pack in packs}) == len(packs)
     runs = [run for pack in packs for run in pack.runs]
     assert len(runs) == len(set(runs)) == 2 * 2 * len(spec.learning_rates)
@@ -94,14 +96,19 @@ def test_packs_of_a_width_study_hold_one_width_each():
 def test_kernels_are_taken_in_packs_of_their_own_at_the_rate_of_lazy_training():
     spec = read_spec("kernel", overrides={"periods": [1, 4, "inf"], "seeds": 4, "select_seeds": 3})
     ranked = {"equal-steps": {"every-1": [0.03], "every-4": [0.01], "never": [0.3]}}
-    (other, taken) = comparison_packs(spec, ranked, 1)
+
+    def compare(spec):
+        study = Kernel(spec)
+        return comparison_packs(spec, ranked, 1, study.extra_steps, study.extra_rate(ranked))
+
+    (other, taken) = compare(spec)
     assert [run.method.name for run in taken.runs] == ["every-1"]
-    assert taken.frozen_rate == 0.3
+    assert taken.extra_rate == 0.3
     assert {run.method.name for run in other.runs} == {"every-4", "never"}
-    assert other.frozen_rate is None
+    assert other.extra_rate is None
     own = spec.model_copy(update={"frozen_rate": 0.5})
-    assert comparison_packs(own, ranked, 1)[1].frozen_rate == 0.5
-    assert comparison_packs(own, ranked, 1)[1].name != taken.name
+    assert compare(own)[1].extra_rate == 0.5
+    assert compare(own)[1].name != taken.name
     assert taken.runs == (RunSpec(every(1), spec.steps, 0.03, 3),)
 
 
@@ -131,10 +138,7 @@ def test_the_limit_is_that_of_the_networks_options():
             overrides={"widths": [width, 512], "steps": 2, "kernel_probe": 16, "num_records": 1},
         )
         spec = spec.model_copy(update={"model_options": {"parametrisation": "ntk", "depth": 3, "activation": "erf"}})
-        runner = Runner(spec)
-        kept = ("AnalyticDeviation", "Performance")
-        runner.observers = tuple(o for o in runner.observers if type(o).__name__ in kept)
-        records = runner.train(selection_packs(spec, 1, width)[0])
+        records = Runner(spec, study=Width(spec)).train(selection_packs(spec.cells()[0], 1)[0])
         deviations.append(records["analytic_deviation"][0])
     assert deviations[1] < 0.5 * deviations[0]
     assert deviations[1] < 0.2
@@ -143,6 +147,6 @@ def test_the_limit_is_that_of_the_networks_options():
 @pytest.mark.parametrize("option", [{"model_options": {"activation": "tanh"}}, {"model": "cnn", "data": "mnist1d"}])
 def test_without_a_closed_form_there_is_no_deviation(option):
     spec = read_spec("width", overrides={"widths": [4, 8], "steps": 2, "kernel_probe": 8, **option})
-    names = [type(observer).__name__ for observer in Runner(spec).observers]
+    names = [type(observer).__name__ for observer in Width(spec).observers(None, Runner(spec))]
     assert ("AnalyticDeviation" in names) == (option.get("model") == "cnn")
     assert "KernelDrift" in names

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from cli_sample import SMALL
 
-from relin._files import as_json
+from relin._common.files import as_json
 from relin.study import StoreError, read_spec
 from relin.study._grid import single_run
 from relin.study._runner import Runner

@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 from cli_sample import SMALL, SPEC
 
-from relin._files import write_atomically
-from relin._words import listed, shortened
-from relin.study import FrequencySpec, read_spec
+from relin._common.files import write_atomically
+from relin._common.words import listed, shortened
+from relin.studies.frequency.settings import FrequencySpec
+from relin.study import read_spec
 from relin.study._runner import Runner
 from relin.study._store import Store
 

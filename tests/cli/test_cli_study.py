@@ -10,7 +10,7 @@ import polars.testing
 import pytest
 from cli_sample import NUM_PACKS
 
-from relin._files import write_atomically
+from relin._common.files import write_atomically
 from relin.cli._jax import prepare
 from relin.study import StoreError, stored_study
 

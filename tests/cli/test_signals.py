@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from relin import _writing
-from relin._files import write_atomically
+from relin._common import writing as _writing
+from relin._common.files import write_atomically
 
 START = """
 import ctypes, gc, io, logging, os, signal, sys, threading, time

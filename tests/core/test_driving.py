@@ -8,7 +8,8 @@ import pytest
 
 import relin as il
 from core import oracles
-from relin import _primitives, _program
+from relin._core import primitives as _primitives
+from relin._loop import program as _program
 
 X = jnp.ones((2, 4, 4, 1))
 KERNEL = jnp.ones((3, 3, 1, 2))

@@ -7,8 +7,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from relin._files import as_json, from_json, is_damaged, open_file, read_file, remove_parts, sealed, write_atomically
-from relin._storage import from_safetensors, to_safetensors
+from relin._common.files import (
+    as_json,
+    from_json,
+    is_damaged,
+    open_file,
+    read_file,
+    remove_parts,
+    sealed,
+    write_atomically,
+)
+from relin._core.storage import from_safetensors, to_safetensors
 from relin.study._records import to_parquet
 
 RECORDS = pl.DataFrame({"schedule": ["every-4"] * 9, "step": range(9), "loss": np.random.default_rng(0).normal(size=9)})

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import relin as il
-from relin import _compiled, _drive, _train
+from relin._loop import compiled as _compiled, drivers as _drive, train as _train
 
 KEY = jax.random.key(0)
 X = jax.random.normal(KEY, (12, 3))

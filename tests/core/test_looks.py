@@ -11,7 +11,7 @@ import pytest
 
 import relin as il
 from core import oracles
-from relin._context import Context
+from relin._core.context import Context
 from relin._schedule import AbstractWhen
 
 pytestmark = pytest.mark.as_shipped

@@ -51,7 +51,7 @@ def test_ridge():
 
 
 def test_the_limit_is_of_minimum_norm_and_that_of_infinite_training(monkeypatch):
-    monkeypatch.setattr("relin._predict._NUMBERS_AT_ONCE", 300)  # two test examples at a time
+    monkeypatch.setattr("relin._loop.predict._NUMBERS_AT_ONCE", 300)  # two test examples at a time
     x, y = jax.tree.map(lambda a: np.concatenate([a[:4], a[:2]]), (X, Y))
     j = jacobian(x)
     dual = -np.linalg.pinv(j @ j.T, rcond=1e-11) @ (np.asarray(oracles.mlp(PARAMS, x)) - y).reshape(-1)

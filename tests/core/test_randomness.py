@@ -10,7 +10,7 @@ import pytest
 
 import relin as il
 from core import oracles
-from relin._randomness import not_drawn
+from relin._core.randomness import not_drawn
 
 GLOBAL = np.random.default_rng(0)
 DATA = np.random.default_rng(1).normal(size=(6, 4)), np.arange(6) % 3

@@ -7,7 +7,7 @@ import pytest
 
 import relin as il
 from core import oracles
-from relin._same import identity
+from relin._loop.same import identity
 
 DATA = np.random.default_rng(1).normal(size=(6, 4)), np.arange(6) % 3
 PROBLEM = il.Problem(oracles.mlp, il.CrossEntropy())

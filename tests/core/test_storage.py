@@ -10,7 +10,7 @@ import pytest
 
 import relin as il
 from core import oracles
-from relin._files import as_json
+from relin._common.files import as_json
 
 LOSS = il.CrossEntropy()
 

@@ -10,7 +10,7 @@ import pytest
 from dataset_writers import CIFAR10_BINARY, binary, random_images, write_files, write_idx
 
 import relin.datasets
-from relin._files import open_file
+from relin._common.files import open_file
 from relin.datasets import DatasetError, _files, load, names, status
 
 

@@ -4,10 +4,13 @@ import math
 
 import polars as pl
 
-from relin.study import KernelResult, KernelSpec, WidthResult, WidthSpec
-from relin.study._kernel import conclude_kernel
+from relin.studies.kernel.conclude import conclude as conclude_kernel
+from relin.studies.kernel.result import KernelResult
+from relin.studies.kernel.settings import KernelSpec
+from relin.studies.width.conclude import conclude as conclude_width
+from relin.studies.width.result import WidthResult
+from relin.studies.width.settings import WidthSpec
 from relin.study._method import parse_method
-from relin.study._width import conclude_width
 
 NUM_STEPS = 400
 STEPS = (0, 100, 200, 300, 400)

@@ -3,16 +3,11 @@
 import numpy as np
 import polars as pl
 
+from relin.studies.essential.result import EssentialResult
+from relin.studies.stability.result import RateLimit, StabilityResult
+from relin.studies.timing.result import Placement, TimingResult
 from relin.study._method import parse_method
-from relin.study._result import (
-    EssentialResult,
-    Interval,
-    Placement,
-    RateLimit,
-    ScheduleOutcome,
-    StabilityResult,
-    TimingResult,
-)
+from relin.study._result import Interval, ScheduleOutcome
 
 NUM_STEPS = 400
 STEPS = (0, 100, 200, 300, 400)

@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from relin.study._result import FrequencyResult, Interval, ScheduleOutcome
+from relin.studies.frequency.result import FrequencyResult
+from relin.study._result import Interval, ScheduleOutcome
 
 NUM_STEPS = 2000
 BATCH_SIZE = 128

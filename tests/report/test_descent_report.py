@@ -11,8 +11,8 @@ from pages import check_page, plain
 from rich.console import Console
 
 from relin.report import terminal_summary, write_report
-from relin.study import DampingResult, InterpolationResult
-from relin.study._descent_result import Choice, DampingRun, PeriodOutcome, Ridge
+from relin.studies.damping.result import Choice, DampingResult, DampingRun, Ridge
+from relin.studies.interpolation.result import InterpolationResult, PeriodOutcome
 from relin.study._result import Interval
 
 SHARED = {"data": "made-up data", "model": "made-up model", "num_steps": 20, "num_seeds": 3, "num_runs": 12}

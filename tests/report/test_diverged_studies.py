@@ -6,10 +6,12 @@ import polars as pl
 import pytest
 from made_up_studies import SPEC, essential, stability, timing
 
-from relin.report import _essential, _stability, _timing
 from relin.report._records import StudyRecords
-from relin.report._stability_data import descent
 from relin.report._style import LIGHT, themed
+from relin.studies.essential import page as _essential
+from relin.studies.stability import page as _stability
+from relin.studies.stability.data import descent
+from relin.studies.timing import page as _timing
 from relin.study._result import Interval
 
 

@@ -11,11 +11,11 @@ from pages import check_csv, check_page, is_filled, plain, points, texts
 
 from relin.report import write_report
 from relin.report._curves import Line, learning_curves
-from relin.report._essential import plots
-from relin.report._essential_figures import accuracy_against_number, essential_curves, selection
 from relin.report._rate_map import rate_map
 from relin.report._records import StudyRecords
 from relin.report._style import DARK, LIGHT, themed
+from relin.studies.essential.figures import accuracy_against_number, essential_curves, selection
+from relin.studies.essential.page import plots
 
 FIGURES = ("frozen-after", "learnt-from", "learning-curves", "learning-rates")
 

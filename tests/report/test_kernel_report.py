@@ -12,12 +12,14 @@ from made_up_studies import ENVIRONMENT, SPEC
 from pages import check_csv, check_page, plain, texts
 from rich.console import Console
 
-from relin.report import _kernel, _text as text, _width, terminal_summary, write_report
-from relin.report._kernel_figures import METRICS, accuracy_on_frozen_kernels, metric_in_training
+from relin.report import _text as text, terminal_summary, write_report
 from relin.report._records import StudyRecords
 from relin.report._saved_kernel import write_kernel_figure
 from relin.report._style import DARK, LIGHT, themed
-from relin.report._width_figures import against_width
+from relin.studies.kernel import page as _kernel
+from relin.studies.kernel.figures import METRICS, accuracy_on_frozen_kernels, metric_in_training
+from relin.studies.width import page as _width
+from relin.studies.width.figures import against_width
 from relin.study._result import Interval
 
 FIGURES = ("kernel-distance", "kernel-change", "frozen-kernels", "kernel-velocity", "kernel-alignment", "kernel-rank")

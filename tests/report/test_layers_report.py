@@ -8,11 +8,11 @@ from pages import check_csv, check_page, plain, points
 from rich.console import Console
 
 from relin.report import terminal_summary, write_report
-from relin.report._layers_figures import accuracy_by_layer
 from relin.report._records import StudyRecords
 from relin.report._style import LIGHT, themed
-from relin.study import LayersResult
-from relin.study._result import Interval, LayerOutcome
+from relin.studies.layers.figures import accuracy_by_layer
+from relin.studies.layers.result import LayerOutcome, LayersResult
+from relin.study._result import Interval
 
 FIGURES = ("accuracy-by-layer", "learning-curves", "learning-rates")
 

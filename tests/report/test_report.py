@@ -10,18 +10,18 @@ import pytest
 from report_sample import ENVIRONMENT, MAX_STEPS, NUM_STEPS, RATES, REFERENCE_RATE, SPEC, steps_at
 
 from relin.report import write_report
-from relin.report._frequency_data import frequency_records, of_comparison
-from relin.report._frequency_figures import (
+from relin.report._periods import PeriodAxis, narrow, sparse_period, stands_beside
+from relin.report._style import LIGHT, themed
+from relin.studies.frequency.data import frequency_records, of_comparison
+from relin.studies.frequency.figures import (
     accuracy_against_period,
     accuracy_against_updates,
     both_comparisons,
     learning_curves,
 )
-from relin.report._periods import PeriodAxis, narrow, sparse_period, stands_beside
-from relin.report._style import LIGHT, themed
-from relin.study._grid_plan import by_comparison
+from relin.studies.frequency.settings import FrequencySpec
+from relin.study._grid_study import by_comparison
 from relin.study._result import Interval
-from relin.study._specs import FrequencySpec
 
 PLOTS = ("accuracy-against-period", "accuracy-against-updates", "learning-curves", "learning-rates", "linearity")
 HOSTILE = "<script>alert('x')</script> & $\\frac{1}{2} \"quoted\" ${title}"
@@ -160,7 +160,7 @@ def bare(study, tmp_path_factory):
     lost = {"test_accuracy": Interval(mean=0.1, low=nan, high=nan), "network_test_accuracy": none}
     lost |= {"difference": Interval(mean=-0.83, low=nan, high=nan), "bound": nan, "p_value": nan, "p_value_holm": nan}
     two = two.model_copy(update=lost | {"num_seeds": 1, "num_diverged": 1, "on_par": False})
-    change = {"study": HOSTILE, "outcomes": [one, two], "k_star": None, "num_seeds": 1}
+    change = {"data": HOSTILE, "outcomes": [one, two], "k_star": None, "num_seeds": 1}
     change |= {"sufficient_feature_updates": None, "lazy_gap": None, "verdict": f"Nothing suffices in {HOSTILE}."}
     second = pl.col("schedule") == "every-2"
     records = records.filter(pl.col("seed") == 0, pl.col("schedule").is_in(["every-1", "every-2"])).with_columns(

@@ -45,7 +45,7 @@ def test_another_relin_is_not(folder, monkeypatch, tmp_path_factory):
     assert not _current.is_current(folder, _current.made_from(RECORDS, SPEC))
     monkeypatch.undo()
     package = tmp_path_factory.mktemp("package")
-    for name in ("report/_a.py", "study/_b.py", "_outcome.py"):
+    for name in ("report/_a.py", "study/_b.py", "_common/outcome.py"):
         (package / name).parent.mkdir(exist_ok=True)
         (package / name).write_text("x = 1")
     monkeypatch.setattr(_current, "_PACKAGE", package)

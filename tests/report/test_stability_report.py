@@ -10,12 +10,12 @@ from pages import check_csv, check_page, is_filled, plain, points, texts
 
 from relin.report import write_report
 from relin.report._records import StudyRecords
-from relin.report._sharpness import passes, selection, sharpness_in_training
-from relin.report._stability import plots
-from relin.report._stability_accuracy import accuracy_against_updates, what_parts_bring
-from relin.report._stability_data import best_gain, descent, groups, trains_as_far
-from relin.report._stability_figures import rates_that_train
 from relin.report._style import DARK, LIGHT, themed
+from relin.studies.stability.accuracy import accuracy_against_updates, what_parts_bring
+from relin.studies.stability.data import best_gain, descent, groups, trains_as_far
+from relin.studies.stability.figures import rates_that_train
+from relin.studies.stability.page import plots
+from relin.studies.stability.sharpness import passes, selection, sharpness_in_training
 
 FIGURES = ("rates-that-train", "accuracy-against-updates", "what-parts-bring", "sharpness")
 EDGES = [0.03 / (0.1 / 0.03) ** 0.5, (0.03 * 0.1) ** 0.5, (0.1 * 0.3) ** 0.5, 0.3 * 3**0.5]

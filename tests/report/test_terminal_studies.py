@@ -7,8 +7,7 @@ from made_up_studies import ENVIRONMENT, SPEC, essential, stability, timing
 from rich.console import Console
 
 from relin.report import _text as text, terminal_summary, write_report
-from relin.report._answers import answers
-from relin.study._result import StudyResult
+from relin.study import SpecError
 
 STUDIES = {"essential": essential, "timing": timing, "stability": stability}
 
@@ -64,7 +63,7 @@ def test_answers_are_bold(study):
     lines = shown.splitlines()
     below = next(index for index, line in enumerate(lines) if line.startswith("──")) + 1  # the heading is bold too
     bold = [line for line in lines[below:] if line.startswith("\x1b[1m")]
-    expected = [outcome.label for outcome in result.outcomes if outcome.schedule in answers(result)]
+    expected = [outcome.label for outcome in result.outcomes if outcome.schedule in result.answers]
     assert len(bold) == len(expected) > 1
     for line, label in zip(bold, expected, strict=True):
         assert line.startswith(f"\x1b[1m{label}")
@@ -92,6 +91,6 @@ def test_both_comparisons_have_a_table_each(study):
 
 def test_no_other_result_is_reported(tmp_path):
     result, records = essential()
-    unknown = StudyResult.model_validate({name: getattr(result, name) for name in StudyResult.model_fields})
-    with pytest.raises(TypeError, match="Expected the result of a known study, got StudyResult"):
+    unknown = result.model_copy(update={"study": "mine"})
+    with pytest.raises(SpecError, match="There is no study 'mine'; the studies are damping"):
         write_report(unknown, records, SPEC, ENVIRONMENT, tmp_path)

@@ -11,13 +11,13 @@ from pages import check_csv, check_page, is_filled, plain, points, texts
 from relin.report import write_report
 from relin.report._records import StudyRecords
 from relin.report._style import LIGHT, themed
-from relin.report._timing import plots
-from relin.report._timing_figures import (
+from relin.studies.timing.figures import (
     accuracy_against_updates,
     accuracy_of_placements,
     placement_curves,
     updates_in_training,
 )
+from relin.studies.timing.page import plots
 from relin.study._result import Interval
 
 FIGURES = (

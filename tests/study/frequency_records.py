@@ -5,7 +5,7 @@ import math
 import numpy as np
 import polars as pl
 
-from relin.study._frequency import frequency_result
+from relin.studies.frequency.conclude import frequency_result
 from relin.study._outcomes import rank_learning_rates
 
 NUM_STEPS = 1000

@@ -6,11 +6,14 @@ import polars as pl
 import pytest
 from frequency_records import records, runs, steady
 
-from relin.study import EssentialSpec, LayersSpec, StabilitySpec, TimingSpec
-from relin.study._essential import conclude_essential
-from relin.study._layers import conclude_layers
-from relin.study._stability import conclude_stability, pareto_front
-from relin.study._timing import conclude_timing
+from relin.studies.essential.conclude import conclude as conclude_essential
+from relin.studies.essential.settings import EssentialSpec
+from relin.studies.layers.conclude import conclude as conclude_layers
+from relin.studies.layers.settings import LayersSpec
+from relin.studies.stability.conclude import conclude as conclude_stability, pareto_front
+from relin.studies.stability.settings import StabilitySpec
+from relin.studies.timing.conclude import conclude as conclude_timing
+from relin.studies.timing.settings import TimingSpec
 
 RATES = [0.1, 0.01]
 

@@ -8,10 +8,12 @@ import polars as pl
 import pytest
 
 import relin as il
-from relin.study import DampingSpec, InterpolationSpec, run_study, stored_study
-from relin.study._damping import conclude_damping
-from relin.study._descent import DescentPlan
-from relin.study._interpolation import conclude_interpolation
+from relin.studies.damping.conclude import conclude as conclude_damping
+from relin.studies.damping.settings import DampingSpec
+from relin.studies.interpolation import Interpolation
+from relin.studies.interpolation.conclude import conclude as conclude_interpolation
+from relin.studies.interpolation.settings import InterpolationSpec
+from relin.study import run_study, stored_study
 
 TINY = {"model_options": {"width": 4, "depth": 1}, "train_limit": 12, "seeds": 2, "probe_size": 20}
 DAMPING = DampingSpec(**TINY, periods=[1, 8, 64], outer_steps=2, compared_after=[1, 2], kernel_probe=8)
@@ -197,7 +199,7 @@ def test_the_ends_of_the_interpolation_coincide_and_either_way_of_taking_steps_i
     _, again, _ = stored_study(folder)
     assert again == result
     stepped = INTERPOLATION.model_copy(update={"stepped_up_to": 7})
-    plan = DescentPlan(stepped)
+    plan = Interpolation(stepped)
     pack = next(p for p in plan.packs("run", [], lambda packs: records, 1) if p.number == 7)
     walked = plan.trainer(None)(pack, lambda done, total: None)
     at_once = records.filter(schedule="every-7", seed=pack.seed)

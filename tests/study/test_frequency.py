@@ -18,8 +18,8 @@ from frequency_records import (
     textbook_holm,
 )
 
+from relin.studies.frequency.result import FrequencyResult
 from relin.study._outcomes import rank_learning_rates
-from relin.study._result import FrequencyResult
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from relin.study import FrequencySpec
+from relin.studies.frequency.settings import FrequencySpec
 from relin.study._grid import comparison_packs, finals_packs, later_cost, selection_packs
 
 SPEC = FrequencySpec(

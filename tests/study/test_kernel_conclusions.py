@@ -8,11 +8,12 @@ import pytest
 from frequency_records import period_of
 from scipy import stats
 
-from relin.study import KernelSpec, WidthSpec
-from relin.study._kernel import conclude_kernel, constancy
-from relin.study._kernel_verdict import spelled
+from relin.studies.kernel.conclude import conclude as conclude_kernel, constancy
+from relin.studies.kernel.settings import KernelSpec
+from relin.studies.kernel.verdict import spelled
+from relin.studies.width.conclude import conclude as conclude_width, log_slopes
+from relin.studies.width.settings import WidthSpec
 from relin.study._result import Interval
-from relin.study._width import conclude_width, log_slopes
 
 STEPS = (0, 100, 200, 300, 400)
 

@@ -9,7 +9,8 @@ import optax
 import pytest
 
 import relin as il
-from relin.study import FrequencySpec, LayersSpec, parse_method
+from relin.studies.frequency.settings import FrequencySpec
+from relin.study import parse_method
 from relin.study._grid import Pack, RunSpec
 from relin.study._runner import Runner
 
@@ -51,9 +52,7 @@ def runner():
 @pytest.fixture(scope="module")
 def by_layer():
     """The same settings where layers have names."""
-    own = SPEC.model_dump(exclude={"study", "periods", "sparse_periods", "tolerances", "comparison"})
-    fields = {name: value for name, value in own.items() if name in LayersSpec.model_fields}
-    return Runner(LayersSpec(**fields, layers=["layers.0", "layers.1"]))
+    return Runner(SPEC.model_copy(update={"layers": ["layers.0", "layers.1"]}))
 
 
 @pytest.mark.parametrize("name", BY_HAND)

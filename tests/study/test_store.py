@@ -9,8 +9,9 @@ import polars as pl
 import polars.testing
 import pytest
 
-from relin._files import write_atomically
-from relin.study import FrequencySpec, SpecError, Store, StoreError, _records
+from relin._common.files import write_atomically
+from relin.studies.frequency.settings import FrequencySpec
+from relin.study import SpecError, Store, StoreError, _records
 from relin.study._grid import selection_packs
 from relin.study._store import describe
 

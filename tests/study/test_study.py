@@ -10,15 +10,8 @@ import polars as pl
 import polars.testing
 import pytest
 
-from relin.study import (
-    AbstractExecutor,
-    FrequencySpec,
-    StoreError,
-    ThreadExecutor,
-    run_study,
-    stored_study,
-    train_one,
-)
+from relin.studies.frequency.settings import FrequencySpec
+from relin.study import AbstractExecutor, StoreError, ThreadExecutor, run_study, stored_study, train_one
 from relin.study._store import Store
 
 SPEC = FrequencySpec(

@@ -7,7 +7,7 @@ from tools.results.folders import files, is_up_to_date
 from tools.results.pages import STRICT, read, texts, unmarked_numbers
 from tools.results.quantities import ROOT, Quantities
 
-from relin._files import write_atomically
+from relin._common.files import write_atomically
 
 
 def main() -> None:

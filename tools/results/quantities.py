@@ -7,8 +7,9 @@ from typing import Any
 
 import polars as pl
 
-from relin.study import GridResult, StabilityResult, StudySpec, stored_study
-from relin.study._result import Interval, RateLimit, ScheduleOutcome
+from relin.studies.stability.result import RateLimit, StabilityResult
+from relin.study import GridResult, StudySpec, stored_study
+from relin.study._result import Interval, ScheduleOutcome
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"

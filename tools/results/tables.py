@@ -9,8 +9,10 @@ from typing import cast
 from tools.results.quantities import Quantities, percent, study
 
 from relin.report import _text as text
-from relin.study import FrequencySpec, Method, conclude, parse_method
-from relin.study._result import Interval, LayersResult, ScheduleOutcome
+from relin.studies.frequency.settings import FrequencySpec
+from relin.studies.layers.result import LayersResult
+from relin.study import Method, conclude, parse_method
+from relin.study._result import Interval, ScheduleOutcome
 
 _WIDTH = 126
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from relin._extra import needs_extra
+from relin._common.extra import needs_extra
 from relin._logger._base import AbstractLogger, numbers
 
 

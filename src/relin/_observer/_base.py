@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Shaped
 
-from relin._context import Context
-from relin._problem import Problem
-from relin._types import Inputs, Params, State, Targets
+from relin._core.context import Context
+from relin._core.problem import Problem
+from relin._core.types import Inputs, Params, State, Targets
 
 _NUMBERS_IN_CACHE = 50_000
 """Of inputs that go through a network at once on CPU: with more, activations leave the cache, 5 times slower."""

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Shaped
 
-from relin import _check, _tree
-from relin._batches import AbstractBatches, FullBatch, Shuffled
-from relin._context import Context
-from relin._linearise import Taylor
+from relin._core import check as _check, tree as _tree
+from relin._core.batches import AbstractBatches, FullBatch, Shuffled
+from relin._core.context import Context
+from relin._core.linearise import Taylor
+from relin._core.problem import Problem
+from relin._core.types import Inputs, Key, State, Step, Targets
 from relin._observer._base import AbstractObserver
 from relin._observer._kernel_drift import pair_of
 from relin._observer._performance import Performance
-from relin._problem import Problem
 from relin._solver import SolverState, WeightSpace
-from relin._types import Inputs, Key, State, Step, Targets
 
 Record = dict[str, Shaped[Array, ""]]
 

@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
-from relin import _tree
-from relin._context import Context
+from relin._core import tree as _tree
+from relin._core.context import Context
+from relin._core.types import Inputs, State
 from relin._observer._base import AbstractObserver, chunk_of
-from relin._types import Inputs, State
 
 
 class LinearisationError(AbstractObserver):

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Shaped
 
-from relin._context import Context
+from relin._core.context import Context
+from relin._core.problem import Problem
+from relin._core.types import Inputs, Params, Scalar, Step, Targets
 from relin._observer._base import AbstractObserver
-from relin._problem import Problem
-from relin._types import Inputs, Params, Scalar, Step, Targets
 from relin.kernel._arguments import check_inputs, check_outputs, check_size
 from relin.kernel._independence import refuse_coupled
 from relin.kernel._metrics import cka, distance, effective_rank, relative_change, target_alignment

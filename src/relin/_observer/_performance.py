@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
-from relin._context import Context
+from relin._core.context import Context
+from relin._core.types import Inputs, State, Targets
 from relin._observer._base import AbstractObserver, chunk_of
-from relin._types import Inputs, State, Targets
 
 
 class Performance(AbstractObserver):

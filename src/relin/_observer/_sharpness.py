@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
-from relin import _tree
-from relin._context import Context
+from relin._core import tree as _tree
+from relin._core.context import Context
+from relin._core.types import Inputs, Params, Scalar, State, Targets
 from relin._observer._base import AbstractObserver
-from relin._types import Inputs, Params, Scalar, State, Targets
 
 
 class Sharpness(AbstractObserver):

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int
 
-from relin._context import Context
-from relin._types import Inputs, Scalar, State, Targets
+from relin._core.context import Context
+from relin._core.types import Inputs, Scalar, State, Targets
 
 Probe = tuple[Inputs, Targets]
 

@@ -4,9 +4,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from relin._context import Context
+from relin._core.context import Context
+from relin._core.types import Scalar, State
 from relin._safeguard._base import AbstractSafeguard, Probe, Verdict, is_known
-from relin._types import Scalar, State
 
 
 class LineSearch(AbstractSafeguard):

@@ -2,10 +2,10 @@
 
 import jax.numpy as jnp
 
-from relin import _tree
-from relin._context import Context
+from relin._core import tree as _tree
+from relin._core.context import Context
+from relin._core.types import Scalar, State
 from relin._safeguard._base import AbstractSafeguard, Probe, Verdict, is_known
-from relin._types import Scalar, State
 
 
 class TrustRegion(AbstractSafeguard):

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from relin._context import Context
+from relin._core.context import Context
+from relin._core.types import Flag, Inputs, Scalar, State, Step, Targets
 from relin._schedule._base import AbstractSchedule, check_count
-from relin._types import Flag, Inputs, Scalar, State, Step, Targets
 
 
 class AbstractWhen(AbstractSchedule):

@@ -8,10 +8,10 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Int, PyTree, Shaped
 
-from relin._check import LARGEST_COUNT
-from relin._context import Context
-from relin._repr import one_line
-from relin._types import Flag, Flags, Params, State, Step
+from relin._core.check import LARGEST_COUNT
+from relin._core.context import Context
+from relin._core.repr import one_line
+from relin._core.types import Flag, Flags, Params, State, Step
 
 
 class AbstractSchedule(eqx.Module):

@@ -3,9 +3,9 @@
 import equinox as eqx
 from jaxtyping import Array, Int, PyTree, Shaped
 
-from relin._context import Context
+from relin._core.context import Context
+from relin._core.types import Flag, Flags, Params, State, Step
 from relin._schedule._base import AbstractSchedule, check_count
-from relin._types import Flag, Flags, Params, State, Step
 
 
 class AbstractWithin(AbstractSchedule):

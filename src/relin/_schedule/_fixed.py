@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relin._check import LARGEST_COUNT
+from relin._core.check import LARGEST_COUNT
+from relin._core.types import Flag, Step
 from relin._schedule._base import AbstractSchedule, check_count
-from relin._types import Flag, Step
 
 
 class Every(AbstractSchedule):

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PyTree
 
-from relin._context import Context
-from relin._names import check_patterns, matches, parameter_names, some
+from relin._core.context import Context
+from relin._core.names import check_patterns, matches, parameter_names, some
+from relin._core.types import Flag, Flags, Params, State, Step
 from relin._schedule._base import AbstractSchedule
-from relin._types import Flag, Flags, Params, State, Step
 
 
 class PerParameter(AbstractSchedule):

@@ -9,13 +9,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Shaped
 
-from relin import _tree
-from relin._batches import AbstractBatches
-from relin._network import Variables
-from relin._problem import Problem
-from relin._repr import one_line
+from relin._core import tree as _tree
+from relin._core.batches import AbstractBatches
+from relin._core.network import Variables
+from relin._core.problem import Problem
+from relin._core.repr import one_line
+from relin._core.types import Inputs, Params, Scalar, Targets
 from relin._schedule import AbstractSchedule
-from relin._types import Inputs, Params, Scalar, Targets
 
 
 class SolverState(eqx.Module):

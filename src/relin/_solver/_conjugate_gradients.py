@@ -8,8 +8,8 @@ import lineax as lx
 import optax
 from jaxtyping import Array, PyTree
 
-from relin import _tree
-from relin._types import Flag, Scalar
+from relin._core import tree as _tree
+from relin._core.types import Flag, Scalar
 
 
 def rounding(tree: PyTree[Array], power: float | int) -> float:

@@ -8,9 +8,9 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from relin import _tree
+from relin._core import tree as _tree
+from relin._core.types import Params
 from relin._solver._base import updated
-from relin._types import Params
 
 Dual = dict[str, Array]
 """A vector Σ_n J_s(x_n)ᵀ a_n + Σ_i c_i m_i of weight space: `dual` holds a, of the outputs' shape `(n, C)`, and

@@ -10,15 +10,15 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from relin import _check, _tree
-from relin._batches import AbstractBatches
-from relin._linearise import LinearisedOutputs
-from relin._problem import Problem
+from relin._core import check as _check, tree as _tree
+from relin._core.batches import AbstractBatches
+from relin._core.linearise import LinearisedOutputs
+from relin._core.problem import Problem
+from relin._core.types import Inputs, Outputs, Params, Scalar, Targets
 from relin._schedule import AbstractSchedule
 from relin._solver._base import AbstractStretchSolver, SolverState, Stretch
 from relin._solver._dual import Dual, from_dual, refuse_unless_linear, to_dual, vectors_of
 from relin._solver._weight_space import WeightSpace
-from relin._types import Inputs, Outputs, Params, Scalar, Targets
 from relin.kernel._independence import refuse_coupled
 from relin.kernel._ntk import unchecked_ntk
 

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, Int, Shaped
 
-from relin import _check, _tree
-from relin._batches import AbstractBatches
-from relin._problem import Problem
+from relin._core import check as _check, tree as _tree
+from relin._core.batches import AbstractBatches
+from relin._core.problem import Problem
+from relin._core.types import Flag, Inputs, Outputs, Params, Scalar, Targets
 from relin._schedule import AbstractSchedule
 from relin._solver._base import AbstractStepSolver, SolverState, current_params
 from relin._solver._conjugate_gradients import ConjugateGradients, rounding
 from relin._solver._newton import convex_step, quadratic_step
 from relin._solver._spaces import Space, space_of
-from relin._types import Flag, Inputs, Outputs, Params, Scalar, Targets
 
 _RISE = 1000
 """A step that takes a batch's loss to more than so many times the first one has failed; batches differ by less."""

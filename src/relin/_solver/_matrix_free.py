@@ -13,11 +13,11 @@ from jaxtyping import Array, Float
 from scipy.linalg import eigh
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
-from relin import _tree
-from relin._linearise import LinearisedOutputs
-from relin._primitives import slow_in_loops
-from relin._problem import Problem
-from relin._types import Inputs, Outputs, Params, Scalar, Targets
+from relin._core import tree as _tree
+from relin._core.linearise import LinearisedOutputs
+from relin._core.primitives import slow_in_loops
+from relin._core.problem import Problem
+from relin._core.types import Inputs, Outputs, Params, Scalar, Targets
 from relin.kernel._ntk import unchecked_ntk
 
 Totals = tuple[Params, Params]

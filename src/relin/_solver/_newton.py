@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Int
 
-from relin._loss import AbstractLoss
+from relin._core.loss import AbstractLoss
+from relin._core.types import Flag, Outputs, Scalar, Targets
 from relin._solver._conjugate_gradients import rounding
 from relin._solver._spaces import AbstractSpace, Solved
-from relin._types import Flag, Outputs, Scalar, Targets
 
 MAX_NEWTON_STEPS = 50
 MAX_HALVINGS = 30

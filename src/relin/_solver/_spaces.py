@@ -12,10 +12,10 @@ import lineax as lx
 import optax
 from jaxtyping import Array, Float, Int
 
-from relin import _tree
-from relin._linearise import LinearisedOutputs
+from relin._core import tree as _tree
+from relin._core.linearise import LinearisedOutputs
+from relin._core.types import Flag, Outputs, Params, Scalar
 from relin._solver._conjugate_gradients import rounding
-from relin._types import Flag, Outputs, Params, Scalar
 
 Hessian = Callable[[Outputs], Outputs]
 """v ↦ H v of every example, `(N, C)`."""

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-from relin import _tree
-from relin._batches import AbstractBatches, FullBatch
-from relin._loss import SquaredError
-from relin._problem import Problem
+from relin._core import tree as _tree
+from relin._core.batches import AbstractBatches, FullBatch
+from relin._core.loss import SquaredError
+from relin._core.problem import Problem
+from relin._core.types import Inputs, Params, Scalar, Targets
 from relin._schedule import AbstractSchedule
 from relin._solver._base import AbstractStretchSolver, SolverState, Stretch
 from relin._solver._filters import Descent, expand
 from relin._solver._matrix_free import GaussNewtonProducts, largest_eigenvalue, minimum_norm
-from relin._types import Inputs, Params, Scalar, Targets
 
 _STAGE = 256
 """By how much a stage of steps is longer than all that come before, and than all that follow. What rounding leaves of

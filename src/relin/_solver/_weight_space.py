@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from relin import _check, _tree
-from relin._linearise import LinearisedOutputs
-from relin._network import Variables
-from relin._problem import Problem
+from relin._core import check as _check, tree as _tree
+from relin._core.linearise import LinearisedOutputs
+from relin._core.network import Variables
+from relin._core.problem import Problem
+from relin._core.types import Inputs, Params, Scalar, Targets
 from relin._solver._base import AbstractStepSolver, SolverState, current_params, updated
-from relin._types import Inputs, Params, Scalar, Targets
 
 SCHEDULES = (optax.ScaleByScheduleState,)
 WITHOUT_MOMENTS = (

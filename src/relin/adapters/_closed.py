@@ -8,10 +8,10 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Shaped
 
-from relin._names import some
-from relin._network import AbstractNetwork
-from relin._tree import numbers
-from relin._types import Inputs, Params
+from relin._core.names import some
+from relin._core.network import AbstractNetwork
+from relin._core.tree import numbers
+from relin._core.types import Inputs, Params
 
 Statistics = Literal["frozen", "batch"]
 Output = Callable[[Any], Any] | int | str | None

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, Shaped
 
-from relin import _check
-from relin._network import Variables, described
-from relin._types import Key
+from relin._core import check as _check
+from relin._core.network import Variables, described
+from relin._core.types import Key
 from relin.adapters._closed import AbstractApply, Output, Statistics, called, check_mode, check_output, chosen
 from relin.adapters._equinox_module import (
     batch_axis,

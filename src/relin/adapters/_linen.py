@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
-from relin import _check
-from relin._extra import needs_extra
-from relin._names import some
-from relin._network import Variables, described
-from relin._types import Inputs, Key, Outputs, Params
+from relin._common.extra import needs_extra
+from relin._core import check as _check
+from relin._core.names import some
+from relin._core.network import Variables, described
+from relin._core.types import Inputs, Key, Outputs, Params
 from relin.adapters._closed import AbstractApply, Output, called, check_output, chosen
 from relin.adapters._trainable import PartialApply, Trainable, restricted
 

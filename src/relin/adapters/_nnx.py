@@ -8,10 +8,10 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Shaped
 
-from relin._extra import needs_extra
-from relin._names import parameter_names, some
-from relin._network import Variables, described
-from relin._types import Inputs, Outputs, Params
+from relin._common.extra import needs_extra
+from relin._core.names import parameter_names, some
+from relin._core.network import Variables, described
+from relin._core.types import Inputs, Outputs, Params
 from relin.adapters._closed import (
     AbstractApply,
     Output,

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from relin import _check
-from relin._network import Variables, described
-from relin._types import Inputs, Key, Outputs
+from relin._core import check as _check
+from relin._core.network import Variables, described
+from relin._core.types import Inputs, Key, Outputs
 from relin.adapters._closed import (
     AbstractApply,
     Output,

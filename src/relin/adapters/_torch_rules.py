@@ -20,9 +20,9 @@ from torch.utils.checkpoint import CheckpointFunction
 from torchax.tensor import OperatorNotFound, Tensor
 from torchax.view import View, ViewInfo
 
-from relin._names import some
-from relin._randomness import not_drawn
-from relin._types import Key
+from relin._core.names import some
+from relin._core.randomness import not_drawn
+from relin._core.types import Key
 from relin.adapters._torch_module import batch_norms
 
 _OWN_NAMESPACES = ("aten", "prim", "prims", "torchvision", "xla", "_c10d_functional")

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from relin._extra import needs_extra
+from relin._common.extra import needs_extra
 
 
 @cache

@@ -7,11 +7,11 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Shaped
 
-from relin import _check
-from relin._names import check_patterns, matches, parameter_names, some
-from relin._network import AbstractNetwork, Variables, mode_of
-from relin._repr import short
-from relin._types import Inputs, Outputs, Params
+from relin._core import check as _check
+from relin._core.names import check_patterns, matches, parameter_names, some
+from relin._core.network import AbstractNetwork, Variables, mode_of
+from relin._core.repr import short
+from relin._core.types import Inputs, Outputs, Params
 from relin.adapters._closed import AbstractApply
 
 Trainable = str | Iterable[str] | Callable[[str, Any], bool]

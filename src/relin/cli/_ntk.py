@@ -121,7 +121,7 @@ def _number(value: float | None) -> str:
 def _write(found: Any, folder: Path, at: str, console: Console) -> None:
     import numpy as np
 
-    from relin._files import write_atomically
+    from relin._common.files import write_atomically
     from relin.report._saved_kernel import write_kernel_figure
 
     arrays = {

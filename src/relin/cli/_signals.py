@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from relin._writing import finish_writing
+from relin._common.writing import finish_writing
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _BEGUN_ANEW = "what was not yet written is lost, and the same command begins anew"

@@ -121,7 +121,7 @@ def check_folder(data_dir: Path | None) -> None:
 
 def _write(spec: Any, result: Any, records: Any, folder: Path, console: Console, command: str, redraw: bool) -> None:
     """Prints the answer; writes the report where records, settings or relin changed since, or `redraw` asks for it."""
-    from relin._files import remove_parts
+    from relin._common.files import remove_parts
     from relin.report import terminal_summary, write_report
     from relin.report._current import is_current, keep, made_from
     from relin.study._records import environments
@@ -132,7 +132,7 @@ def _write(spec: Any, result: Any, records: Any, folder: Path, console: Console,
         for path in (folder, folder / "figures"):
             remove_parts(path)
         try:
-            write_report(result, records, settings, {**environments(records), "command": command}, folder)
+            write_report(result, records, settings, {**environments(records, spec.axis), "command": command}, folder)
             keep(folder, made)
         except FileNotFoundError:
             if (folder / "spec.json").exists():

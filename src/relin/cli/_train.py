@@ -123,7 +123,7 @@ def _spec(settings: dict[str, Any]) -> "GridSpec":
 
 
 def _write(records: Any, out: Path, console: Console) -> None:
-    from relin._files import write_atomically
+    from relin._common.files import write_atomically
     from relin.report._training import write_training_curve
     from relin.study._records import to_parquet
 

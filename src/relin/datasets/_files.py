@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from relin._files import open_file
-from relin._words import listed
+from relin._common.files import open_file
+from relin._common.words import listed
 from relin.datasets import _cifar, _idx
 from relin.datasets._dataset import RawExamples
 from relin.datasets._errors import DatasetError

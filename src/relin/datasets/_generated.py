@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from relin._files import open_file, write_atomically
+from relin._common.files import open_file, write_atomically
 from relin.datasets._dataset import RawExamples
 from relin.datasets._errors import DatasetError
 from relin.datasets._locate import cache_folder

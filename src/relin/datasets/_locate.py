@@ -8,7 +8,7 @@ from pathlib import Path
 
 import platformdirs
 
-from relin._words import listed
+from relin._common.words import listed
 from relin.datasets._errors import DatasetError
 from relin.datasets._sources import Layout, Source
 

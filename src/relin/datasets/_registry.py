@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, SupportsIndex
 
-from relin._words import listed
+from relin._common.words import listed
 from relin.datasets import _generated
 from relin.datasets._dataset import Dataset, DatasetStatus, Examples, RawExamples
 from relin.datasets._download import download as fetch, missing

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from relin._files import read_file
-from relin._words import listed
+from relin._common.files import read_file
+from relin._common.words import listed
 from relin.datasets._dataset import Dataset, Examples
 from relin.datasets._errors import DatasetError
 

@@ -27,7 +27,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from relin import _check
+from relin._core import check as _check
 
 _CNN_STRIDES = (1, 2, 2)
 _STRIDE = math.prod(_CNN_STRIDES)

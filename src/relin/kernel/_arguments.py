@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from relin import _check
-from relin._randomness import RandomnessError, not_drawn
-from relin._types import Inputs, Params
+from relin._core import check as _check
+from relin._core.randomness import RandomnessError, not_drawn
+from relin._core.types import Inputs, Params
 
 KINDS = ("full", "mean", "diagonal")
 

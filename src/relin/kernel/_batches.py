@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from relin import _tree
-from relin._types import Inputs, Outputs, Params
+from relin._core import tree as _tree
+from relin._core.types import Inputs, Outputs, Params
 from relin.kernel._arguments import check_number
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Int
 
-from relin._types import Inputs, Params
+from relin._core.types import Inputs, Params
 from relin.kernel._contract import Features, Kind, contract, in_order, num_outputs
 from relin.kernel._features import features_of_one
 from relin.kernel._sizes import Sides, Sizes, chosen, even

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from relin._types import Inputs, Params
+from relin._core.types import Inputs, Params
 from relin.kernel._arguments import one_example
 from relin.kernel._contract import Features, Gradients, Products, Rows
 from relin.kernel._routes import Planned, plan

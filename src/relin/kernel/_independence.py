@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Int
 
-from relin import _tree
-from relin._types import Inputs, Outputs, Params
+from relin._core import tree as _tree
+from relin._core.types import Inputs, Outputs, Params
 from relin.kernel._arguments import OneExampleError, check_result, one_example
 from relin.kernel._dependence import dependence, inner_programs
 from relin.kernel._structure import line_of

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from relin import _check
-from relin._types import Key
+from relin._core import check as _check
+from relin._core.types import Key
 from relin.kernel._vectors import FlatOperator, as_operator, finite, flat
 
 _matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)  # orthogonality is lost in TF32

@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree, Shaped
 
-from relin._types import Scalar, Step
+from relin._core.types import Scalar, Step
 
 Kernels = PyTree[Float[Array, "..."]]
 """A kernel, full (N, N, C, C), diagonal (N, N, C) or mean (N, N), or a dict of kernels by the path of their tensor."""

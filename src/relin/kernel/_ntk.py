@@ -10,8 +10,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
-from relin import _check, _finite
-from relin._types import Inputs, Outputs, Params
+from relin._core import check as _check, finite as _finite
+from relin._core.types import Inputs, Outputs, Params
 from relin.kernel._arguments import check_inputs, check_outputs, check_pair, check_size
 from relin.kernel._batches import kernel_of_batches
 from relin.kernel._blocks import Request, kernel_in_blocks

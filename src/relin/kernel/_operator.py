@@ -12,9 +12,9 @@ import lineax as lx
 import numpy as np
 from jaxtyping import Array, Float
 
-from relin import _check, _tree
-from relin._repr import one_line, short
-from relin._types import Inputs, Outputs, Params
+from relin._core import check as _check, tree as _tree
+from relin._core.repr import one_line, short
+from relin._core.types import Inputs, Outputs, Params
 from relin.kernel._arguments import check_inputs, check_result, check_size
 from relin.kernel._independence import may_be_coupled, refuse_coupled
 

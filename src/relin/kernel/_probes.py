@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float
 
-from relin import _check
-from relin._types import Key, Scalar
+from relin._core import check as _check
+from relin._core.types import Key, Scalar
 from relin.kernel._lanczos import begin, ritz, step
 from relin.kernel._vectors import FlatOperator, as_operator, finite, flat
 

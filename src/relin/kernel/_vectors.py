@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from relin import _finite
+from relin._core import finite as _finite
 from relin.kernel._operator import NTKOperator
 
 _VECTORS_AT_ONCE = 16  # in one product: wide enough for matrix multiplications, and it bounds their memory

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from relin._lazy import names_of
+from relin._common.lazy import names_of
 
 if TYPE_CHECKING:
     from relin.models._public import *  # noqa: F403

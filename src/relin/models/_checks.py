@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from relin._words import listed
+from relin._common.words import listed
 
 
 def closest(name: Any, known: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import PRNGKeyArray
 
-from relin._words import listed
+from relin._common.words import listed
 from relin.models._checks import closest
 from relin.models._cnn import CNN
 from relin.models._gpt import GPT

@@ -8,11 +8,11 @@ from typing import Any
 
 import polars as pl
 
-from relin._files import as_json, from_json, read_file, write_atomically
+from relin._common.files import as_json, from_json, read_file, write_atomically
 
 STAMP = "report.json"
 _PACKAGE = Path(__file__).parent.parent
-_SOURCES = ("report", "study")
+_SOURCES = ("report", "study", "studies")
 _WRITTEN = ("report.html", "summary.txt", "*.csv", "figures/*.png", "figures/*.pdf")
 
 
@@ -21,7 +21,7 @@ def made_from(records: pl.DataFrame, spec: Mapping[str, Any]) -> dict[str, str]:
     schema = repr(list(records.schema.items())).encode()
     rows = records.hash_rows(0).to_numpy().tobytes()
     sources = (path for name in _SOURCES for path in (_PACKAGE / name).rglob("*") if path.suffix != ".pyc")
-    code = [*(path for path in sources if path.is_file()), _PACKAGE / "_outcome.py"]
+    code = [*(path for path in sources if path.is_file()), _PACKAGE / "_common" / "outcome.py"]
     return {
         "records": _digest([schema, rows]),
         "settings": _digest([repr(sorted(spec.items())).encode()]),

@@ -1,4 +1,4 @@
-"""The report of any study, by the type of its result. Matplotlib is imported only where one is drawn."""
+"""The report of any study. Matplotlib is imported only where one is drawn."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,16 +6,8 @@ from typing import Any
 
 import polars as pl
 
-from relin.study._descent_result import DampingResult, InterpolationResult
-from relin.study._kernel_result import KernelResult, WidthResult
-from relin.study._result import (
-    EssentialResult,
-    FrequencyResult,
-    LayersResult,
-    StabilityResult,
-    StudyResult,
-    TimingResult,
-)
+from relin.study._registry import find
+from relin.study._result import StudyResult
 
 
 def write_report(
@@ -28,9 +20,8 @@ def write_report(
     """Write the report of a study and return the path of its page.
 
     In `out_dir` there will be `report.html`, which holds everything it shows; `figures/*.png` and `figures/*.pdf`;
-    `table.csv`, the outcomes in full precision (beside it `placements.csv` of the timing study, `frozen.csv` of the
-    kernel study, `distances.csv` of the damping study); and `summary.txt`. Each file is replaced in one step, the page
-    last.
+    `table.csv`, the outcomes in full precision (beside it what else a study has, such as `placements.csv`); and
+    `summary.txt`. Each file is replaced in one step, the page last.
 
     Args:
         result: the conclusions to show.
@@ -40,47 +31,10 @@ def write_report(
         out_dir: created where it does not exist.
 
     Raises:
-        ValueError: there is no outcome or no record, or the records or settings are not those of the result.
-        TypeError: the result is that of no study known here.
+        ValueError: there is no outcome or no record, the records or settings are not those of the result, or there is
+            no study of the result's name.
     """
-    match result:
-        case FrequencyResult():
-            from relin.report._frequency import write_report as write_frequency_report
+    from relin.report._study_page import write_study_page
 
-            return write_frequency_report(result, records, spec, environment, out_dir)
-        case EssentialResult():
-            from relin.report._essential import write_essential_report
-
-            return write_essential_report(result, records, spec, environment, out_dir)
-        case LayersResult():
-            from relin.report._layers import write_layers_report
-
-            return write_layers_report(result, records, spec, environment, out_dir)
-        case TimingResult():
-            from relin.report._timing import write_timing_report
-
-            return write_timing_report(result, records, spec, environment, out_dir)
-        case StabilityResult():
-            from relin.report._stability import write_stability_report
-
-            return write_stability_report(result, records, spec, environment, out_dir)
-        case KernelResult():
-            from relin.report._kernel import write_kernel_report
-
-            return write_kernel_report(result, records, spec, environment, out_dir)
-        case WidthResult():
-            from relin.report._width import write_width_report
-
-            return write_width_report(result, records, spec, environment, out_dir)
-        case DampingResult():
-            from relin.report._damping import write_damping_report
-
-            return write_damping_report(result, spec, environment, out_dir)
-        case InterpolationResult():
-            from relin.report._interpolation import write_interpolation_report
-
-            return write_interpolation_report(result, spec, environment, out_dir)
-        case _:
-            raise TypeError(
-                f"Expected the result of a known study, got {type(result).__name__}; pass what the study concluded."
-            )
+    page = find(result.study).page(result, records, spec)
+    return write_study_page(result, page, spec, environment, out_dir)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from relin._files import write_atomically
+from relin._common.files import write_atomically
 from relin.report._accuracy import SMALL
 from relin.report._style import LIGHT, Theme, new_figure, themed
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from relin._files import write_atomically
+from relin._common.files import write_atomically
 from relin.report import _text as text
 from relin.report._figures import Plot, save_plot
 from relin.report._page import Html, Page, Section, Tile, code_block, definitions, paragraph, render_page

@@ -8,16 +8,10 @@ from pydantic import BaseModel
 
 from relin.report import _text as text
 from relin.report._page import Column, Html, Row, table
-from relin.study._result import FrequencyResult, GridResult, Interval, ScheduleOutcome, TimingResult
+from relin.study._result import GridResult, Interval, ScheduleOutcome
 
 Extra = tuple[Column, Callable[[ScheduleOutcome], str]]
 """A column that only one study has, and its cell of each schedule."""
-
-
-def frequency_table(result: FrequencyResult) -> Html:
-    """The table of every schedule as HTML; the row of K* is marked."""
-    star = [o.schedule for o in result.outcomes if o.period is not None and o.period == result.k_star]
-    return outcomes_table(result, star, "The marked row is K*.")
 
 
 def outcomes_table(result: GridResult, marked: Collection[str], note: str, extra: Sequence[Extra] = ()) -> Html:
@@ -62,7 +56,7 @@ def _cells(outcome: ScheduleOutcome, extra: Sequence[str]) -> list[str]:
         text.chosen_rate(outcome),
         text.plus_minus(outcome.test_accuracy),
         *extra,
-        _with_interval(outcome.difference),
+        with_interval(outcome.difference),
         text.signed(outcome.bound),
         text.p_value(outcome.p_value_holm),
         f"{outcome.num_diverged} of {outcome.num_seeds}",
@@ -75,47 +69,8 @@ def _cells(outcome: ScheduleOutcome, extra: Sequence[str]) -> list[str]:
     ]
 
 
-def placements_table(result: TimingResult) -> Html:
-    """Every placement of every number of feature updates as HTML; the best of each number is marked."""
-    columns = [
-        Column("Feature updates that may be spent", numeric=False),
-        Column("Placement", numeric=False),
-        Column("Schedule", numeric=False),
-        Column("Feature updates", "spent, mean"),
-        Column("Test accuracy", "%, ± 95 % interval"),
-        Column("Difference to even", "points, 95 % interval"),
-        Column("On par", "with K = 1"),
-    ]
-    rows = []
-    for placement in result.placements:
-        outcome = result.outcome(placement.schedule)
-        if outcome is None:
-            continue
-        cells = [
-            text.count(placement.budget),
-            placement.placement,
-            outcome.label,
-            text.count(placement.feature_updates),
-            text.plus_minus(outcome.test_accuracy),
-            _with_interval(placement.versus_even),
-            text.on_par(outcome.on_par),
-        ]
-        rows.append(Row(cells, marked=result.best.get(placement.budget) == placement.placement))
-    caption = (
-        "Every way of spending a number of feature updates; marked rows have the highest mean test accuracy of their "
-        "number. Differences to the even placement are paired by seed, without correction for the number of "
-        "comparisons. All numbers in full precision are in placements.csv beside this page."
-    )
-    return table(caption, columns, rows)
-
-
-def _with_interval(difference: Interval | None) -> str:
+def with_interval(difference: Interval | None) -> str:
     return text.DASH if difference is None else f"{text.signed(difference.mean)} {text.bracket(difference)}"
-
-
-def frequency_csv(result: FrequencyResult) -> str:
-    """The outcomes as CSV: a column per field, three (mean, `_low`, `_high`) per interval, fractions throughout."""
-    return outcomes_csv(result.outcomes)
 
 
 def outcomes_csv(outcomes: Sequence[ScheduleOutcome], extra: Mapping[str, Mapping[str, Any]] | None = None) -> str:
@@ -125,22 +80,17 @@ def outcomes_csv(outcomes: Sequence[ScheduleOutcome], extra: Mapping[str, Mappin
         extra: by schedule, the columns that only one study has.
     """
     more = extra or {}
-    return _csv([_record(outcome) | dict(more.get(outcome.schedule, {})) for outcome in outcomes])
+    return csv_of([record_of(outcome) | dict(more.get(outcome.schedule, {})) for outcome in outcomes])
 
 
-def placements_csv(result: TimingResult) -> str:
-    """The placements as CSV, as `outcomes_csv` has the outcomes."""
-    return _csv([_record(placement) for placement in result.placements])
-
-
-def _csv(records: Sequence[dict[str, Any]]) -> str:
+def csv_of(records: Sequence[dict[str, Any]]) -> str:
     return pl.DataFrame(records, infer_schema_length=None).write_csv()
 
 
 _INTERVALS = ("test_accuracy", "network_test_accuracy", "difference", "versus_even")
 
 
-def _record(model: BaseModel) -> dict[str, Any]:
+def record_of(model: BaseModel) -> dict[str, Any]:
     record = {}
     for name in type(model).model_fields:
         value = getattr(model, name)

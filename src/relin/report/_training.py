@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from relin._files import write_atomically
+from relin._common.files import write_atomically
 from relin.report._style import LIGHT, Theme, new_figure, themed
 
 PNG_DPI = 200

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from relin._lazy import names_of
+from relin._common.lazy import names_of
 
 if TYPE_CHECKING:
     from relin.study._public import *  # noqa: F403

@@ -4,14 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from relin.study._descent_specs import DampingSpec, InterpolationSpec
 from relin.study._pack import AbstractPack, Identity
 
 Way = Literal["every", "gauss-newton", "ordinary", "regression", "limit"]
 """Iterative linearisation of period K; Gauss–Newton damped by λ = 1/(ηκ); a plain loop of ordinary training; the closed
 form of lazy training after T steps, and at its limit."""
-_CHEAPER = 20
-"""About how many times an anchor's many steps at once cost one step."""
 
 
 @dataclass(frozen=True)
@@ -48,32 +45,3 @@ class DescentPack(AbstractPack):
     @property
     def cost(self) -> int:
         return self.work
-
-
-def damping_packs(spec: DampingSpec) -> list[DescentPack]:
-    """All runs of the study, those of a seed together."""
-    numbers: dict[Way, list[float]] = {"every": spec.periods, "gauss-newton": spec.kappas}
-    return [
-        DescentPack(way, seed, spec.outer_steps, spec.rate, number, spec.outer_steps)
-        for seed in range(spec.seeds)
-        for way, own in numbers.items()
-        for number in own
-    ]
-
-
-def interpolation_packs(spec: InterpolationSpec) -> list[DescentPack]:
-    """All runs of the study, those of a seed together, the long ones first."""
-
-    def work(period: float) -> int:
-        if period <= spec.stepped_up_to:
-            return spec.steps
-        anchors = 1 if math.isinf(period) else math.ceil(spec.steps / period)
-        return math.ceil(anchors * _CHEAPER * math.sqrt(min(period, spec.steps)))
-
-    packs = []
-    for seed in range(spec.seeds):
-        packs.append(DescentPack("ordinary", seed, spec.steps, spec.rate, None, spec.steps))
-        packs += [DescentPack("every", seed, spec.steps, spec.rate, k, work(k)) for k in spec.periods]
-        packs += [DescentPack("regression", seed, spec.steps, spec.rate)]
-        packs += [DescentPack("limit", seed, spec.steps, spec.rate)]
-    return packs

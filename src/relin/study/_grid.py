@@ -3,16 +3,15 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
-from relin.study._kernel_specs import KernelSpec
 from relin.study._method import Method, parse_method
 from relin.study._pack import AbstractPack, Identity
-from relin.study._settings import Comparison, GridSpec
+from relin.study._settings import Comparison, GridSpec, Place
 
 Stage = Literal["select", "finals", "compare"]
 
@@ -25,12 +24,13 @@ class RunSpec:
     num_steps: int
     learning_rate: float
     seed: int
-    width: int | None = None
-    """Of the network, where widths are compared."""
+    place: Place | None = None
+    """On the axis of a study that has one."""
 
     @property
     def identity(self) -> Identity:
-        return self.method.name, self.num_steps, self.learning_rate, self.seed, self.width
+        value = None if self.place is None else self.place.value
+        return self.method.name, self.num_steps, self.learning_rate, self.seed, value
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,11 @@ class Pack(AbstractPack):
 
     stage: Stage
     runs: tuple[RunSpec, ...]
-    frozen_rate: float | None = None
-    """Learning rate of lazy training on kernels taken on the way, where that is measured."""
-    frozen_steps: int = 0
+    weight: int = 1
+    """About how many times as much a step costs as those of other packs."""
+    extra_rate: float | None = None
+    """Learning rate of what else is trained to measure the runs, see `AbstractGridStudy.extra_steps`."""
+    extra_steps: int = 0
     """Its steps, of all runs together."""
 
     @property
@@ -57,8 +59,8 @@ class Pack(AbstractPack):
         return _name(self)
 
     @property
-    def width(self) -> int | None:
-        return self.runs[0].width
+    def place(self) -> Place | None:
+        return self.runs[0].place
 
     @property
     def identities(self) -> set[Identity]:
@@ -66,16 +68,21 @@ class Pack(AbstractPack):
 
     @property
     def cost(self) -> int:
-        """Steps of all its runs; times the width where widths are compared."""
-        return len(self.runs) * self.num_steps * (self.width or 1) + self.frozen_steps
+        return len(self.runs) * self.num_steps * self.weight + self.extra_steps
 
 
 @cache
 def _name(pack: Pack) -> str:
-    runs = [{name: value for name, value in asdict(run).items() if value is not None} for run in pack.runs]
-    text = json.dumps(runs if pack.frozen_rate is None else [*runs, pack.frozen_rate], sort_keys=True)
+    runs = [_described(run) for run in pack.runs]
+    text = json.dumps(runs if pack.extra_rate is None else [*runs, pack.extra_rate], sort_keys=True)
     seeds = sorted({run.seed for run in pack.runs})
     return f"{pack.stage}-{pack.program}-seed{seeds[0]:03d}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _described(run: RunSpec) -> dict[str, Any]:
+    fields = asdict(run)
+    place = fields.pop("place")
+    return fields if place is None else {**fields, run.place.axis: run.place.value}  # pyright: ignore
 
 
 def check_seed(seed: int) -> None:
@@ -100,50 +107,54 @@ Ranked = dict[Comparison, dict[str, list[float]]]
 """For each comparison, the learning rates of each schedule by name, the best first."""
 
 
-def selection_packs(spec: GridSpec, lanes: int, width: int | None = None) -> list[Pack]:
+def selection_packs(spec: GridSpec, lanes: int) -> list[Pack]:
     """The first stage: every schedule at every rate, with the first seed, or with all that choose the rates."""
     seeds = range(1 if spec.finalists else _selecting(spec))
     rates = {method.name: spec.learning_rates for method in spec.all_methods()}
-    return _pack("select", _runs(spec, seeds, dict.fromkeys(spec.comparisons, rates), width), lanes)
+    return _pack(spec, "select", _runs(spec, seeds, dict.fromkeys(spec.comparisons, rates)), lanes)
 
 
-def finals_packs(spec: GridSpec, ranked: Ranked, lanes: int, width: int | None = None) -> list[Pack]:
+def finals_packs(spec: GridSpec, ranked: Ranked, lanes: int) -> list[Pack]:
     """The second stage, if there is one: every schedule at the best of its rates, with the other seeds that choose."""
     if not spec.finalists:
         return []
-    return _pack("finals", _runs(spec, range(1, _selecting(spec)), _best(ranked, spec.finalists), width), lanes)
+    return _pack(spec, "finals", _runs(spec, range(1, _selecting(spec)), _best(ranked, spec.finalists)), lanes)
 
 
-def comparison_packs(spec: GridSpec, ranked: Ranked, lanes: int, width: int | None = None) -> list[Pack]:
-    """The last stage: every schedule at its own rate, with all other seeds."""
-    runs = _runs(spec, range(_selecting(spec), spec.seeds), _best(ranked, 1), width)
-    taken = [run for run in runs if spec.frozen_training(run.method)]
-    others = _pack("compare", [run for run in runs if run not in taken], lanes)
-    if not taken:
-        return others
-    rate = _frozen_rate(spec, ranked)
+ExtraSteps = Callable[[Method], int]
+
+
+def no_extra_steps(method: Method) -> int:
+    del method
+    return 0
+
+
+def comparison_packs(
+    spec: GridSpec,
+    ranked: Ranked,
+    lanes: int,
+    extra_steps: ExtraSteps = no_extra_steps,
+    extra_rate: float | None = None,
+) -> list[Pack]:
+    """The last stage: every schedule at its own rate, with all other seeds; those with extra steps in packs apart."""
+    runs = _runs(spec, range(_selecting(spec), spec.seeds), _best(ranked, 1))
+    more = [run for run in runs if extra_steps(run.method)]
+    others = _pack(spec, "compare", [run for run in runs if run not in more], lanes)
     return others + [
-        replace(pack, frozen_rate=rate, frozen_steps=sum(spec.frozen_training(run.method) for run in pack.runs))
-        for pack in _pack("compare", taken, lanes)
+        replace(pack, extra_rate=extra_rate, extra_steps=sum(extra_steps(run.method) for run in pack.runs))
+        for pack in _pack(spec, "compare", more, lanes)
     ]
 
 
-def _frozen_rate(spec: GridSpec, ranked: Ranked) -> float:
-    """As the settings say, else the rate of lazy training, else that of ordinary training."""
-    own = ranked[spec.comparisons[0]]
-    said = spec.frozen_rate if isinstance(spec, KernelSpec) else None
-    return said or own.get("never", own["every-1"])[0]
-
-
-def later_cost(spec: GridSpec, stage: Stage) -> int:
+def later_cost(spec: GridSpec, stage: Stage, extra_steps: ExtraSteps = no_extra_steps) -> int:
     """Cost of all stages after this one, at most, before their rates are known."""
     longest = sum(max(spec.steps_at(rate, c) for rate in spec.learning_rates) for c in spec.comparisons)
     finals = min(spec.finalists or 0, len(spec.learning_rates)) * (_selecting(spec) - 1)
     compared = spec.seeds - _selecting(spec)
     methods = spec.all_methods()
     runs = len(methods) * {"select": finals + compared, "finals": compared, "compare": 0}[stage]
-    frozen = 0 if stage == "compare" else compared * sum(map(spec.frozen_training, methods))
-    return longest * runs * sum(width or 1 for width in spec.widths_compared) + frozen
+    extra = 0 if stage == "compare" else compared * sum(map(extra_steps, methods))
+    return longest * runs * spec.weight + extra
 
 
 def _selecting(spec: GridSpec) -> int:
@@ -154,11 +165,11 @@ def _best(ranked: Ranked, number: int) -> Ranked:
     return {c: {name: rates[:number] for name, rates in own.items()} for c, own in ranked.items()}
 
 
-def _runs(spec: GridSpec, seeds: Iterable[int], rates: Ranked, width: int | None) -> list[RunSpec]:
+def _runs(spec: GridSpec, seeds: Iterable[int], rates: Ranked) -> list[RunSpec]:
     """Every schedule at its rates in every comparison, each run once; the runs of a pack stand together."""
     methods = spec.all_methods()
     runs = [
-        RunSpec(method, spec.steps_at(own[method.name][place], comparison), own[method.name][place], seed, width)
+        RunSpec(method, spec.steps_at(own[method.name][place], comparison), own[method.name][place], seed, spec.place)
         for seed in seeds
         for comparison, own in rates.items()
         for place in range(max(len(offered) for offered in own.values()))
@@ -168,7 +179,7 @@ def _runs(spec: GridSpec, seeds: Iterable[int], rates: Ranked, width: int | None
     return list(dict.fromkeys(runs))
 
 
-def _pack(stage: Stage, runs: Iterable[RunSpec], lanes: int) -> list[Pack]:
+def _pack(spec: GridSpec, stage: Stage, runs: Iterable[RunSpec], lanes: int) -> list[Pack]:
     """Runs of one program in their order, in packs of whole groups, one run of each schedule, of about `lanes` runs.
 
     Groups are equally large, so that packs are, and one compilation serves them all.
@@ -184,7 +195,7 @@ def _pack(stage: Stage, runs: Iterable[RunSpec], lanes: int) -> list[Pack]:
         groups = math.ceil(len(members) / width)
         count = math.ceil(groups / max(1, round(lanes / width)))
         size = math.ceil(groups / count) * width
-        packs += [Pack(stage, tuple(part)) for part in _chunks(members, size)]
+        packs += [Pack(stage, tuple(part), spec.weight) for part in _chunks(members, size)]
     return sorted(packs, key=lambda pack: (min(run.seed for run in pack.runs), pack.program != "every"))
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import polars as pl
 
-from relin._outcome import failed_to_train
+from relin._common.outcome import failed_to_train
 
 TRAINED, FAILED, DIVERGED = "successful", "failed to train", "diverged"
 """The values of the column `result` after `judged`."""

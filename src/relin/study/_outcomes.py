@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
-from relin._words import listed
+from relin._common.words import listed
 from relin.study._judged import DIVERGED, FAILED, trained
 from relin.study._method import parse_method
 from relin.study._result import Interval, ScheduleOutcome

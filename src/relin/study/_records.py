@@ -7,15 +7,13 @@ from typing import Any
 
 import polars as pl
 
-from relin._files import BLANK, is_damaged, sealed
-from relin._words import listed
+from relin._common.files import BLANK, is_damaged, sealed
+from relin._common.words import listed
 from relin.study._pack import Identity
+from relin.study._registry import find
 from relin.study._settings import StudySpec
-from relin.study._specs import SPECS
 
 RUN = ("schedule", "run_steps", "learning_rate", "seed")
-WIDTH = "width"
-"""A column only where widths are compared."""
 _NUMBERS = (*RUN[1:], "step", "diverged_at")
 _TEXTS = frozenset(
     ("study", "data", "model", "stage", "schedule", "mode", "way", "result", "spec", "versions", "device")
@@ -71,15 +69,19 @@ def _types_fault(schema: Mapping[str, pl.DataType]) -> Fault | None:
     return None
 
 
-def identities(records: pl.DataFrame) -> set[Identity]:
-    """The runs that records are of."""
-    return set(_keys(records).select(*RUN, WIDTH).unique().rows())  # pyright: ignore[reportReturnType]
+def identities(records: pl.DataFrame, axis: str | None = None) -> set[Identity]:
+    """The runs that records are of; `axis` is the column of what a study compares beside schedules."""
+    return set(_keys(records, axis).select(*RUN, "place").unique().rows())  # pyright: ignore[reportReturnType]
 
 
-def faults(parts: Sequence[pl.DataFrame], expected: Sequence[set[Identity]]) -> dict[int, Fault]:
+def faults(
+    parts: Sequence[pl.DataFrame], expected: Sequence[set[Identity]], axis: str | None = None
+) -> dict[int, Fault]:
     """What is wrong with records that `from_parquet` read, by their place; each part is to hold the runs expected."""
-    keys = ["part", *RUN, WIDTH]
-    rows = pl.concat([_keys(part).with_columns(part=pl.lit(n)) for n, part in enumerate(parts)], how="vertical_relaxed")
+    keys = ["part", *RUN, "place"]
+    rows = pl.concat(
+        [_keys(part, axis).with_columns(part=pl.lit(n)) for n, part in enumerate(parts)], how="vertical_relaxed"
+    )
     runs = rows.sort("step").group_by(keys).agg(*_run_faults())
     found = dict[int, Fault]()
     held = [set[Identity]() for _ in parts]
@@ -90,10 +92,10 @@ def faults(parts: Sequence[pl.DataFrame], expected: Sequence[set[Identity]]) -> 
     return {**{n: "other runs" for n, own in enumerate(held) if own != expected[n]}, **found}
 
 
-def _keys(part: pl.DataFrame) -> pl.DataFrame:
-    width = pl.col(WIDTH) if WIDTH in part.columns else pl.lit(None)
+def _keys(part: pl.DataFrame, axis: str | None) -> pl.DataFrame:
+    place = pl.lit(None) if axis is None or axis not in part.columns else pl.col(axis)
     ends = pl.lit("network_outputs" in part.columns)
-    return part.select("schedule", *_NUMBERS, width.cast(pl.Int64).alias(WIDTH), ends.alias("ends"))
+    return part.select("schedule", *_NUMBERS, place.cast(pl.Int64).alias("place"), ends.alias("ends"))
 
 
 def _run_faults() -> tuple[pl.Expr, pl.Expr]:
@@ -120,7 +122,7 @@ def check_settings(records: pl.DataFrame, spec: StudySpec) -> Fault | None:
     for text, versions in records.select("spec", "versions").unique().iter_rows():
         try:
             settings = json.loads(text)
-            own = SPECS[settings["study"]].model_validate(settings)
+            own = find(settings["study"]).settings.model_validate(settings)
         except (ValueError, KeyError, TypeError, RecursionError):
             return "settings that no study has"
         if own != spec:
@@ -137,9 +139,9 @@ def _different(one: StudySpec, other: StudySpec) -> str:
     return ", ".join(sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name)))
 
 
-def environments(records: pl.DataFrame) -> dict[str, Any]:
+def environments(records: pl.DataFrame, axis: str | None = None) -> dict[str, Any]:
     """Versions and device of stored records, each with every value there is, and of how many runs if they differ."""
-    keys = [*RUN, *([WIDTH] if WIDTH in records.columns else [])]
+    keys = list(dict.fromkeys([*RUN, *([axis] if axis in records.columns else [])]))
     runs = records.group_by("versions", "device").agg(pl.struct(keys).n_unique().alias("runs"))
     counts = dict[str, dict[str, int]]()
     for versions, device, number in runs.sort("versions", "device").iter_rows():

@@ -95,108 +95,16 @@ class GridResult(StudyResult):
     def num_failed(self) -> int:
         return sum(outcome.num_failed_all_rates for outcome in self.outcomes)
 
+    @property
+    def answers(self) -> list[str]:
+        """Names of the schedules that answer the question: they stand out in tables and on terminals."""
+        return []
+
+    @property
+    def what_answers(self) -> str:
+        """What these are, as the subject of a sentence; empty without them."""
+        return ""
+
     def outcome(self, schedule: str) -> ScheduleOutcome | None:
         """The outcome of a schedule by its name, if it was tested."""
         return next((outcome for outcome in self.outcomes if outcome.schedule == schedule), None)
-
-
-class FrequencyResult(GridResult):
-    """The answer to *how rarely can features be updated without loss?*"""
-
-    comparison: Literal["equal-steps", "equal-distance"] = Field(
-        description="Whether all runs took T steps, or those at smaller learning rates more."
-    )
-    k_star: float | None = Field(
-        description="Largest K on par together with every smaller K tested; 1 if the smallest is not, "
-        "none if no K above 1 was tested or no run of K = 1 trained."
-    )
-    sufficient_feature_updates: int | None = Field(
-        description="⌈T/K*⌉ − 1, or the mean of K*'s runs where they may take more steps than T; none without K*."
-    )
-    fewest_updates: str | None = Field(
-        description="Of all schedules on par, with a period or without, the one with the fewest feature updates."
-    )
-    equal_distance: "FrequencyResult | None" = Field(
-        None, description="The answer where smaller learning rates take more steps, if both were asked for."
-    )
-
-
-class EssentialResult(GridResult):
-    """The answer to *is feature learning essential, and when?*"""
-
-    enough_updates: int | None = Field(
-        description="Fewest updates at the start after which features may stay frozen, together with every larger "
-        "number tested; none if none tested is enough."
-    )
-    latest_start: int | None = Field(
-        description="Latest step at which features may begin to move, together with every earlier one tested; none if "
-        "none tested is early enough."
-    )
-
-
-class LayerOutcome(BaseModel):
-    """What a layer's feature updates bring."""
-
-    model_config = ConfigDict(frozen=True)
-
-    layer: str = Field(description="The beginning of its parameters' names.")
-    rich: str = Field(description="The schedule, as in the outcomes, with which it alone is updated at every step.")
-    lazy: str = Field(description="That with which it alone is never updated.")
-    gain: Interval | None = Field(
-        description="Test accuracy of `rich` minus that without feature learning, paired by seed; none without that."
-    )
-    loss: Interval | None = Field(description="Test accuracy of `lazy` minus ordinary training's, paired by seed.")
-
-
-class LayersResult(GridResult):
-    """The answer to *which layers need feature updates?*"""
-
-    layers: list[LayerOutcome]
-
-
-class Placement(BaseModel):
-    """A way of spending a number of feature updates."""
-
-    model_config = ConfigDict(frozen=True)
-
-    budget: int = Field(description="N, the feature updates that may be spent.")
-    placement: str = Field(description="early, even, geometric, late or adaptive.")
-    schedule: str = Field(description="The schedule's name, as in the outcomes.")
-    feature_updates: float = Field(description="Mean number of feature updates that were spent.")
-    versus_even: Interval | None = Field(
-        description="Test accuracy minus that of the even placement, paired by seed; none for it, or without it."
-    )
-
-
-class TimingResult(GridResult):
-    """The answer to *when are feature updates best spent?*"""
-
-    placements: list[Placement]
-    best: dict[int, str] = Field(description="For each number of feature updates, the placement of highest accuracy.")
-
-
-class RateLimit(BaseModel):
-    """Up to which learning rate a schedule trains."""
-
-    model_config = ConfigDict(frozen=True)
-
-    schedule: str
-    largest_rate: float | None = Field(description="Largest learning rate at which every run trained; none if none is.")
-    num_diverged: list[int | None] = Field(description="Diverged runs at each rate of `rates`; none where none ran.")
-    num_failed: list[int | None] = Field(description="Runs that failed to train at each rate, in the same way.")
-    num_runs: list[int] = Field(description="Runs at each rate of `rates`.")
-    stable_rate: Interval | None = Field(
-        description="2/λ_max at the anchors: of the largest sharpness recorded in each run at the chosen rate, over "
-        "seeds; none where no run has a finite one."
-    )
-
-
-class StabilityResult(GridResult):
-    """The answer to *up to which learning rate does sparse feature learning train?*"""
-
-    limits: list[RateLimit] = Field(description="In the order of the outcomes.")
-    rates: list[float] = Field(description="The learning rates tried, increasing.")
-    stable_rate_at_start: float = Field(description="Mean of 2/λ_max at the initial parameters.")
-    pareto: list[str] = Field(
-        description="Schedules that no other beats in test accuracy with as few feature updates, fewest first."
-    )

@@ -3,7 +3,7 @@
 import math
 import platform
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -15,7 +15,7 @@ import polars as pl
 import relin as il
 from relin import datasets
 from relin.study._grid import Pack, RunSpec
-from relin.study._kernel_observers import frozen_settings, kernel_observers
+from relin.study._grid_study import AbstractGridStudy
 from relin.study._maker import Maker, lanes
 from relin.study._settings import GridSpec
 from relin.study._store import describe
@@ -28,30 +28,22 @@ _PACKAGES = ("relin", "jax", "jaxlib", "equinox", "optax", "numpy", "polars")
 class Runner:
     """A study's data and networks: trains its packs."""
 
-    def __init__(self, spec: GridSpec, data_dir: str | None = None):
-        """**Raises:** `ValueError` for data or a network that does not exist or does not fit."""
-        self.spec = spec
+    def __init__(self, spec: GridSpec, data_dir: str | None = None, study: AbstractGridStudy | None = None):
+        """`study` has observers of its own. Raises `ValueError` for data or a network that does not exist or fit."""
+        self.spec, self.cells = spec, {cell.place: cell for cell in spec.cells()}
+        self.study = study
         self.dataset = datasets.load(spec.data, data_dir=data_dir, limit=spec.train_limit)
         _check_batch_size(spec, self.dataset.train.x.shape[0])
         if self.dataset.is_regression and spec.loss != "squared-error":
             raise ValueError(f'loss: the targets of {spec.data} are values, got {spec.loss}; set "squared-error".')
-        self.maker = self._maker("every", spec.steps, spec.widths_compared[0])
+        self.maker = self.make("every", next(iter(self.cells.values())))
         check_size(jax.eval_shape(self.maker.build, jax.random.key(0))[1])
         self.data, validation, test = (
             (jnp.asarray(part.x), jnp.asarray(part.y))
             for part in (self.dataset.train, self.dataset.validation, self.dataset.test)
         )
-        self.observers: tuple[il.AbstractObserver, ...] = (
-            il.Performance(validation, "validation"),
-            il.Performance(test, "test"),
-            il.LinearisationError(validation[0][: spec.probe_size]),
-            il.Movement(),
-        )
-        if spec.measures_sharpness:
-            probe = tuple(part[: spec.probe_size] for part in validation)
-            self.observers += (il.Sharpness(probe),)  # pyright: ignore[reportArgumentType]
-        self.observers += kernel_observers(spec, validation)
-        self._frozen = cache(partial(self._frozen_kernel, test))
+        self.validation, self.test = validation, test
+        self._observers = cache(self._all_observers)  # an optimiser in one equals no other, and is compiled anew
 
     def train(
         self,
@@ -62,12 +54,12 @@ class Runner:
     ) -> pl.DataFrame:
         """The records of a pack's runs, one row a record; `keep` is shown where each run ended."""
         solutions = il.train_lanes(
-            self._maker(pack.program, pack.num_steps, pack.width),
+            self.make(pack.program, self.cells[pack.place], pack.num_steps),
             lanes(pack.runs),
             self.data,
             num_steps=pack.num_steps,
             batch_size=self.spec.batch_size,
-            observers=self.observers + self._frozen(pack.frozen_rate),
+            observers=self._observers(pack.extra_rate),
             record_every=math.ceil(pack.num_steps / self.spec.num_records),
             progress=progress,
             loggers=loggers,
@@ -76,6 +68,16 @@ class Runner:
             keep(solution)
         rows = [self._records(pack, run, solution) for run, solution in zip(pack.runs, solutions, strict=True)]
         return pl.concat(rows)
+
+    def _all_observers(self, extra_rate: float | None) -> tuple[il.AbstractObserver, ...]:
+        """Those of all studies, and those of this one."""
+        return (
+            il.Performance(self.validation, "validation"),
+            il.Performance(self.test, "test"),
+            il.LinearisationError(self.validation[0][: self.spec.probe_size]),
+            il.Movement(),
+            *(self.study.observers(extra_rate, self) if self.study else ()),
+        )
 
     @property
     def constant_accuracy(self) -> float | None:
@@ -94,39 +96,26 @@ class Runner:
         """The parameters with which the run of a seed begins."""
         return self.maker.initial(seed)
 
-    def _frozen_kernel(self, test: Data, rate: float | None) -> tuple[il.AbstractObserver, ...]:
-        """What measures lazy training at this rate on kernels taken on the way; nothing without a rate.
-
-        One object a rate: an optimiser equals no other one, and another one would be compiled anew.
-        """
-        if rate is None:
-            return ()
-        steps, every = frozen_settings(self.spec)
-        optimiser = self._maker("every", steps, None).optimiser(rate)
-        size = self.spec.batch_size
-        return (il.FrozenKernelAccuracy(self.data, test, optimiser, steps, batch_size=size, every=every),)
-
-    def _maker(self, program: str, num_steps: int, width: int | None = None) -> Maker:
-        spec, dataset = self.spec, self.dataset
-        options = spec.model_options if width is None else {**spec.model_options, "width": width}
+    def make(self, program: str, cell: GridSpec, num_steps: int | None = None) -> Maker:
+        """Makes the runs of a program with the settings of a cell, of T steps where the number is not said."""
         return Maker(
             program=program,
-            num_steps=num_steps,
-            model=spec.model,
-            model_options=describe(options),
-            input_shape=dataset.input_shape,
-            num_classes=dataset.num_classes,
-            loss=spec.loss,
-            momentum=spec.momentum,
-            decay=spec.decay,
-            check_every=spec.check_every,
-            layers=spec.layers_compared,
+            num_steps=num_steps or cell.steps,
+            model=cell.model,
+            model_options=describe(cell.model_options),
+            input_shape=self.dataset.input_shape,
+            num_classes=self.dataset.num_classes,
+            loss=cell.loss,
+            momentum=cell.momentum,
+            decay=cell.decay,
+            check_every=cell.check_every,
+            layers=tuple(cell.layers),
         )
 
     def _records(self, pack: Pack, run: RunSpec, solution: il.Solution) -> pl.DataFrame:
         spec = self.spec
         measured = pl.DataFrame(solution.records).with_columns(pl.col(pl.Float32).cast(pl.Float64))
-        width = {} if run.width is None else {"width": pl.lit(run.width, pl.Int64)}
+        place = {} if run.place is None else {run.place.axis: pl.lit(run.place.value, pl.Int64)}
         return measured.with_columns(
             pl.col("step", "feature_updates").cast(pl.Int64),
             study=pl.lit(spec.study),
@@ -137,7 +126,7 @@ class Runner:
             period=pl.lit(run.method.period, pl.Float64),
             learning_rate=pl.lit(run.learning_rate),
             seed=pl.lit(run.seed, pl.Int64),
-            num_steps=pl.lit(spec.steps, pl.Int64),
+            num_steps=pl.lit(self.cells[run.place].steps, pl.Int64),
             run_steps=pl.lit(run.num_steps, pl.Int64),
             batch_size=pl.lit(spec.batch_size, pl.Int64),
             mode=pl.lit(solution.mode),
@@ -150,7 +139,7 @@ class Runner:
             spec=pl.lit(describe(spec.model_dump(mode="json"))),
             versions=pl.lit(describe(versions())),
             device=pl.lit(device()),
-            **width,
+            **place,
         ).rename({"training_loss": "train_loss"})
 
 

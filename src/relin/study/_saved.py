@@ -10,14 +10,14 @@ import numpy as np
 import polars as pl
 
 import relin as il
-from relin._files import as_json, from_json, read_file, remove_parts, write_atomically
-from relin._storage import MismatchError, from_safetensors, tensors_of, to_safetensors, tree_of
+from relin._common.files import as_json, from_json, read_file, remove_parts, write_atomically
+from relin._core.storage import MismatchError, from_safetensors, tensors_of, to_safetensors, tree_of
+from relin.study._errors import SpecError
 from relin.study._grid import single_run
 from relin.study._records import faults, from_parquet, identities
+from relin.study._registry import find
 from relin.study._runner import Runner, device, versions
 from relin.study._settings import GridSpec
-from relin.study._spec import SpecError
-from relin.study._specs import SPECS
 from relin.study._store import StoreError
 
 Params = Any
@@ -137,7 +137,7 @@ def _settings(folder: Path) -> dict[str, Any]:
                 f"{path} has the format {settings['format']!r}, and this version of relin reads {_FORMAT}; train the "
                 "run again, or use the version that wrote it."
             )
-        spec = SPECS[settings["spec"]["study"]].model_validate(settings["spec"])
+        spec = find(settings["spec"]["study"]).settings.model_validate(settings["spec"])
         kinds = (("schedule", str), ("learning_rate", int | float), ("seed", int), ("step", int))
         if not all(isinstance(settings[name], kind) for name, kind in kinds):
             raise TypeError

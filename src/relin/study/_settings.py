@@ -2,11 +2,12 @@
 
 import math
 from abc import abstractmethod
-from typing import Annotated, Any, Literal, Self, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, PrivateAttr, field_validator, model_validator
 
-from relin._words import listed
+from relin._common.words import listed
 from relin.datasets._names import has_values, is_known, names
 from relin.models._names import OPTIONS
 from relin.study._method import Method, parse_method
@@ -49,6 +50,11 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
         10, description="Paired seeds: the same seed is the same initial network and batches for every schedule."
     )
 
+    @property
+    def axis(self) -> str | None:
+        """What is compared beside schedules, such as the width, as a column of the records; none for most."""
+        return None
+
     @field_validator("data")
     @classmethod
     def _known(cls, data: str) -> str:
@@ -81,8 +87,17 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
             )
 
 
+class Place(NamedTuple):
+    """Where on the axis of a study settings are."""
+
+    axis: str
+    value: int
+
+
 class GridSpec(StudySpec, frozen=True):
     """What a study is told that compares schedules, each at the learning rate that validation data choose for it."""
+
+    _place: Place | None = PrivateAttr(None)
 
     loss: Literal["cross-entropy", "squared-error"] = Field("cross-entropy", description="What is minimised.")
     steps: Positive = Field(1000, description="Training steps T of a run.")
@@ -90,6 +105,11 @@ class GridSpec(StudySpec, frozen=True):
     methods: Several[str] = Field(
         [],
         description="More schedules to show beside, with their parts: every-64+clip-1, when-error-0.1, geometric-8.",
+    )
+    layers: Several[str] = Field(
+        [],
+        description="Beginnings of the parameters' names, one for each layer or group of layers, for the schedules "
+        "rich-I and lazy-I, which treat layer I, counted from 0, apart.",
     )
     check_every: Positive = Field(10, description="Steps between two looks of an adaptive schedule.")
     learning_rates: Several[Rate] = Field(
@@ -107,6 +127,18 @@ class GridSpec(StudySpec, frozen=True):
     margin: float = Field(1.0, gt=0, lt=100, description="Largest acceptable loss of accuracy, in percentage points.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the one-sided bound against the margin.")
 
+    @property
+    def place(self) -> Place | None:
+        """Of one of the `cells` of a study with an axis."""
+        return self._place
+
+    def at(self, value: int, **settings: Any) -> Self:
+        """The settings of the cell at a value of the axis."""
+        assert self.axis is not None
+        cell = self.model_copy(update=settings)
+        cell._place = Place(self.axis, value)  # pyright: ignore[reportAttributeAccessIssue]
+        return cell
+
     @abstractmethod
     def own_methods(self) -> list[Method]:
         """What the question itself compares, ordinary training among it."""
@@ -120,24 +152,14 @@ class GridSpec(StudySpec, frozen=True):
         """The comparisons the study makes, the first of them the one it answers by."""
         return ("equal-steps",)
 
-    @property
-    def measures_sharpness(self) -> bool:
-        """Whether the sharpness of the linearised problem is recorded."""
-        return False
+    def cells(self) -> Sequence[Self]:
+        """The settings at each value of the axis, of which each chooses its own learning rates."""
+        return [self]
 
     @property
-    def widths_compared(self) -> tuple[int | None, ...]:
-        """The widths of the network that are compared; none where the network's options say all."""
-        return (None,)
-
-    @property
-    def layers_compared(self) -> tuple[str, ...]:
-        """Beginnings of the names of parameters that belong together, for schedules that treat one of them apart."""
-        return ()
-
-    def frozen_training(self, method: Method) -> int:
-        """Steps of lazy training on kernels taken on the way of a run, in the stage that compares schedules."""
-        return 0
+    def weight(self) -> int:
+        """About how many times as much a step costs as those of other cells."""
+        return 1
 
     def steps_at(self, rate: float, comparison: Comparison | None = None) -> int:
         """The number of steps of a run at a learning rate, by default in the study's first comparison."""

@@ -1,36 +1,29 @@
 """Reading the settings of a study."""
 
 import difflib
+import inspect
 import tomllib
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from relin._files import check_depth, from_json, is_damaged, read_file
-from relin._words import MOST_NAMES, listed, shortened
-from relin.datasets._names import names
+from relin._common.files import check_depth, from_json, is_damaged, read_file
+from relin._common.words import MOST_NAMES, listed, shortened
+from relin.datasets._names import names as data_sets
+from relin.study._abstract import AbstractStudy
+from relin.study._errors import SpecError as SpecError
+from relin.study._registry import find, load, names, shipped as shipped
 from relin.study._settings import StudySpec
-from relin.study._specs import SPECS
-
-
-class SpecError(ValueError):
-    """A study's settings are wrong; the message says which, and what is allowed."""
-
-
-def shipped() -> list[str]:
-    """The names of the studies that come with relin."""
-    folder = resources.files("relin.study") / "specs"
-    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
 def read_spec(name: str, data: str | None = None, overrides: dict[str, Any] | None = None) -> StudySpec:
-    """The settings of a shipped study, or of a file, with what was asked for instead.
+    """The settings that a study comes with, or those of a file, with what was asked for instead.
 
     **Arguments:**
 
-    - `name`: a shipped study's name, the path of a TOML file, or of the `spec.json` in a study's folder.
+    - `name`: a study's name, the Python file or folder of one, a TOML file of settings, or the `spec.json` in the
+      folder of a study that was run.
     - `data`: the data set; the file's `[by_data.NAME]` settings for it apply.
     - `overrides`: fields to set last.
 
@@ -45,35 +38,31 @@ def read_spec(name: str, data: str | None = None, overrides: dict[str, Any] | No
         fields.pop("model_options", None)  # they belong to the file's network
     special = by_data.get(data, {}) if isinstance(data, str) else {}
     merged = {**fields, **special, "data": data, **overrides}
-    kind = _kind(name, merged.get("study", "frequency"))
+    try:
+        kind = find(merged.get("study", "frequency")).settings
+    except SpecError as error:
+        raise SpecError(f"The settings of study {name} are wrong: {error}") from None
     try:
         return kind.model_validate(merged)
     except ValidationError as error:
         raise SpecError(f"The settings of study {name} are wrong: {_problems(error, kind)}.") from None
 
 
-def _kind(name: str, study: Any) -> type[StudySpec]:
-    if study not in SPECS:
-        raise SpecError(
-            f"The settings of study {name} are wrong: study must name the question, one of {listed(SPECS)}, "
-            f"got {shortened(study)}."
-        )
-    return SPECS[study]
-
-
 def _read(name: str) -> dict[str, Any]:
     path = Path(name)
-    if name in shipped():
-        content = (resources.files("relin.study") / "specs" / f"{name}.toml").read_bytes()
-    elif path.suffix in (".toml", ".json"):
-        try:
-            content = read_file(path)
-        except OSError as error:
-            raise SpecError(f"The study file {name} cannot be read ({error.strerror}); check its path.") from None
-    else:
+    if path.suffix == ".py" or (path / "__init__.py").is_file():
+        return _defaults(load(path))
+    if name in names():
+        return _defaults(find(name))
+    if path.suffix not in (".toml", ".json"):
         raise SpecError(
-            f"There is no study named {name!r}; name one of {listed(shipped())}, or a file ending in .toml."
+            f"There is no study named {name!r}; name one of {listed(names())}, a file ending in .toml, or the Python "
+            "file of a study of your own."
         )
+    try:
+        content = read_file(path)
+    except OSError as error:
+        raise SpecError(f"The study file {name} cannot be read ({error.strerror}); check its path.") from None
     if path.suffix == ".json" and is_damaged(content):
         raise SpecError(
             f"The study file {name} was changed since relin wrote it; restore it, or remove its entry relin-digest if "
@@ -91,6 +80,12 @@ def _read(name: str) -> dict[str, Any]:
     return fields
 
 
+def _defaults(study: type[AbstractStudy]) -> dict[str, Any]:
+    """What a study's `settings.toml` says, if it has one."""
+    path = Path(inspect.getfile(study)).parent / "settings.toml"
+    return {"study": study.name, **(_from_toml(path.read_bytes()) if path.is_file() else {})}
+
+
 def _from_toml(content: bytes) -> dict[str, Any]:
     try:
         fields = tomllib.loads(content.decode())
@@ -103,11 +98,11 @@ def _from_toml(content: bytes) -> dict[str, Any]:
 def _by_data(name: str, by_data: Any) -> dict[str, dict[str, Any]]:
     """The settings for single data sets, each a table under a known name."""
     tables = by_data if isinstance(by_data, dict) else {}
-    wrong = [key for key, table in tables.items() if key not in names() or not isinstance(table, dict)]
+    wrong = [key for key, table in tables.items() if key not in data_sets() or not isinstance(table, dict)]
     if wrong or not isinstance(by_data, dict):
         raise SpecError(
             f"The settings of study {name} are wrong: by_data holds a table for each data set, such as "
-            f"[by_data.digits], got {listed(wrong) or shortened(by_data)}; the data sets are {listed(names())}."
+            f"[by_data.digits], got {listed(wrong) or shortened(by_data)}; the data sets are {listed(data_sets())}."
         )
     return tables
 

@@ -10,14 +10,13 @@ from typing import Any, Literal
 
 import polars as pl
 
-from relin._files import as_json, from_json, read_file, remove_parts, write_atomically
-from relin._words import listed
+from relin._common.files import as_json, from_json, read_file, remove_parts, write_atomically
+from relin._common.words import listed, shortened
 from relin.study import _records
-from relin.study._errors import StoreError as StoreError
+from relin.study._errors import SpecError, StoreError as StoreError
 from relin.study._pack import AbstractPack, Identity
+from relin.study._registry import find, names
 from relin.study._settings import StudySpec
-from relin.study._spec import SpecError
-from relin.study._specs import SPECS
 
 Claim = Literal["ours", "finished", "busy"]
 _MOST_LANES = 1_000_000
@@ -84,7 +83,15 @@ class Store:
             raise SpecError(f"{self.folder} holds no study (no spec.json); name the folder given to --out.")
         try:
             settings = from_json(read_file(path))
-            return SPECS[settings["study"]].model_validate(settings)
+            study = settings["study"]
+            if isinstance(study, str) and study not in names():
+                raise SpecError(
+                    f"{path} is that of a study that is not installed, {shortened(study)}; name its Python file with "
+                    "--study, or install the package it comes with."
+                )
+            return find(study).settings.model_validate(settings)
+        except SpecError:
+            raise
         except (ValueError, KeyError, TypeError):
             raise StoreError(
                 f"{path} is not a study's settings; restore it, or run the study in a new folder."
@@ -172,8 +179,9 @@ class Store:
             return None
         try:
             records = self._frame(path)
-            runs = _records.identities(records)
-            fault = _records.faults([records], [runs]).get(0) or _records.check_settings(records, self.spec())
+            spec = self.spec()
+            runs = _records.identities(records, spec.axis)
+            fault = _records.faults([records], [runs], spec.axis).get(0) or _records.check_settings(records, spec)
         except _records.OtherSettingsError as error:
             raise self._other(path, error) from None
         except ValueError as error:
@@ -193,7 +201,9 @@ class Store:
         for pack, fault in self.damaged(packs).items():
             raise StoreError(f"{self.path(pack)} is damaged ({fault}); run the study again, which recomputes it.")
         records = pl.concat([self._frame(self.path(pack)) for pack in packs], how="diagonal_relaxed")
-        return records.sort(*{_records.WIDTH}.intersection(records.columns), *_records.RUN, "step")
+        axis = self.spec().axis
+        first = [axis] if axis is not None and axis in records.columns else []
+        return records.sort(*first, *_records.RUN, "step")
 
     def damaged(self, packs: Sequence[AbstractPack]) -> dict[AbstractPack, _records.Fault]:
         """Those of the packs in the folder that do not hold the records of their runs, and why.
@@ -210,7 +220,7 @@ class Store:
                 found[pack] = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         if frames:
             own = list(frames)
-            places = _records.faults(list(frames.values()), [pack.identities for pack in own])
+            places = _records.faults(list(frames.values()), [pack.identities for pack in own], self.spec().axis)
             found |= {own[place]: fault for place, fault in places.items()} | self._of_other_settings(frames)
         return {pack: found[pack] for pack in packs if pack in found}
 

@@ -6,18 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import cast
 
 import polars as pl
 
-from relin.study._descent import DescentPlan
-from relin.study._descent_specs import DescentSpec
+from relin.study._abstract import AbstractStudy, Read, Train
 from relin.study._executor import AbstractExecutor, ThreadExecutor
 from relin.study._grid import single_run
-from relin.study._grid_plan import GridPlan
 from relin.study._judged import judged
 from relin.study._pack import AbstractPack
-from relin.study._plan import AbstractPlan, Read, Train
+from relin.study._registry import find
 from relin.study._result import StudyResult
 from relin.study._settings import GridSpec, StudySpec
 from relin.study._store import Store, StoreError
@@ -64,28 +61,26 @@ def run_study(
     the folder cannot be written.
     """
     spec.require_classes()
-    store, plan = Store(folder), plan_of(spec)
-    trainer = cache(partial(plan.trainer, data_dir))  # a finished study needs neither its data nor JAX
+    store, study = Store(folder), study_of(spec)
+    trainer = cache(partial(study.trainer, data_dir))  # a finished study needs neither its data nor JAX
     if store.is_new:
         trainer()  # what cannot run is refused before the folder is made
     lanes = store.open(spec, _lanes_per_pack() if store.is_new else 1)
-    read = _reader(store, plan)
+    read = _reader(store, study)
     compute = _Computation(store, trainer, executor or ThreadExecutor(), _Tracker(report), tell)
     packs: list[AbstractPack] = []
-    for stage, name in plan.stages.items():
-        added = plan.packs(stage, packs, read, lanes)
-        compute(added, plan.later_cost(stage), name)
+    for stage, name in study.stages.items():
+        added = study.packs(stage, packs, read, lanes)
+        compute(added, study.later_cost(stage), name)
         packs += added
     store.write_whole(store.read(packs))
     records = read(packs)
-    return plan.conclude(records), records
+    return study.conclude(records), records
 
 
-def plan_of(spec: StudySpec) -> AbstractPlan:
-    """How a study of these settings goes."""
-    if isinstance(spec, DescentSpec):
-        return DescentPlan(spec)
-    return GridPlan(cast(GridSpec, spec))
+def study_of(spec: StudySpec) -> AbstractStudy:
+    """The study of these settings."""
+    return find(spec.study)(spec)
 
 
 def stored_study(folder: Path) -> tuple[StudySpec, StudyResult, pl.DataFrame]:
@@ -97,22 +92,22 @@ def stored_study(folder: Path) -> tuple[StudySpec, StudyResult, pl.DataFrame]:
     """
     store = Store(folder)
     spec, records = store.spec(), store.read_whole()
-    plan = plan_of(spec)
+    study = study_of(spec)
     if records is not None:
-        records = judged(records, plan.loss)
-        return spec, plan.conclude(records), records
-    lanes, read = store.lanes(), _reader(store, plan)
+        records = judged(records, study.loss)
+        return spec, study.conclude(records), records
+    lanes, read = store.lanes(), _reader(store, study)
     packs: list[AbstractPack] = []
-    for stage in plan.stages:
-        packs += plan.packs(stage, packs, read, lanes)
+    for stage in study.stages:
+        packs += study.packs(stage, packs, read, lanes)
         _require(store, packs)
     records = read(packs)
-    return spec, plan.conclude(records), records
+    return spec, study.conclude(records), records
 
 
-def _reader(store: Store, plan: AbstractPlan) -> Read:
+def _reader(store: Store, study: AbstractStudy) -> Read:
     """Reads packs, and judges how their runs ended."""
-    return lambda packs: judged(store.read(packs), plan.loss)
+    return lambda packs: judged(store.read(packs), study.loss)
 
 
 def _require(store: Store, packs: Sequence[AbstractPack]) -> None:
@@ -126,8 +121,8 @@ def _require(store: Store, packs: Sequence[AbstractPack]) -> None:
 
 def conclude(spec: StudySpec, records: pl.DataFrame) -> StudyResult:
     """The answer, from stored records only."""
-    plan = plan_of(spec)
-    return plan.conclude(judged(records, plan.loss))
+    study = study_of(spec)
+    return study.conclude(judged(records, study.loss))
 
 
 def train_one(

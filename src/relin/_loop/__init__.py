@@ -1,0 +1,1 @@
+"""Training: the steps of a run, the loops that take them, and what surrounds them."""

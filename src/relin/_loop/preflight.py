@@ -1,0 +1,382 @@
+"""What is worth knowing before hours are spent on a network."""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from relin._core import check as _check, finite as _finite, tree as _tree
+from relin._core.primitives import backward_only, constants
+from relin._core.problem import Problem
+from relin._core.types import Flag, Inputs, Params, Scalar, Targets
+from relin._loop import validate as _validate
+from relin._loop.compiled import Recombine, separate
+from relin.kernel._arguments import OneExampleError
+from relin.kernel._independence import alone_as_in_batch, doubt
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What `check` found; `str` makes a table of it.
+
+    What was not looked at, since the network cannot be linearised, is `None`; so is what cannot be known, such as
+    `independent` from a batch of one example.
+    """
+
+    obstacle: str | None
+    """Why the network cannot be linearised, and the way out; `None` if it can."""
+    mode: str
+    """How the network is trained, see `Problem.mode`; the rest is about the network in this mode."""
+    num_examples: int
+    num_params: int
+    num_outputs: int | None = None
+    """C."""
+    not_finite: str | None = None
+    """Which parameter, input, target, output or derivative is not a finite number, the first one, with its example;
+    `None` if all are finite. What depends on it is then `None`."""
+    deterministic: bool | None = None
+    """Whether two evaluations give the same outputs; a step's mask is the same in both."""
+    independent: bool | None = None
+    """Whether an example's outputs do not depend on the others of its batch."""
+    step_memory: int | None = None
+    """Bytes of a compiled linearised step on this batch, arguments and results included."""
+    kernel_memory: int | None = None
+    """Bytes of the batch's full kernel, (N·C)² numbers."""
+    device_memory: int | None = None
+    """Bytes that the device has free."""
+    largest_rate: float | None = None
+    """2/λ_max of the linearised problem on this batch: below it gradient descent is stable, with momentum β below
+    1 + β times it."""
+    relative_cost: float | None = None
+    """FLOPs of a linearised step over those of an ordinary one, by XLA's count."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing here forbids training: the network can be linearised, its numbers are finite, it is
+        deterministic, and a step fits."""
+        fits = self.step_memory is None or self.device_memory is None or self.step_memory <= self.device_memory
+        trainable = self.obstacle is None and self.not_finite is None
+        return trainable and self.deterministic is not False and fits
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """What was asked, what was found, and what follows from it."""
+        linearised = "yes" if self.obstacle is None else "no"
+        rows = [("can be linearised", linearised, self.obstacle or "")]
+        if self.obstacle is not None:
+            return rows
+        rows.append(("trained", self.mode, ""))
+        rows.append(("all numbers finite", _said(self.not_finite is None), self.not_finite or ""))
+        rows.append(("deterministic", _said(self.deterministic), _IF_RANDOM if self.deterministic is False else ""))
+        rows.append(("examples independent", _said(self.independent), _IF_COUPLED if self.independent is False else ""))
+        memory = self.device_memory
+        for name, size in (("memory of a step", self.step_memory), ("memory of the full kernel", self.kernel_memory)):
+            free = "" if memory is None else f"of {_bytes(memory)} free"
+            excess = size is not None and memory is not None and size > memory
+            rows.append((name, "?" if size is None else _bytes(size), _IF_LARGE + free if excess else free))
+        rate = "?" if self.largest_rate is None else f"{self.largest_rate:.3g}"
+        rows.append(("largest stable learning rate", rate, "2/λ_max; (1 + β) times that with momentum β"))
+        cost = "?" if self.relative_cost is None else f"{self.relative_cost:.2f}"
+        rows.append(("cost of a linearised step", cost, "times an ordinary step's FLOPs"))
+        return rows
+
+    def __str__(self) -> str:
+        rows = self.rows()
+        wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        return "\n".join(f"{name:<{wide[0]}}  {found:>{wide[1]}}  {note}".rstrip() for name, found, note in rows)
+
+
+_IF_RANDOM = "two evaluations differ: pass random numbers in with the inputs, or fix their key"
+_IF_COUPLED = "the kernel and results depend on how batches are made; freeze statistics, if these are why"
+_IF_LARGE = "too large, smaller batches or NTKOperator need less; "
+
+
+def check(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -> Preflight:
+    """Looks at a network before it is trained: whether it can be linearised, and what a step will take.
+
+    **Arguments:**
+
+    - `problem`, `params`: as for `train`.
+    - `batch`: a pair `(x, y)` of arrays, as large as a training step's; of a data set, its training part.
+
+    **Returns:** a `Preflight`: a value with a table as its text. A network that cannot be linearised is an answer, with
+    the function in its way named, and no error.
+
+    **Raises:** `TypeError` or `ValueError` for a problem or a batch that are none.
+    """
+    if not isinstance(problem, Problem):
+        raise TypeError(f"`problem` must be a relin problem, got {problem!r}; pass relin.Problem(apply, loss).")
+    batch = _validate.training_part(batch)
+    if not isinstance(batch, tuple):
+        raise TypeError(f"`batch` must be a pair (x, y) of arrays, got {type(batch).__name__}; pass a tuple.")
+    number = _validate.arrays(batch)
+    size = sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(params))
+    found = _obstacle(problem, params, batch)
+    if found is not None:
+        return Preflight(found, problem.mode, number, size)
+    params, (x, y) = jax.tree.map(jnp.asarray, (params, batch))
+    mode, problem = problem.mode, problem.trained(problem.variables)
+    trial = _Trial(problem, params, x, y)
+    outputs = jax.eval_shape(problem.apply, params, x)
+    not_finite = trial.not_finite()
+    deterministic = not _validate.draws(problem, params, x) and trial.deterministic()
+    independent = trial.independent() if deterministic and not_finite is None else None
+    sharpness = math.nan if not_finite else trial.sharpness()
+    if not_finite is None and not math.isfinite(sharpness):
+        not_finite = "the curvature of the loss is not finite, though the loss and its gradient are"
+    return Preflight(
+        None,
+        mode,
+        number,
+        size,
+        outputs.size // number,
+        not_finite,
+        deterministic,
+        independent,
+        _memory(trial.linearised),
+        outputs.size**2 * outputs.dtype.itemsize,
+        _free_memory(),
+        _largest_rate(sharpness),
+        trial.relative_cost(),
+    )
+
+
+def _obstacle(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -> str | None:
+    """What keeps the network from being linearised and trained, in one sentence."""
+    try:
+        _check.params(params)
+        params, batch = jax.tree.map(jnp.asarray, (params, batch))
+        _validate.network(problem, params, batch, may_draw=True)
+    except Exception as error:  # whatever the network raises is the answer
+        if names := _backward_only(problem, params, batch[0]):
+            return _validate.no_forward_mode(names)
+        return " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
+    return None
+
+
+def _backward_only(problem: Problem, params: Params, x: Inputs) -> list[str]:
+    try:
+        return backward_only(problem.apply, params, x)
+    except Exception:
+        return []  # the network does not run at all
+
+
+class _Trial:
+    """What is found by running steps on one batch.
+
+    One program makes the linearised step and the products with the curvature: compiling is most of what `check` takes.
+    """
+
+    def __init__(self, problem: Problem, params: Params, x: Inputs, y: Targets):
+        self.problem, self.params, self.x, self.y = problem, params, x, y
+        self.arrays, self.make = separate(problem)
+        self.zero, self.no = _tree.zeros_like(params), jnp.asarray(False)
+        self.step = _step.lower(self.make, self.arrays, params, self.zero, self.no, x, y).compile()
+        self.linearised = self.step if problem.taylor.order == 1 else self._lowered(_linearised, params).compile()
+        self.loss, self.digest, self.gradient = self(x)
+
+    def __call__(self, x: Inputs) -> tuple[Scalar, np.ndarray, Params]:
+        """The loss, the digest of the outputs and the gradient."""
+        loss, digest, gradient = self.step(self.arrays, self.params, self.zero, self.no, x, self.y)
+        return loss, np.asarray(digest), gradient
+
+    def not_finite(self) -> str | None:
+        """The first number that is not finite, in words."""
+        if _finite.everywhere((self.loss, self.digest, self.gradient)):
+            return None
+        losses = _finite.Losses(self.problem.loss, self.y)
+        found = _finite.in_network(self.problem.apply, self.params, self.x, losses)
+        return found or "the loss or its gradient is not finite, though the outputs and their derivative are"
+
+    def deterministic(self) -> bool:
+        """Whether the network makes the same program twice (Python's randomness becomes its constants), and the program
+        the same outputs."""
+        first, second = (constants(self.problem.apply, self.params, self.x) for _ in range(2))
+        again = self(self.x)[1]
+        return first == second and bool(np.array_equal(self.digest, again, equal_nan=True))
+
+    def independent(self) -> bool | None:
+        """Whether each example's outputs and their derivative are those of that example alone.
+
+        The program tells, or what outputs do where half of the other examples, or the other half, are replaced, and
+        where examples go through the network alone; one that takes this batch only is judged without the latter.
+        """
+        number, network = len(self.digest), (self.problem.apply, self.params, self.x)
+        if number < 2:
+            return None
+        try:
+            if doubt(*network) is None:
+                return True
+        except OneExampleError:
+            return self._unmoved_by_others(number)
+        return self._unmoved_by_others(number) and bool(alone_as_in_batch(*network)[0])
+
+    def _unmoved_by_others(self, number: int) -> bool:
+        order = np.random.default_rng(0).permutation(number)
+        rounding = math.sqrt(jnp.finfo(jax.eval_shape(self.problem.apply, self.params, self.x).dtype).eps)
+        for kept, others in (np.split(order, [number // 2]), np.split(order, [number // 2])[::-1]):
+            taken = np.arange(number)
+            taken[others] = np.resize(kept, len(others))
+            found = self(jax.tree.map(lambda a, taken=taken: a[taken], self.x))[1]
+            if not np.linalg.norm((found - self.digest)[kept]) <= rounding * np.linalg.norm(self.digest[kept]):
+                return False
+        return True
+
+    def sharpness(self) -> float:
+        """λ_max of the linearised problem at the anchor, JᵀHJ/N."""
+        yes = jnp.asarray(True)
+
+        def product(vector: Params) -> Params:
+            return self.step(self.arrays, self.params, vector, yes, self.x, self.y)[2]
+
+        return _largest_eigenvalue(product, self.gradient)
+
+    def relative_cost(self) -> float | None:
+        """By the count of what the compiler is given, in which the network is linearised once; of order 2 nothing
+        else but what the compiler makes of it is counted."""
+        ordinary = self._lowered(_ordinary)
+        if self.problem.taylor.order == 1:
+            linearised = self._lowered(_linearised_once, self.params)
+        else:
+            ordinary, linearised = ordinary.compile(), self.linearised
+        return _flops(linearised) / _flops(ordinary) if _flops(ordinary) else None
+
+    def _lowered(self, function: Any, *more: Any) -> Any:
+        return function.lower(self.make, self.arrays, self.params, *more, self.x, self.y)
+
+
+@partial(jax.jit, static_argnums=0)
+def _step(
+    make: Recombine, problem: PyTree, params: Params, vector: Params, curved: Flag, x: Inputs, y: Targets
+) -> tuple[Scalar, Float[Array, " batch"], Params]:
+    """The loss, a digest of the outputs at the anchor, a number for each example, and the gradient, of a linearised
+    step at this displacement; with `curved` vᵀGv, the digest and G v, with v the vector and G = JᵀHJ/N at the anchor.
+
+    The two differ in what is done with the outputs alone.
+    """
+    whole = make(problem)
+    outputs, pullback = jax.vjp(lambda p: whole.apply(p, x), params)
+    tangent = jax.jvp(lambda p: whole.apply(p, x), (params,), (vector,))[1]
+    wide = jnp.promote_types(outputs.dtype, jnp.float32)
+
+    def product() -> tuple[Scalar, Array]:
+        cotangent = whole.loss.hessian_product(outputs, y, tangent) / len(outputs)
+        return jnp.vdot(tangent, cotangent).astype(wide), cotangent.astype(outputs.dtype)
+
+    def step() -> tuple[Scalar, Array]:
+        loss, cotangent = jax.value_and_grad(whole.loss.mean)(outputs + tangent, y)
+        return loss.astype(wide), cotangent.astype(outputs.dtype)
+
+    value, cotangent = jax.lax.cond(curved, product, step)
+    flat = outputs.reshape(len(outputs), -1).astype(wide)
+    digest = flat @ jax.random.normal(jax.random.key(0), (flat.shape[1],), wide)
+    return value, digest, pullback(cotangent)[0]
+
+
+@partial(jax.jit, static_argnums=0)
+def _ordinary(make: Recombine, problem: PyTree, params: Params, x: Inputs, y: Targets) -> tuple[Scalar, Params]:
+    return make(problem).value_and_grad(params, x, y)
+
+
+@partial(jax.jit, static_argnums=0)
+def _linearised(
+    make: Recombine, problem: PyTree, params: Params, displacement: Params, x: Inputs, y: Targets
+) -> tuple[Scalar, Params]:
+    return make(problem).linearised_value_and_grad(params, displacement, x, y)
+
+
+@partial(jax.jit, static_argnums=0)
+def _linearised_once(
+    make: Recombine, problem: PyTree, params: Params, displacement: Params, x: Inputs, y: Targets
+) -> tuple[Scalar, Params]:
+    whole = make(problem)
+    return whole.value_and_grad_on(whole.linearise(params).on(x), displacement, y)
+
+
+_TOLERANCE = 0.01
+"""Of the residual ‖G v − λ v‖ over λ: λ is then at most so far from an eigenvalue, and commonly its square."""
+_MOST_PRODUCTS = 100
+
+
+def _largest_eigenvalue(product: Callable[[Params], Params], guess: Params) -> float:
+    """The largest eigenvalue of a symmetric operator, by Lanczos' method (Golub & Van Loan 2013, section 10.1) from a
+    guess, half of it random; what rounding takes from the vectors' orthogonality only repeats eigenvalues.
+
+    On the host: the vectors' algebra, compiled for every shape of parameter, would take longer than their products.
+    """
+    leaves, tree = jax.tree.flatten(guess)
+    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+    dtype = np.result_type(np.float32, *[np.float64 for leaf in leaves if leaf.dtype == np.float64])
+
+    def flat(vector: Params) -> np.ndarray:
+        return np.concatenate([np.asarray(leaf, dtype).ravel() for leaf in jax.tree.leaves(vector)])
+
+    def unit(vector: np.ndarray) -> np.ndarray:
+        return vector / max(float(np.linalg.norm(vector)), np.finfo(dtype).tiny)
+
+    def multiplied(vector: np.ndarray) -> np.ndarray:
+        parts = zip(np.split(vector, ends), leaves, strict=True)
+        shaped = jax.tree.unflatten(tree, [jnp.asarray(part.reshape(leaf.shape), leaf.dtype) for part, leaf in parts])
+        return flat(product(shaped))
+
+    size = sum(leaf.size for leaf in leaves)
+    random = np.random.default_rng(0).normal(size=size).astype(dtype)
+    vector, before = unit(unit(flat(guess)) + unit(random)), np.zeros(size, dtype)
+    diagonal, beside, largest = [], [], 0.0
+    for _ in range(min(size, _MOST_PRODUCTS)):
+        following = multiplied(vector)
+        diagonal.append(float(np.vdot(following, vector)))
+        following = following - diagonal[-1] * vector - (beside[-1] if beside else 0.0) * before
+        if not np.isfinite(length := float(np.linalg.norm(following))):
+            return math.nan
+        values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, -1))
+        largest = float(values[-1])
+        if length * abs(vectors[-1, -1]) <= _TOLERANCE * abs(largest):
+            break
+        beside.append(length)
+        vector, before = following / length, vector
+    return largest
+
+
+def _largest_rate(sharpness: float) -> float | None:
+    if math.isnan(sharpness):
+        return None
+    return 2 / sharpness if sharpness > 0 else math.inf
+
+
+def _flops(program: Any) -> float:
+    return float((program.cost_analysis() or {}).get("flops", 0.0))
+
+
+def _memory(program: Any) -> int | None:
+    analysis = program.memory_analysis()
+    if analysis is None:
+        return None
+    return analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
+
+
+def _free_memory() -> int | None:
+    if statistics := jax.devices()[0].memory_stats():
+        return statistics["bytes_limit"] - statistics["bytes_in_use"]
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None
+
+
+def _said(answer: bool | None) -> str:
+    return {True: "yes", False: "no", None: "?"}[answer]
+
+
+def _bytes(size: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size = size / 1000
+    return f"{size:.3g} GB"

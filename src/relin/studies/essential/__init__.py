@@ -1,0 +1,14 @@
+"""Is feature learning essential, and when?"""
+
+from relin.studies.essential.settings import EssentialSpec
+from relin.study._grid_study import AbstractGridStudy
+
+
+class Essential(AbstractGridStudy[EssentialSpec]):
+    """Is feature learning essential, and when?"""
+
+    name = "essential"
+    settings = EssentialSpec
+
+
+STUDY = Essential

@@ -1,0 +1,122 @@
+"""The drawings of the essential study: accuracy against when features freeze or start to move, learning curves."""
+
+from typing import Literal
+
+from matplotlib.figure import Figure
+
+from relin.report import _text as text
+from relin.report._accuracy import (
+    band_labels,
+    band_values,
+    draw_bands,
+    draw_mean,
+    draw_seeds,
+    ends,
+    floor,
+    is_far_below,
+    legend_below,
+    limits,
+    note_lost,
+    par_handles,
+    point_below,
+)
+from relin.report._curves import Line, learning_curves
+from relin.report._number_axis import NumberAxis
+from relin.report._records import StudyRecords
+from relin.report._style import Theme, label_right, new_figure
+from relin.studies.essential.result import EssentialResult
+from relin.study._method import parse_method
+from relin.study._result import ScheduleOutcome
+
+Kind = Literal["until", "after"]
+"""Features are frozen after a number of updates, or start to move at a step."""
+
+KINDS: tuple[Kind, ...] = ("until", "after")
+
+_AXES: dict[Kind, tuple[str, str, str]] = {
+    "until": ("none\n(lazy)", "all\n(ordinary)", "feature updates before features are frozen"),
+    "after": ("first\n(ordinary)", "never\n(lazy)", "step from which features move"),
+}
+
+
+def family(result: EssentialResult, kind: Kind) -> list[tuple[int, ScheduleOutcome]]:
+    """The schedules of a kind without further parts, by increasing number of updates or step."""
+    methods = [(parse_method(outcome.schedule), outcome) for outcome in result.outcomes]
+    own = [(int(method.value), outcome) for method, outcome in methods if method.kind == kind and not method.parts]
+    return sorted((number, outcome) for number, outcome in own if number > 0)
+
+
+def accuracy_against_number(result: EssentialResult, records: StudyRecords, kind: Kind, theme: Theme) -> Figure:
+    """Test accuracy against the number of updates or the starting step, between lazy and ordinary training."""
+    members = family(result, kind)
+    left, right, name = _AXES[kind]
+    figure = new_figure(11.5, 6.2)
+    axes = figure.subplots()
+    axis = NumberAxis([number for number, _ in members], left, right)
+    ordinary, lazy = result.outcome("every-1"), result.outcome("never")
+    at_left, at_right = (lazy, ordinary) if kind == "until" else (ordinary, lazy)
+    places = [(axis.at(number), outcome, _colour(kind, axis.share(number), theme)) for number, outcome in members]
+    beside = ((axis.left, at_left), (axis.right, at_right))
+    places += [(x, o, theme.lazy if o is lazy else theme.ordinary) for x, o in beside if o is not None]
+    shown = band_values(result)
+    joined = [(axis.at(number), outcome) for number, outcome in members if not is_far_below(outcome, result)]
+    axes.plot(
+        [x for x, _ in joined],
+        [100 * outcome.test_accuracy.mean for _, outcome in joined],
+        color=theme.muted,
+        alpha=0.4,
+        zorder=1,
+    )
+    for x, outcome, colour in places:
+        accuracy, trained = records.seeds(outcome)
+        note_lost(axes, x, records.lost(outcome), theme)
+        if is_far_below(outcome, result):
+            point_below(axes, x, outcome, colour, theme)
+            continue
+        draw_seeds(axes, x, accuracy[trained], colour, width=0.28)
+        draw_mean(axes, x, outcome, colour, theme)
+        shown += [*ends(outcome.test_accuracy), *(100 * accuracy[trained])]
+    axis.dress(axes, theme, name)
+    axes.set_ylabel("test accuracy, %")
+    axes.set_ylim(*limits(shown, floor(result)))
+    draw_bands(axes, result, theme)
+    label_right(axes, band_labels(result, theme))
+    legend_below(figure, par_handles(result, theme), theme)
+    return figure
+
+
+def _colour(kind: Kind, share: float, theme: Theme) -> str:
+    """From the colour of ordinary training to that of lazy training."""
+    return theme.between(1 - share if kind == "until" else share)
+
+
+def selection(result: EssentialResult) -> list[ScheduleOutcome]:
+    """At most eight schedules that tell the story: ordinary, of each kind the ends and the answer, lazy."""
+    chosen = [result.outcome("every-1")]
+    for kind, answer in zip(KINDS, (result.enough_updates, result.latest_start), strict=True):
+        members = family(result, kind)
+        numbers = [number for number, _ in members]
+        wanted = {0, len(members) - 1, numbers.index(answer) if answer in numbers else 0}
+        chosen += [members[index][1] for index in sorted(wanted) if 0 <= index < len(members)]
+    chosen.append(result.outcome("never"))
+    return [outcome for outcome in chosen if outcome is not None]
+
+
+def essential_curves(result: EssentialResult, records: StudyRecords, theme: Theme) -> Figure:
+    """Learning curves of ordinary and lazy training, and between them of features frozen early or moved late."""
+    shares = {"every-1": 0.0, "never": 1.0}
+    for kind in KINDS:
+        members = family(result, kind)
+        for index, (_, outcome) in enumerate(members):
+            share = (index + 1) / (len(members) + 1)
+            shares[outcome.schedule] = 1 - share if kind == "until" else share
+    lines = [
+        Line(
+            outcome,
+            text.schedule(outcome),
+            theme.between(shares[outcome.schedule]),
+            "--" if parse_method(outcome.schedule).kind == "after" else "-",
+        )
+        for outcome in selection(result)
+    ]
+    return learning_curves(result, records, lines, theme)

@@ -1,0 +1,14 @@
+"""How rarely can features be updated without loss?"""
+
+from relin.studies.frequency.settings import FrequencySpec
+from relin.study._grid_study import AbstractGridStudy
+
+
+class Frequency(AbstractGridStudy[FrequencySpec]):
+    """How rarely can features be updated without loss?"""
+
+    name = "frequency"
+    settings = FrequencySpec
+
+
+STUDY = Frequency

@@ -1,0 +1,66 @@
+"""The settings of the frequency study."""
+
+import math
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from relin.study._method import Method, every
+from relin.study._settings import Comparison, GridSpec, Period, Positive, Rate, Several, whole_periods
+
+
+class FrequencySpec(GridSpec, frozen=True):
+    """How rarely can features be updated without loss?"""
+
+    study: Literal["frequency"] = Field("frequency", description="Which question the study answers.")
+    periods: Several[Period] = Field(
+        [1, 4, 16, 64, 256, math.inf], description='Periods K to compare; 1 is ordinary training, "inf" lazy training.'
+    )
+    sparse_periods: Several[Period] = Field([], description="Periods of the preset `sparse` to show beside them.")
+    tolerances: Several[Rate] = Field(
+        [], description="Tolerances of the adaptive schedule WhenError to show beside them."
+    )
+    comparison: Literal["equal-steps", "equal-distance", "both"] = Field(
+        "equal-steps",
+        description="Whether every rate takes T steps, or smaller rates more, T · reference_rate / rate; or both.",
+    )
+    reference_rate: Rate | None = Field(
+        None,
+        description="With equal-distance: the rate that takes T steps; smaller ones take more, up to max_steps.",
+    )
+    max_steps: Positive = Field(10_000, description="With equal-distance: the most steps a run may take.")
+
+    _whole = field_validator("periods")(whole_periods)
+
+    @field_validator("sparse_periods")
+    @classmethod
+    def _whole_sparse(cls, periods: list[float]) -> list[float]:
+        return [k for k in whole_periods([1, *periods]) if k in periods]
+
+    @field_validator("tolerances")
+    @classmethod
+    def _sorted(cls, values: list[float]) -> list[float]:
+        return sorted(set(values), reverse=True)
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> "FrequencySpec":
+        if self.comparison != "equal-steps" and self.max_steps < self.steps:
+            raise ValueError(f"max_steps must be at least steps, {self.steps}, got {self.max_steps}")
+        return self
+
+    def own_methods(self) -> list[Method]:
+        return [
+            *map(every, self.periods),
+            *(every(k, "sparse") for k in self.sparse_periods),
+            *(Method("when-error", tolerance) for tolerance in self.tolerances),
+        ]
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        return ("equal-steps", "equal-distance") if self.comparison == "both" else (self.comparison,)
+
+    def steps_at(self, rate: float, comparison: Comparison | None = None) -> int:
+        if (comparison or self.comparisons[0]) == "equal-steps":
+            return self.steps
+        reference = self.reference_rate or max(self.learning_rates)
+        return max(1, min(self.max_steps, round(self.steps * max(1.0, reference / rate))))

@@ -1,0 +1,27 @@
+"""Does K lead from ordinary training to NTK regression?"""
+
+from typing import cast
+
+from relin.studies.interpolation.runs import interpolation_packs
+from relin.studies.interpolation.settings import InterpolationSpec
+from relin.study._abstract import Train
+from relin.study._descent import AbstractDescentStudy
+from relin.study._descent_packs import DescentPack
+
+
+class Interpolation(AbstractDescentStudy[InterpolationSpec]):
+    """Does K lead from ordinary training to NTK regression?"""
+
+    name = "interpolation"
+    settings = InterpolationSpec
+
+    def runs(self) -> list[DescentPack]:
+        return interpolation_packs(self.spec)
+
+    def trainer(self, data_dir: str | None) -> Train:
+        from relin.studies.interpolation.runner import InterpolationRunner
+
+        return cast(Train, InterpolationRunner(self.spec, data_dir).train)
+
+
+STUDY = Interpolation

@@ -1,0 +1,29 @@
+"""The settings of the layers study."""
+
+import math
+from typing import Literal
+
+from pydantic import Field
+
+from relin.study._method import Method, every
+from relin.study._settings import GridSpec, Several
+
+
+class LayersSpec(GridSpec, frozen=True):
+    """Which layers need feature updates? Each alone re-linearised while all others are lazy, and the reverse."""
+
+    study: Literal["layers"] = Field("layers", description="Which question the study answers.")
+    layers: Several[str] = Field(
+        ["layers.0", "layers.1", "layers.2"],
+        min_length=2,
+        description="Beginnings of the parameters' names, one for each layer or group of layers.",
+    )
+
+    def own_methods(self) -> list[Method]:
+        numbers = range(len(self.layers))
+        return [
+            every(1),
+            *(Method("rich", number) for number in numbers),
+            *(Method("lazy", number) for number in numbers),
+            every(math.inf),
+        ]

@@ -1,0 +1,23 @@
+"""Up to which learning rate does sparse feature learning train?"""
+
+from typing import Any
+
+from relin.studies.stability.settings import StabilitySpec
+from relin.study._grid_study import AbstractGridStudy
+
+
+class Stability(AbstractGridStudy[StabilitySpec]):
+    """Up to which learning rate does sparse feature learning train?"""
+
+    name = "stability"
+    settings = StabilitySpec
+
+    def observers(self, extra_rate: float | None, runner: Any) -> list[Any]:
+        """The sharpness of the linearised problem on validation examples."""
+        from relin import Sharpness
+
+        del extra_rate
+        return [Sharpness(tuple(part[: self.spec.probe_size] for part in runner.validation))]  # pyright: ignore
+
+
+STUDY = Stability

@@ -1,0 +1,14 @@
+"""When are feature updates best spent?"""
+
+from relin.studies.timing.settings import TimingSpec
+from relin.study._grid_study import AbstractGridStudy
+
+
+class Timing(AbstractGridStudy[TimingSpec]):
+    """When are feature updates best spent?"""
+
+    name = "timing"
+    settings = TimingSpec
+
+
+STUDY = Timing

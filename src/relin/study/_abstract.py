@@ -1,0 +1,89 @@
+"""What a study is: a question, its settings, its runs, its answer, and how the answer is shown."""
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+
+from relin.study._pack import AbstractPack
+from relin.study._settings import StudySpec
+
+if TYPE_CHECKING:  # settings are checked before these are imported
+    import polars as pl
+
+    from relin.study._result import StudyResult
+
+Train = Callable[[AbstractPack, Callable[[int, int], None]], "pl.DataFrame"]
+"""The records of a pack; the second argument is called with the steps done and in all."""
+Read = Callable[[Sequence[AbstractPack]], "pl.DataFrame"]
+Spec = TypeVar("Spec", bound=StudySpec)
+
+
+class AbstractStudy(abc.ABC, Generic[Spec]):
+    """A question asked of a network and its data.
+
+    A subclass says which settings it takes and which runs it needs; the modules beside it what follows from their
+    records and how that is shown: `conclude.py`, `page.py` and, if need be, `terminal.py`. The settings that it is
+    shipped with are in `settings.toml` beside it, if there is one. Command line, storage, resuming and progress are the
+    same for all.
+    """
+
+    name: ClassVar[str]
+    """As settings and the command line have it."""
+    settings: ClassVar[type[StudySpec]]
+    stages: ClassVar[Mapping[str, str]]
+    """By name in their order, as the progress bar calls them."""
+
+    def __init__(self, spec: Spec):
+        self.spec = spec
+
+    @property
+    @abc.abstractmethod
+    def loss(self) -> Literal["cross-entropy", "squared-error"]:
+        """What the runs minimise."""
+
+    @abc.abstractmethod
+    def packs(self, stage: str, before: Sequence[AbstractPack], read: Read, lanes: int) -> Sequence[AbstractPack]:
+        """Those of a stage, which may follow from the judged records of the packs of the stages before it."""
+
+    @abc.abstractmethod
+    def later_cost(self, stage: str) -> int:
+        """Cost of all stages after this one, at most, before they are known."""
+
+    @abc.abstractmethod
+    def trainer(self, data_dir: str | None) -> Train:
+        """What trains packs. Raises `ValueError` for data or a network that does not exist or does not fit."""
+
+    @abc.abstractmethod
+    def conclude(self, records: "pl.DataFrame") -> "StudyResult":
+        """The answer, from stored records only, as `judged` has them."""
+
+    @classmethod
+    def page(cls, result: Any, records: "pl.DataFrame", spec: Mapping[str, Any]) -> Any:
+        """What the study's page shows, a `relin.report.Report`: that of the function `page` of `page.py` beside it.
+
+        **Arguments:**
+
+        - `result`: what was concluded.
+        - `records`: those it was concluded from.
+        - `spec`: the settings, nested mappings of plain values.
+
+        **Raises:** `ValueError` if there is nothing to show, or the records are not those of the result.
+        """
+        return cls.beside("page").page(result, records, spec)
+
+    @classmethod
+    def terminal(cls, result: Any) -> Any:
+        """What terminals show, a `relin.report.Terminal`: that of the function `terminal` of `terminal.py` beside it.
+
+        None, which stands for the table of every schedule, where there is no such file.
+        """
+        if find_spec(f"{cls.__module__}.terminal") is None:
+            return None
+        return cls.beside("terminal").terminal(result)
+
+    @classmethod
+    def beside(cls, module: str) -> Any:
+        """A module of the study's folder, imported where it is needed: settings are checked before."""
+        return import_module(f"{cls.__module__}.{module}")

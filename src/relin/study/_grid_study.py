@@ -1,0 +1,118 @@
+"""Studies that compare schedules: learning rates are chosen on validation data, then all seeds run."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
+
+from relin.study._abstract import AbstractStudy, Read, Train
+from relin.study._grid import (
+    Pack,
+    Ranked,
+    Stage,
+    comparison_packs,
+    finals_packs,
+    later_cost,
+    no_extra_steps,
+    selection_packs,
+)
+from relin.study._method import Method
+from relin.study._pack import AbstractPack
+from relin.study._settings import Comparison, GridSpec
+
+if TYPE_CHECKING:  # settings are checked before these are imported
+    import polars as pl
+
+    from relin.study._result import GridResult
+
+Spec = TypeVar("Spec", bound=GridSpec)
+
+
+class AbstractGridStudy(AbstractStudy[Spec]):
+    """A study whose settings name the schedules; the stages are those of `Stage`."""
+
+    stages: ClassVar = {
+        "select": "trying learning rates",
+        "finals": "choosing among the best",
+        "compare": "comparing schedules",
+    }
+
+    @property
+    def loss(self) -> Literal["cross-entropy", "squared-error"]:
+        return self.spec.loss
+
+    def answer(self, records: "dict[Comparison, pl.DataFrame]", chance: float) -> "GridResult":
+        """From the records of each comparison, and the accuracy at which a run that did not train counts.
+
+        That of the function `conclude` of `conclude.py` beside it.
+        """
+        return self.beside("conclude").conclude(self.spec, records, chance)
+
+    def observers(self, extra_rate: float | None, runner: Any) -> Sequence[Any]:
+        """The `relin.AbstractObserver`s of this study beside those of all.
+
+        **Arguments:**
+
+        - `extra_rate`: of a pack of runs with `extra_steps`; none for others.
+        - `runner`: the `Runner` that trains, with its data.
+        """
+        del extra_rate, runner
+        return ()
+
+    def extra_steps(self, method: Method) -> int:
+        """Steps beside its own that measuring a run takes in the stage that compares schedules; none for most."""
+        return no_extra_steps(method)
+
+    def extra_rate(self, ranked: Ranked) -> float | None:
+        """The learning rate of these steps."""
+        del ranked
+        return None
+
+    def packs(self, stage: str, before: Sequence[AbstractPack], read: Read, lanes: int) -> list[Pack]:
+        cells = self.spec.cells()
+        if stage == "select":
+            return [pack for cell in cells for pack in selection_packs(cell, lanes)]
+        records = read(before)
+        if stage == "finals":
+            return [pack for cell in cells for pack in finals_packs(cell, self._ranked(records, cell), lanes)]
+        packs = list[Pack]()
+        for cell in cells:
+            ranked = self._ranked(records, cell)
+            packs += comparison_packs(cell, ranked, lanes, self.extra_steps, self.extra_rate(ranked))
+        return packs
+
+    def _ranked(self, records: "pl.DataFrame", cell: GridSpec) -> Ranked:
+        """The learning rates of each schedule of a cell, the best first."""
+        import polars as pl
+
+        from relin.study._judged import chance_of
+        from relin.study._outcomes import rank_learning_rates
+
+        chance = chance_of(records)
+        own = records if cell.place is None else records.filter(pl.col(cell.place.axis) == cell.place.value)
+        return {name: rank_learning_rates(part, chance, name) for name, part in by_comparison(cell, own).items()}
+
+    def later_cost(self, stage: str) -> int:
+        return sum(later_cost(cell, cast(Stage, stage), self.extra_steps) for cell in self.spec.cells())
+
+    def trainer(self, data_dir: str | None) -> Train:
+        from relin.study._runner import Runner
+
+        return cast(Any, Runner(self.spec, data_dir, self).train)
+
+    def conclude(self, records: "pl.DataFrame") -> "GridResult":
+        from relin.study._judged import chance_of
+
+        return self.answer(by_comparison(self.spec, records), chance_of(records))
+
+
+def by_comparison(spec: GridSpec, records: "pl.DataFrame") -> "dict[Comparison, pl.DataFrame]":
+    """The records of the runs of each comparison; a run at the reference rate is part of both."""
+    import polars as pl
+
+    if spec.place is None and spec.axis is not None:
+        return dict.fromkeys(spec.comparisons, records)
+    rates = records["learning_rate"].unique().to_list()
+    parts: dict[Comparison, pl.DataFrame] = {}
+    for comparison in spec.comparisons:
+        steps = pl.col("learning_rate").replace_strict(rates, [spec.steps_at(rate, comparison) for rate in rates])
+        parts[comparison] = records.filter(pl.col("run_steps") == steps)
+    return parts
