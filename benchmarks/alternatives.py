@@ -87,7 +87,7 @@ def relin_way(weights: Weights, x: np.ndarray, y: np.ndarray, steps: int) -> Cal
 
 
 def lanes_way(weights: Weights, x: np.ndarray, y: np.ndarray, drive: Any, threads: int) -> Callable[[], Any]:
-    """Lanes that differ in their batches and initial parameters, in as many packs as there are threads."""
+    """Lanes that differ in their batches and initial parameters, in as many jobs as there are threads."""
     problem, solver = il.Problem(mlp, il.CrossEntropy()), il.WeightSpace(OPTIMISER)
     data, params = (jax.numpy.asarray(x), jax.numpy.asarray(y)), _parameters(weights)
 
@@ -101,8 +101,8 @@ def lanes_way(weights: Weights, x: np.ndarray, y: np.ndarray, drive: Any, thread
 
     def loop() -> Any:
         with ThreadPoolExecutor(threads) as pool:
-            packs = list(pool.map(train, np.array_split(np.arange(SEEDS, dtype=np.int32), threads)))
-        return [solution.params for solutions in packs for solution in solutions]
+            jobs = list(pool.map(train, np.array_split(np.arange(SEEDS, dtype=np.int32), threads)))
+        return [solution.params for solutions in jobs for solution in solutions]
 
     return loop
 

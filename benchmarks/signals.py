@@ -106,7 +106,7 @@ class Trial:
         if waited > LIMIT:
             self.fault(f"{what}: ended after {waited:.2f} s")
         if any(after.get(name) != digest for name, digest in before.items()):
-            self.fault(f"{what}: a finished pack was lost or changed")
+            self.fault(f"{what}: a finished job was lost or changed")
         if parts := [str(path) for path in self.folder.rglob("*.part")]:
             self.fault(f"{what}: left {parts}")
         return True

@@ -9,8 +9,8 @@ import pytest
 from relin.studies.kernel import Kernel
 from relin.studies.width import Width
 from relin.study import SpecError, read_spec, run_study, stored_study
-from relin.study._grid import RunSpec, comparison_packs, selection_packs
-from relin.study._method import every
+from relin.study._condition import every
+from relin.study._grid import RunSpec, comparison_jobs, selection_jobs
 from relin.study._runner import Runner
 
 TINY = ["--steps", 40, "--seeds", 3, "--set", "select_seeds=1", "--set", "kernel_probe=16", "--set", "batch_size=32"]
@@ -46,7 +46,7 @@ def test_kernel_study_from_the_command_to_the_page(relin_command, tmp_path):
 
 
 def resumes(folder, records):
-    """A pack that is missing, the last to have begun, is computed again, to the same records."""
+    """A job that is missing, the last to have begun, is computed again, to the same records."""
     last = max((folder / "packs").glob("compare-*"), key=lambda path: path.stat().st_mtime_ns)
     last.unlink()
     _, again = run_study(stored_settings(folder), folder)
@@ -82,29 +82,29 @@ def test_width_study_from_the_command_to_the_page(relin_command, tmp_path):
     assert stored_study(moved)[1] == result
 
 
-def test_packs_of_a_width_study_hold_one_width_each():
+def test_jobs_of_a_width_study_hold_one_width_each():
     spec = read_spec("width", overrides={"widths": [8, 32], "seeds": 3, "select_seeds": 1, "finalists": None})
-    packs = [pack for cell in spec.cells() for pack in selection_packs(cell, 4)]
-    assert {pack.place for pack in packs} == {("width", 8), ("width", 32)}
-    assert all(len({run.place for run in pack.runs}) == 1 for pack in packs)
-    assert len({pack.name for pack in packs}) == len(packs)
-    runs = [run for pack in packs for run in pack.runs]
+    jobs = [job for cell in spec.cells() for job in selection_jobs(cell, 4)]
+    assert {job.place for job in jobs} == {("width", 8), ("width", 32)}
+    assert all(len({run.place for run in job.runs}) == 1 for job in jobs)
+    assert len({job.name for job in jobs}) == len(jobs)
+    runs = [run for job in jobs for run in job.runs]
     assert len(runs) == len(set(runs)) == 2 * 2 * len(spec.learning_rates)
-    assert sum(pack.cost for pack in packs) == 2 * len(spec.learning_rates) * spec.steps * (8 + 32)
+    assert sum(job.cost for job in jobs) == 2 * len(spec.learning_rates) * spec.steps * (8 + 32)
 
 
-def test_kernels_are_taken_in_packs_of_their_own_at_the_rate_of_lazy_training():
+def test_kernels_are_taken_in_jobs_of_their_own_at_the_rate_of_lazy_training():
     spec = read_spec("kernel", overrides={"periods": [1, 4, "inf"], "seeds": 4, "select_seeds": 3})
     ranked = {"equal-steps": {"every-1": [0.03], "every-4": [0.01], "never": [0.3]}}
 
     def compare(spec):
         study = Kernel(spec)
-        return comparison_packs(spec, ranked, 1, study.extra_steps, study.extra_rate(ranked))
+        return comparison_jobs(spec, ranked, 1, study.extra_steps, study.extra_rate(ranked))
 
     (other, taken) = compare(spec)
-    assert [run.method.name for run in taken.runs] == ["every-1"]
+    assert [run.condition.name for run in taken.runs] == ["every-1"]
     assert taken.extra_rate == 0.3
-    assert {run.method.name for run in other.runs} == {"every-4", "never"}
+    assert {run.condition.name for run in other.runs} == {"every-4", "never"}
     assert other.extra_rate is None
     own = spec.model_copy(update={"frozen_rate": 0.5})
     assert compare(own)[1].extra_rate == 0.5
@@ -138,7 +138,7 @@ def test_the_limit_is_that_of_the_networks_options():
             overrides={"widths": [width, 512], "steps": 2, "kernel_probe": 16, "num_records": 1},
         )
         spec = spec.model_copy(update={"model_options": {"parametrisation": "ntk", "depth": 3, "activation": "erf"}})
-        records = Runner(spec, study=Width(spec)).train(selection_packs(spec.cells()[0], 1)[0])
+        records = Runner(spec, study=Width(spec)).train(selection_jobs(spec.cells()[0], 1)[0])
         deviations.append(records["analytic_deviation"][0])
     assert deviations[1] < 0.5 * deviations[0]
     assert deviations[1] < 0.2

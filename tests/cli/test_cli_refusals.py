@@ -87,7 +87,7 @@ FAILURES = [
     ("study study.toml --data-dir missing", "relin: --data-dir missing does not exist"),
     ("study study.toml --out damaged", "spec.json is not a study's settings; restore it"),
     ("report damaged", "spec.json is not a study's settings; restore it"),
-    ("report unfinished", "does not hold a whole study yet (4 of 4 packs of runs are missing so far); run the same"),
+    ("report unfinished", "does not hold a whole study yet (4 of 4 jobs of runs are missing so far); run the same"),
     ("train --out file", "The system refused to read or write file"),
     ("data --data-dir missing", "does not exist"),
 ]

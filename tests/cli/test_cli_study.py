@@ -188,9 +188,9 @@ def test_a_report_is_written_where_something_changed(finished, relin_command, tm
     shutil.copytree(finished[0], folder)
     monkeypatch.setattr("relin.report.write_report", lambda *arguments: pages.append(arguments[3]))
     if change == "records":
-        pack = min(packs_in(folder))
-        newer = pl.read_parquet(pack).with_columns(device=pl.lit("abacus"))
-        newer.write_parquet(pack)
+        job = min(packs_in(folder))
+        newer = pl.read_parquet(job).with_columns(device=pl.lit("abacus"))
+        newer.write_parquet(job)
     elif change == "figure":
         next((folder / "figures").glob("*.png")).unlink()
     code, out, err = relin_command("report", folder, *(["--redraw"] if change == "--redraw" else []))

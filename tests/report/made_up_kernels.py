@@ -10,7 +10,7 @@ from relin.studies.kernel.settings import KernelSpec
 from relin.studies.width.conclude import conclude as conclude_width
 from relin.studies.width.result import WidthResult
 from relin.studies.width.settings import WidthSpec
-from relin.study._method import parse_method
+from relin.study._condition import parse_condition
 
 NUM_STEPS = 400
 STEPS = (0, 100, 200, 300, 400)
@@ -21,7 +21,7 @@ TAKEN = {0: 0.87, 200: 0.93, 400: 0.94}
 
 def run(schedule, seed, rate, accuracy, moved, study="kernel", diverged=False, **more):
     """A run whose kernel moves from the first update on by as much at every record; not at all at K = ∞."""
-    period = parse_method(schedule).period
+    period = parse_condition(schedule).period
     rows, before = [], 0.0
     for step in STEPS:
         updates = 0 if math.isinf(period) or step == 0 else math.ceil(step / period) - 1

@@ -6,7 +6,7 @@ import polars as pl
 from relin.studies.essential.result import EssentialResult
 from relin.studies.stability.result import RateLimit, StabilityResult
 from relin.studies.timing.result import Placement, TimingResult
-from relin.study._method import parse_method
+from relin.study._condition import parse_condition
 from relin.study._result import Interval, ScheduleOutcome
 
 NUM_STEPS = 400
@@ -21,7 +21,7 @@ ENVIRONMENT = {"command": "relin study made-up --out here", "jax": "0.0", "devic
 
 def outcome(schedule: str, accuracy: float, updates: float, on_par: bool | None = False, rate: float = 0.1):
     """A schedule whose interval is 0.9 points to either side, and that is compared with an accuracy of 95 %."""
-    method = parse_method(schedule)
+    method = parse_condition(schedule)
     ordinary = schedule == "every-1"
     difference = accuracy - 0.95
     near = Interval(mean=difference, low=difference - 0.012, high=difference + 0.012)

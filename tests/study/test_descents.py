@@ -200,9 +200,9 @@ def test_the_ends_of_the_interpolation_coincide_and_either_way_of_taking_steps_i
     assert again == result
     stepped = INTERPOLATION.model_copy(update={"stepped_up_to": 7})
     plan = Interpolation(stepped)
-    pack = next(p for p in plan.packs("run", [], lambda packs: records, 1) if p.number == 7)
-    walked = plan.trainer(None)(pack, lambda done, total: None)
-    at_once = records.filter(schedule="every-7", seed=pack.seed)
+    job = next(p for p in plan.jobs("run", [], lambda jobs: records, 1) if p.number == 7)
+    walked = plan.trainer(None)(job, lambda done, total: None)
+    at_once = records.filter(schedule="every-7", seed=job.seed)
     assert not walked.equals(at_once)
     np.testing.assert_allclose(walked.item(0, "outputs"), at_once.item(0, "outputs"), rtol=1e-7)
 

@@ -28,7 +28,7 @@ def test_shipped_studies_are_valid_for_every_data_set_they_name():
             assert read_spec(name, "fashion-mnist").data == "fashion-mnist"
             continue
         assert read_spec(name, "mnist1d").steps == 3000
-        names = [method.name for method in read_spec(name).all_methods()]
+        names = [condition.name for condition in read_spec(name).all_conditions()]
         assert names[0] == "every-1"
         assert len(names) == len(set(names))
     assert read_spec("frequency").periods == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, math.inf]
@@ -92,7 +92,7 @@ def test_wrong_settings_of_one_study_are_refused(written, text, message):
 
 def test_methods_are_each_named_once():
     spec = FrequencySpec(periods=[1, 4, math.inf], sparse_periods=[4], tolerances=[0.1], methods=["every-4", "until-3"])
-    names = [method.name for method in spec.all_methods()]
+    names = [condition.name for condition in spec.all_conditions()]
     assert names == ["every-1", "every-4", "never", "every-4+sparse", "when-error-0.1", "until-3"]
 
 

@@ -12,17 +12,17 @@ import pytest
 from relin._common.files import write_atomically
 from relin.studies.frequency.settings import FrequencySpec
 from relin.study import SpecError, Store, StoreError, _records
-from relin.study._grid import selection_packs
+from relin.study._grid import selection_jobs
 from relin.study._store import describe
 
 SPEC = FrequencySpec(steps=20, periods=[1, 4], learning_rates=[0.1, 0.01], seeds=3, select_seeds=2)
-PACKS = selection_packs(SPEC, 1)
+JOBS = selection_jobs(SPEC, 1)
 
 
-def records_of(pack):
+def records_of(job):
     rows = [
         {
-            "schedule": run.method.name,
+            "schedule": run.condition.name,
             "num_steps": run.num_steps,
             "run_steps": run.num_steps,
             "learning_rate": run.learning_rate,
@@ -35,7 +35,7 @@ def records_of(pack):
             "versions": "{}",
             "device": "cpu",
         }
-        for run in pack.runs
+        for run in job.runs
         for step in (20, 0)
     ]
     return pl.DataFrame(rows)
@@ -50,20 +50,20 @@ def store(tmp_path):
 
 @pytest.fixture
 def filled(store):
-    for pack in PACKS:
-        store.write(pack, records_of(pack))
+    for job in JOBS:
+        store.write(job, records_of(job))
     return store
 
 
 def test_records_come_back_in_an_order_that_does_not_depend_on_that_of_writing(filled):
-    everything = pl.concat(map(records_of, PACKS)).sort("schedule", "learning_rate", "seed", "step")
-    polars.testing.assert_frame_equal(filled.read(PACKS), everything)
-    polars.testing.assert_frame_equal(filled.read(PACKS[::-1]), everything)
+    everything = pl.concat(map(records_of, JOBS)).sort("schedule", "learning_rate", "seed", "step")
+    polars.testing.assert_frame_equal(filled.read(JOBS), everything)
+    polars.testing.assert_frame_equal(filled.read(JOBS[::-1]), everything)
 
 
-def test_the_folder_remembers_settings_and_packing(store, tmp_path):
+def test_the_folder_remembers_settings_and_jobing(store, tmp_path):
     assert store.spec() == SPEC
-    assert store.open(SPEC, 128) == 1  # begun with 1: another device must find the same packs
+    assert store.open(SPEC, 128) == 1  # begun with 1: another device must find the same jobs
     assert Store(tmp_path / "new").open(SPEC, 128) == 128
 
 
@@ -99,31 +99,31 @@ def test_settings_nested_without_end_are_told(store, deep):
     [None, "", "{}", "3", "[" * 10**5]
     + [f'{{"lanes": {lanes}}}' for lanes in ('"x"', 0, -3, 10**999, "1e999", "NaN", 1.5, "true", "null")],
 )
-def test_damaged_packing_is_told(store, content):
+def test_damaged_jobing_is_told(store, content):
     path = store.folder / "packing.json"
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(StoreError, match=r"packing\.json is missing or damaged; write"):
         store.lanes()
 
 
-def test_a_truncated_pack_is_told_with_its_file(filled):
-    path = filled.path(PACKS[1])
+def test_a_truncated_job_is_told_with_its_file(filled):
+    path = filled.path(JOBS[1])
     whole = path.read_bytes()
     for length in (0, 3, 4, 100, len(whole) // 2, len(whole) - 9, len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(StoreError, match=f"{path.name} is damaged .*; run the study again, which recomputes it"):
-            filled.read(PACKS)
+            filled.read(JOBS)
     path.write_bytes(whole)
-    assert filled.read(PACKS).height == sum(2 * len(pack.runs) for pack in PACKS)
+    assert filled.read(JOBS).height == sum(2 * len(job.runs) for job in JOBS)
 
 
-def test_a_pack_with_the_records_of_another_is_told(filled):
-    filled.path(PACKS[0]).write_bytes(filled.path(PACKS[1]).read_bytes())
+def test_a_job_with_the_records_of_another_is_told(filled):
+    filled.path(JOBS[0]).write_bytes(filled.path(JOBS[1]).read_bytes())
     with pytest.raises(StoreError, match="is damaged"):
-        filled.read(PACKS)
-    pl.DataFrame({"x": [1]}).write_parquet(filled.path(PACKS[0]))
+        filled.read(JOBS)
+    pl.DataFrame({"x": [1]}).write_parquet(filled.path(JOBS[0]))
     with pytest.raises(StoreError, match="is damaged"):
-        filled.read(PACKS)
+        filled.read(JOBS)
 
 
 DAMAGE = {
@@ -140,16 +140,16 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("fault", DAMAGE)
-def test_a_pack_without_digest_is_read_if_its_rows_are_those_of_its_runs(filled, fault):
-    path, whole = filled.path(PACKS[1]), filled.read(PACKS)
+def test_a_job_without_digest_is_read_if_its_rows_are_those_of_its_runs(filled, fault):
+    path, whole = filled.path(JOBS[1]), filled.read(JOBS)
     records = pl.read_parquet(path)
-    records.write_parquet(path)  # as relin wrote packs before they had digests
-    polars.testing.assert_frame_equal(filled.read(PACKS), whole)
+    records.write_parquet(path)  # as relin wrote jobs before they had digests
+    polars.testing.assert_frame_equal(filled.read(JOBS), whole)
     DAMAGE[fault](records).write_parquet(path)
     with pytest.raises(StoreError, match=rf"{path.name} is damaged \({fault}.*\); run the study again"):
-        filled.read(PACKS)
-    assert not filled.finished(PACKS[1])
-    assert filled.finished(PACKS[0])
+        filled.read(JOBS)
+    assert not filled.finished(JOBS[1])
+    assert filled.finished(JOBS[0])
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_pack_without_digest_is_read_if_its_rows_are_those_of_its_runs(filled,
     ],
 )
 def test_a_row_missing_anywhere_is_told(steps, diverged_at, whole):
-    first = records_of(PACKS[0]).head(1).with_columns(diverged_at=pl.lit(diverged_at, pl.Int64))
+    first = records_of(JOBS[0]).head(1).with_columns(diverged_at=pl.lit(diverged_at, pl.Int64))
     rows = pl.concat([first.with_columns(step=pl.lit(step, pl.Int64)) for step in steps[::-1]])
     assert _records.faults([rows], [_records.identities(rows)]) == ({} if whole else {0: "rows missing"})
 
@@ -178,39 +178,39 @@ def test_a_row_missing_anywhere_is_told(steps, diverged_at, whole):
 def test_records_of_other_settings_are_refused(filled):
     other = SPEC.model_copy(update={"batch_size": 7, "momentum": 0.5})
     text = describe(other.model_dump(mode="json"))
-    filled.write(PACKS[0], records_of(PACKS[0]).with_columns(spec=pl.lit(text)))
+    filled.write(JOBS[0], records_of(JOBS[0]).with_columns(spec=pl.lit(text)))
     message = (
         r"select-.*\.parquet holds records of a study with other settings \(batch_size, momentum\); move it out of"
     )
-    for use in (lambda: filled.read(PACKS), lambda: filled.damaged(PACKS), lambda: filled.finished(PACKS[0])):
+    for use in (lambda: filled.read(JOBS), lambda: filled.damaged(JOBS), lambda: filled.finished(JOBS[0])):
         with pytest.raises(StoreError, match=message):
             use()
 
 
-def test_a_pack_that_is_no_regular_file_is_told(filled):
-    path = filled.path(PACKS[0])
+def test_a_job_that_is_no_regular_file_is_told(filled):
+    path = filled.path(JOBS[0])
     path.unlink()
     path.symlink_to("/dev/zero")
     with pytest.raises(StoreError, match=r"is damaged \(not a regular file\)"):
-        filled.read(PACKS)
+        filled.read(JOBS)
 
 
 def test_a_folder_removed_meanwhile_is_told_and_stays_away(filled, tmp_path):
     filled.folder.rename(tmp_path / "elsewhere")
-    records = records_of(PACKS[0])
+    records = records_of(JOBS[0])
 
     def claim():
-        with filled.claim(PACKS[0]):
+        with filled.claim(JOBS[0]):
             pass
 
-    for use in (lambda: filled.write(PACKS[0], records), lambda: filled.write_whole(records), claim):
+    for use in (lambda: filled.write(JOBS[0], records), lambda: filled.write_whole(records), claim):
         with pytest.raises(StoreError, match="study was removed while the study ran; run the same command again"):
             use()
     assert not filled.folder.exists()
-    filled.packs.mkdir(parents=True)  # what removal left while files were being written into it
+    filled.jobs.mkdir(parents=True)  # what removal left while files were being written into it
     with pytest.raises(StoreError, match="was removed while the study ran"):
-        filled.write(PACKS[0], records)
-    assert list(filled.packs.iterdir()) == []
+        filled.write(JOBS[0], records)
+    assert list(filled.jobs.iterdir()) == []
 
 
 def test_what_dead_processes_left_is_removed_when_the_study_is_opened(filled):
@@ -228,25 +228,25 @@ def test_what_dead_processes_left_is_removed_when_the_study_is_opened(filled):
     assert not alive.exists()
 
 
-def test_a_missing_pack_is_told(filled):
-    filled.path(PACKS[0]).unlink()
+def test_a_missing_job_is_told(filled):
+    filled.path(JOBS[0]).unlink()
     with pytest.raises(StoreError, match="is missing; run the study again"):
-        filled.read(PACKS)
+        filled.read(JOBS)
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 def test_a_full_disk_leaves_neither_half_a_file_nor_less_than_before(filled, monkeypatch, failing):
-    before = filled.read(PACKS)
+    before = filled.read(JOBS)
 
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, failing, full)
     with pytest.raises(OSError, match="No space left"):
-        filled.write(PACKS[0], records_of(PACKS[0]).with_columns(test_accuracy=pl.lit(9.0)))
+        filled.write(JOBS[0], records_of(JOBS[0]).with_columns(test_accuracy=pl.lit(9.0)))
     monkeypatch.undo()
-    assert sorted(path.name for path in filled.packs.iterdir()) == sorted(f"{pack.name}.parquet" for pack in PACKS)
-    polars.testing.assert_frame_equal(filled.read(PACKS), before)
+    assert sorted(path.name for path in filled.jobs.iterdir()) == sorted(f"{job.name}.parquet" for job in JOBS)
+    polars.testing.assert_frame_equal(filled.read(JOBS), before)
 
 
 def test_files_can_be_read_by_others(tmp_path):
@@ -255,11 +255,11 @@ def test_files_can_be_read_by_others(tmp_path):
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
 
 
-def test_a_pack_is_claimed_once(store):
-    with store.claim(PACKS[0]) as first, store.claim(PACKS[0]) as second, store.claim(PACKS[1]) as other:
+def test_a_job_is_claimed_once(store):
+    with store.claim(JOBS[0]) as first, store.claim(JOBS[0]) as second, store.claim(JOBS[1]) as other:
         assert (first, second, other) == ("ours", "busy", "ours")
-        store.write(PACKS[0], records_of(PACKS[0]))
-    with store.claim(PACKS[0]) as again:
+        store.write(JOBS[0], records_of(JOBS[0]))
+    with store.claim(JOBS[0]) as again:
         assert again == "finished"
 
 
@@ -270,34 +270,34 @@ def test_a_claim_ends_with_its_process(store):
     process.start()
     try:
         assert claimed.wait(60)
-        with store.claim(PACKS[0]) as claim:
+        with store.claim(JOBS[0]) as claim:
             assert claim == "busy"
     finally:
         process.kill()
         process.join()
-    with store.claim(PACKS[0]) as claim:
+    with store.claim(JOBS[0]) as claim:
         assert claim == "ours"
 
 
 def _claim_for_ever(folder, claimed):
-    with Store(folder).claim(PACKS[0]):
+    with Store(folder).claim(JOBS[0]):
         claimed.set()
         time.sleep(600)
 
 
 def test_what_a_dead_process_left_is_removed_but_not_what_others_write(store):
-    left = store.packs / f".{PACKS[0].name}.parquet.abc.part"
-    others = store.packs / f".{PACKS[1].name}.parquet.abc.part"
+    left = store.jobs / f".{JOBS[0].name}.parquet.abc.part"
+    others = store.jobs / f".{JOBS[1].name}.parquet.abc.part"
     for path in (left, others):
         path.write_bytes(b"half")
-    with store.claim(PACKS[0]):
+    with store.claim(JOBS[0]):
         assert not left.exists()
     assert others.exists()
-    assert not store.finished(PACKS[1])
+    assert not store.finished(JOBS[1])
 
 
 def test_all_versions_and_devices_are_told():
-    records = pl.concat(map(records_of, PACKS))
+    records = pl.concat(map(records_of, JOBS))
     assert _records.environments(records) == {"device": "cpu"}
     versions = (
         pl.when(seed=0).then(pl.lit('{"relin": "0.1", "jax": "1"}')).otherwise(pl.lit('{"relin": "0.2", "jax": "1"}'))

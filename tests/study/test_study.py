@@ -33,10 +33,10 @@ NUM_PACKS = 2 * 2 * 2 + 2 * 2  # kinds × rates × selecting seeds, and kinds ×
 class OneByOne(AbstractExecutor):
     """The simplest executor that keeps the promise, and the reference for others."""
 
-    def run(self, compute, packs):
-        for pack in packs:
-            compute(pack)
-            yield pack
+    def run(self, compute, jobs):
+        for job in jobs:
+            compute(job)
+            yield job
 
 
 class Compilations:
@@ -136,36 +136,36 @@ def test_what_was_finished_before_a_failure_is_kept_and_the_rest_resumes(
 ):
     write, written = Store.write, []
 
-    def failing(store, pack, records):
+    def failing(store, job, records):
         if len(written) == survivors:
             raise failure
-        write(store, pack, records)
-        written.append(pack)
+        write(store, job, records)
+        written.append(job)
 
     monkeypatch.setattr(Store, "write", failing)
     with pytest.raises(type(failure)):
         run_study(SPEC, tmp_path, executor=OneByOne())
     monkeypatch.setattr(Store, "write", write)
     assert len(list((tmp_path / "packs").iterdir())) == survivors
-    with pytest.raises(StoreError, match=r"does not hold a whole study yet \(\d+ of \d+ packs of runs are missing"):
+    with pytest.raises(StoreError, match=r"does not hold a whole study yet \(\d+ of \d+ jobs of runs are missing"):
         stored_study(tmp_path)
     (tmp_path / "packs" / f".{written[0].name}.parquet.x.part").write_bytes(b"half a file")
     progress = []
     _, records = run_study(SPEC, tmp_path, report=progress.append)
     polars.testing.assert_frame_equal(records, finished[2], check_exact=True)
-    assert progress[0].done == 20 * sum(len(pack.runs) for pack in written if pack.stage == "select")
+    assert progress[0].done == 20 * sum(len(job.runs) for job in written if job.stage == "select")
 
 
-def test_an_error_stops_the_packs_in_flight(tmp_path):
+def test_an_error_stops_the_jobs_in_flight(tmp_path):
     """The other thread must not train on, to the end, for nobody."""
     first, stopped = threading.Event(), threading.Event()
 
     class Failing(AbstractExecutor):
-        def run(self, compute, packs):
+        def run(self, compute, jobs):
             def in_flight():
                 first.set()
                 try:
-                    compute(packs[0])
+                    compute(jobs[0])
                 except Exception:
                     stopped.set()
 
@@ -189,24 +189,22 @@ def test_an_error_stops_the_packs_in_flight(tmp_path):
     assert list((tmp_path / "packs").iterdir()) == []
 
 
-def test_a_damaged_pack_is_told_and_recomputed(finished, tmp_path):
+def test_a_damaged_job_is_told_and_recomputed(finished, tmp_path):
     run_study(SPEC, tmp_path)
-    packs = sorted((tmp_path / "packs").iterdir())
-    for path, size in ((packs[0], 100), (packs[-1], 0)):
+    jobs = sorted((tmp_path / "packs").iterdir())
+    for path, size in ((jobs[0], 100), (jobs[-1], 0)):
         path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(
-        StoreError, match=rf"{packs[0].name}|{packs[-1].name} is damaged .*; run the study again, which"
-    ):
+    with pytest.raises(StoreError, match=rf"{jobs[0].name}|{jobs[-1].name} is damaged .*; run the study again, which"):
         stored_study(tmp_path)
     told, progress = [], []
     _, records = run_study(SPEC, tmp_path, tell=told.append, report=progress.append)
-    assert sorted(line.split("/")[-1].split(" ")[0] for line in told) == [packs[0].name, packs[-1].name]
+    assert sorted(line.split("/")[-1].split(" ")[0] for line in told) == [jobs[0].name, jobs[-1].name]
     assert all(line.endswith("its runs are computed again.") for line in told)
     polars.testing.assert_frame_equal(records, finished[2], check_exact=True)
     polars.testing.assert_frame_equal(stored_study(tmp_path)[2], finished[2], check_exact=True)
 
 
-def test_packs_of_another_study_are_refused(finished, tmp_path):
+def test_jobs_of_another_study_are_refused(finished, tmp_path):
     other = SPEC.model_copy(update={"margin": 7.0})
     run_study(other, tmp_path)
     name = sorted(path.name for path in (tmp_path / "packs").iterdir())[0]
@@ -218,19 +216,19 @@ def test_packs_of_another_study_are_refused(finished, tmp_path):
 
 def test_a_folder_removed_while_the_study_runs(tmp_path):
     class Removing(OneByOne):
-        def run(self, compute, packs):
-            for number, pack in enumerate(super().run(compute, packs)):
+        def run(self, compute, jobs):
+            for number, job in enumerate(super().run(compute, jobs)):
                 if number == 1:
                     shutil.rmtree(tmp_path / "study")
-                yield pack
+                yield job
 
     with pytest.raises(StoreError, match="study was removed while the study ran; run the same command again"):
         run_study(SPEC, tmp_path / "study", executor=Removing())
     assert not (tmp_path / "study").exists()
 
 
-def test_a_study_begun_on_another_device_keeps_its_packs(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr("relin.study._study._lanes_per_pack", lambda: 128)
+def test_a_study_begun_on_another_device_keeps_its_jobs(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("relin.study._study._lanes_per_job", lambda: 128)
     Store(tmp_path).open(SPEC, 1)
     run_study(SPEC, tmp_path)
     names = [{path.name for path in (folder / "packs").iterdir()} for folder in (tmp_path, finished[0])]

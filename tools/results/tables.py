@@ -11,7 +11,7 @@ from tools.results.quantities import Quantities, percent, study
 from relin.report import _text as text
 from relin.studies.frequency.settings import FrequencySpec
 from relin.studies.layers.result import LayersResult
-from relin.study import Method, conclude, parse_method
+from relin.study import Condition, conclude, parse_condition
 from relin.study._result import Interval, ScheduleOutcome
 
 _WIDTH = 126
@@ -93,7 +93,7 @@ class Words(Quantities):
     def rates_that_train(self, folders: Mapping[str, str]) -> str:
         """By names for people, stability studies: the largest rate at which every run trained, by period."""
         limits = {
-            name: [(parse_method(each.schedule), each.largest_rate) for each in self.limits(of=folder)]
+            name: [(parse_condition(each.schedule), each.largest_rate) for each in self.limits(of=folder)]
             for name, folder in folders.items()
         }
         kinds = dict.fromkeys(_kind(method) for own in limits.values() for method, _ in own)
@@ -120,7 +120,7 @@ class Words(Quantities):
 _PERIODS = "K alone"
 
 
-def _kind(method: Method) -> str:
+def _kind(condition: Condition) -> str:
     """A schedule of no fixed period as it is called, others by what goes with them."""
     if method.kind != "every" or method.value in (1, math.inf):
         return method.label

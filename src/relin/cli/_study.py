@@ -146,7 +146,7 @@ def _write(spec: Any, result: Any, records: Any, folder: Path, console: Console,
 
 @final
 class _TimeLeft(ProgressColumn):
-    """At the speed so far. Rich's own column looks at the last steps only, and those come in lumps, pack by pack."""
+    """At the speed so far. Rich's own column looks at the last steps only, and those come in lumps, job by job."""
 
     def render(self, task: Task) -> Text:
         done = task.completed - task.fields.get("before", 0)

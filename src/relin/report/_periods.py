@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from relin.report import _text as text
 from relin.report._style import Theme, draw_break
-from relin.study._method import parse_method
+from relin.study._condition import parse_condition
 from relin.study._result import ScheduleOutcome
 
 BESIDE_INCHES = 1.05
@@ -22,11 +22,11 @@ _LINE = 9  # characters of a name's line that fit the room
 def sparse_period(outcome: ScheduleOutcome) -> float | None:
     """K of a schedule of the preset `sparse`, infinity for its `never`; none for every other schedule."""
     try:
-        method = parse_method(outcome.schedule)
+        condition = parse_condition(outcome.schedule)
     except ValueError:
         return None
-    preset = method.kind == "every" and [part.kind for part in method.parts] == ["sparse"]
-    return method.value if preset else None
+    preset = condition.kind == "every" and [part.kind for part in condition.parts] == ["sparse"]
+    return condition.value if preset else None
 
 
 def stands_beside(outcome: ScheduleOutcome) -> bool:

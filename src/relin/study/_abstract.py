@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
-from relin.study._pack import AbstractPack
+from relin.study._job import AbstractJob
 from relin.study._settings import StudySpec
 
 if TYPE_CHECKING:  # settings are checked before these are imported
@@ -14,9 +14,9 @@ if TYPE_CHECKING:  # settings are checked before these are imported
 
     from relin.study._result import StudyResult
 
-Train = Callable[[AbstractPack, Callable[[int, int], None]], "pl.DataFrame"]
-"""The records of a pack; the second argument is called with the steps done and in all."""
-Read = Callable[[Sequence[AbstractPack]], "pl.DataFrame"]
+Train = Callable[[AbstractJob, Callable[[int, int], None]], "pl.DataFrame"]
+"""The records of a job; the second argument is called with the steps done and in all."""
+Read = Callable[[Sequence[AbstractJob]], "pl.DataFrame"]
 Spec = TypeVar("Spec", bound=StudySpec)
 
 
@@ -44,8 +44,8 @@ class AbstractStudy(abc.ABC, Generic[Spec]):
         """What the runs minimise."""
 
     @abc.abstractmethod
-    def packs(self, stage: str, before: Sequence[AbstractPack], read: Read, lanes: int) -> Sequence[AbstractPack]:
-        """Those of a stage, which may follow from the judged records of the packs of the stages before it."""
+    def jobs(self, stage: str, before: Sequence[AbstractJob], read: Read, lanes: int) -> Sequence[AbstractJob]:
+        """Those of a stage, which may follow from the judged records of the jobs of the stages before it."""
 
     @abc.abstractmethod
     def later_cost(self, stage: str) -> int:
@@ -53,7 +53,7 @@ class AbstractStudy(abc.ABC, Generic[Spec]):
 
     @abc.abstractmethod
     def trainer(self, data_dir: str | None) -> Train:
-        """What trains packs. Raises `ValueError` for data or a network that does not exist or does not fit."""
+        """What trains jobs. Raises `ValueError` for data or a network that does not exist or does not fit."""
 
     @abc.abstractmethod
     def conclude(self, records: "pl.DataFrame") -> "StudyResult":

@@ -1,13 +1,13 @@
-"""Studies of full-batch gradient descent on squared error: one stage, every run a pack, known from the settings."""
+"""Studies of full-batch gradient descent on squared error: one stage, every run a job, known from the settings."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 from relin.study._abstract import AbstractStudy, Read
-from relin.study._descent_packs import DescentPack
+from relin.study._descent_jobs import DescentJob
 from relin.study._descent_specs import DescentSpec
-from relin.study._pack import AbstractPack
+from relin.study._job import AbstractJob
 
 if TYPE_CHECKING:  # settings are checked before these are imported
     import polars as pl
@@ -27,10 +27,10 @@ class AbstractDescentStudy(AbstractStudy[Spec]):
         return "squared-error"
 
     @abstractmethod
-    def runs(self) -> list[DescentPack]:
+    def runs(self) -> list[DescentJob]:
         """All runs, those of a seed together."""
 
-    def packs(self, stage: str, before: Sequence[AbstractPack], read: Read, lanes: int) -> Sequence[AbstractPack]:
+    def jobs(self, stage: str, before: Sequence[AbstractJob], read: Read, lanes: int) -> Sequence[AbstractJob]:
         del stage, before, read, lanes
         return self.runs()
 

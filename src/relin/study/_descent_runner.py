@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, Int
 
 import relin as il
 from relin import datasets, models
-from relin.study._descent_packs import DescentPack
+from relin.study._descent_jobs import DescentJob
 from relin.study._descent_specs import DescentSpec
-from relin.study._maker import mode_of
+from relin.study._run_factory import mode_of
 from relin.study._runner import check_size, device, versions
 from relin.study._store import describe
 
@@ -43,7 +43,7 @@ class Start:
 
 
 class DescentRunner(abc.ABC, Generic[Spec]):
-    """Trains packs of one run each, in the precision of the settings."""
+    """Trains jobs of one run each, in the precision of the settings."""
 
     def __init__(self, spec: Spec, data_dir: str | None = None):
         """**Raises:** `ValueError` for data or a network that does not exist or does not fit."""
@@ -52,23 +52,23 @@ class DescentRunner(abc.ABC, Generic[Spec]):
         check_size(jax.eval_shape(lambda key: self._built(key)[1], jax.random.key(0)))
         self.apply = self._built(jax.random.key(0))[0]
 
-    def train(self, pack: DescentPack, progress: Advance = lambda done, total: None) -> pl.DataFrame:
+    def train(self, job: DescentJob, progress: Advance = lambda done, total: None) -> pl.DataFrame:
         """The records of a run, one row an outer step that is kept."""
         with jax.enable_x64(self.spec.precision == "float64"):
-            start = self._start(pack.seed)
-            rows = self.run(pack, start, progress)
+            start = self._start(job.seed)
+            rows = self.run(job, start, progress)
         spec = self.spec
         shared = {
             "study": spec.study,
             "data": spec.data,
             "model": spec.model,
-            "schedule": pack.schedule,
-            "way": pack.way,
-            "number": pack.number,
-            "learning_rate": pack.rate,
+            "schedule": job.schedule,
+            "way": job.way,
+            "number": job.number,
+            "learning_rate": job.rate,
             "rate": start.rate,
-            "seed": pack.seed,
-            "run_steps": pack.steps,
+            "seed": job.seed,
+            "run_steps": job.steps,
             "num_classes": self.dataset.num_classes,
             "num_examples": len(self.dataset.train.y),
             "spec": describe(spec.model_dump(mode="json")),
@@ -79,7 +79,7 @@ class DescentRunner(abc.ABC, Generic[Spec]):
         return pl.DataFrame([{**shared, **row} for row in rows], schema_overrides=types)
 
     @abc.abstractmethod
-    def run(self, pack: DescentPack, start: Start, progress: Advance) -> list[Row]:
+    def run(self, job: DescentJob, start: Start, progress: Advance) -> list[Row]:
         """One row a record, with `step` and what was measured."""
 
     def _built(self, key: jax.Array) -> tuple[Callable[[Any, Array], Array], Any]:

@@ -1,4 +1,4 @@
-"""From a spec to runs, and from runs to packs that share one compiled program."""
+"""From a spec to runs, and from runs to jobs that share one compiled program."""
 
 import hashlib
 import json
@@ -9,8 +9,8 @@ from functools import cache
 from itertools import groupby
 from typing import Any, Literal
 
-from relin.study._method import Method, parse_method
-from relin.study._pack import AbstractPack, Identity
+from relin.study._condition import Condition, parse_condition
+from relin.study._job import AbstractJob, Identity
 from relin.study._settings import Comparison, GridSpec, Place
 
 Stage = Literal["select", "finals", "compare"]
@@ -20,7 +20,7 @@ Stage = Literal["select", "finals", "compare"]
 class RunSpec:
     """One run of a study."""
 
-    method: Method
+    condition: Condition
     num_steps: int
     learning_rate: float
     seed: int
@@ -30,17 +30,17 @@ class RunSpec:
     @property
     def identity(self) -> Identity:
         value = None if self.place is None else self.place.value
-        return self.method.name, self.num_steps, self.learning_rate, self.seed, value
+        return self.condition.name, self.num_steps, self.learning_rate, self.seed, value
 
 
 @dataclass(frozen=True)
-class Pack(AbstractPack):
+class Job(AbstractJob):
     """Runs trained together as lanes of one program."""
 
     stage: Stage
     runs: tuple[RunSpec, ...]
     weight: int = 1
-    """About how many times as much a step costs as those of other packs."""
+    """About how many times as much a step costs as those of other jobs."""
     extra_rate: float | None = None
     """Learning rate of what else is trained to measure the runs, see `AbstractGridStudy.extra_steps`."""
     extra_steps: int = 0
@@ -48,7 +48,7 @@ class Pack(AbstractPack):
 
     @property
     def program(self) -> str:
-        return self.runs[0].method.program
+        return self.runs[0].condition.program
 
     @property
     def num_steps(self) -> int:
@@ -72,15 +72,16 @@ class Pack(AbstractPack):
 
 
 @cache
-def _name(pack: Pack) -> str:
-    runs = [_described(run) for run in pack.runs]
-    text = json.dumps(runs if pack.extra_rate is None else [*runs, pack.extra_rate], sort_keys=True)
-    seeds = sorted({run.seed for run in pack.runs})
-    return f"{pack.stage}-{pack.program}-seed{seeds[0]:03d}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+def _name(job: Job) -> str:
+    runs = [_described(run) for run in job.runs]
+    text = json.dumps(runs if job.extra_rate is None else [*runs, job.extra_rate], sort_keys=True)
+    seeds = sorted({run.seed for run in job.runs})
+    return f"{job.stage}-{job.program}-seed{seeds[0]:03d}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _described(run: RunSpec) -> dict[str, Any]:
     fields = asdict(run)
+    fields["method"] = fields.pop("condition")  # names of files hold a digest of it
     place = fields.pop("place")
     return fields if place is None else {**fields, run.place.axis: run.place.value}  # pyright: ignore
 
@@ -90,8 +91,8 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"The seed must be from 0 to 2147483647, got {seed}; for example 0.")
 
 
-def single_run(spec: GridSpec, schedule: str, rate: float, seed: int) -> Pack:
-    """A pack of one run, by the name of its schedule.
+def single_run(spec: GridSpec, schedule: str, rate: float, seed: int) -> Job:
+    """A job of one run, by the name of its schedule.
 
     **Raises:** `ValueError` for numbers that cannot be run.
     """
@@ -100,49 +101,49 @@ def single_run(spec: GridSpec, schedule: str, rate: float, seed: int) -> Pack:
             f"The learning rate must be above 0 and finite, from 1e-30 to 1e30, got {rate:g}; for example 0.03."
         )
     check_seed(seed)
-    return Pack("select", (RunSpec(parse_method(schedule), spec.steps, rate, seed),))
+    return Job("select", (RunSpec(parse_condition(schedule), spec.steps, rate, seed),))
 
 
 Ranked = dict[Comparison, dict[str, list[float]]]
 """For each comparison, the learning rates of each schedule by name, the best first."""
 
 
-def selection_packs(spec: GridSpec, lanes: int) -> list[Pack]:
+def selection_jobs(spec: GridSpec, lanes: int) -> list[Job]:
     """The first stage: every schedule at every rate, with the first seed, or with all that choose the rates."""
     seeds = range(1 if spec.finalists else _selecting(spec))
-    rates = {method.name: spec.learning_rates for method in spec.all_methods()}
-    return _pack(spec, "select", _runs(spec, seeds, dict.fromkeys(spec.comparisons, rates)), lanes)
+    rates = {condition.name: spec.learning_rates for condition in spec.all_conditions()}
+    return _job(spec, "select", _runs(spec, seeds, dict.fromkeys(spec.comparisons, rates)), lanes)
 
 
-def finals_packs(spec: GridSpec, ranked: Ranked, lanes: int) -> list[Pack]:
+def finals_jobs(spec: GridSpec, ranked: Ranked, lanes: int) -> list[Job]:
     """The second stage, if there is one: every schedule at the best of its rates, with the other seeds that choose."""
     if not spec.finalists:
         return []
-    return _pack(spec, "finals", _runs(spec, range(1, _selecting(spec)), _best(ranked, spec.finalists)), lanes)
+    return _job(spec, "finals", _runs(spec, range(1, _selecting(spec)), _best(ranked, spec.finalists)), lanes)
 
 
-ExtraSteps = Callable[[Method], int]
+ExtraSteps = Callable[[Condition], int]
 
 
-def no_extra_steps(method: Method) -> int:
-    del method
+def no_extra_steps(condition: Condition) -> int:
+    del condition
     return 0
 
 
-def comparison_packs(
+def comparison_jobs(
     spec: GridSpec,
     ranked: Ranked,
     lanes: int,
     extra_steps: ExtraSteps = no_extra_steps,
     extra_rate: float | None = None,
-) -> list[Pack]:
-    """The last stage: every schedule at its own rate, with all other seeds; those with extra steps in packs apart."""
+) -> list[Job]:
+    """The last stage: every schedule at its own rate, with all other seeds; those with extra steps in jobs apart."""
     runs = _runs(spec, range(_selecting(spec), spec.seeds), _best(ranked, 1))
-    more = [run for run in runs if extra_steps(run.method)]
-    others = _pack(spec, "compare", [run for run in runs if run not in more], lanes)
+    more = [run for run in runs if extra_steps(run.condition)]
+    others = _job(spec, "compare", [run for run in runs if run not in more], lanes)
     return others + [
-        replace(pack, extra_rate=extra_rate, extra_steps=sum(extra_steps(run.method) for run in pack.runs))
-        for pack in _pack(spec, "compare", more, lanes)
+        replace(job, extra_rate=extra_rate, extra_steps=sum(extra_steps(run.condition) for run in job.runs))
+        for job in _job(spec, "compare", more, lanes)
     ]
 
 
@@ -151,9 +152,9 @@ def later_cost(spec: GridSpec, stage: Stage, extra_steps: ExtraSteps = no_extra_
     longest = sum(max(spec.steps_at(rate, c) for rate in spec.learning_rates) for c in spec.comparisons)
     finals = min(spec.finalists or 0, len(spec.learning_rates)) * (_selecting(spec) - 1)
     compared = spec.seeds - _selecting(spec)
-    methods = spec.all_methods()
-    runs = len(methods) * {"select": finals + compared, "finals": compared, "compare": 0}[stage]
-    extra = 0 if stage == "compare" else compared * sum(map(extra_steps, methods))
+    conditions = spec.all_conditions()
+    runs = len(conditions) * {"select": finals + compared, "finals": compared, "compare": 0}[stage]
+    extra = 0 if stage == "compare" else compared * sum(map(extra_steps, conditions))
     return longest * runs * spec.weight + extra
 
 
@@ -166,37 +167,43 @@ def _best(ranked: Ranked, number: int) -> Ranked:
 
 
 def _runs(spec: GridSpec, seeds: Iterable[int], rates: Ranked) -> list[RunSpec]:
-    """Every schedule at its rates in every comparison, each run once; the runs of a pack stand together."""
-    methods = spec.all_methods()
+    """Every schedule at its rates in every comparison, each run once; the runs of a job stand together."""
+    conditions = spec.all_conditions()
     runs = [
-        RunSpec(method, spec.steps_at(own[method.name][place], comparison), own[method.name][place], seed, spec.place)
+        RunSpec(
+            condition,
+            spec.steps_at(own[condition.name][place], comparison),
+            own[condition.name][place],
+            seed,
+            spec.place,
+        )
         for seed in seeds
         for comparison, own in rates.items()
         for place in range(max(len(offered) for offered in own.values()))
-        for method in methods
-        if place < len(own[method.name])
+        for condition in conditions
+        for rate in own[condition.name][place : place + 1]
     ]
     return list(dict.fromkeys(runs))
 
 
-def _pack(spec: GridSpec, stage: Stage, runs: Iterable[RunSpec], lanes: int) -> list[Pack]:
-    """Runs of one program in their order, in packs of whole groups, one run of each schedule, of about `lanes` runs.
+def _job(spec: GridSpec, stage: Stage, runs: Iterable[RunSpec], lanes: int) -> list[Job]:
+    """Runs of one program in their order, in jobs of whole groups, one run of each schedule, of about `lanes` runs.
 
-    Groups are equally large, so that packs are, and one compilation serves them all.
+    Groups are equally large, so that jobs are, and one compilation serves them all.
     """
 
     def program(run: RunSpec) -> tuple[str, int]:
-        return run.method.program, run.num_steps
+        return run.condition.program, run.num_steps
 
-    packs = []
+    jobs = []
     for _, group in groupby(sorted(runs, key=program), key=program):
         members = list(group)
-        width = len({run.method for run in members})
+        width = len({run.condition for run in members})
         groups = math.ceil(len(members) / width)
         count = math.ceil(groups / max(1, round(lanes / width)))
         size = math.ceil(groups / count) * width
-        packs += [Pack(stage, tuple(part), spec.weight) for part in _chunks(members, size)]
-    return sorted(packs, key=lambda pack: (min(run.seed for run in pack.runs), pack.program != "every"))
+        jobs += [Job(stage, tuple(part), spec.weight) for part in _chunks(members, size)]
+    return sorted(jobs, key=lambda job: (min(run.seed for run in job.runs), job.program != "every"))
 
 
 def _chunks(items: list[RunSpec], size: int) -> Iterator[list[RunSpec]]:

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
 
 from relin.study._abstract import AbstractStudy, Read, Train
+from relin.study._condition import Condition
 from relin.study._grid import (
-    Pack,
+    Job,
     Ranked,
     Stage,
-    comparison_packs,
-    finals_packs,
+    comparison_jobs,
+    finals_jobs,
     later_cost,
     no_extra_steps,
-    selection_packs,
+    selection_jobs,
 )
-from relin.study._method import Method
-from relin.study._pack import AbstractPack
+from relin.study._job import AbstractJob
 from relin.study._settings import Comparison, GridSpec
 
 if TYPE_CHECKING:  # settings are checked before these are imported
@@ -51,33 +51,33 @@ class AbstractGridStudy(AbstractStudy[Spec]):
 
         **Arguments:**
 
-        - `extra_rate`: of a pack of runs with `extra_steps`; none for others.
+        - `extra_rate`: of a job of runs with `extra_steps`; none for others.
         - `runner`: the `Runner` that trains, with its data.
         """
         del extra_rate, runner
         return ()
 
-    def extra_steps(self, method: Method) -> int:
+    def extra_steps(self, condition: Condition) -> int:
         """Steps beside its own that measuring a run takes in the stage that compares schedules; none for most."""
-        return no_extra_steps(method)
+        return no_extra_steps(condition)
 
     def extra_rate(self, ranked: Ranked) -> float | None:
         """The learning rate of these steps."""
         del ranked
         return None
 
-    def packs(self, stage: str, before: Sequence[AbstractPack], read: Read, lanes: int) -> list[Pack]:
+    def jobs(self, stage: str, before: Sequence[AbstractJob], read: Read, lanes: int) -> list[Job]:
         cells = self.spec.cells()
         if stage == "select":
-            return [pack for cell in cells for pack in selection_packs(cell, lanes)]
+            return [job for cell in cells for job in selection_jobs(cell, lanes)]
         records = read(before)
         if stage == "finals":
-            return [pack for cell in cells for pack in finals_packs(cell, self._ranked(records, cell), lanes)]
-        packs = list[Pack]()
+            return [job for cell in cells for job in finals_jobs(cell, self._ranked(records, cell), lanes)]
+        jobs = list[Job]()
         for cell in cells:
             ranked = self._ranked(records, cell)
-            packs += comparison_packs(cell, ranked, lanes, self.extra_steps, self.extra_rate(ranked))
-        return packs
+            jobs += comparison_jobs(cell, ranked, lanes, self.extra_steps, self.extra_rate(ranked))
+        return jobs
 
     def _ranked(self, records: "pl.DataFrame", cell: GridSpec) -> Ranked:
         """The learning rates of each schedule of a cell, the best first."""

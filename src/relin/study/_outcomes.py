@@ -1,6 +1,6 @@
 """From stored records to how every schedule came out, beside ordinary training.
 
-The contract is the section *"On par"* of the method: runs paired by seed, learning rates chosen on validation data, a
+The contract is the section *"On par"* of docs/method.md: runs paired by seed, rates chosen on validation data, a
 one-sided bound against the margin, Holm's correction, and runs that did not train as outcomes that count.
 """
 
@@ -14,8 +14,8 @@ import polars as pl
 from jaxtyping import Float
 
 from relin._common.words import listed
+from relin.study._condition import parse_condition
 from relin.study._judged import DIVERGED, FAILED, trained
-from relin.study._method import parse_method
 from relin.study._result import Interval, ScheduleOutcome
 from relin.study._settings import Comparison
 from relin.study._statistics import (
@@ -99,7 +99,7 @@ def compare(
     confidence: float,
     chance: float,
     comparison: Comparison = "equal-steps",
-    family: Callable[[str], Hashable] = lambda schedule: parse_method(schedule).period is None,
+    family: Callable[[str], Hashable] = lambda schedule: parse_condition(schedule).period is None,
 ) -> Compared:
     """How every schedule came out at its own learning rate, and whether it is on par with ordinary training, K = 1.
 
@@ -155,7 +155,7 @@ def _lazy_gap(outcomes: list[ScheduleOutcome]) -> Interval | None:
 def schedule_label(schedule: str) -> str:
     """Name of a schedule for people; the name itself where it is not known."""
     try:
-        return parse_method(schedule).label
+        return parse_condition(schedule).label
     except ValueError:
         return schedule
 
@@ -274,11 +274,11 @@ def _period(runs: pl.DataFrame) -> float | None:
 def _order(schedule: str, period: float | None) -> tuple[bool, bool, tuple[str, ...], str, float]:
     """Periods first, then what has none: by kind and parts, in the order of their numbers."""
     try:
-        method = parse_method(schedule)
+        condition = parse_condition(schedule)
     except ValueError:
         return (period is None, True, (), schedule, 0.0)
-    kinds = tuple(part.name for part in method.parts)
-    return (period is None, False, kinds, "" if period is not None else method.kind, method.value)
+    kinds = tuple(part.name for part in condition.parts)
+    return (period is None, False, kinds, "" if period is not None else condition.kind, condition.value)
 
 
 def _paired_differences(

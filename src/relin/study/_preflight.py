@@ -2,7 +2,7 @@
 
 import relin as il
 from relin.study._grid import check_seed
-from relin.study._maker import LOSSES
+from relin.study._run_factory import LOSSES
 from relin.study._runner import Runner
 from relin.study._settings import GridSpec
 

@@ -1,11 +1,11 @@
 """Everything public in `relin.study`, imported at its first use."""
 
 from relin.study._abstract import AbstractStudy as AbstractStudy
+from relin.study._condition import Condition as Condition, parse_condition as parse_condition
 from relin.study._descent import AbstractDescentStudy as AbstractDescentStudy
 from relin.study._errors import SpecError as SpecError, StoreError as StoreError
 from relin.study._executor import AbstractExecutor as AbstractExecutor, ThreadExecutor as ThreadExecutor
 from relin.study._grid_study import AbstractGridStudy as AbstractGridStudy
-from relin.study._method import Method as Method, parse_method as parse_method
 from relin.study._outcomes import Compared as Compared, compare as compare
 from relin.study._result import (
     GridResult as GridResult,

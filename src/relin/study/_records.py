@@ -9,7 +9,7 @@ import polars as pl
 
 from relin._common.files import BLANK, is_damaged, sealed
 from relin._common.words import listed
-from relin.study._pack import Identity
+from relin.study._job import Identity
 from relin.study._registry import find
 from relin.study._settings import StudySpec
 

@@ -1,4 +1,4 @@
-"""Trains one pack of runs, and gives their records."""
+"""Trains one job of runs, and gives their records."""
 
 import math
 import platform
@@ -14,9 +14,9 @@ import polars as pl
 
 import relin as il
 from relin import datasets
-from relin.study._grid import Pack, RunSpec
+from relin.study._grid import Job, RunSpec
 from relin.study._grid_study import AbstractGridStudy
-from relin.study._maker import Maker, lanes
+from relin.study._run_factory import RunFactory, lanes
 from relin.study._settings import GridSpec
 from relin.study._store import describe
 
@@ -26,7 +26,7 @@ _PACKAGES = ("relin", "jax", "jaxlib", "equinox", "optax", "numpy", "polars")
 
 
 class Runner:
-    """A study's data and networks: trains its packs."""
+    """A study's data and networks: trains its jobs."""
 
     def __init__(self, spec: GridSpec, data_dir: str | None = None, study: AbstractGridStudy | None = None):
         """`study` has observers of its own. Raises `ValueError` for data or a network that does not exist or fit."""
@@ -36,8 +36,8 @@ class Runner:
         _check_batch_size(spec, self.dataset.train.x.shape[0])
         if self.dataset.is_regression and spec.loss != "squared-error":
             raise ValueError(f'loss: the targets of {spec.data} are values, got {spec.loss}; set "squared-error".')
-        self.maker = self.make("every", next(iter(self.cells.values())))
-        check_size(jax.eval_shape(self.maker.build, jax.random.key(0))[1])
+        self.factory = self.make("every", next(iter(self.cells.values())))
+        check_size(jax.eval_shape(self.factory.build, jax.random.key(0))[1])
         self.data, validation, test = (
             (jnp.asarray(part.x), jnp.asarray(part.y))
             for part in (self.dataset.train, self.dataset.validation, self.dataset.test)
@@ -47,26 +47,26 @@ class Runner:
 
     def train(
         self,
-        pack: Pack,
+        job: Job,
         progress: Callable[[int, int], None] | None = None,
         keep: Callable[[il.Solution], None] = lambda solution: None,
         loggers: Sequence[il.AbstractLogger] = (),
     ) -> pl.DataFrame:
-        """The records of a pack's runs, one row a record; `keep` is shown where each run ended."""
+        """The records of a job's runs, one row a record; `keep` is shown where each run ended."""
         solutions = il.train_lanes(
-            self.make(pack.program, self.cells[pack.place], pack.num_steps),
-            lanes(pack.runs),
+            self.make(job.program, self.cells[job.place], job.num_steps),
+            lanes(job.runs),
             self.data,
-            num_steps=pack.num_steps,
+            num_steps=job.num_steps,
             batch_size=self.spec.batch_size,
-            observers=self._observers(pack.extra_rate),
-            record_every=math.ceil(pack.num_steps / self.spec.num_records),
+            observers=self._observers(job.extra_rate),
+            record_every=math.ceil(job.num_steps / self.spec.num_records),
             progress=progress,
             loggers=loggers,
         )
         for solution in solutions:
             keep(solution)
-        rows = [self._records(pack, run, solution) for run, solution in zip(pack.runs, solutions, strict=True)]
+        rows = [self._records(job, run, solution) for run, solution in zip(job.runs, solutions, strict=True)]
         return pl.concat(rows)
 
     def _all_observers(self, extra_rate: float | None) -> tuple[il.AbstractObserver, ...]:
@@ -90,15 +90,15 @@ class Runner:
     @property
     def network(self) -> Any:
         """The network of the runs, `apply(params, x)` of parameters and a batch."""
-        return self.maker.build(jax.random.key(0))[0]
+        return self.factory.build(jax.random.key(0))[0]
 
     def initial(self, seed: int | jax.Array) -> Any:
         """The parameters with which the run of a seed begins."""
-        return self.maker.initial(seed)
+        return self.factory.initial(seed)
 
-    def make(self, program: str, cell: GridSpec, num_steps: int | None = None) -> Maker:
+    def make(self, program: str, cell: GridSpec, num_steps: int | None = None) -> RunFactory:
         """Makes the runs of a program with the settings of a cell, of T steps where the number is not said."""
-        return Maker(
+        return RunFactory(
             program=program,
             num_steps=num_steps or cell.steps,
             model=cell.model,
@@ -112,7 +112,7 @@ class Runner:
             layers=tuple(cell.layers),
         )
 
-    def _records(self, pack: Pack, run: RunSpec, solution: il.Solution) -> pl.DataFrame:
+    def _records(self, job: Job, run: RunSpec, solution: il.Solution) -> pl.DataFrame:
         spec = self.spec
         measured = pl.DataFrame(solution.records).with_columns(pl.col(pl.Float32).cast(pl.Float64))
         place = {} if run.place is None else {run.place.axis: pl.lit(run.place.value, pl.Int64)}
@@ -121,9 +121,9 @@ class Runner:
             study=pl.lit(spec.study),
             data=pl.lit(spec.data),
             model=pl.lit(spec.model),
-            stage=pl.lit(pack.stage),
-            schedule=pl.lit(run.method.name),
-            period=pl.lit(run.method.period, pl.Float64),
+            stage=pl.lit(job.stage),
+            schedule=pl.lit(run.condition.name),
+            period=pl.lit(run.condition.period, pl.Float64),
             learning_rate=pl.lit(run.learning_rate),
             seed=pl.lit(run.seed, pl.Int64),
             num_steps=pl.lit(self.cells[run.place].steps, pl.Int64),

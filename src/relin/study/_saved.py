@@ -57,11 +57,11 @@ def train_run(
 
     **Raises:** `ValueError` for settings that cannot be run.
     """
-    pack = single_run(spec, schedule, rate, seed)
+    job = single_run(spec, schedule, rate, seed)
     runner, ends = Runner(spec, data_dir), list[il.Solution]()
-    records = runner.train(pack, progress, ends.append, [_Alone(logger) for logger in loggers])
+    records = runner.train(job, progress, ends.append, [_Alone(logger) for logger in loggers])
     parameters = (runner.initial(seed), ends[0].anchor, ends[0].params, ends[0].variables)
-    return SavedRun(spec, pack.runs[0].method.name, rate, seed, *parameters, records, ends[0])
+    return SavedRun(spec, job.runs[0].condition.name, rate, seed, *parameters, records, ends[0])
 
 
 class _Alone(il.AbstractLogger):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, Private
 from relin._common.words import listed
 from relin.datasets._names import has_values, is_known, names
 from relin.models._names import OPTIONS
-from relin.study._method import Method, parse_method
+from relin.study._condition import Condition, parse_condition
 
 Comparison = Literal["equal-steps", "equal-distance"]
 """Whether all runs take T steps, or runs at smaller learning rates more, so that rate × steps is the same."""
@@ -140,12 +140,12 @@ class GridSpec(StudySpec, frozen=True):
         return cell
 
     @abstractmethod
-    def own_methods(self) -> list[Method]:
+    def own_conditions(self) -> list[Condition]:
         """What the question itself compares, ordinary training among it."""
 
-    def all_methods(self) -> list[Method]:
+    def all_conditions(self) -> list[Condition]:
         """All schedules of the study, each once."""
-        return list(dict.fromkeys([*self.own_methods(), *map(parse_method, self.methods)]))
+        return list(dict.fromkeys([*self.own_conditions(), *map(parse_condition, self.methods)]))
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
@@ -168,7 +168,7 @@ class GridSpec(StudySpec, frozen=True):
     @field_validator("methods")
     @classmethod
     def _understood(cls, methods: list[str]) -> list[str]:
-        return [parse_method(name).name for name in methods]
+        return [parse_condition(name).name for name in methods]
 
     @field_validator("learning_rates")
     @classmethod

@@ -1,4 +1,4 @@
-"""Where a study's records are kept: one file a pack, whole or absent."""
+"""Where a study's records are kept: one file a job, whole or absent."""
 
 import contextlib
 import fcntl
@@ -14,7 +14,7 @@ from relin._common.files import as_json, from_json, read_file, remove_parts, wri
 from relin._common.words import listed, shortened
 from relin.study import _records
 from relin.study._errors import SpecError, StoreError as StoreError
-from relin.study._pack import AbstractPack, Identity
+from relin.study._job import AbstractJob, Identity
 from relin.study._registry import find, names
 from relin.study._settings import StudySpec
 
@@ -25,9 +25,9 @@ _MOST_LANES = 1_000_000
 class Store:
     """A study's folder.
 
-    `spec.json` holds the settings; `packing.json` how many runs a pack holds, so that a study begun on one device can
-    be finished on another; `packs/NAME.parquet` the records of a finished pack, renamed into place when it is whole;
-    `locks/NAME` is held by the process that computes a pack, and let go by the system if that process dies;
+    `spec.json` holds the settings; `packing.json` how many runs a job holds, so that a study begun on one device can
+    be finished on another; `packs/NAME.parquet` the records of a finished job, renamed into place when it is whole;
+    `locks/NAME` is held by the process that computes a job, and let go by the system if that process dies;
     `records.parquet` all records of a finished study in one file, which with `spec.json` is enough to report on it.
 
     Each file holds its own digest, so that it and its content are there together or not at all. What a relin before
@@ -36,7 +36,7 @@ class Store:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.packs, self.locks = folder / "packs", folder / "locks"
+        self.jobs, self.locks = folder / "packs", folder / "locks"
         self._parsed: dict[Path, tuple[bytes, pl.DataFrame]] = {}
 
     @property
@@ -45,20 +45,20 @@ class Store:
         return not (self.folder / "spec.json").exists()
 
     def open(self, spec: StudySpec, lanes: int) -> int:
-        """Makes the folder for a study, or finds it there, and returns the number of runs a pack is to hold.
+        """Makes the folder for a study, or finds it there, and returns the number of runs a job is to hold.
 
         **Arguments:**
 
         - `spec`: the settings.
-        - `lanes`: the runs a pack holds if the study is new.
+        - `lanes`: the runs a job holds if the study is new.
 
         **Raises:** `SpecError` if the folder holds another study; `OSError` if it cannot be written.
         """
-        for path in (self.packs, self.locks):
+        for path in (self.jobs, self.locks):
             path.mkdir(parents=True, exist_ok=True)
         with (self.locks / "study").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            for path in (self.folder, self.packs, self.folder / "figures"):
+            for path in (self.folder, self.jobs, self.folder / "figures"):
                 remove_parts(path)
             if self.is_new:
                 write_atomically(self.folder / "packing.json", as_json({"lanes": lanes}))
@@ -98,7 +98,7 @@ class Store:
             ) from None
 
     def lanes(self) -> int:
-        """The number of runs a pack of this study is to hold."""
+        """The number of runs a job of this study is to hold."""
         path = self.folder / "packing.json"
         try:
             lanes = from_json(read_file(path))["lanes"]
@@ -111,35 +111,35 @@ class Store:
             "or run the study in a new folder."
         )
 
-    def path(self, pack: AbstractPack) -> Path:
-        return self.packs / f"{pack.name}.parquet"
+    def path(self, job: AbstractJob) -> Path:
+        return self.jobs / f"{job.name}.parquet"
 
-    def finished(self, pack: AbstractPack) -> bool:
-        """Whether a pack's records are there and whole. Raises `StoreError` for those of another study."""
-        return self.path(pack).exists() and not self.damaged([pack])
+    def finished(self, job: AbstractJob) -> bool:
+        """Whether a job's records are there and whole. Raises `StoreError` for those of another study."""
+        return self.path(job).exists() and not self.damaged([job])
 
     @contextlib.contextmanager
-    def claim(self, pack: AbstractPack) -> Iterator[Claim]:
-        """Holds a pack's lock: ours to compute, finished meanwhile, or busy in another process."""
+    def claim(self, job: AbstractJob) -> Iterator[Claim]:
+        """Holds a job's lock: ours to compute, finished meanwhile, or busy in another process."""
         with self._still_there():
-            lock = (self.locks / pack.name).open("w")
+            lock = (self.locks / job.name).open("w")
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield "busy"
                 return
-            # Nobody else writes this pack now, so what is half written was left by a process that died.
-            for part in self.packs.glob(f".{pack.name}.parquet.*.part"):
+            # Nobody else writes this job now, so what is half written was left by a process that died.
+            for part in self.jobs.glob(f".{job.name}.parquet.*.part"):
                 part.unlink(missing_ok=True)
-            yield "finished" if self.finished(pack) else "ours"
+            yield "finished" if self.finished(job) else "ours"
 
-    def write(self, pack: AbstractPack, records: pl.DataFrame) -> None:
-        """Stores a finished pack's records, atomically.
+    def write(self, job: AbstractJob, records: pl.DataFrame) -> None:
+        """Stores a finished job's records, atomically.
 
         **Raises:** `OSError` if the disk refuses; `StoreError` if the folder was removed.
         """
-        self._write(self.path(pack), _records.to_parquet(records))
+        self._write(self.path(job), _records.to_parquet(records))
 
     def write_whole(self, records: pl.DataFrame) -> None:
         """Stores all records of a finished study in one file, for people and for archives, if they are not there yet.
@@ -170,12 +170,12 @@ class Store:
             ) from None
 
     def read_whole(self) -> pl.DataFrame | None:
-        """All records of a study of which no packs are kept; none where there are packs, or no such file.
+        """All records of a study of which no jobs are kept; none where there are jobs, or no such file.
 
         **Raises:** `StoreError` if the file is damaged.
         """
         path = self.folder / "records.parquet"
-        if self.packs.exists() or not path.exists():
+        if self.jobs.exists() or not path.exists():
             return None
         try:
             records = self._frame(path)
@@ -190,52 +190,52 @@ class Store:
             raise StoreError(f"{path} is damaged ({fault}); restore it, or run the study again in a new folder.")
         return records
 
-    def read(self, packs: Sequence[AbstractPack]) -> pl.DataFrame:
-        """The records of these packs, in a fixed order.
+    def read(self, jobs: Sequence[AbstractJob]) -> pl.DataFrame:
+        """The records of these jobs, in a fixed order.
 
         **Raises:** `StoreError` if a file is missing or damaged.
         """
-        for pack in packs:
-            if not self.path(pack).exists():
-                raise StoreError(f"{self.path(pack)} is missing; run the study again to compute it.")
-        for pack, fault in self.damaged(packs).items():
-            raise StoreError(f"{self.path(pack)} is damaged ({fault}); run the study again, which recomputes it.")
-        records = pl.concat([self._frame(self.path(pack)) for pack in packs], how="diagonal_relaxed")
+        for job in jobs:
+            if not self.path(job).exists():
+                raise StoreError(f"{self.path(job)} is missing; run the study again to compute it.")
+        for job, fault in self.damaged(jobs).items():
+            raise StoreError(f"{self.path(job)} is damaged ({fault}); run the study again, which recomputes it.")
+        records = pl.concat([self._frame(self.path(job)) for job in jobs], how="diagonal_relaxed")
         axis = self.spec().axis
         first = [axis] if axis is not None and axis in records.columns else []
         return records.sort(*first, *_records.RUN, "step")
 
-    def damaged(self, packs: Sequence[AbstractPack]) -> dict[AbstractPack, _records.Fault]:
-        """Those of the packs in the folder that do not hold the records of their runs, and why.
+    def damaged(self, jobs: Sequence[AbstractJob]) -> dict[AbstractJob, _records.Fault]:
+        """Those of the jobs in the folder that do not hold the records of their runs, and why.
 
         **Raises:** `StoreError` for one that holds the records of a study with other settings.
         """
-        found, frames = dict[AbstractPack, _records.Fault](), dict[AbstractPack, pl.DataFrame]()
-        for pack in packs:
+        found, frames = dict[AbstractJob, _records.Fault](), dict[AbstractJob, pl.DataFrame]()
+        for job in jobs:
             try:
-                frames[pack] = self._frame(self.path(pack), _most_rows(pack.identities))
+                frames[job] = self._frame(self.path(job), _most_rows(job.identities))
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
-                found[pack] = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+                found[job] = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         if frames:
             own = list(frames)
-            places = _records.faults(list(frames.values()), [pack.identities for pack in own], self.spec().axis)
+            places = _records.faults(list(frames.values()), [job.identities for job in own], self.spec().axis)
             found |= {own[place]: fault for place, fault in places.items()} | self._of_other_settings(frames)
-        return {pack: found[pack] for pack in packs if pack in found}
+        return {job: found[job] for job in jobs if job in found}
 
-    def _of_other_settings(self, frames: dict[AbstractPack, pl.DataFrame]) -> dict[AbstractPack, _records.Fault]:
-        spec, found, known = self.spec(), dict[AbstractPack, _records.Fault](), set[tuple[str, str]]()
-        for pack, records in frames.items():
+    def _of_other_settings(self, frames: dict[AbstractJob, pl.DataFrame]) -> dict[AbstractJob, _records.Fault]:
+        spec, found, known = self.spec(), dict[AbstractJob, _records.Fault](), set[tuple[str, str]]()
+        for job, records in frames.items():
             texts = set(records.select("spec", "versions").unique().rows())
             if texts <= known:
                 continue
             try:
                 fault = _records.check_settings(records, spec)
             except _records.OtherSettingsError as error:
-                raise self._other(self.path(pack), error) from None
+                raise self._other(self.path(job), error) from None
             if fault:
-                found[pack] = fault
+                found[job] = fault
             else:
                 known |= texts
         return found

@@ -12,8 +12,8 @@ import polars as pl
 from relin.study._abstract import AbstractStudy, Read, Train
 from relin.study._executor import AbstractExecutor, ThreadExecutor
 from relin.study._grid import single_run
+from relin.study._job import AbstractJob
 from relin.study._judged import judged
-from relin.study._pack import AbstractPack
 from relin.study._registry import find
 from relin.study._result import StudyResult
 from relin.study._settings import GridSpec, StudySpec
@@ -43,7 +43,7 @@ def run_study(
 ) -> tuple[StudyResult, pl.DataFrame]:
     """Trains what is not in the folder yet, and answers the study's question from what is stored there.
 
-    Every finished pack of runs is on disk; killed at any moment, the same call resumes and ends with the same records.
+    Every finished job of runs is on disk; killed at any moment, the same call resumes and ends with the same records.
 
     **Arguments:**
 
@@ -52,7 +52,7 @@ def run_study(
     - `data_dir`: where the data set's files are looked for first.
     - `executor`: who computes; threads of this process by default.
     - `report`: called with the progress.
-    - `tell`: called with a sentence for each damaged pack of runs, before it is computed again.
+    - `tell`: called with a sentence for each damaged job of runs, before it is computed again.
 
     **Returns:** the answer, and the records it rests on, with how each run ended as the study judged it.
 
@@ -65,16 +65,16 @@ def run_study(
     trainer = cache(partial(study.trainer, data_dir))  # a finished study needs neither its data nor JAX
     if store.is_new:
         trainer()  # what cannot run is refused before the folder is made
-    lanes = store.open(spec, _lanes_per_pack() if store.is_new else 1)
+    lanes = store.open(spec, _lanes_per_job() if store.is_new else 1)
     read = _reader(store, study)
     compute = _Computation(store, trainer, executor or ThreadExecutor(), _Tracker(report), tell)
-    packs: list[AbstractPack] = []
+    jobs: list[AbstractJob] = []
     for stage, name in study.stages.items():
-        added = study.packs(stage, packs, read, lanes)
+        added = study.jobs(stage, jobs, read, lanes)
         compute(added, study.later_cost(stage), name)
-        packs += added
-    store.write_whole(store.read(packs))
-    records = read(packs)
+        jobs += added
+    store.write_whole(store.read(jobs))
+    records = read(jobs)
     return study.conclude(records), records
 
 
@@ -86,7 +86,7 @@ def study_of(spec: StudySpec) -> AbstractStudy:
 def stored_study(folder: Path) -> tuple[StudySpec, StudyResult, pl.DataFrame]:
     """The settings, the answer and the records of a finished study, from its folder only.
 
-    The packs decide; where there are none, `spec.json` and `records.parquet` are enough.
+    The jobs decide; where there are none, `spec.json` and `records.parquet` are enough.
 
     **Raises:** `SpecError` if the folder holds no study; `StoreError` if the study is not finished or a file damaged.
     """
@@ -97,24 +97,24 @@ def stored_study(folder: Path) -> tuple[StudySpec, StudyResult, pl.DataFrame]:
         records = judged(records, study.loss)
         return spec, study.conclude(records), records
     lanes, read = store.lanes(), _reader(store, study)
-    packs: list[AbstractPack] = []
+    jobs: list[AbstractJob] = []
     for stage in study.stages:
-        packs += study.packs(stage, packs, read, lanes)
-        _require(store, packs)
-    records = read(packs)
+        jobs += study.jobs(stage, jobs, read, lanes)
+        _require(store, jobs)
+    records = read(jobs)
     return spec, study.conclude(records), records
 
 
 def _reader(store: Store, study: AbstractStudy) -> Read:
-    """Reads packs, and judges how their runs ended."""
-    return lambda packs: judged(store.read(packs), study.loss)
+    """Reads jobs, and judges how their runs ended."""
+    return lambda jobs: judged(store.read(jobs), study.loss)
 
 
-def _require(store: Store, packs: Sequence[AbstractPack]) -> None:
-    missing = sum(not store.path(pack).exists() for pack in packs)
+def _require(store: Store, jobs: Sequence[AbstractJob]) -> None:
+    missing = sum(not store.path(job).exists() for job in jobs)
     if missing:
         raise StoreError(
-            f"{store.folder} does not hold a whole study yet ({missing} of {len(packs)} packs of runs are missing so "
+            f"{store.folder} does not hold a whole study yet ({missing} of {len(jobs)} jobs of runs are missing so "
             "far); run the same study command again to finish it."
         )
 
@@ -140,36 +140,36 @@ def train_one(
     """
     from relin.study._runner import Runner
 
-    pack = single_run(spec, schedule, rate, seed)
-    return Runner(spec, data_dir).train(pack, progress)
+    job = single_run(spec, schedule, rate, seed)
+    return Runner(spec, data_dir).train(job, progress)
 
 
 class _Tracker:
-    """Adds up the progress of packs that are computed at the same time, in any thread; it never goes back."""
+    """Adds up the progress of jobs that are computed at the same time, in any thread; it never goes back."""
 
     def __init__(self, report: Report):
         self.report, self.total, self.later, self.done, self.shown = report, 0, 0, 0, 0
-        self.partial: dict[AbstractPack, float] = {}
+        self.partial: dict[AbstractJob, float] = {}
         self.stage = ""
         self.lock = threading.Lock()
 
-    def begin(self, stage: str, packs: Sequence[AbstractPack], finished: list[AbstractPack], later: int) -> None:
-        """A stage of these packs, some of them finished before, with about `later` steps after it."""
+    def begin(self, stage: str, jobs: Sequence[AbstractJob], finished: list[AbstractJob], later: int) -> None:
+        """A stage of these jobs, some of them finished before, with about `later` steps after it."""
         with self.lock:
             self.stage, self.later = stage, later
-            self.total += sum(pack.cost for pack in packs)
-            self.done += sum(pack.cost for pack in finished)
+            self.total += sum(job.cost for job in jobs)
+            self.done += sum(job.cost for job in finished)
             self._report()
 
-    def advance(self, pack: AbstractPack, fraction: float) -> None:
+    def advance(self, job: AbstractJob, fraction: float) -> None:
         with self.lock:
-            self.partial[pack] = fraction * pack.cost
+            self.partial[job] = fraction * job.cost
             self._report()
 
-    def finish(self, pack: AbstractPack) -> None:
+    def finish(self, job: AbstractJob) -> None:
         with self.lock:
-            self.partial.pop(pack, None)
-            self.done += pack.cost
+            self.partial.pop(job, None)
+            self.done += job.cost
             self._report()
 
     def _report(self) -> None:
@@ -178,7 +178,7 @@ class _Tracker:
 
 
 class _StoppedError(Exception):
-    """Ends the packs in flight after an error elsewhere or an interrupt."""
+    """Ends the jobs in flight after an error elsewhere or an interrupt."""
 
 
 @dataclass(frozen=True)
@@ -190,51 +190,51 @@ class _Computation:
     tell: Callable[[str], None]
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def __call__(self, packs: Sequence[AbstractPack], later: int, stage: str) -> None:
-        """Computes the packs that are not stored; those another process works on are waited for at the end."""
-        damaged = self.store.damaged(packs)
-        for pack, fault in damaged.items():
-            self.tell(f"{self.store.path(pack)} is damaged ({fault}); its runs are computed again.")
-        finished = [pack for pack in packs if self.store.path(pack).exists() and pack not in damaged]
-        self.tracker.begin(stage, packs, finished, later)
-        done, busy = set(finished), set[AbstractPack]()
-        if len(done) < len(packs):
+    def __call__(self, jobs: Sequence[AbstractJob], later: int, stage: str) -> None:
+        """Computes the jobs that are not stored; those another process works on are waited for at the end."""
+        damaged = self.store.damaged(jobs)
+        for job, fault in damaged.items():
+            self.tell(f"{self.store.path(job)} is damaged ({fault}); its runs are computed again.")
+        finished = [job for job in jobs if self.store.path(job).exists() and job not in damaged]
+        self.tracker.begin(stage, jobs, finished, later)
+        done, busy = set(finished), set[AbstractJob]()
+        if len(done) < len(jobs):
             self.trainer()  # here, so that what cannot run is told once
         try:
-            for pack in self.executor.run(partial(self._try, busy), [pack for pack in packs if pack not in done]):
-                if pack not in busy:
-                    self.tracker.finish(pack)
-            for pack in self.executor.run(self._finish, [pack for pack in packs if pack in busy]):
-                self.tracker.finish(pack)
+            for job in self.executor.run(partial(self._try, busy), [job for job in jobs if job not in done]):
+                if job not in busy:
+                    self.tracker.finish(job)
+            for job in self.executor.run(self._finish, [job for job in jobs if job in busy]):
+                self.tracker.finish(job)
         except BaseException:
             self.stop.set()
             raise
 
-    def _try(self, busy: set[AbstractPack], pack: AbstractPack) -> None:
-        if not self._compute(pack):
-            busy.add(pack)
+    def _try(self, busy: set[AbstractJob], job: AbstractJob) -> None:
+        if not self._compute(job):
+            busy.add(job)
 
-    def _finish(self, pack: AbstractPack) -> None:
-        while not self._compute(pack):
+    def _finish(self, job: AbstractJob) -> None:
+        while not self._compute(job):
             if self.stop.wait(0.2):
                 raise _StoppedError
 
-    def _compute(self, pack: AbstractPack) -> bool:
-        """Whether the pack is stored now, and not busy in another process."""
-        with self.store.claim(pack) as claim:
+    def _compute(self, job: AbstractJob) -> bool:
+        """Whether the job is stored now, and not busy in another process."""
+        with self.store.claim(job) as claim:
             if claim == "ours":
-                records = self.trainer()(pack, partial(self._advance, pack))
-                self.store.write(pack, records)
+                records = self.trainer()(job, partial(self._advance, job))
+                self.store.write(job, records)
             return claim != "busy"
 
-    def _advance(self, pack: AbstractPack, done: int, total: int) -> None:
+    def _advance(self, job: AbstractJob, done: int, total: int) -> None:
         if self.stop.is_set():
             raise _StoppedError
-        self.tracker.advance(pack, done / total)
+        self.tracker.advance(job, done / total)
 
 
-def _lanes_per_pack() -> int:
-    """How many runs a pack holds: on CPU few, so that little is lost to a kill; enough to fill an accelerator."""
+def _lanes_per_job() -> int:
+    """How many runs a job holds: on CPU few, so that little is lost to a kill; enough to fill an accelerator."""
     import jax
 
     return 1 if jax.default_backend() == "cpu" else 128 * jax.device_count()

@@ -2,11 +2,11 @@
 
 from typing import cast
 
-from relin.studies.damping.runs import damping_packs
+from relin.studies.damping.runs import damping_jobs
 from relin.studies.damping.settings import DampingSpec
 from relin.study._abstract import Train
 from relin.study._descent import AbstractDescentStudy
-from relin.study._descent_packs import DescentPack
+from relin.study._descent_jobs import DescentJob
 
 
 class Damping(AbstractDescentStudy[DampingSpec]):
@@ -15,8 +15,8 @@ class Damping(AbstractDescentStudy[DampingSpec]):
     name = "damping"
     settings = DampingSpec
 
-    def runs(self) -> list[DescentPack]:
-        return damping_packs(self.spec)
+    def runs(self) -> list[DescentJob]:
+        return damping_jobs(self.spec)
 
     def trainer(self, data_dir: str | None) -> Train:
         from relin.studies.damping.runner import DampingRunner

@@ -11,7 +11,7 @@ from jaxtyping import Array
 import relin as il
 from relin.kernel import distance, ntk
 from relin.studies.damping.settings import DampingSpec
-from relin.study._descent_packs import DescentPack
+from relin.study._descent_jobs import DescentJob
 from relin.study._descent_runner import Advance, DescentRunner, Row, Start
 
 _BY_POLYNOMIALS, _FEW = 4096, 2000
@@ -23,12 +23,12 @@ _TOLERANCE = 1e-8
 class DampingRunner(DescentRunner[DampingSpec]):
     """Takes one outer step after the other: K steps of descent at an anchor, or one Gauss–Newton step."""
 
-    def run(self, pack: DescentPack, start: Start, progress: Advance) -> list[Row]:
-        step = self._outer_step(pack, start)
+    def run(self, job: DescentJob, start: Start, progress: Advance) -> list[Row]:
+        step = self._outer_step(job, start)
         initial = _kernel(self.apply, start.params, self._kernel_probe)
         rows = [self._row(0, start, start.params, initial)]
         params, diverged_at = start.params, None
-        for outer in range(1, pack.steps + 1):
+        for outer in range(1, job.steps + 1):
             solution = step(params)
             params = solution.params
             row = self._row(outer, start, params, initial)
@@ -36,18 +36,18 @@ class DampingRunner(DescentRunner[DampingSpec]):
                 diverged_at = outer
                 break
             rows.append(row)
-            progress(outer, pack.steps)
+            progress(outer, job.steps)
         result = "successful" if diverged_at is None else "diverged"
         return [{**row, "result": result, "diverged_at": diverged_at} for row in rows]
 
-    def _outer_step(self, pack: DescentPack, start: Start) -> Any:
-        count = int(pack.number or 1) if pack.way == "every" else 1
-        if pack.way == "every":
+    def _outer_step(self, job: DescentJob, start: Start) -> Any:
+        count = int(job.number or 1) if job.way == "every" else 1
+        if job.way == "every":
             few = self.training[1].size <= _FEW
             method = "eigh" if few and count > _BY_POLYNOMIALS else "chebyshev"
             solver, schedule = il.SpectralDescent(start.rate, method=method), il.Never()
         else:
-            damping = jnp.asarray(1 / (start.rate * (pack.number or 1)), self._dtype)
+            damping = jnp.asarray(1 / (start.rate * (job.number or 1)), self._dtype)
             conjugate_gradients = il.ConjugateGradients(rtol=_TOLERANCE if self._dtype == jnp.float64 else None)
             solver, schedule = il.GaussNewton(damping, linear_solver=conjugate_gradients), il.Every(1)
         options = {"num_steps": count, "key": jax.random.key(0), "throw": False}

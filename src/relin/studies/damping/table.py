@@ -16,7 +16,7 @@ NAMES = {"every": "K steps at an anchor", "gauss-newton": "Gauss–Newton"}
 
 def damping_table(result: DampingResult) -> Html:
     columns = [
-        Column("Method", numeric=False),
+        Column("Condition", numeric=False),
         Column("K, κ"),
         Column("Test accuracy", "%, ± 95 % interval"),
         Column("At equal loss", "%, ± 95 % interval"),

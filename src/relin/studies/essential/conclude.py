@@ -4,7 +4,7 @@ import polars as pl
 
 from relin.studies.essential.result import EssentialResult
 from relin.studies.essential.settings import EssentialSpec
-from relin.study._method import Method, parse_method
+from relin.study._condition import Condition, parse_condition
 from relin.study._outcomes import compare
 from relin.study._result import ScheduleOutcome
 from relin.study._settings import Comparison
@@ -27,10 +27,10 @@ def conclude(spec: EssentialSpec, records: dict[Comparison, pl.DataFrame], chanc
         margin=spec.margin / 100,
         confidence=spec.confidence,
         chance=chance,
-        family=lambda schedule: parse_method(schedule).kind,
+        family=lambda schedule: parse_condition(schedule).kind,
     )
-    frozen = [compared.outcome(Method("until", number).name) for number in reversed(spec.frozen_after)]
-    late = [compared.outcome(Method("after", step).name) for step in spec.learnt_from]
+    frozen = [compared.outcome(Condition("until", number).name) for number in reversed(spec.frozen_after)]
+    late = [compared.outcome(Condition("after", step).name) for step in spec.learnt_from]
     result = EssentialResult(
         **compared.shared,
         enough_updates=_last_on_par(frozen),
@@ -45,7 +45,7 @@ def _last_on_par(outcomes: list[ScheduleOutcome | None]) -> int | None:
     for outcome in outcomes:
         if outcome is None or not outcome.on_par:
             break
-        last = int(parse_method(outcome.schedule).value)
+        last = int(parse_condition(outcome.schedule).value)
     return last
 
 

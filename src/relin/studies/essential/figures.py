@@ -25,7 +25,7 @@ from relin.report._number_axis import NumberAxis
 from relin.report._records import StudyRecords
 from relin.report._style import Theme, label_right, new_figure
 from relin.studies.essential.result import EssentialResult
-from relin.study._method import parse_method
+from relin.study._condition import parse_condition
 from relin.study._result import ScheduleOutcome
 
 Kind = Literal["until", "after"]
@@ -41,8 +41,12 @@ _AXES: dict[Kind, tuple[str, str, str]] = {
 
 def family(result: EssentialResult, kind: Kind) -> list[tuple[int, ScheduleOutcome]]:
     """The schedules of a kind without further parts, by increasing number of updates or step."""
-    methods = [(parse_method(outcome.schedule), outcome) for outcome in result.outcomes]
-    own = [(int(method.value), outcome) for method, outcome in methods if method.kind == kind and not method.parts]
+    conditions = [(parse_condition(outcome.schedule), outcome) for outcome in result.outcomes]
+    own = [
+        (int(condition.value), outcome)
+        for condition, outcome in conditions
+        if condition.kind == kind and not condition.parts
+    ]
     return sorted((number, outcome) for number, outcome in own if number > 0)
 
 
@@ -115,7 +119,7 @@ def essential_curves(result: EssentialResult, records: StudyRecords, theme: Them
             outcome,
             text.schedule(outcome),
             theme.between(shares[outcome.schedule]),
-            "--" if parse_method(outcome.schedule).kind == "after" else "-",
+            "--" if parse_condition(outcome.schedule).kind == "after" else "-",
         )
         for outcome in selection(result)
     ]

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from relin.study._method import Method
+from relin.study._condition import Condition
 from relin.study._result import GridResult
 
 
@@ -21,7 +21,7 @@ class EssentialResult(GridResult):
     @property
     def answers(self) -> list[str]:
         found = (("until", self.enough_updates), ("after", self.latest_start))
-        return [Method(kind, number).name for kind, number in found if number is not None]
+        return [Condition(kind, number).name for kind, number in found if number is not None]
 
     @property
     def what_answers(self) -> str:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from relin.study._method import Method, every
+from relin.study._condition import Condition, every
 from relin.study._settings import GridSpec, Positive, Several
 
 
@@ -25,10 +25,10 @@ class EssentialSpec(GridSpec, frozen=True):
     def _sorted(cls, values: list[int]) -> list[int]:
         return sorted(set(values))
 
-    def own_methods(self) -> list[Method]:
+    def own_conditions(self) -> list[Condition]:
         return [
             every(1),
-            *(Method("until", number) for number in self.frozen_after),
-            *(Method("after", step) for step in self.learnt_from),
+            *(Condition("until", number) for number in self.frozen_after),
+            *(Condition("after", step) for step in self.learnt_from),
             every(math.inf),
         ]

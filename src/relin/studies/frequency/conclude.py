@@ -8,7 +8,7 @@ import polars as pl
 from relin.studies.frequency.result import FrequencyResult
 from relin.studies.frequency.settings import FrequencySpec
 from relin.studies.frequency.verdict import both_verdicts, tested_periods, verdict
-from relin.study._method import parse_method
+from relin.study._condition import parse_condition
 from relin.study._outcomes import Compared, compare
 from relin.study._result import ScheduleOutcome
 from relin.study._settings import Comparison
@@ -85,12 +85,12 @@ def frequency_result(
 
 def _family(schedule: str) -> str:
     try:
-        method = parse_method(schedule)
+        condition = parse_condition(schedule)
     except ValueError:
         return "other"
-    if method.period is not None:
+    if condition.period is not None:
         return "periods"
-    return "sparse" if [part.kind for part in method.parts] == ["sparse"] else "other"
+    return "sparse" if [part.kind for part in condition.parts] == ["sparse"] else "other"
 
 
 def _longest(compared: Compared, outcome: ScheduleOutcome) -> int:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from relin.study._method import Method, every
+from relin.study._condition import Condition, every
 from relin.study._settings import Comparison, GridSpec, Period, Positive, Rate, Several, whole_periods
 
 
@@ -48,11 +48,11 @@ class FrequencySpec(GridSpec, frozen=True):
             raise ValueError(f"max_steps must be at least steps, {self.steps}, got {self.max_steps}")
         return self
 
-    def own_methods(self) -> list[Method]:
+    def own_conditions(self) -> list[Condition]:
         return [
             *map(every, self.periods),
             *(every(k, "sparse") for k in self.sparse_periods),
-            *(Method("when-error", tolerance) for tolerance in self.tolerances),
+            *(Condition("when-error", tolerance) for tolerance in self.tolerances),
         ]
 
     @property

@@ -2,11 +2,11 @@
 
 from typing import cast
 
-from relin.studies.interpolation.runs import interpolation_packs
+from relin.studies.interpolation.runs import interpolation_jobs
 from relin.studies.interpolation.settings import InterpolationSpec
 from relin.study._abstract import Train
 from relin.study._descent import AbstractDescentStudy
-from relin.study._descent_packs import DescentPack
+from relin.study._descent_jobs import DescentJob
 
 
 class Interpolation(AbstractDescentStudy[InterpolationSpec]):
@@ -15,8 +15,8 @@ class Interpolation(AbstractDescentStudy[InterpolationSpec]):
     name = "interpolation"
     settings = InterpolationSpec
 
-    def runs(self) -> list[DescentPack]:
-        return interpolation_packs(self.spec)
+    def runs(self) -> list[DescentJob]:
+        return interpolation_jobs(self.spec)
 
     def trainer(self, data_dir: str | None) -> Train:
         from relin.studies.interpolation.runner import InterpolationRunner

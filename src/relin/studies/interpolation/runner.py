@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 import relin as il
 from relin.studies.interpolation.settings import InterpolationSpec
-from relin.study._descent_packs import DescentPack
+from relin.study._descent_jobs import DescentJob
 from relin.study._descent_runner import Advance, DescentRunner, Row, Start
 
 _PIECE = 2**14
@@ -21,20 +21,20 @@ _PIECE = 2**14
 class InterpolationRunner(DescentRunner[InterpolationSpec]):
     """Trains for T steps at one period, or in a plain loop, or takes the closed form."""
 
-    def run(self, pack: DescentPack, start: Start, progress: Advance) -> list[Row]:
-        if pack.way == "every":
-            return [self._trained(pack, start, progress)]
-        if pack.way == "ordinary":
+    def run(self, job: DescentJob, start: Start, progress: Advance) -> list[Row]:
+        if job.way == "every":
+            return [self._trained(job, start, progress)]
+        if job.way == "ordinary":
             params, loss = self._plain(start, progress)
             outputs = start.problem.apply(params, self.test)
-            return [self._row(outputs, outputs, loss, None if np.isfinite(loss) else pack.steps)]
-        how = {"steps": pack.steps, "learning_rate": start.rate} if pack.way == "regression" else {}
+            return [self._row(outputs, outputs, loss, None if np.isfinite(loss) else job.steps)]
+        how = {"steps": job.steps, "learning_rate": start.rate} if job.way == "regression" else {}
         outputs = il.predict(start.problem, start.params, self.training, self.test, **how)
         return [self._row(outputs, None, None, None)]
 
-    def _trained(self, pack: DescentPack, start: Start, progress: Advance) -> Row:
-        period = pack.number or 1.0
-        lazy = period >= pack.steps
+    def _trained(self, job: DescentJob, start: Start, progress: Advance) -> Row:
+        period = job.number or 1.0
+        lazy = period >= job.steps
         stepped = period <= self.spec.stepped_up_to and not lazy
         solution = il.train(
             start.problem,
@@ -42,10 +42,10 @@ class InterpolationRunner(DescentRunner[InterpolationSpec]):
             il.Never() if lazy else il.Every(int(period)),
             start.params,
             self.training,
-            num_steps=pack.steps,
+            num_steps=job.steps,
             key=jax.random.key(0),
             progress=progress,
-            record_every=min(pack.steps, _PIECE) if stepped else None,
+            record_every=min(job.steps, _PIECE) if stepped else None,
             throw=False,
         )
         linearised = start.problem.linearise(solution.anchor).value(solution.displacement, self.test)
@@ -54,7 +54,7 @@ class InterpolationRunner(DescentRunner[InterpolationSpec]):
             start.problem.linearise(solution.anchor).value(solution.displacement, self.training[0]), self.training[1]
         )
         finite = solution.diverged_at is None and bool(np.isfinite(loss))
-        return self._row(linearised, network, float(loss), None if finite else solution.diverged_at or pack.steps)
+        return self._row(linearised, network, float(loss), None if finite else solution.diverged_at or job.steps)
 
     def _plain(self, start: Start, progress: Advance) -> tuple[Any, float]:
         """Ordinary training in a loop of its own, with Optax alone."""

@@ -3,13 +3,13 @@
 import math
 
 from relin.studies.interpolation.settings import InterpolationSpec
-from relin.study._descent_packs import DescentPack
+from relin.study._descent_jobs import DescentJob
 
 _CHEAPER = 20
 """About how many times an anchor's many steps at once cost one step."""
 
 
-def interpolation_packs(spec: InterpolationSpec) -> list[DescentPack]:
+def interpolation_jobs(spec: InterpolationSpec) -> list[DescentJob]:
     """All runs of the study, those of a seed together, the long ones first."""
 
     def work(period: float) -> int:
@@ -18,10 +18,10 @@ def interpolation_packs(spec: InterpolationSpec) -> list[DescentPack]:
         anchors = 1 if math.isinf(period) else math.ceil(spec.steps / period)
         return math.ceil(anchors * _CHEAPER * math.sqrt(min(period, spec.steps)))
 
-    packs = []
+    jobs = []
     for seed in range(spec.seeds):
-        packs.append(DescentPack("ordinary", seed, spec.steps, spec.rate, None, spec.steps))
-        packs += [DescentPack("every", seed, spec.steps, spec.rate, k, work(k)) for k in spec.periods]
-        packs += [DescentPack("regression", seed, spec.steps, spec.rate)]
-        packs += [DescentPack("limit", seed, spec.steps, spec.rate)]
-    return packs
+        jobs.append(DescentJob("ordinary", seed, spec.steps, spec.rate, None, spec.steps))
+        jobs += [DescentJob("every", seed, spec.steps, spec.rate, k, work(k)) for k in spec.periods]
+        jobs += [DescentJob("regression", seed, spec.steps, spec.rate)]
+        jobs += [DescentJob("limit", seed, spec.steps, spec.rate)]
+    return jobs

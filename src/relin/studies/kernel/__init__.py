@@ -3,10 +3,10 @@
 from typing import Any
 
 from relin.studies.kernel.settings import KernelSpec
+from relin.study._condition import Condition
 from relin.study._grid import Ranked
 from relin.study._grid_study import AbstractGridStudy
 from relin.study._kernel_settings import kernel_observers
-from relin.study._method import Method
 
 
 class Kernel(AbstractGridStudy[KernelSpec]):
@@ -28,8 +28,8 @@ class Kernel(AbstractGridStudy[KernelSpec]):
             observers.append(FrozenKernelAccuracy(*data, optimiser, steps, batch_size=size, every=every))
         return observers
 
-    def extra_steps(self, method: Method) -> int:
-        if method.name not in self.spec.frozen_methods:
+    def extra_steps(self, condition: Condition) -> int:
+        if condition.name not in self.spec.frozen_methods:
             return 0
         return (self.spec.num_records // self.spec.frozen_every + 1) * (self.spec.frozen_steps or self.spec.steps)
 

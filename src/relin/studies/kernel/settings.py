@@ -6,8 +6,8 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from relin._common.words import listed
+from relin.study._condition import Condition, every, parse_condition
 from relin.study._kernel_settings import KernelSettings
-from relin.study._method import Method, every, parse_method
 from relin.study._settings import Period, Positive, Rate, Several, whole_periods
 
 
@@ -34,12 +34,12 @@ class KernelSpec(KernelSettings, frozen=True):
 
     @field_validator("frozen_methods")
     @classmethod
-    def _frozen_understood(cls, methods: list[str]) -> list[str]:
-        return [parse_method(name).name for name in methods]
+    def _frozen_understood(cls, conditions: list[str]) -> list[str]:
+        return [parse_condition(name).name for name in conditions]
 
     @model_validator(mode="after")
     def _frozen_compared(self) -> "KernelSpec":
-        names = [method.name for method in self.all_methods()]
+        names = [condition.name for condition in self.all_conditions()]
         unknown = [name for name in self.frozen_methods if name not in names]
         if unknown:
             raise ValueError(
@@ -47,5 +47,5 @@ class KernelSpec(KernelSettings, frozen=True):
             )
         return self
 
-    def own_methods(self) -> list[Method]:
+    def own_conditions(self) -> list[Condition]:
         return [every(k) for k in self.periods]

@@ -7,7 +7,7 @@ import polars as pl
 
 from relin.studies.layers.result import LayerOutcome, LayersResult
 from relin.studies.layers.settings import LayersSpec
-from relin.study._method import Method, parse_method
+from relin.study._condition import Condition, parse_condition
 from relin.study._outcomes import Compared, compare
 from relin.study._result import Interval
 from relin.study._settings import Comparison
@@ -31,7 +31,7 @@ def conclude(spec: LayersSpec, records: dict[Comparison, pl.DataFrame], chance: 
         margin=spec.margin / 100,
         confidence=spec.confidence,
         chance=chance,
-        family=lambda schedule: parse_method(schedule).kind,
+        family=lambda schedule: parse_condition(schedule).kind,
     )
     layers = [_layer(compared, number, layer) for number, layer in enumerate(spec.layers)]
     names = {name: f"{layer.layer} alone {how}" for layer in layers for how, name in _schedules(layer).items()}
@@ -45,7 +45,7 @@ def _schedules(layer: LayerOutcome) -> dict[str, str]:
 
 
 def _layer(compared: Compared, number: int, layer: str) -> LayerOutcome:
-    rich, lazy = Method("rich", number).name, Method("lazy", number).name
+    rich, lazy = Condition("rich", number).name, Condition("lazy", number).name
     return LayerOutcome(
         layer=layer,
         rich=rich,

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from relin.study._method import Method, every
+from relin.study._condition import Condition, every
 from relin.study._settings import GridSpec, Several
 
 
@@ -19,11 +19,11 @@ class LayersSpec(GridSpec, frozen=True):
         description="Beginnings of the parameters' names, one for each layer or group of layers.",
     )
 
-    def own_methods(self) -> list[Method]:
+    def own_conditions(self) -> list[Condition]:
         numbers = range(len(self.layers))
         return [
             every(1),
-            *(Method("rich", number) for number in numbers),
-            *(Method("lazy", number) for number in numbers),
+            *(Condition("rich", number) for number in numbers),
+            *(Condition("lazy", number) for number in numbers),
             every(math.inf),
         ]

@@ -5,7 +5,7 @@ import polars as pl
 
 from relin.studies.stability.result import RateLimit, StabilityResult
 from relin.studies.stability.settings import StabilitySpec
-from relin.study._method import parse_method
+from relin.study._condition import parse_condition
 from relin.study._outcomes import Compared, compare
 from relin.study._result import Interval, ScheduleOutcome
 from relin.study._settings import Comparison
@@ -46,8 +46,8 @@ def conclude(spec: StabilitySpec, records: dict[Comparison, pl.DataFrame], chanc
 
 
 def _family(schedule: str) -> tuple[str, ...]:
-    method = parse_method(schedule)
-    return method.kind, *(part.kind for part in method.parts)
+    condition = parse_condition(schedule)
+    return condition.kind, *(part.kind for part in condition.parts)
 
 
 def pareto_front(outcomes: list[ScheduleOutcome]) -> list[str]:
@@ -115,10 +115,10 @@ def _verdict(result: StabilityResult, spec: StabilitySpec) -> str:
 
 def _kind(outcome: ScheduleOutcome) -> str:
     """The parts of a schedule, or the kind of an adaptive one; empty for plain periods between 1 and infinity."""
-    method = parse_method(outcome.schedule)
-    if method.period is not None:
-        return {1.0: "K = 1", float("inf"): "K = ∞"}.get(method.period, "")
-    return ", ".join(part.label for part in method.parts) or "the adaptive schedule"
+    condition = parse_condition(outcome.schedule)
+    if condition.period is not None:
+        return {1.0: "K = 1", float("inf"): "K = ∞"}.get(condition.period, "")
+    return ", ".join(part.label for part in condition.parts) or "the adaptive schedule"
 
 
 def _share(outcomes: list[ScheduleOutcome], limits: dict[str, RateLimit], rate: float) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from relin.report import _text as text
 from relin.studies.stability.result import RateLimit, StabilityResult
-from relin.study._method import Method, parse_method
+from relin.study._condition import Condition, parse_condition
 from relin.study._result import ScheduleOutcome
 
 PLAIN = "K alone"
@@ -35,7 +35,7 @@ class Group:
 
     def numbers(self) -> list[float]:
         """K, or the tolerance, of each schedule; infinity for lazy training."""
-        return [parse_method(outcome.schedule).value for outcome in self.outcomes]
+        return [parse_condition(outcome.schedule).value for outcome in self.outcomes]
 
     def ticks(self) -> list[str]:
         return [text.period(number) for number in self.numbers()]
@@ -45,19 +45,19 @@ def groups(result: StabilityResult) -> list[Group]:
     """All schedules, plain periods first, in the order of the outcomes, each group by increasing number."""
     members: dict[tuple[str, str], list[ScheduleOutcome]] = {}
     for outcome in result.outcomes:
-        method = parse_method(outcome.schedule)
-        members.setdefault((_name(method), method.kind), []).append(outcome)
+        condition = parse_condition(outcome.schedule)
+        members.setdefault((_name(condition), condition.kind), []).append(outcome)
     ordered = sorted(members.items(), key=lambda item: item[0][0] != PLAIN)
     return [
-        Group(name, kind, sorted(own, key=lambda o: parse_method(o.schedule).value)) for (name, kind), own in ordered
+        Group(name, kind, sorted(own, key=lambda o: parse_condition(o.schedule).value)) for (name, kind), own in ordered
     ]
 
 
-def _name(method: Method) -> str:
-    parts = [part.label for part in method.parts]
-    if method.kind == "every":
+def _name(condition: Condition) -> str:
+    parts = [part.label for part in condition.parts]
+    if condition.kind == "every":
         return ", ".join(parts) or PLAIN
-    return ", ".join([_ADAPTIVE.get(method.kind, method.kind), *parts])
+    return ", ".join([_ADAPTIVE.get(condition.kind, condition.kind), *parts])
 
 
 def limit_of(result: StabilityResult, outcome: ScheduleOutcome) -> RateLimit:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from relin.study._method import Method, every
+from relin.study._condition import Condition, every
 from relin.study._settings import GridSpec, Period, Rate, Several, whole_periods
 
 
@@ -29,10 +29,10 @@ class StabilitySpec(GridSpec, frozen=True):
     def _parts_understood(cls, parts: list[str]) -> list[str]:
         return [every(1, part).parts[0].name for part in parts]
 
-    def own_methods(self) -> list[Method]:
+    def own_conditions(self) -> list[Condition]:
         between = [k for k in self.periods if 1 < k < math.inf]
         return [
             *map(every, self.periods),
             *(every(k, part) for part in self.parts for k in between),
-            *(Method("when-error", tolerance) for tolerance in self.tolerances),
+            *(Condition("when-error", tolerance) for tolerance in self.tolerances),
         ]

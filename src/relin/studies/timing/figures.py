@@ -29,7 +29,7 @@ from relin.report._palette import Look, look
 from relin.report._records import StudyRecords
 from relin.report._style import Theme, halo, label_right, new_figure
 from relin.studies.timing.result import Placement, TimingResult
-from relin.study._method import parse_method
+from relin.study._condition import parse_condition
 from relin.study._result import ScheduleOutcome
 
 ORDER = ("early", "even", "geometric", "late", "adaptive")
@@ -153,8 +153,8 @@ def _series(result: TimingResult, name: str) -> list[ScheduleOutcome]:
     """Every outcome of a placement by increasing number of updates; of the adaptive one, every tolerance."""
     chosen = {p.schedule: result.outcome(p.schedule) for p in result.placements if p.placement == name}
     if name == "adaptive":
-        kinds = {parse_method(schedule).kind for schedule in chosen}
-        chosen |= {o.schedule: o for o in result.outcomes if parse_method(o.schedule).kind in kinds}
+        kinds = {parse_condition(schedule).kind for schedule in chosen}
+        chosen |= {o.schedule: o for o in result.outcomes if parse_condition(o.schedule).kind in kinds}
     return sorted((o for o in chosen.values() if o is not None), key=lambda o: o.feature_updates)
 
 
@@ -166,9 +166,9 @@ def updates_in_training(result: TimingResult, records: StudyRecords, theme: Them
     rug, counted = figure.subplots(1, 2, width_ratios=[1.15, 1])
     for row, (placement, outcome) in enumerate(members):
         own = placement_look(placement.placement, theme)
-        method = parse_method(outcome.schedule)
-        if method.is_placed:
-            steps = np.array(method.updates_at(result.num_steps))
+        condition = parse_condition(outcome.schedule)
+        if condition.is_placed:
+            steps = np.array(condition.updates_at(result.num_steps))
             rug.eventplot(steps, lineoffsets=row, linelengths=0.62, linewidths=2.0, colors=own.colour)
             x = np.concatenate([[0.5], np.maximum(steps, 0.5), [result.num_steps]])
             y = np.concatenate([[0], np.arange(1, steps.size + 1), [steps.size]])

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from relin.study._method import MOST_PLACED, Method, every
+from relin.study._condition import MOST_PLACED, Condition, every
 from relin.study._settings import GridSpec, Positive, Rate, Several
 
 
@@ -31,6 +31,11 @@ class TimingSpec(GridSpec, frozen=True):
     def _sorted(cls, values: list[float]) -> list[float]:
         return sorted(set(values))
 
-    def own_methods(self) -> list[Method]:
-        placed = [Method(placement, number) for number in self.feature_updates for placement in self.placements]
-        return [every(1), *placed, *(Method("when-error", tolerance) for tolerance in self.tolerances), every(math.inf)]
+    def own_conditions(self) -> list[Condition]:
+        placed = [Condition(placement, number) for number in self.feature_updates for placement in self.placements]
+        return [
+            every(1),
+            *placed,
+            *(Condition("when-error", tolerance) for tolerance in self.tolerances),
+            every(math.inf),
+        ]

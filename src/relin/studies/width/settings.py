@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator
 
+from relin.study._condition import Condition, every
 from relin.study._kernel_settings import KernelSettings
-from relin.study._method import Method, every
 from relin.study._settings import Positive, Rate, Several
 
 
@@ -52,5 +52,5 @@ class WidthSpec(KernelSettings, frozen=True):
     def weight(self) -> int:
         return self.place.value if self.place else 1
 
-    def own_methods(self) -> list[Method]:
+    def own_conditions(self) -> list[Condition]:
         return [every(1), every(math.inf)]

@@ -1,4 +1,4 @@
-"""Makes the run of a lane from its method and its numbers."""
+"""Makes the run of a lane from its condition and its numbers."""
 
 import json
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ Lane = dict[str, jax.Array]
 
 
 @dataclass(frozen=True)
-class Maker:
+class RunFactory:
     """Makes the run of a lane, from all that its program depends on.
 
-    Equal ones are interchangeable, so that a compiled program is found again: by another pack, thread or study.
+    Equal ones are interchangeable, so that a compiled program is found again: by another job, thread or study.
     """
 
     program: str
-    """Of the runs' methods: the kinds of schedule and parts."""
+    """Of the runs' conditions: the kinds of schedule and parts."""
     num_steps: int
     model: str
     model_options: str
@@ -45,7 +45,7 @@ class Maker:
     def __call__(self, lane: Lane) -> il.Run:
         key = jax.random.key(lane["seed"])
         apply, params = self.build(_key_of_network(key))
-        solver, schedule, safeguard = self._method(lane)
+        solver, schedule, safeguard = self._condition(lane)
         problem = il.Problem(apply, LOSSES[self.loss]())
         return il.Run(problem, solver, schedule, params, jax.random.fold_in(key, 1), safeguard)
 
@@ -67,7 +67,7 @@ class Maker:
             rate = optax.cosine_decay_schedule(rate, self.num_steps)
         return optax.sgd(rate, momentum=self.momentum or None)
 
-    def _method(self, lane: Lane) -> tuple[il.AbstractSolver, il.AbstractSchedule, il.AbstractSafeguard | None]:
+    def _condition(self, lane: Lane) -> tuple[il.AbstractSolver, il.AbstractSchedule, il.AbstractSafeguard | None]:
         kind, *parts = self.program.split("+")
         schedule, optimiser = self._schedule(kind, lane), self.optimiser(lane["learning_rate"])
         if parts == ["sparse"]:
@@ -136,16 +136,16 @@ def _key_of_network(key: jax.Array) -> jax.Array:
 
 def lanes(runs: Sequence[RunSpec]) -> dict[str, np.ndarray]:
     """The numbers of the runs of one program as arrays, one entry a run; each program reads those that it needs."""
-    methods = [run.method for run in runs]
-    values = np.array([method.value for method in methods])
+    conditions = [run.condition for run in runs]
+    values = np.array([condition.value for condition in conditions])
     columns = {
         "seed": np.array([run.seed for run in runs], np.int32),
         "learning_rate": np.array([run.learning_rate for run in runs], np.float32),
         "count": np.minimum(values, _NEVER).astype(np.int32),
         "tolerance": values.astype(np.float32),
     }
-    for place, part in enumerate(methods[0].parts):
-        columns[part.kind] = np.array([method.parts[place].value for method in methods], np.float32)
-    if methods[0].is_placed:
-        columns["steps"] = np.array([run.method.updates_at(run.num_steps) for run in runs], np.int32)
+    for place, part in enumerate(conditions[0].parts):
+        columns[part.kind] = np.array([condition.parts[place].value for condition in conditions], np.float32)
+    if conditions[0].is_placed:
+        columns["steps"] = np.array([run.condition.updates_at(run.num_steps) for run in runs], np.int32)
     return columns

@@ -6,7 +6,7 @@ Identity = tuple[str, int, float, int, int | None]
 """What records tell of a run: schedule, steps, learning rate, seed, width."""
 
 
-class AbstractPack(abc.ABC):
+class AbstractJob(abc.ABC):
     """Runs that are computed together: the unit of work and of storage. Hashable."""
 
     @property

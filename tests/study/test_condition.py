@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from relin.study import parse_method
-from relin.study._method import Method, Part, every
+from relin.study import parse_condition
+from relin.study._condition import Condition, Part, every
 
 WRONG = """
 every-0 every--1 every-1.5 every-inf every when-error-x when-error-nan sometimes 4 every-4+ every-4+clip
@@ -34,30 +34,33 @@ every-99999999999
     ],
 )
 def test_names(name, label, program, period):
-    method = parse_method(name)
-    assert (method.name, method.label, method.program, method.period) == (name, label, program, period)
+    condition = parse_condition(name)
+    assert (condition.name, condition.label, condition.program, condition.period) == (name, label, program, period)
 
 
 @pytest.mark.parametrize("value", [0.1, 1.0, 1e-05, 0.123456789, 0.12345678901, 1e17])
 def test_methods_are_found_again_by_their_names(value):
-    for method in [Method("when-error", value), Method("every", 4.0, (Part("clip", value), Part("proximal", value)))]:
-        assert parse_method(method.name) == method
+    for condition in [
+        Condition("when-error", value),
+        Condition("every", 4.0, (Part("clip", value), Part("proximal", value))),
+    ]:
+        assert parse_condition(condition.name) == condition
 
 
 @pytest.mark.parametrize("name", [*WRONG.split(), ""])
 def test_unknown_schedules_are_refused(name):
     with pytest.raises(ValueError, match=r"must be every-K \(K = 1, 2, …\), never, when-error-TOLERANCE.* got '"):
-        parse_method(name)
+        parse_condition(name)
 
 
 def test_placed_updates_are_as_many_as_asked_for_each_at_a_step_of_its_own():
-    assert Method("early", 3).updates_at(100) == [1, 2, 3]
-    assert Method("late", 3).updates_at(100) == [97, 98, 99]
-    assert Method("even", 3).updates_at(100) == [25, 50, 75]
-    assert Method("geometric", 3).updates_at(10_000) == [10, 100, 1000]
+    assert Condition("early", 3).updates_at(100) == [1, 2, 3]
+    assert Condition("late", 3).updates_at(100) == [97, 98, 99]
+    assert Condition("even", 3).updates_at(100) == [25, 50, 75]
+    assert Condition("geometric", 3).updates_at(10_000) == [10, 100, 1000]
     for kind in ("early", "even", "geometric", "late"):
         for number in (1, 5, 50, 99, 300):
-            steps = Method(kind, number).updates_at(100)
+            steps = Condition(kind, number).updates_at(100)
             assert len(steps) == min(number, 99)
             assert sorted(set(steps)) == steps
             assert steps[0] >= 1

@@ -1,10 +1,10 @@
-"""The runs of the studies of full-batch gradient descent: one pack each."""
+"""The runs of the studies of full-batch gradient descent: one job each."""
 
 import math
 from dataclasses import dataclass
 from typing import Literal
 
-from relin.study._pack import AbstractPack, Identity
+from relin.study._job import AbstractJob, Identity
 
 Way = Literal["every", "gauss-newton", "ordinary", "regression", "limit"]
 """Iterative linearisation of period K; Gauss–Newton damped by λ = 1/(ηκ); a plain loop of ordinary training; the closed
@@ -12,7 +12,7 @@ form of lazy training after T steps, and at its limit."""
 
 
 @dataclass(frozen=True)
-class DescentPack(AbstractPack):
+class DescentJob(AbstractJob):
     """One run."""
 
     way: Way

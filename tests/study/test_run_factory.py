@@ -10,8 +10,8 @@ import pytest
 
 import relin as il
 from relin.studies.frequency.settings import FrequencySpec
-from relin.study import parse_method
-from relin.study._grid import Pack, RunSpec
+from relin.study import parse_condition
+from relin.study._grid import Job, RunSpec
 from relin.study._runner import Runner
 
 SPEC = FrequencySpec(model_options={"width": 8, "depth": 1}, steps=24, batch_size=32, check_every=4, num_records=2)
@@ -57,11 +57,11 @@ def by_layer():
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_a_method_by_name_is_the_run_put_together_by_hand(runner, by_layer, name):
-    runner = by_layer if parse_method(name).is_by_layer else runner
-    run = RunSpec(parse_method(name), SPEC.steps, RATE, SEED)
-    records = runner.train(Pack("compare", (run,)))
+    runner = by_layer if parse_condition(name).is_by_layer else runner
+    run = RunSpec(parse_condition(name), SPEC.steps, RATE, SEED)
+    records = runner.train(Job("compare", (run,)))
     key = jax.random.key(SEED)
-    apply, params = runner._maker("every", SPEC.steps).build(jax.random.fold_in(key, 0))
+    apply, params = runner.make("every", SPEC).build(jax.random.fold_in(key, 0))
     by_hand = il.train(
         il.Problem(apply, il.CrossEntropy()),
         BY_HAND[name][0],
@@ -72,7 +72,7 @@ def test_a_method_by_name_is_the_run_put_together_by_hand(runner, by_layer, name
         batch_size=SPEC.batch_size,
         key=jax.random.fold_in(key, 1),
         safeguard=BY_HAND[name][2],
-        observers=runner.observers,
+        observers=runner._observers(None),
         record_every=12,
     )
     assert records["schedule"].unique().to_list() == [name]
@@ -82,18 +82,18 @@ def test_a_method_by_name_is_the_run_put_together_by_hand(runner, by_layer, name
 
 
 def test_a_layer_that_is_not_named_is_refused(by_layer):
-    run = RunSpec(parse_method("rich-2"), SPEC.steps, RATE, SEED)
+    run = RunSpec(parse_condition("rich-2"), SPEC.steps, RATE, SEED)
     with pytest.raises(ValueError, match=r"rich-2: the settings name 2 layers, counted from 0"):
-        by_layer.train(Pack("compare", (run,)))
+        by_layer.train(Job("compare", (run,)))
 
 
-def test_lanes_of_a_pack_differ_in_numbers_only(runner):
+def test_lanes_of_a_job_differ_in_numbers_only(runner):
     names = ["every-2+clip-0.1", "every-8+clip-1", "never+clip-0.5"]
-    runs = tuple(RunSpec(parse_method(name), SPEC.steps, RATE, SEED) for name in names)
-    together = runner.train(Pack("compare", runs))
+    runs = tuple(RunSpec(parse_condition(name), SPEC.steps, RATE, SEED) for name in names)
+    together = runner.train(Job("compare", runs))
     for run in runs:
-        alone = runner.train(Pack("compare", (run,)))
-        same = together.filter(schedule=run.method.name)
+        alone = runner.train(Job("compare", (run,)))
+        same = together.filter(schedule=run.condition.name)
         np.testing.assert_allclose(same["test_loss"], alone["test_loss"], rtol=1e-5)
 
 
@@ -134,4 +134,4 @@ def test_sharpness_refuses_an_iteration_that_cannot_end(options, message):
 
 
 def test_a_period_no_run_reaches_is_never():
-    assert math.isinf(parse_method("never").value)
+    assert math.isinf(parse_condition("never").value)

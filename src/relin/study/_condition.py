@@ -42,7 +42,7 @@ class Part:
 
 
 @dataclass(frozen=True, order=True)
-class Method:
+class Condition:
     """A schedule with its parts, as records and settings name it: `every-64`, `every-64+clip-1`, `when-error-0.1`.
 
     Schedules: `every-K`; `never`; `when-error-T`, `when-loss-gap-T` and `when-moves-T` with a tolerance T;
@@ -135,26 +135,26 @@ _PLACES: dict[str, Callable[[int, int], list[int]]] = {
 }
 
 
-def every(period: float, *parts: str) -> Method:
+def every(period: float, *parts: str) -> Condition:
     """Of period K, infinity for `never`, with parts by name."""
-    return Method("every", period, tuple(map(_parse_part, parts)))
+    return Condition("every", period, tuple(map(_parse_part, parts)))
 
 
-def parse_method(name: str) -> Method:
-    """The method of a name as records have it. Raises `ValueError` for another one."""
+def parse_condition(name: str) -> Condition:
+    """The condition of a name as records have it. Raises `ValueError` for another one."""
     schedule, *parts = name.split("+")
     try:
         kind, value = _parse_schedule(schedule)
-        method = Method(kind, value, tuple(map(_parse_part, parts)))
+        condition = Condition(kind, value, tuple(map(_parse_part, parts)))
     except ValueError:
-        method = None
-    if method is None or not _composes(method):
+        condition = None
+    if condition is None or not _composes(condition):
         raise ValueError(
             "The schedule must be every-K (K = 1, 2, …), never, when-error-TOLERANCE, until-UPDATES, after-STEP or one "
             f"of {', '.join(_PLACEMENTS)} followed by -UPDATES, and may have parts such as +clip-1, +trust-1 (one "
             f"safeguard at most) or, alone, +sparse, got {name!r}; for example every-64 or when-error-0.1."
         )
-    return method
+    return condition
 
 
 def _parse_schedule(text: str) -> tuple[str, float]:
@@ -182,9 +182,9 @@ def _parse_part(text: str) -> Part:
     return Part(kind, value)
 
 
-def _composes(method: Method) -> bool:
+def _composes(condition: Condition) -> bool:
     """Each part once, one safeguard, one rule for the optimiser's state; the preset brings all of its own."""
-    kinds = [part.kind for part in method.parts]
+    kinds = [part.kind for part in condition.parts]
     alone = "sparse" not in kinds or len(kinds) == 1
     one_of = all(sum(kind in group for kind in kinds) <= 1 for group in (_SAFEGUARDS, ("shrink", "reset")))
     return alone and one_of and len(set(kinds)) == len(kinds)
