@@ -43,6 +43,12 @@ def test_a_network_that_can_be_trained():
     assert f"{found.largest_rate:.3g}" in text[7]
 
 
+def test_the_network_is_traced_few_times():
+    traced = []
+    checked(lambda p, x: (traced.append(len(x)), oracles.mlp(p, x))[1])
+    assert sorted(traced) == [1, 12, 12, 12]  # one example; the programs' trace, and two to compare
+
+
 @pytest.mark.parametrize(
     ("apply", "params", "words"),
     [

@@ -3,21 +3,22 @@
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
-from relin._core import check as _check, finite as _finite, tree as _tree
+from relin._core import check as _check, finite as _finite
 from relin._core.primitives import backward_only, constants
 from relin._core.problem import Problem
-from relin._core.types import Flag, Inputs, Params, Scalar, Targets
+from relin._core.types import Flag, Inputs, Outputs, Params, Scalar, Targets
 from relin._loop import validate as _validate
-from relin._loop.compiled import Recombine, separate
+from relin._loop.compiled import Recombine, separate, watched_outputs
 from relin.kernel._arguments import OneExampleError
 from relin.kernel._independence import alone_as_in_batch, doubt
 
@@ -117,17 +118,16 @@ def check(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -> Pr
         raise TypeError(f"`batch` must be a pair (x, y) of arrays, got {type(batch).__name__}; pass a tuple.")
     number = _validate.arrays(batch)
     size = sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(params))
+    mode, problem = problem.mode, problem.trained(problem.variables)
     found = _obstacle(problem, params, batch)
     if found is not None:
-        return Preflight(found, problem.mode, number, size)
+        return Preflight(found, mode, number, size)
     params, (x, y) = jax.tree.map(jnp.asarray, (params, batch))
-    mode, problem = problem.mode, problem.trained(problem.variables)
     trial = _Trial(problem, params, x, y)
-    outputs = jax.eval_shape(problem.apply, params, x)
     not_finite = trial.not_finite()
-    deterministic = not _validate.draws(problem, params, x) and trial.deterministic()
-    independent = trial.independent() if deterministic and not_finite is None else None
     sharpness = math.nan if not_finite else trial.sharpness()
+    deterministic = trial.deterministic()
+    independent = trial.independent() if deterministic and not_finite is None else None
     if not_finite is None and not math.isfinite(sharpness):
         not_finite = "the curvature of the loss is not finite, though the loss and its gradient are"
     return Preflight(
@@ -135,12 +135,12 @@ def check(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -> Pr
         mode,
         number,
         size,
-        outputs.size // number,
+        trial.outputs.size // number,
         not_finite,
         deterministic,
         independent,
         _memory(trial.linearised),
-        outputs.size**2 * outputs.dtype.itemsize,
+        trial.outputs.size**2 * trial.outputs.dtype.itemsize,
         _free_memory(),
         _largest_rate(sharpness),
         trial.relative_cost(),
@@ -152,7 +152,10 @@ def _obstacle(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -
     try:
         _check.params(params)
         params, batch = jax.tree.map(jnp.asarray, (params, batch))
-        _validate.network(problem, params, batch, may_draw=True)
+        once = _traced_once(problem, params, batch[0])
+        _validate.targets(once, params, batch)
+        for program, (make, *arguments) in _programs(once, params, *batch):
+            _validate.linearisable(once, params, batch[0], partial(program, make), *arguments)
     except Exception as error:  # whatever the network raises is the answer
         if names := _backward_only(problem, params, batch[0]):
             return _validate.no_forward_mode(names)
@@ -167,6 +170,33 @@ def _backward_only(problem: Problem, params: Params, x: Inputs) -> list[str]:
         return []  # the network does not run at all
 
 
+def _traced_once(problem: Problem, params: Params, x: Inputs) -> Problem:
+    """The same problem, for whose programs the network is traced once; itself if a trace draws random numbers."""
+    if _validate.draws(problem, params, x):
+        return problem
+    return replace(problem, apply=Partial(_outputs, problem))
+
+
+def _outputs(problem: Problem, params: Params, x: Inputs) -> Outputs:
+    arrays, make = separate(problem)
+    return watched_outputs(make, arrays, params, x)
+
+
+def _programs(problem: Problem, params: Params, x: Inputs, y: Targets) -> list[tuple[Any, tuple[Any, ...]]]:
+    """The programs to compile, each with its arguments: `_step`, and the linearised step where that is another."""
+    arrays, make = separate(problem)
+    zero = _zeros(params)
+    programs: list[tuple[Any, tuple[Any, ...]]] = [(_step, (make, arrays, params, zero, np.asarray(False), x, y))]
+    if problem.taylor.order != 1:
+        programs.append((_linearised, (make, arrays, params, zero, x, y)))
+    return programs
+
+
+def _zeros(params: Params) -> Params:
+    """On the host: JAX compiles a program for the zeros of each shape."""
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), params)
+
+
 class _Trial:
     """What is found by running steps on one batch.
 
@@ -174,16 +204,18 @@ class _Trial:
     """
 
     def __init__(self, problem: Problem, params: Params, x: Inputs, y: Targets):
-        self.problem, self.params, self.x, self.y = problem, params, x, y
-        self.arrays, self.make = separate(problem)
-        self.zero, self.no = _tree.zeros_like(params), jnp.asarray(False)
-        self.step = _step.lower(self.make, self.arrays, params, self.zero, self.no, x, y).compile()
-        self.linearised = self.step if problem.taylor.order == 1 else self._lowered(_linearised, params).compile()
+        self.network, self.problem = problem.apply, _traced_once(problem, params, x)
+        self.params, self.x, self.y = params, x, y
+        self.outputs = jax.eval_shape(self.problem.apply, params, x)
+        self.arrays, self.make = separate(self.problem)
+        self.zero, self.digests = _zeros(params), list[np.ndarray]()
+        programs = [function.lower(*given).compile() for function, given in _programs(self.problem, params, x, y)]
+        self.step, self.linearised = programs[0], programs[-1]
         self.loss, self.digest, self.gradient = self(x)
 
     def __call__(self, x: Inputs) -> tuple[Scalar, np.ndarray, Params]:
         """The loss, the digest of the outputs and the gradient."""
-        loss, digest, gradient = self.step(self.arrays, self.params, self.zero, self.no, x, self.y)
+        loss, digest, gradient = self.step(self.arrays, self.params, self.zero, np.asarray(False), x, self.y)
         return loss, np.asarray(digest), gradient
 
     def not_finite(self) -> str | None:
@@ -197,9 +229,11 @@ class _Trial:
     def deterministic(self) -> bool:
         """Whether the network makes the same program twice (Python's randomness becomes its constants), and the program
         the same outputs."""
-        first, second = (constants(self.problem.apply, self.params, self.x) for _ in range(2))
-        again = self(self.x)[1]
-        return first == second and bool(np.array_equal(self.digest, again, equal_nan=True))
+        if self.network is self.problem.apply:
+            return False  # random numbers are drawn
+        first, second = (constants(self.network, self.params, self.x) for _ in range(2))
+        again = self.digests or [self(self.x)[1]]
+        return first == second and all(np.array_equal(self.digest, other, equal_nan=True) for other in again)
 
     def independent(self) -> bool | None:
         """Whether each example's outputs and their derivative are those of that example alone.
@@ -219,7 +253,7 @@ class _Trial:
 
     def _unmoved_by_others(self, number: int) -> bool:
         order = np.random.default_rng(0).permutation(number)
-        rounding = math.sqrt(jnp.finfo(jax.eval_shape(self.problem.apply, self.params, self.x).dtype).eps)
+        rounding = math.sqrt(jnp.finfo(self.outputs.dtype).eps)
         for kept, others in (np.split(order, [number // 2]), np.split(order, [number // 2])[::-1]):
             taken = np.arange(number)
             taken[others] = np.resize(kept, len(others))
@@ -230,10 +264,11 @@ class _Trial:
 
     def sharpness(self) -> float:
         """λ_max of the linearised problem at the anchor, JᵀHJ/N."""
-        yes = jnp.asarray(True)
 
         def product(vector: Params) -> Params:
-            return self.step(self.arrays, self.params, vector, yes, self.x, self.y)[2]
+            _, digest, result = self.step(self.arrays, self.params, vector, np.asarray(True), self.x, self.y)
+            self.digests.append(np.asarray(digest))
+            return result
 
         return _largest_eigenvalue(product, self.gradient)
 
@@ -245,7 +280,8 @@ class _Trial:
             linearised = self._lowered(_linearised_once, self.params)
         else:
             ordinary, linearised = ordinary.compile(), self.linearised
-        return _flops(linearised) / _flops(ordinary) if _flops(ordinary) else None
+        flops = _flops(ordinary)
+        return _flops(linearised) / flops if flops else None
 
     def _lowered(self, function: Any, *more: Any) -> Any:
         return function.lower(self.make, self.arrays, self.params, *more, self.x, self.y)
@@ -322,8 +358,8 @@ def _largest_eigenvalue(product: Callable[[Params], Params], guess: Params) -> f
 
     def multiplied(vector: np.ndarray) -> np.ndarray:
         parts = zip(np.split(vector, ends), leaves, strict=True)
-        shaped = jax.tree.unflatten(tree, [jnp.asarray(part.reshape(leaf.shape), leaf.dtype) for part, leaf in parts])
-        return flat(product(shaped))
+        shaped = [part.reshape(leaf.shape).astype(leaf.dtype) for part, leaf in parts]
+        return flat(product(jax.tree.unflatten(tree, shaped)))
 
     size = sum(leaf.size for leaf in leaves)
     random = np.random.default_rng(0).normal(size=size).astype(dtype)

@@ -1,7 +1,7 @@
 """What is wrong with the input of a run, in one sentence, before anything is compiled."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
@@ -179,15 +179,19 @@ def draws(problem: Problem, params: Params, x: Inputs) -> bool:
     return False
 
 
-def network(problem: Problem, params: Params, batch: Batch, may_draw: bool = False) -> None:
+def network(problem: Problem, params: Params, batch: Batch) -> None:
     """Raises unless the network and the loss take this batch and can be linearised."""
     problem = problem.trained(problem.variables)
-    if not may_draw:
-        undrawn(problem, params, batch[0])
+    undrawn(problem, params, batch[0])
     targets(problem, params, batch)
     arrays, make = separate(problem)
-    if "custom_lin" in primitives(partial(derivative, make), arrays, params, *batch):  # custom_vjp's tangent
-        raise ValueError(no_forward_mode(backward_only(problem.apply, params, batch[0])))
+    linearisable(problem, params, batch[0], partial(derivative, make), arrays, params, *batch)
+
+
+def linearisable(problem: Problem, params: Params, x: Inputs, step: Callable, *arguments: Any) -> None:
+    """Raises unless the network has the derivatives that this linearised step takes of it."""
+    if "custom_lin" in primitives(step, *arguments):  # custom_vjp's tangent
+        raise ValueError(no_forward_mode(backward_only(problem.apply, params, x)))
 
 
 def shown(problem: Problem, params: Params, parts: PyTree) -> None:
