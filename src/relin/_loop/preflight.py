@@ -3,13 +3,15 @@
 import math
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.stages import Compiled
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
@@ -124,9 +126,10 @@ def check(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -> Pr
         return Preflight(found, mode, number, size)
     params, (x, y) = jax.tree.map(jnp.asarray, (params, batch))
     trial = _Trial(problem, params, x, y)
+    cost, deterministic = trial.relative_cost(), trial.traced_alike()
     not_finite = trial.not_finite()
     sharpness = math.nan if not_finite else trial.sharpness()
-    deterministic = trial.deterministic()
+    deterministic = deterministic and trial.run_alike()
     independent = trial.independent() if deterministic and not_finite is None else None
     if not_finite is None and not math.isfinite(sharpness):
         not_finite = "the curvature of the loss is not finite, though the loss and its gradient are"
@@ -143,7 +146,7 @@ def check(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -> Pr
         trial.outputs.size**2 * trial.outputs.dtype.itemsize,
         _free_memory(),
         _largest_rate(sharpness),
-        trial.relative_cost(),
+        cost,
     )
 
 
@@ -200,7 +203,8 @@ def _zeros(params: Params) -> Params:
 class _Trial:
     """What is found by running steps on one batch.
 
-    One program makes the linearised step and the products with the curvature: compiling is most of what `check` takes.
+    One program makes the linearised step and the products with the curvature: compiling is most of what `check` takes,
+    and goes on in a thread, so that what needs no compiled program is best asked first.
     """
 
     def __init__(self, problem: Problem, params: Params, x: Inputs, y: Targets):
@@ -209,9 +213,22 @@ class _Trial:
         self.outputs = jax.eval_shape(self.problem.apply, params, x)
         self.arrays, self.make = separate(self.problem)
         self.zero, self.digests = _zeros(params), list[np.ndarray]()
-        programs = [function.lower(*given).compile() for function, given in _programs(self.problem, params, x, y)]
-        self.step, self.linearised = programs[0], programs[-1]
-        self.loss, self.digest, self.gradient = self(x)
+        lowered = [function.lower(*given) for function, given in _programs(self.problem, params, x, y)]
+        compiler = ThreadPoolExecutor()
+        self.compiling = [compiler.submit(program.compile) for program in lowered]
+        compiler.shutdown(wait=False)
+
+    @property
+    def step(self) -> Compiled:
+        return self.compiling[0].result()
+
+    @property
+    def linearised(self) -> Compiled:
+        return self.compiling[-1].result()
+
+    @cached_property
+    def at_anchor(self) -> tuple[Scalar, np.ndarray, Params]:
+        return self(self.x)
 
     def __call__(self, x: Inputs) -> tuple[Scalar, np.ndarray, Params]:
         """The loss, the digest of the outputs and the gradient."""
@@ -220,20 +237,23 @@ class _Trial:
 
     def not_finite(self) -> str | None:
         """The first number that is not finite, in words."""
-        if _finite.everywhere((self.loss, self.digest, self.gradient)):
+        if _finite.everywhere(self.at_anchor):
             return None
         losses = _finite.Losses(self.problem.loss, self.y)
         found = _finite.in_network(self.problem.apply, self.params, self.x, losses)
         return found or "the loss or its gradient is not finite, though the outputs and their derivative are"
 
-    def deterministic(self) -> bool:
-        """Whether the network makes the same program twice (Python's randomness becomes its constants), and the program
-        the same outputs."""
+    def traced_alike(self) -> bool:
+        """Whether the network makes the same program twice: Python's randomness becomes its constants."""
         if self.network is self.problem.apply:
             return False  # random numbers are drawn
         first, second = (constants(self.network, self.params, self.x) for _ in range(2))
+        return first == second
+
+    def run_alike(self) -> bool:
+        """Whether the program gives the same outputs at every run."""
         again = self.digests or [self(self.x)[1]]
-        return first == second and all(np.array_equal(self.digest, other, equal_nan=True) for other in again)
+        return all(np.array_equal(self.at_anchor[1], other, equal_nan=True) for other in again)
 
     def independent(self) -> bool | None:
         """Whether each example's outputs and their derivative are those of that example alone.
@@ -241,7 +261,7 @@ class _Trial:
         The program tells, or what outputs do where half of the other examples, or the other half, are replaced, and
         where examples go through the network alone; one that takes this batch only is judged without the latter.
         """
-        number, network = len(self.digest), (self.problem.apply, self.params, self.x)
+        number, network = len(self.at_anchor[1]), (self.problem.apply, self.params, self.x)
         if number < 2:
             return None
         try:
@@ -254,11 +274,12 @@ class _Trial:
     def _unmoved_by_others(self, number: int) -> bool:
         order = np.random.default_rng(0).permutation(number)
         rounding = math.sqrt(jnp.finfo(self.outputs.dtype).eps)
+        digest = self.at_anchor[1]
         for kept, others in (np.split(order, [number // 2]), np.split(order, [number // 2])[::-1]):
             taken = np.arange(number)
             taken[others] = np.resize(kept, len(others))
             found = self(jax.tree.map(lambda a, taken=taken: a[taken], self.x))[1]
-            if not np.linalg.norm((found - self.digest)[kept]) <= rounding * np.linalg.norm(self.digest[kept]):
+            if not np.linalg.norm((found - digest)[kept]) <= rounding * np.linalg.norm(digest[kept]):
                 return False
         return True
 
@@ -270,7 +291,7 @@ class _Trial:
             self.digests.append(np.asarray(digest))
             return result
 
-        return _largest_eigenvalue(product, self.gradient)
+        return _largest_eigenvalue(product, self.at_anchor[2])
 
     def relative_cost(self) -> float | None:
         """By the count of what the compiler is given, in which the network is linearised once; of order 2 nothing
