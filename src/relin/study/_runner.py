@@ -116,7 +116,7 @@ class Runner:
         spec = self.spec
         measured = pl.DataFrame(solution.records).with_columns(pl.col(pl.Float32).cast(pl.Float64))
         place = {} if run.place is None else {run.place.axis: pl.lit(run.place.value, pl.Int64)}
-        return measured.with_columns(
+        told = measured.with_columns(
             pl.col("step", "feature_updates").cast(pl.Int64),
             study=pl.lit(spec.study),
             data=pl.lit(spec.data),
@@ -139,8 +139,8 @@ class Runner:
             spec=pl.lit(describe(spec.model_dump(mode="json"))),
             versions=pl.lit(describe(versions())),
             device=pl.lit(device()),
-            **place,
-        ).rename({"training_loss": "train_loss"})
+        )
+        return told.with_columns(**place).rename({"training_loss": "train_loss"})
 
 
 def check_size(params: Any) -> None:

@@ -33,12 +33,15 @@ def nothing_to_compare_with() -> str:
     )
 
 
-def outcome_clauses(result: GridResult) -> list[str]:
-    """What bears on all of an answer: chosen rates at an end of those offered, and runs that did not train."""
+def outcome_clauses(result: GridResult, cells: str = "cells") -> list[str]:
+    """What bears on all of an answer: chosen rates at an end of those offered, and runs that did not train.
+
+    `cells` names what there is ordinary training at each of, in a study with an axis.
+    """
     diverged, failed = (sum(getattr(o, f"num_{how}") for o in result.outcomes) for how in ("diverged", "failed"))
     total = sum(outcome.num_seeds for outcome in result.outcomes)
     lost = untrained(diverged, failed, f"{total} runs at the chosen learning rates", result.chance)
-    return [*edge_clauses(result), *lost]
+    return [*edge_clauses(result, cells), *lost]
 
 
 def untrained(diverged: int, failed: int, runs: str, chance: float) -> list[str]:
@@ -51,7 +54,7 @@ def untrained(diverged: int, failed: int, runs: str, chance: float) -> list[str]
     return [f"{first} of the {runs} {how}{counted} at chance accuracy ({100 * chance:.3g} %)"]
 
 
-def edge_clauses(result: GridResult) -> list[str]:
+def edge_clauses(result: GridResult, cells: str = "cells") -> list[str]:
     """Of which schedules the best learning rate is the largest or the smallest offered, ordinary training first."""
     clauses = []
     for end in ("largest", "smallest"):
@@ -60,7 +63,7 @@ def edge_clauses(result: GridResult) -> list[str]:
         own, beside = ([o for o in group if o.rate_edge == end] for group in (ordinary, others))
         if own:
             what = f"the best rate of ordinary training (K = 1) is the {end} offered, {_rates_of(own)}"
-            what += f", at {len(own)} of {len(ordinary)} widths" if len(ordinary) > 1 else ""
+            what += f", at {len(own)} of {len(ordinary)} {cells}" if len(ordinary) > 1 else ""
             what += f", as that of {_part(beside, others)} is" if beside else ""
             clauses.append(f"{what}: {'larger' if end == 'largest' else 'smaller'} ones might serve better")
         elif beside:

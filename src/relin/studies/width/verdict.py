@@ -18,7 +18,7 @@ def width_verdict(result: WidthResult) -> str:
         _gaps(result, narrow, wide),
         *_deviated(result, narrow, wide),
         constancy_clause(result.constancy),
-        *outcome_clauses(result),
+        *outcome_clauses(result, "widths"),
     ]
     text = "; ".join(clauses)
     seeds = count(result.num_seeds, "paired seed")

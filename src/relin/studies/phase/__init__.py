@@ -1,0 +1,14 @@
+"""How many feature updates suffice, as training grows longer?"""
+
+from relin.studies.phase.settings import PhaseSpec
+from relin.study._grid_study import AbstractGridStudy
+
+
+class Phase(AbstractGridStudy[PhaseSpec]):
+    """How many feature updates suffice, as training grows longer?"""
+
+    name = "phase"
+    settings = PhaseSpec
+
+
+STUDY = Phase

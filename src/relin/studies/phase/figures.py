@@ -1,0 +1,182 @@
+"""The drawings of the phase study: the map of accuracy over T and n, and how many updates suffice against T."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from relin.report import _text as text
+from relin.report._accuracy import SMALL, legend_below
+from relin.report._records import Cell
+from relin.report._style import Theme, halo, new_figure
+from relin.studies.phase.result import PhaseCell, PhaseResult
+
+Value = Callable[[PhaseCell], float | None]
+_REACH = 0.5
+"""How far a cell reaches from its n + 1 at most, in powers of two: what lies between is not tested."""
+
+
+def same_total(cell: PhaseCell) -> float | None:
+    """Accuracy less that of ordinary training of the same T."""
+    return None if cell.outcome.difference is None else cell.outcome.difference.mean
+
+
+def best_total(cell: PhaseCell) -> float | None:
+    """Accuracy less that of ordinary training of the best T."""
+    return None if cell.versus_best is None else cell.versus_best.mean
+
+
+def phase_map(result: PhaseResult, value: Value, theme: Theme, line: bool = True) -> Figure:
+    """A difference of accuracy over T and n, in points, on logarithmic axes; with `line`, n* of each T beneath."""
+    figure = new_figure(max(8.0, 3.0 + 1.7 * len(result.totals)), 9.0)
+    axes = figure.subplots()
+    axes.grid(visible=False)
+    edges = _edges([math.log2(own.total) for own in result.totals], reach=1.2)
+    known = [v for cell in result.cells if (v := value(cell)) is not None and not _counted(cell).hatch]
+    scale = Normalize(100 * max(min(known, default=0.0), -10 * result.margin), 100 * max(known, default=0.0), clip=True)
+    lines, before = list[tuple[float, float]](), None
+    for own, (left, right) in zip(result.totals, edges, strict=True):
+        cells = result.at(own.total)
+        rows = _edges([math.log2(cell.updates + 1) for cell in cells], _REACH)
+        for cell, (low, high) in zip(cells, rows, strict=True):
+            _draw_cell(axes, (left, low, right, high), cell, value(cell), scale, theme)
+            if line and cell.updates == own.enough_updates:
+                if before is None:
+                    lines.append((math.nan, math.nan))
+                lines += [(left, low), (right, low)]
+        before = own.enough_updates
+    look = {"color": theme.outline, "linewidth": 3.5, "solid_joinstyle": "miter", "zorder": 5}
+    axes.plot([x for x, _ in lines], [y for _, y in lines], **look)
+    _total_axis(axes, result, edges)
+    _updates_axis(axes, result)
+    handles = [Line2D([], [], color=theme.outline, linewidth=3.5, label="line of parity: n* and all above on par")]
+    legend_below(figure, handles if line else [], theme)
+    return figure
+
+
+def _counted(cell: PhaseCell) -> Cell:
+    o = cell.outcome
+    return Cell(o.validation_accuracy, o.num_seeds, o.num_diverged, o.num_failed)
+
+
+def _edges(centres: Sequence[float], reach: float) -> list[tuple[float, float]]:
+    """Of intervals around increasing centres: half-way to the next one, and at most `reach` away."""
+    half = [min((high - low) / 2, reach) for low, high in pairwise(centres)]
+    ends = half or [reach]
+    below, above = [ends[0], *half], [*half, ends[-1]]
+    return [(at - low, at + high) for at, low, high in zip(centres, below, above, strict=True)]
+
+
+def _draw_cell(
+    axes: Axes,
+    box: tuple[float, float, float, float],
+    cell: PhaseCell,
+    value: float | None,
+    scale: Normalize,
+    theme: Theme,
+) -> None:
+    left, low, right, high = box
+    counted = _counted(cell)
+    colour = matplotlib.colormaps[theme.colormap](scale(100 * (value or 0.0)))
+    ink = "#ffffff" if np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.5 else "#10141a"
+    face = {"facecolor": colour, "edgecolor": theme.background, "linewidth": 1.5}
+    if counted.hatch:
+        face = {"facecolor": theme.background, "edgecolor": theme.muted, "hatch": counted.hatch, "linewidth": 0.0}
+    axes.add_patch(Rectangle((left, low), right - left, high - low, **face))
+    accuracy = f"{text.percent(cell.outcome.test_accuracy.mean, 1)} %"
+    shown = accuracy if value is None else text.signed(value)
+    content = counted.lost if counted.hatch else f"{shown} {counted.lost}".strip()
+    written = axes.text(
+        math.log2(cell.total),
+        (low + high) / 2,
+        content + text.EDGES[cell.outcome.rate_edge],
+        ha="center",
+        va="center",
+        fontsize=SMALL - 1,
+        fontweight="bold" if value is None else "normal",
+        color=theme.ink if counted.hatch else ink,
+    )
+    if counted.hatch:
+        written.set_bbox({"facecolor": theme.background, "edgecolor": "none", "pad": 1.0})
+
+
+def _total_axis(axes: Axes, result: PhaseResult, edges: Sequence[tuple[float, float]]) -> None:
+    places = [math.log2(own.total) for own in result.totals]
+    axes.set_xticks(places, [text.count(own.total) for own in result.totals])
+    axes.set_xlim(edges[0][0] - 0.1, edges[-1][1] + 0.1)
+    axes.set_xlabel("training steps T")
+
+
+def _updates_axis(axes: Axes, result: PhaseResult) -> None:
+    """n against log(n + 1), so that zero has a place; n + 1 = T/K is the number of windows."""
+    most = max(cell.updates for cell in result.cells)
+    doubled = [2**power - 1 for power in range(math.ceil(math.log2(most + 1)) + 1)]
+    axes.set_yticks([math.log2(n + 1) for n in doubled], [text.count(n) for n in doubled])
+    axes.set_ylim(-_REACH - 0.15, math.log2(most + 1) + _REACH + 0.15)
+    axes.set_ylabel("feature updates n = T/K − 1")
+
+
+def enough_against_total(result: PhaseResult, theme: Theme) -> Figure:
+    """n* + 1 = T/K and K of each T, with where the mean loss reaches the margin and its power of T."""
+    figure = new_figure(14.0, 6.4)
+    windows, period = figure.subplots(1, 2)
+    totals = np.array([own.total for own in result.totals], float)
+    answered = [own for own in result.totals if own.enough_updates is not None]
+    known = [(own.total, own.crossing) for own in result.totals if own.crossing is not None]
+    for axes, turned in ((windows, False), (period, True)):
+
+        def at(total: np.ndarray, parts: np.ndarray, turned: bool = turned) -> np.ndarray:
+            return total / parts if turned else parts
+
+        axes.plot(totals, at(totals, totals), color=theme.ordinary, linestyle=(0, (5, 3)), linewidth=1.6)
+        crossed = np.array(known, float).reshape(-1, 2)
+        if result.growth is not None:
+            ends, (centre, level) = crossed[[0, -1], 0], np.exp(np.mean(np.log(crossed), axis=0))
+            line = level * (ends / centre) ** result.growth.mean
+            axes.plot(ends, at(ends, line), color=theme.muted, linewidth=2.0, zorder=2)
+        look = {"color": theme.muted, "markerfacecolor": theme.background, "markersize": 9, "markeredgewidth": 2}
+        axes.plot(crossed[:, 0], at(crossed[:, 0], crossed[:, 1]), "o", zorder=3, **look)
+        for own in answered:
+            star = at(np.array([own.total]), np.array([own.enough_updates + 1]))  # pyright: ignore[reportOptionalOperand]
+            axes.plot([own.total], star, "o", color=theme.outline, markersize=10, zorder=4)
+            name = text.count(own.enough_updates) if not turned else text.period(own.period)
+            at_star = {"xytext": (9, 7), "textcoords": "offset points", "path_effects": halo(theme), "zorder": 5}
+            axes.annotate(name, (own.total, float(star[0])), color=theme.outline, fontsize=SMALL, **at_star)
+        _log_axes(axes, totals)
+    windows.set_title("n + 1 = T/K; named by n*")
+    period.set_title("T/(n + 1); named by K")
+    legend_below(figure, _handles(result, theme), theme, columns=4)
+    return figure
+
+
+def _log_axes(axes: Axes, totals: np.ndarray) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(totals[0] / 1.3, totals[-1] * 1.7)
+    axes.xaxis.set_major_locator(FixedLocator(totals.tolist()))
+    axes.xaxis.set_minor_locator(NullLocator())
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: text.count(value) if value >= 1 else text.tick(value)))
+    axes.set_xlabel("training steps T")
+
+
+def _handles(result: PhaseResult, theme: Theme) -> list[Line2D]:
+    open_mark = {"marker": "o", "linestyle": "", "markerfacecolor": theme.background, "markeredgewidth": 2}
+    margin = f"mean loss is {text.short_points(result.margin)}"
+    handles = [
+        Line2D([], [], color=theme.outline, marker="o", linestyle="", markersize=10, label="n*, shown to suffice"),
+        Line2D([], [], color=theme.muted, markersize=9, label=margin, **open_mark),
+        Line2D([], [], color=theme.ordinary, linestyle=(0, (5, 3)), linewidth=1.6, label="ordinary training, K = 1"),
+    ]
+    if result.growth is not None:
+        fitted = f"T to the power {text.fixed(result.growth.mean, 2)}"
+        handles.append(Line2D([], [], color=theme.muted, linewidth=2.0, label=fitted))
+    return handles
