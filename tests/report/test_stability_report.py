@@ -141,6 +141,10 @@ def test_stable_sharpness_follows_momentum_and_decay(study):
     np.testing.assert_allclose(cosine.stable_sharpness(0.1, steps[[0, 2]]), [20, 40])
     constant = descent(SPEC | {"decay": "none"}, result)
     np.testing.assert_allclose(constant.stable_sharpness(0.1, steps), [38] * 4)
+    warm = descent(SPEC | {"warm_up": 0.25}, result)
+    np.testing.assert_allclose(warm.stable_sharpness(0.1, steps), [38 * 101, 38, 38 / (2 / 3), math.inf])
+    adam = descent(SPEC | {"momentum": None}, result)
+    assert np.isinf(adam.stable_sharpness(0.1, steps)).all()
     assert not passes(result.outcome("never"), data, linear)  # a sharpness of 8 at rate 0.1
     steep = result.outcome("every-1").model_copy(update={"learning_rate": 0.3})
     assert not passes(steep, data, linear)  # 3.8/0.3 is above 8

@@ -1,13 +1,15 @@
 """The settings of the studies of full-batch gradient descent on squared error."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from relin.study._settings import Positive, Rate, Seeds, StudySpec
 
 if TYPE_CHECKING:
     import polars as pl
+
+_OF_OPTIMISERS = ("optimiser", "optimiser_options", "momentum", "learning_rates", "decay", "warm_up")
 
 
 class DescentSpec(StudySpec, frozen=True):
@@ -23,6 +25,16 @@ class DescentSpec(StudySpec, frozen=True):
     precision: Literal["float64", "float32"] = Field(
         "float64", description="Of all computations; only in float64 do runs of a million steps coincide."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _full_batch(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and (given := [n for n in _OF_OPTIMISERS if n in fields]):
+            raise ValueError(
+                f"{given[0]}: the study {cls.model_fields['study'].default} is about gradient descent on the full "
+                "batch at a constant rate; leave it out, or ask another study"
+            )
+        return fields
 
     def num_examples(self, records: "pl.DataFrame") -> int:
         """N, of the training set; studies of earlier versions do not say where it was not limited."""

@@ -13,6 +13,7 @@ import relin as il
 from relin import models
 from relin.adapters import from_equinox
 from relin.study._grid import RunSpec
+from relin.study._optimisers import Optimiser
 from relin.study._settings import LARGEST
 
 LOSSES = {"cross-entropy": il.CrossEntropy, "squared-error": il.SquaredError}
@@ -37,8 +38,7 @@ class RunFactory:
     input_shape: tuple[int, ...]
     num_classes: int
     loss: str
-    momentum: float
-    decay: str
+    optimiser: Optimiser
     check_every: int
     layers: tuple[str, ...] = ()
 
@@ -59,17 +59,10 @@ class RunFactory:
         module = models.build(self.model, self.input_shape, self.num_classes, key=key, **options)
         return from_equinox(module, **mode_of(self.model, options, key))
 
-    def optimiser(self, rate: Any) -> optax.GradientTransformation:
-        """SGD with momentum, its rate falling to 0 as the settings say."""
-        if self.decay == "linear":
-            rate = optax.linear_schedule(rate, 0.0, self.num_steps)
-        elif self.decay == "cosine":
-            rate = optax.cosine_decay_schedule(rate, self.num_steps)
-        return optax.sgd(rate, momentum=self.momentum or None)
-
     def _condition(self, lane: Lane) -> tuple[il.AbstractSolver, il.AbstractSchedule, il.AbstractSafeguard | None]:
         kind, *parts = self.program.split("+")
-        schedule, optimiser = self._schedule(kind, lane), self.optimiser(lane["learning_rate"])
+        schedule = self._schedule(kind, lane)
+        optimiser = self.optimiser.make(lane["learning_rate"], self.num_steps)
         if parts == ["sparse"]:
             preset = il.preset.sparse(optimiser, schedule)
             return preset.solver, preset.schedule, preset.safeguard

@@ -106,8 +106,7 @@ class Runner:
             input_shape=self.dataset.input_shape,
             num_classes=self.dataset.num_classes,
             loss=cell.loss,
-            momentum=cell.momentum,
-            decay=cell.decay,
+            optimiser=cell.trained_by,
             check_every=cell.check_every,
             layers=tuple(cell.layers),
         )

@@ -2,15 +2,26 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from relin._common.words import listed
 from relin.datasets._names import has_values, is_known, names
 from relin.models._names import OPTIONS
+from relin.study import _optimisers
 from relin.study._condition import Condition, parse_condition
+from relin.study._optimisers import Decay, NamedOptimiser, Optimiser, RateCourse
 
 Comparison = Literal["equal-steps", "equal-distance"]
 """Whether all runs take T steps, or runs at smaller learning rates more, so that rate × steps is the same."""
@@ -37,6 +48,9 @@ Several = Annotated[list[Entry], Field(max_length=100)]
 
 class StudySpec(BaseModel, extra="forbid", frozen=True):
     """What every study is told: data, network, seeds."""
+
+    belong_to: ClassVar[Mapping[str, tuple[str, ...]]] = {"model": ("model_options",)}
+    """Settings that are of no use where the one that they belong to is another one than a file's."""
 
     study: str = Field(description="Which question the study answers.")
     data: str = Field(
@@ -97,6 +111,10 @@ class Place(NamedTuple):
 class GridSpec(StudySpec, frozen=True):
     """What a study is told that compares schedules, each at the learning rate that validation data choose for it."""
 
+    belong_to: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **StudySpec.belong_to,
+        "optimiser": ("momentum", "optimiser_options", "learning_rates"),
+    }
     _place: Place | None = PrivateAttr(None)
 
     loss: Literal["cross-entropy", "squared-error"] = Field("cross-entropy", description="What is minimised.")
@@ -112,12 +130,35 @@ class GridSpec(StudySpec, frozen=True):
         "rich-I and lazy-I, which treat layer I, counted from 0, apart.",
     )
     check_every: Positive = Field(10, description="Steps between two looks of an adaptive schedule.")
-    learning_rates: Several[Rate] = Field(
-        [0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003],
-        description="Learning rates offered to every schedule; each gets the best of them on validation data.",
+    optimiser: str = Field(
+        _optimisers.DEFAULT,
+        description=f"What trains every run: {listed(_optimisers.names())}; by default SGD with momentum.",
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
-    decay: Literal["linear", "cosine", "none"] = Field("linear", description="How the rate falls to 0 over a run.")
+    momentum: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        validate_default=True,
+        description="Momentum β of the optimisers sgd, 0, and momentum, 0.9 by default; the others have none.",
+    )
+    optimiser_options: dict[str, Any] = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="Options of the other optimisers, as Optax names them, such as b1 and weight_decay.",
+    )
+    learning_rates: Several[Rate] = Field(
+        None,  # pyright: ignore
+        validate_default=True,
+        description="Learning rates offered to every schedule, by default the optimiser's own; each schedule gets the "
+        "best of them on validation data.",
+    )
+    decay: Decay = Field("linear", description="How the rate falls to 0 over a run, after its warm-up.")
+    warm_up: float = Field(
+        0.0,
+        ge=0,
+        le=0.99,
+        description="Share of a run's steps in which the rate first rises in a line to its full value.",
+    )
     select_seeds: Positive = Field(3, description="Of these, how many take part in choosing the learning rates.")
     finalists: Positive | None = Field(
         None, description="Only so many of the best rates, by the first seed, go on to the other select_seeds."
@@ -148,6 +189,12 @@ class GridSpec(StudySpec, frozen=True):
         return list(dict.fromkeys([*self.own_conditions(), *map(parse_condition, self.methods)]))
 
     @property
+    def trained_by(self) -> Optimiser:
+        """The optimiser of every run, with the course of its learning rate."""
+        options = tuple(sorted(self.optimiser_options.items()))
+        return NamedOptimiser(self.optimiser, self.momentum, options, RateCourse(self.decay, self.warm_up))
+
+    @property
     def comparisons(self) -> tuple[Comparison, ...]:
         """The comparisons the study makes, the first of them the one it answers by."""
         return ("equal-steps",)
@@ -169,6 +216,28 @@ class GridSpec(StudySpec, frozen=True):
     @classmethod
     def _understood(cls, methods: list[str]) -> list[str]:
         return [parse_condition(name).name for name in methods]
+
+    @field_validator("optimiser")
+    @classmethod
+    def _known_optimiser(cls, optimiser: str) -> str:
+        return _optimisers.check_name(optimiser)
+
+    @field_validator("momentum")
+    @classmethod
+    def _of_optimiser(cls, momentum: float | None, info: ValidationInfo) -> float | None:
+        name = info.data.get("optimiser")
+        return momentum if name is None else _optimisers.checked_momentum(name, momentum)
+
+    @field_validator("optimiser_options")
+    @classmethod
+    def _all_options(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        name = info.data.get("optimiser")
+        return options if name is None else _optimisers.checked_options(name, options)
+
+    @field_validator("learning_rates", mode="before")
+    @classmethod
+    def _own_rates(cls, values: Any, info: ValidationInfo) -> Any:
+        return _optimisers.grid_of(info.data.get("optimiser", _optimisers.DEFAULT)) if values is None else values
 
     @field_validator("learning_rates")
     @classmethod

@@ -34,18 +34,26 @@ def read_spec(name: str, data: str | None = None, overrides: dict[str, Any] | No
     if data is None:
         data = overrides.get("data", fields.get("data", "digits"))
     by_data = _by_data(name, fields.pop("by_data", {}))
-    if overrides.get("model", fields.get("model")) != fields.get("model"):
-        fields.pop("model_options", None)  # they belong to the file's network
     special = by_data.get(data, {}) if isinstance(data, str) else {}
-    merged = {**fields, **special, "data": data, **overrides}
+    fields = {**fields, **special, "data": data}
     try:
-        kind = find(merged.get("study", "frequency")).settings
+        kind = find({**fields, **overrides}.get("study", "frequency")).settings
     except SpecError as error:
         raise SpecError(f"The settings of study {name} are wrong: {error}") from None
+    merged = {**_still_of_use(fields, overrides, kind), **overrides}
     try:
         return kind.model_validate(merged)
     except ValidationError as error:
         raise SpecError(f"The settings of study {name} are wrong: {_problems(error, kind)}.") from None
+
+
+def _still_of_use(fields: dict[str, Any], overrides: dict[str, Any], kind: type[StudySpec]) -> dict[str, Any]:
+    """The settings of a file without those that belong to its network or optimiser where another one is asked for."""
+    idle = set[str]()
+    for owner, owned in kind.belong_to.items():
+        own = fields.get(owner, kind.model_fields[owner].default)
+        idle |= set(owned) if overrides.get(owner, own) != own else set()
+    return {name: value for name, value in fields.items() if name not in idle}
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The settings of the frequency study."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,6 +11,8 @@ from relin.study._settings import Comparison, GridSpec, Period, Positive, Rate, 
 
 class FrequencySpec(GridSpec, frozen=True):
     """How rarely can features be updated without loss?"""
+
+    belong_to: ClassVar = {**GridSpec.belong_to, "optimiser": (*GridSpec.belong_to["optimiser"], "reference_rate")}
 
     study: Literal["frequency"] = Field("frequency", description="Which question the study answers.")
     periods: Several[Period] = Field(

@@ -22,7 +22,7 @@ class Kernel(AbstractGridStudy[KernelSpec]):
         observers = kernel_observers(self.spec, runner)
         if extra_rate is not None:
             spec, steps = self.spec, self.spec.frozen_steps or self.spec.steps
-            optimiser = runner.make("every", spec, steps).optimiser(extra_rate)
+            optimiser = spec.trained_by.make(extra_rate, steps)
             size, every = spec.batch_size, spec.frozen_every
             data = (runner.data, runner.test)
             observers.append(FrozenKernelAccuracy(*data, optimiser, steps, batch_size=size, every=every))

@@ -1,7 +1,7 @@
 """The settings of the kernel study."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +13,11 @@ from relin.study._settings import Period, Positive, Rate, Several, whole_periods
 
 class KernelSpec(KernelSettings, frozen=True):
     """Does the NTK stay constant?"""
+
+    belong_to: ClassVar = {
+        **KernelSettings.belong_to,
+        "optimiser": (*KernelSettings.belong_to["optimiser"], "frozen_rate"),
+    }
 
     study: Literal["kernel"] = Field("kernel", description="Which question the study answers.")
     periods: Several[Period] = Field(

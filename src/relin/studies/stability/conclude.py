@@ -17,7 +17,7 @@ def conclude(spec: StabilitySpec, records: dict[Comparison, pl.DataFrame], chanc
     """The largest learning rate at which every run of a schedule trained, beside 2/λ_max at its anchors.
 
     λ_max is the sharpness of the linearised problem, the largest eigenvalue of JᵀHJ at the anchor: gradient descent on
-    it is stable below 2/λ_max, with momentum β below 2 (1 + β)/λ_max.
+    it is stable below 2/λ_max, with momentum β below 2 (1 + β)/λ_max. Other optimisers are not held against it.
 
     **Arguments:**
 
@@ -37,9 +37,9 @@ def conclude(spec: StabilitySpec, records: dict[Comparison, pl.DataFrame], chanc
     at_start = own.filter(pl.col("step") == 0)["sharpness"]
     result = StabilityResult(
         **compared.shared,
-        limits=[_limit(outcome, compared, own, rates) for outcome in compared.outcomes],
+        limits=[_limit(outcome, compared, own, rates, spec) for outcome in compared.outcomes],
         rates=rates,
-        stable_rate_at_start=float(np.mean(2 / at_start.to_numpy())),
+        stable_rate_at_start=None if spec.momentum is None else float(np.mean(2 / at_start.to_numpy())),
         pareto=pareto_front(compared.outcomes),
     )
     return result.model_copy(update={"verdict": _verdict(result, spec)})
@@ -60,7 +60,9 @@ def pareto_front(outcomes: list[ScheduleOutcome]) -> list[str]:
     return front
 
 
-def _limit(outcome: ScheduleOutcome, compared: Compared, records: pl.DataFrame, rates: list[float]) -> RateLimit:
+def _limit(
+    outcome: ScheduleOutcome, compared: Compared, records: pl.DataFrame, rates: list[float], spec: StabilitySpec
+) -> RateLimit:
     runs = compared.runs.filter(schedule=outcome.schedule)
     at_rate = [runs.filter(learning_rate=rate) for rate in rates]
     counts = {
@@ -68,13 +70,14 @@ def _limit(outcome: ScheduleOutcome, compared: Compared, records: pl.DataFrame, 
         for how in ("diverged", "failed", "untrained")
     }
     trains = [rate for rate, untrained in zip(rates, counts["untrained"], strict=True) if untrained == 0]
+    chosen = records.filter(schedule=outcome.schedule, learning_rate=outcome.learning_rate)
     return RateLimit(
         schedule=outcome.schedule,
         largest_rate=max(trains, default=None),
         num_diverged=counts["diverged"],
         num_failed=counts["failed"],
         num_runs=[own.height for own in at_rate],
-        stable_rate=_stable_rate(records.filter(schedule=outcome.schedule, learning_rate=outcome.learning_rate)),
+        stable_rate=None if spec.momentum is None else _stable_rate(chosen),
     )
 
 
@@ -104,10 +107,15 @@ def _verdict(result: StabilityResult, spec: StabilitySpec) -> str:
         for outcome in best
         if outcome is not None
     )
+    stable = ""
+    if spec.momentum is not None:
+        stable = (
+            f", 2/λ_max at the initial parameters being {result.stable_rate_at_start:.3g} (times "
+            f"{1 + spec.momentum:g} with momentum {spec.momentum:g})"
+        )
     return (
-        f"On {result.data}, ordinary training trains up to rate {ordinary.largest_rate:g}, 2/λ_max at the initial "
-        f"parameters being {result.stable_rate_at_start:.3g} (times {1 + spec.momentum:g} with momentum "
-        f"{spec.momentum:g}); as large a rate trains for {', '.join(safe)} of the schedules tested; the Pareto front "
+        f"On {result.data}, ordinary training trains up to rate {ordinary.largest_rate:g}{stable}; as large "
+        f"a rate trains for {', '.join(safe)} of the schedules tested; the Pareto front "
         f"of test accuracy against feature updates is {front}"
         f"{''.join(f'; {clause}' for clause in outcome_clauses(result))} ({criterion(result)})."
     )

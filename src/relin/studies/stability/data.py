@@ -10,6 +10,7 @@ import numpy as np
 from relin.report import _text as text
 from relin.studies.stability.result import RateLimit, StabilityResult
 from relin.study._condition import Condition, parse_condition
+from relin.study._optimisers import RateCourse
 from relin.study._result import ScheduleOutcome
 
 PLAIN = "K alone"
@@ -82,21 +83,25 @@ def trains_as_far(result: StabilityResult) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Descent:
-    """What decides which sharpness is stable: gradient descent with momentum β at a rate that falls over the run."""
+    """What decides which sharpness is stable: gradient descent with momentum β, and the rate's course over the run."""
 
-    momentum: float
-    decay: str
+    momentum: float | None
+    """None of an optimiser that is not gradient descent: which sharpness is stable for it is not known."""
+    course: RateCourse
     num_steps: int
 
+    @property
+    def factor(self) -> float | None:
+        """1 + β: stable are rates below this times 2/λ_max."""
+        return None if self.momentum is None else 1 + self.momentum
+
     def stable_sharpness(self, rate: float, steps: np.ndarray) -> np.ndarray:
-        """2 (1 + β)/η_t at each step, infinite where the rate has fallen to zero; shape (steps,)."""
-        share = np.clip(steps / self.num_steps, 0.0, 1.0)
-        left = {"linear": 1 - share, "cosine": 0.5 * (1 + np.cos(math.pi * share))}.get(
-            self.decay, np.ones(share.shape)
-        )
-        current = rate * left
+        """2 (1 + β)/η_t at each step, infinite where the rate is zero and where none is known; shape (steps,)."""
+        current = rate * self.course.shares(steps, self.num_steps)
         limit = np.full(current.shape, math.inf)
-        return np.divide(2 * (1 + self.momentum), current, out=limit, where=current > 1e-12 * rate)
+        if self.factor is None:
+            return limit
+        return np.divide(2 * self.factor, current, out=limit, where=current > 1e-12 * rate)
 
 
 def descent(spec: Mapping[str, Any], result: StabilityResult) -> Descent:
@@ -106,7 +111,7 @@ def descent(spec: Mapping[str, Any], result: StabilityResult) -> Descent:
             f"Expected the settings momentum and decay of study {result.study!r}, got none named "
             f"{', '.join(missing)}; pass the settings that the study was run with."
         )
-    return Descent(float(spec["momentum"]), str(spec["decay"]), result.num_steps)
+    return Descent(spec["momentum"], RateCourse(spec["decay"], spec.get("warm_up", 0.0)), result.num_steps)
 
 
 def best_gain(result: StabilityResult) -> tuple[float, ScheduleOutcome] | None:

@@ -47,7 +47,9 @@ def rates_that_train(result: StabilityResult, descent: Descent, theme: Theme) ->
     figure, panels = panel_grid(len(shown), 13.5, height)
     edges = _edges(result.rates)
     start = result.stable_rate_at_start
-    known = [(start, (0, (1, 1.5))), (start * (1 + descent.momentum), (0, (5, 2)))] if math.isfinite(start) else []
+    known = []
+    if descent.factor is not None and start is not None and math.isfinite(start):
+        known = [(start, (0, (1, 1.5))), (start * descent.factor, (0, (5, 2)))]
     for axes, group in zip(panels, shown, strict=True):
         axes.grid(visible=False)
         axes.set_yscale("log")
@@ -136,16 +138,21 @@ def lost_colour(share: float, theme: Theme) -> str:
 
 
 def _rate_handles(descent: Descent, theme: Theme) -> list[Patch | Line2D]:
-    factor = text.tick(1 + descent.momentum)
     dead = {"facecolor": theme.background, "edgecolor": theme.muted, "linewidth": 0.0}
     anchor = {"marker": "o", "markersize": 7, "markerfacecolor": theme.background, "markeredgewidth": 1.8}
-    return [
+    shown = [
         Patch(color=lost_colour(0.0, theme), label="every run trained"),
         Patch(color=lost_colour(0.5, theme), label="some did not"),
         Patch(label="none did, some or all diverged", hatch=_DIVERGED, **dead),
         Patch(label="none did, all failed to train", hatch=_FAILED, **dead),
         Line2D([], [], color=theme.ink, linewidth=4, label="largest rate that trains"),
         Patch(fill=False, edgecolor=theme.outline, linewidth=2.6, label="chosen rate"),
+    ]
+    if descent.factor is None:
+        return shown
+    factor = text.tick(descent.factor)
+    return [
+        *shown,
         Line2D([], [], color=theme.ink, linewidth=1.8, label="2/λ at the anchors", **anchor),
         Line2D([], [], color=theme.ink, linewidth=1.6, linestyle=(0, (1, 1.5)), label="2/λ at the start"),
         Line2D([], [], color=theme.ink, linewidth=1.6, linestyle=(0, (5, 2)), label=f"{factor} × 2/λ at the start"),

@@ -34,9 +34,21 @@ _METHOD = (
     "added that may keep training stable: gradients clipped by their global norm, a line search or a trust region that "
     "scales the step from one anchor to the next, a proximal term, optimiser moments shrunk or reset at each feature "
     "update, and the preset named sparse. Sharpness is the largest eigenvalue λ_max of JᵀHJ of the linearised problem "
-    "at the anchor. Gradient descent on that problem is stable below the rate 2/λ_max, with momentum β below "
-    "2 (1 + β)/λ_max; the network itself may train beyond it or diverge below it, since its features move. A schedule "
-    "is on the Pareto front if none reaches its mean test accuracy with as few or fewer feature updates."
+    "at the anchor. {stable}A schedule is on the Pareto front if none reaches its mean test accuracy with as few or "
+    "fewer feature updates."
+)
+_STABLE = (
+    "Gradient descent on that problem is stable below the rate 2/λ_max, with momentum β below 2 (1 + β)/λ_max; the "
+    "network itself may train beyond it or diverge below it, since its features move. "
+)
+_STABLE_RATES = (
+    " Dots are 2/λ_max with the largest sharpness λ_max recorded in a run at the chosen rate, with their 95 % interval "
+    "over seeds; the dotted line is 2/λ_max at the initial parameters, and the dashed one the same times 1 + β = "
+    "{factor}, up to which gradient descent with momentum is stable on the linearised problem."
+)
+_STABLE_SHARPNESS = (
+    " The dashed line is 2 (1 + β) over the rate at that step, with 1 + β = {factor} and the rate’s decay ({decay}): "
+    "below it, gradient descent on the linearised problem is stable."
 )
 
 
@@ -44,25 +56,34 @@ def page(result: StabilityResult, records: pl.DataFrame, spec: Mapping[str, Any]
     """What the page of the stability study shows."""
     data = StudyRecords(result, records, more_columns=("sharpness",))
     training = descent(spec, result)
+    columns = _limit_columns(result, training)
     return Report(
         question=QUESTION,
         tiles=tiles(result, training),
         plots=plots(result, data, training),
-        tables=[outcomes_table(result, result.answers, "Marked rows are the Pareto front.", _limit_columns(result))],
-        method=[_METHOD],
+        tables=[outcomes_table(result, result.answers, "Marked rows are the Pareto front.", columns)],
+        method=[_METHOD.format(stable=_if_known(_STABLE, training))],
         files={"table.csv": outcomes_csv(result.outcomes, _limit_record(result))},
     )
 
 
-def _limit_columns(result: StabilityResult) -> list[Extra]:
+def _if_known(sentence: str, training: Descent) -> str:
+    """What is said of stable rates, of gradient descent alone."""
+    if training.factor is None:
+        return ""
+    return sentence.format(factor=text.tick(training.factor), decay=training.course.decay)
+
+
+def _limit_columns(result: StabilityResult, training: Descent) -> list[Extra]:
     def stable(outcome: ScheduleOutcome) -> str:
         rate = limit_of(result, outcome).stable_rate
         return text.DASH if rate is None else f"{rate.mean:.3g} [{rate.low:.3g}, {rate.high:.3g}]"
 
-    return [
+    columns: list[Extra] = [
         (Column("Trains up to", "learning rate"), lambda o: text.optional_rate(limit_of(result, o).largest_rate)),
         (Column("2/λ_max at the anchors", "95 % interval"), stable),
     ]
+    return columns[:1] if training.factor is None else columns
 
 
 def _limit_record(result: StabilityResult) -> dict[str, dict[str, Any]]:
@@ -86,17 +107,11 @@ def tiles(result: StabilityResult, training: Descent) -> list[Tile]:
     ordinary = result.outcome("every-1")
     largest = None if ordinary is None else limit_of(result, ordinary).largest_rate
     as_far, others = trains_as_far(result)
-    start = result.stable_rate_at_start
-    factor = f"times {text.tick(1 + training.momentum)} with momentum {text.tick(training.momentum)}"
     fewest = _fewest_on_par(result)
     gap, _, *others_too = shared_tiles(result)
     return [
         Tile("Largest rate of K = 1", text.optional_rate(largest), "at which every run trained"),
-        Tile(
-            "2/λ_max at the start",
-            text.optional_rate(float(f"{start:.2g}")),
-            f"{factor}: stable for the linearised problem",
-        ),
+        *_stable_tiles(result, training),
         Tile("Train at as large a rate", f"{as_far} of {others}", "of the other schedules"),
         Tile(
             "Fewest updates on par",
@@ -108,13 +123,21 @@ def tiles(result: StabilityResult, training: Descent) -> list[Tile]:
     ]
 
 
+def _stable_tiles(result: StabilityResult, training: Descent) -> list[Tile]:
+    start = result.stable_rate_at_start
+    if start is None or training.momentum is None:
+        return []
+    factor = f"times {text.tick(1 + training.momentum)} with momentum {text.tick(training.momentum)}"
+    rate = text.optional_rate(float(f"{start:.2g}"))
+    return [Tile("2/λ_max at the start", rate, f"{factor}: stable for the linearised problem")]
+
+
 def _fewest_on_par(result: StabilityResult) -> ScheduleOutcome | None:
     return min((o for o in result.outcomes if o.on_par), key=lambda o: o.feature_updates, default=None)
 
 
 def plots(result: StabilityResult, data: StudyRecords, training: Descent) -> list[Plot]:
     """Every figure of the study, in the order of the page, each with the finding as its title."""
-    factor = f"1 + β = {text.tick(1 + training.momentum)}"
     chosen = selection(result)
     shown = [
         Plot(
@@ -122,9 +145,7 @@ def plots(result: StabilityResult, data: StudyRecords, training: Descent) -> lis
             title=_rates_title(result),
             caption="Each panel is a part, each column a period K or a tolerance, each cell a learning rate. "
             f"{text.LOST_MEANS}; {text.EDGES_MEAN}. The thick line is the upper end of the largest rate at which every "
-            "run trained. Dots are 2/λ_max with the largest sharpness λ_max recorded in a run at the chosen rate, with "
-            "their 95 % interval over seeds; the dotted line is 2/λ_max at the initial parameters, and the dashed one "
-            f"the same times {factor}, up to which gradient descent with momentum is stable on the linearised problem.",
+            f"run trained.{_if_known(_STABLE_RATES, training)}",
             description=f"Runs that did not train for every schedule and learning rate. {_rates_title(result)}.",
             draw=lambda theme: rates_that_train(result, training, theme),
         ),
@@ -158,9 +179,7 @@ def plots(result: StabilityResult, data: StudyRecords, training: Descent) -> lis
             name="sharpness",
             title=_sharpness_title(result, data, training),
             caption="Mean sharpness λ_max of the linearised problem at the anchor and its 95 % interval over the seeds "
-            "that trained, at the rate chosen for each schedule. The dashed line is 2 (1 + β) over the rate at "
-            f"that step, with {factor} and the rate’s decay ({training.decay}): below it, gradient descent on the "
-            "linearised problem is stable.",
+            f"that trained, at the rate chosen for each schedule.{_if_known(_STABLE_SHARPNESS, training)}",
             description=f"Sharpness against the step. {_sharpness_title(result, data, training)}.",
             draw=lambda theme: sharpness_in_training(chosen, _colours(result, theme), data, training, theme),
         )
@@ -202,6 +221,8 @@ def _parts_title(result: StabilityResult) -> str:
 
 def _sharpness_title(result: StabilityResult, data: StudyRecords, training: Descent) -> str:
     chosen = selection(result)
+    if training.factor is None:
+        return "Sharpness at the chosen rates"
     above = [outcome.label for outcome in chosen if passes(outcome, data, training)]
     if not above:
         return "At their chosen rates, sharpness stays within what is stable"

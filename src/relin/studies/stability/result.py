@@ -17,7 +17,7 @@ class RateLimit(BaseModel):
     num_runs: list[int] = Field(description="Runs at each rate of `rates`.")
     stable_rate: Interval | None = Field(
         description="2/λ_max at the anchors: of the largest sharpness recorded in each run at the chosen rate, over "
-        "seeds; none where no run has a finite one."
+        "seeds; none where no run has a finite one, and of optimisers that are not gradient descent."
     )
 
 
@@ -26,7 +26,9 @@ class StabilityResult(GridResult):
 
     limits: list[RateLimit] = Field(description="In the order of the outcomes.")
     rates: list[float] = Field(description="The learning rates tried, increasing.")
-    stable_rate_at_start: float = Field(description="Mean of 2/λ_max at the initial parameters.")
+    stable_rate_at_start: float | None = Field(
+        description="Mean of 2/λ_max at the initial parameters; none of optimisers that are not gradient descent."
+    )
     pareto: list[str] = Field(
         description="Schedules that no other beats in test accuracy with as few feature updates, fewest first."
     )

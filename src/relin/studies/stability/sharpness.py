@@ -48,7 +48,7 @@ def sharpness_in_training(
     descent: Descent,
     theme: Theme,
 ) -> Figure:
-    """Sharpness against the step, a panel for each schedule at its chosen rate, with the line 2 (1 + β)/rate."""
+    """Sharpness against the step, a panel for each schedule at its chosen rate; of SGD with the line 2 (1 + β)/rate."""
     figure, panels = panel_grid(len(outcomes), 13.5, 3.9)
     shown: list[float] = []
     for axes, outcome, colour in zip(panels, outcomes, colours, strict=True):
@@ -60,8 +60,9 @@ def sharpness_in_training(
     if shown:
         log_axis(panels[0], min(shown), 2 * max(shown))
     panels[0].set_ylabel("sharpness λ_max")
-    line = Line2D([], [], color=theme.ink, linestyle=(0, (5, 2)), linewidth=1.6, label="2 (1 + β) / learning rate")
-    legend_below(figure, [line], theme)
+    if descent.factor is not None:
+        line = Line2D([], [], color=theme.ink, linestyle=(0, (5, 2)), linewidth=1.6, label="2 (1 + β) / learning rate")
+        legend_below(figure, [line], theme)
     return figure
 
 
@@ -81,4 +82,4 @@ def _draw(
     stable = descent.stable_sharpness(outcome.learning_rate, every)
     finite = np.isfinite(stable)
     axes.plot(every[finite], stable[finite], color=theme.ink, linestyle=(0, (5, 2)), linewidth=1.6, zorder=2)
-    return [*mean.tolist(), float(stable[0])]
+    return [*mean.tolist(), *stable[:1][finite[:1]].tolist()]

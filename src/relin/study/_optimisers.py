@@ -1,0 +1,211 @@
+"""Optimisers by name: their options and learning rates, and the rate's course over a run. JAX is imported to train."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, final
+
+from relin._common.words import listed, shortened
+
+if TYPE_CHECKING:  # settings are checked before these are imported
+    import numpy as np
+    import optax
+
+Decay = Literal["linear", "cosine", "none"]
+DEFAULT = "momentum"
+
+
+class Optimiser(Protocol):
+    """What trains the runs of a study. Equal ones must be hashable and interchangeable: their runs share a program."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """The learning rates offered where the settings name none."""
+        ...
+
+    def make(self, rate: Any, num_steps: int) -> "optax.GradientTransformation":
+        """For a run of `num_steps` steps at a learning rate, which may be traced."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class _Number:
+    """An option: its default, and the range it is in."""
+
+    default: float
+    least: float = 0.0
+    below: float = 1000.0
+
+    @property
+    def _type(self) -> Any:
+        return int if isinstance(self.default, int) else int | float
+
+    def __contains__(self, value: Any) -> bool:
+        return isinstance(value, self._type) and not isinstance(value, bool) and self.least <= value < self.below
+
+    def __str__(self) -> str:
+        kind = "whole number" if self._type is int else "number"
+        return f"a {kind} of at least {self.least:g} and below {self.below:g}"
+
+
+@final
+@dataclass(frozen=True)
+class _Kind:
+    options: Mapping[str, _Number]
+    grid: tuple[float, ...]
+    usual: float
+    """The rate of a single run that names none."""
+
+
+def _moments(b1: float, b2: float) -> dict[str, _Number]:
+    return {"b1": _Number(b1, below=1), "b2": _Number(b2, below=1)}
+
+
+_EPS = {"eps": _Number(1e-8, least=1e-30)}
+_NONE: dict[str, _Number] = {}
+_ADAM_GRID = (0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003)
+_KINDS = {
+    "sgd": _Kind(_NONE, (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003), 0.1),
+    "momentum": _Kind(_NONE, (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003), 0.03),
+    "adam": _Kind(_moments(0.9, 0.999) | _EPS, _ADAM_GRID, 0.001),
+    "adamw": _Kind(_moments(0.9, 0.999) | _EPS | {"weight_decay": _Number(0.01)}, _ADAM_GRID, 0.001),
+    "lion": _Kind(
+        _moments(0.9, 0.99) | {"weight_decay": _Number(0.001)},
+        (0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001),
+        0.0003,
+    ),
+    "muon": _Kind(
+        {
+            "beta": _Number(0.95, below=1),
+            "ns_steps": _Number(5, least=1, below=101),
+            "weight_decay": _Number(0.0),
+            "consistent_rms": _Number(0.2, least=1e-9),
+            "adam_b1": _Number(0.9, below=1),
+            "adam_b2": _Number(0.999, below=1),
+            **_EPS,
+        },
+        _ADAM_GRID,
+        0.001,
+    ),
+}
+_MOMENTUM = {"sgd": 0.0, "momentum": 0.9}
+"""β of each optimiser that has one."""
+
+
+def names() -> tuple[str, ...]:
+    return tuple(_KINDS)
+
+
+def grid_of(name: str) -> list[float]:
+    """The learning rates offered where the settings name none, decreasing."""
+    return list(_KINDS[name].grid)
+
+
+def usual_rate(name: str) -> float:
+    """The learning rate of a single run that names none."""
+    return _KINDS[name].usual
+
+
+def check_name(name: str) -> str:
+    if name not in _KINDS:
+        raise ValueError(f"the optimisers are {listed(names())}")
+    return name
+
+
+def checked_momentum(name: str, momentum: float | None) -> float | None:
+    """β, by default the optimiser's own; none of one that is not gradient descent.
+
+    **Raises:** `ValueError` for a β that the optimiser does not take.
+    """
+    if momentum is None:
+        return _MOMENTUM.get(name)
+    if name not in _MOMENTUM:
+        own = listed(_KINDS[name].options)
+        raise ValueError(f"{name} is not SGD with momentum, and has options of its own; set {own} in optimiser_options")
+    if name == "sgd" and momentum != 0:
+        raise ValueError("sgd has no momentum; name the optimiser momentum")
+    return momentum
+
+
+def checked_options(name: str, given: Mapping[str, Any]) -> dict[str, float]:
+    """All options of an optimiser, those that are not given at their defaults.
+
+    **Raises:** `ValueError` for one that it does not have, or that is out of range.
+    """
+    known = _KINDS[name].options
+    if unknown := sorted(given.keys() - known.keys()):
+        own = f"its options are {listed(known)}" if known else "its only setting is momentum"
+        raise ValueError(f"{name} has no option {listed(unknown)}; {own}")
+    for option, value in given.items():
+        if value not in known[option]:
+            raise ValueError(f"{option} of {name} must be {known[option]}, got {shortened(value)}")
+    return {option: given.get(option, number.default) for option, number in known.items()}
+
+
+@final
+@dataclass(frozen=True)
+class RateCourse:
+    """The learning rate over a run: a linear warm-up in a share of the steps, then the decay in the others.
+
+    Of T steps the first W = ⌊warm_up · T⌋ have the rates η (t + 1)/(W + 1), t from 0: no step is lost at a rate of 0.
+    From step W, at the full rate η, it falls to 0 at step T along a line or half a cosine, or stays.
+    """
+
+    decay: Decay
+    warm_up: float
+
+    def warm_up_steps(self, num_steps: int) -> int:
+        return math.floor(self.warm_up * num_steps + 1e-9)  # 0.29 · 100 is 28.999…
+
+    def shares(self, steps: "np.ndarray", num_steps: int) -> "np.ndarray":
+        """The rate before each step, or between two, as a part of the full one; shape (steps,)."""
+        import numpy as np
+
+        first = self.warm_up_steps(num_steps)
+        done = np.clip((steps - first) / (num_steps - first), 0.0, 1.0)
+        cosine = 0.5 * (1 + np.cos(math.pi * done))
+        left = {"linear": 1 - done, "cosine": cosine, "none": np.ones(done.shape)}[self.decay]
+        return np.where(steps < first, (steps + 1) / (first + 1), left)
+
+    def rates(self, rate: Any, num_steps: int) -> Any:
+        """As Optax's optimisers take it: the rate, which may be traced, where it stays, else a schedule."""
+        import optax
+
+        first = self.warm_up_steps(num_steps)
+        after = {
+            "linear": lambda: optax.linear_schedule(rate, 0.0, num_steps - first),
+            "cosine": lambda: optax.cosine_decay_schedule(rate, num_steps - first),
+            "none": lambda: optax.constant_schedule(rate) if first else rate,
+        }[self.decay]()
+        if not first:
+            return after
+        return optax.join_schedules([optax.linear_schedule(rate / (first + 1), rate, first), after], [first])
+
+
+@final
+@dataclass(frozen=True)
+class NamedOptimiser:
+    """One of `names()`, with what `checked_momentum` and `checked_options` gave."""
+
+    name: str
+    momentum: float | None
+    options: tuple[tuple[str, float], ...]
+    course: RateCourse
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        return _KINDS[self.name].grid
+
+    def make(self, rate: Any, num_steps: int) -> "optax.GradientTransformation":
+        """Optax's. `muon` treats matrices by Muon, all other parameters, kernels of convolutions too, by its Adam."""
+        import optax
+
+        rates = self.course.rates(rate, num_steps)
+        if self.name in _MOMENTUM:
+            return optax.sgd(rates, momentum=self.momentum or None)
+        make: Any = {"adam": optax.adam, "adamw": optax.adamw, "lion": optax.lion, "muon": optax.contrib.muon}
+        return make[self.name](rates, **dict(self.options))
