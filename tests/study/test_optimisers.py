@@ -11,6 +11,7 @@ import pytest
 import relin as il
 from relin.studies.frequency.settings import FrequencySpec
 from relin.study import SpecError, parse_condition, read_spec
+from relin.study._condition import every
 from relin.study._grid import Job, RunSpec
 from relin.study._optimisers import RateCourse, names
 from relin.study._runner import Runner
@@ -60,14 +61,14 @@ def runner_of():
 
 
 def started(runner):
-    return runner.make("every", runner.spec).build(jax.random.fold_in(jax.random.key(SEED), 0))
+    return runner.make(every(1), runner.spec).build(jax.random.fold_in(jax.random.key(SEED), 0))
 
 
 @pytest.mark.parametrize("name", names())
 def test_runs_of_an_optimiser_are_plain_loops_and_their_rates_share_a_program(name, runner_of):
     runner, rates = runner_of(name), (0.03, 0.003)
     runs = tuple(RunSpec(parse_condition("every-1"), STEPS, rate, SEED) for rate in rates)
-    again = runner.make("every", spec_of(name, warm_up=0.23, layers=runner.spec.layers))
+    again = runner.make(every(1), spec_of(name, warm_up=0.23, layers=runner.spec.layers))
     assert len({runner.factory, again}) == 1  # so that later jobs and studies find the compiled program
     records = runner.train(Job("compare", runs)).filter(step=STEPS)
     (apply, params), (x, y), test = started(runner), runner.data, runner.test
