@@ -54,7 +54,8 @@ def test_a_table_is_standardised_by_its_training_rows(tmp_path):
     frame.write_csv(tmp_path / "t.csv")
     frame.write_csv(tmp_path / "t.tsv", separator="\t")
     frame.write_parquet(tmp_path / "t.parquet")
-    found = [datasets.load(f"table:{tmp_path}/t.{kind}#y", limit=20) for kind in ("csv", "tsv", "parquet")]
+    names = (f"{tmp_path}/t.csv#y", f"table:{tmp_path}/t.tsv#y", f"{tmp_path}/t.parquet#y")
+    found = [datasets.load(name, limit=20) for name in names]
     for other in found[1:]:
         np.testing.assert_array_equal(other.train.x, found[0].train.x)
     whole = datasets.table(tmp_path / "t.csv", "y")
@@ -66,6 +67,38 @@ def test_a_table_is_standardised_by_its_training_rows(tmp_path):
     np.testing.assert_allclose(whole.train.x.std(0), [1, 1, 0], atol=1e-6)
     together = np.concatenate([part.y[:, 0] for part in (whole.train, whole.validation, whole.test)])
     np.testing.assert_allclose(np.corrcoef(np.sort(together), np.sort(values[:, 1]))[0, 1], 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("column", "classes"),
+    [
+        (pl.Series(["eel", "ant"] * 15), ("ant", "eel")),
+        (pl.Series(["eel", "ant"] * 15, dtype=pl.Categorical), ("ant", "eel")),
+        (pl.Series([3, 7] * 15), (3, 7)),
+        (pl.Series([True, False] * 15), (False, True)),
+        (pl.Series([3.0, 7.0] * 15), None),
+        (pl.Series([3, 7] * 15, dtype=pl.Decimal(4, 1)), None),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_column_of_names_or_integers_is_of_classes(kind, column, classes, tmp_path):
+    frame = pl.DataFrame({"a": np.arange(30.0), "y": column})
+    getattr(frame, f"write_{kind}")(tmp_path / f"t.{kind}")
+    found = datasets.load(f"{tmp_path}/t.{kind}#y")
+    assert (found.classes, found.is_regression) == (classes, classes is None)
+    assert found.num_classes == (2 if classes else 1)
+    assert [part.num_examples for part in (found.train, found.validation, found.test)] == [20, 4, 6]
+    assert [len(np.unique(part.y)) for part in (found.train, found.validation, found.test)] == [2, 2, 2]
+    rows = np.concatenate([part.x[:, 0] for part in (found.train, found.validation, found.test)])
+    targets = np.concatenate([part.y for part in (found.train, found.validation, found.test)]).ravel()
+    np.testing.assert_array_equal(np.unique(targets[np.argsort(rows)][::2]), targets[np.argmin(rows)])
+
+
+def test_a_class_is_known_by_all_rows_of_a_file(tmp_path):
+    """A column of numbers that ends in text, and one that ends in fractions."""
+    rows = [f"{n},{n},{n % 2}" for n in range(200)] + [f"{n}.5,7,b" for n in range(5)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,y", *rows]))
+    assert datasets.table(tmp_path / "t.csv", "y").classes == ("0", "1", "b")
 
 
 def test_diabetes():
@@ -97,11 +130,38 @@ REFUSALS = [
     (lambda p: datasets.table(p / "a.xlsx", "y"), r"must be a \.csv, \.tsv or \.parquet file"),
     (lambda p: datasets.table(p / "a.csv", "y"), r"a\.csv cannot be read \(No such file"),
     (lambda p: datasets.table(write(p, "a,y\n1,2,3\n\x00"), "y"), r"is no table that can be read"),
-    (lambda p: datasets.table(write(p, "a,y\n" + "1,2\n" * 20), "z"), r"column of the table, got 'z'; they are a, y"),
-    (lambda p: datasets.table(write(p, "a,y\n" + "u,2\n" * 20), "y"), r"must be numbers, got 'a' of String"),
-    (lambda p: datasets.table(write(p, "a,y\n" + "1,2\n" * 3), "y"), r"at least 2 columns and 10 rows, got 2 and 3"),
-    (lambda p: datasets.table(write(p, "a,y\n" + "1,2\n,2\n" * 10), "y"), r"no missing values, got some in 'a'"),
-    (lambda p: datasets.load("table:file.csv"), r"named table:FILE#COLUMN"),
+    (lambda p: datasets.table(write(p, "a,y\n" + "1,2\n" * 20), "z"), r"bad\.csv, got 'z'; its columns are a, y"),
+    (
+        lambda p: datasets.table(write(p, "a,y\n" + "1,2\n" * 20 + "NA,2\n"), "y"),
+        r"^Column 'a' of .*bad\.csv must be numbers, got the text 'NA' at row 20 \(counted from 0\); encode it",
+    ),
+    (lambda p: datasets.table(write(p, "a,y\n" + "1,2.5\n" * 3), "y"), r"The 3 examples are too few to hold out 0\.2"),
+    (lambda p: datasets.table(write(p, "y\n" + "2.5\n" * 30), "y"), r"a column beside the target 'y', got none"),
+    (
+        lambda p: datasets.table(write(p, "a,y\n" + "1,2\n,2\n" * 10), "y"),
+        r"Column 'a' of .* no missing values, got one at row 1; repair",
+    ),
+    (lambda p: datasets.table(write(p, "a,y\n" + "1,b\n1,\n" * 10), "y"), r"Column 'y' of .* got one at row 1; repair"),
+    (
+        lambda p: datasets.table(write(p, "a,y\n1,2\nnan,2\n"), "y"),
+        r"Column 'a' of .* finite, got nan at row 1; repair",
+    ),
+    (
+        lambda p: datasets.table(write(p, "a,y\n1,2.5\n2,inf\n"), "y"),
+        r"Column 'y' of .* finite, got inf at row 1; repa",
+    ),
+    (
+        lambda p: datasets.table(write(p, "a,y\n1,2\n2,NaN\n"), "y"),
+        r"Column 'y' of .* finite, got nan at row 1; repair",
+    ),
+    (
+        lambda p: datasets.table(write(p, "a,y\n" + "1,b\n1,c\n1,d\n" * 10 + "1,e\n"), "y"),
+        r"at least 3 examples, .* got fewer of 'e'; drop or merge",
+    ),
+    (lambda p: datasets.table(write(p, "a,y\n" + "1,b\n" * 10), "y"), r"at least two classes, got only 'b'"),
+    (lambda p: datasets.load("table:file.csv"), r"FILE\.csv#COLUMN .*, got 'table:file\.csv'; name them so"),
+    (lambda p: datasets.load("file.csv"), r"FILE\.csv#COLUMN .*, got 'file\.csv'; name them so"),
+    (lambda p: datasets.load("x.npy"), r"X\.npy,Y\.npy.*, got 'x\.npy'; name them so"),
     (lambda p: datasets.load("diabetes", limit=10**6), r"limit must be from 1 to 284"),
 ]
 

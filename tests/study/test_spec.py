@@ -62,7 +62,8 @@ def test_every_number_and_every_list_has_a_largest():
 @pytest.mark.parametrize("name", sorted(SPECS))
 def test_values_for_targets_are_refused_alike_by_every_study(name, tmp_path):
     overrides = {"loss": "squared-error"} if issubclass(SPECS[name], GridSpec) else {}
-    for data in ("diabetes", "table:somewhere.csv#y"):
+    (tmp_path / "t.csv").write_text("a,y\n" + "".join(f"{n},{n}.5\n" for n in range(400)))
+    for data in ("diabetes", f"{tmp_path}/t.csv#y"):
         spec = read_spec(name, data, overrides)
         message = f"data: the study {name} compares accuracies, and {data} has values for targets; name a data set with"
         with pytest.raises(ValueError, match=message):

@@ -62,9 +62,10 @@ def study(
         check_folder(data_dir)
     keeps("finished runs of a study are kept, and the same command resumes it")
     prepare()
+    from relin.datasets._names import folder_name
     from relin.study import run_study
 
-    folder = out or Path("studies") / f"{spec.study}-{spec.data}-{spec.model}"
+    folder = out or Path("studies") / f"{spec.study}-{folder_name(spec.data)}-{spec.model}"
     with progress_bar(console) as bar, failures():
         task = bar.add_task("preparing", total=None)
         stages, before = set[str](), 0

@@ -1,23 +1,32 @@
 """What `load` and `status` return."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Int32
+
+from relin.datasets._nested import Inputs, leaves, mapped, num_examples
 
 
 class Examples(NamedTuple):
     """Inputs with their targets, the example first: `x, y = dataset.train`.
 
-    Float32 inputs and int32 classes; tokens, int32 in both, of text; float32 values of shape (examples, 1) of tables.
+    Float32 inputs and int32 classes; tokens, int32 in both, of text; float32 values of shape (examples, outputs) to
+    predict. Inputs of one's own may be int32 or booleans, float64 where these were asked for, and a dictionary or tuple
+    of arrays.
     """
 
-    x: Float32[np.ndarray, "examples ..."] | Int32[np.ndarray, "examples length"]
-    y: Int32[np.ndarray, "examples ..."] | Float32[np.ndarray, "examples 1"]
+    x: Inputs
+    y: np.ndarray
+
+    @property
+    def num_examples(self) -> int:
+        return num_examples(self.x)
 
     def __repr__(self) -> str:
-        return f"Examples(x={self.x.dtype}{list(self.x.shape)}, y={self.y.dtype}{list(self.y.shape)})"
+        x = ", ".join(f"{name}={leaf.dtype}{list(leaf.shape)}" for name, leaf in leaves(self.x))
+        return f"Examples({x}, y={self.y.dtype}{list(self.y.shape)})"
 
 
 class RawExamples(NamedTuple):
@@ -36,11 +45,13 @@ class Dataset:
 
     Attributes:
         name: as `load` takes it.
-        train, validation, test: inputs x (float32, channels last) and classes y (int32).
-        num_classes: every y lies in 0, …, num_classes − 1; 1 for values to predict.
+        train, validation, test: inputs x (float32, channels last) and classes y (int32); for data of one's own see
+            `from_arrays`.
+        num_classes: every y lies in 0, …, num_classes − 1; for values to predict the number of outputs.
         normalisation: the formula that was applied to the raw inputs, with its numbers.
         split: one sentence: which examples are in which part.
         vocabulary: the characters that the tokens of a text stand for, in order.
+        classes: what stands for the classes 0, 1, … in data of one's own, such as text or numbers.
     """
 
     name: str
@@ -51,9 +62,10 @@ class Dataset:
     normalisation: str
     split: str
     vocabulary: str | None = None
+    classes: tuple[Any, ...] | None = None
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{part}={len(getattr(self, part).x)}" for part in ("train", "validation", "test"))
+        sizes = ", ".join(f"{part}={getattr(self, part).num_examples}" for part in ("train", "validation", "test"))
         return f"Dataset({self.name!r}, {sizes}, input_shape={self.input_shape}, num_classes={self.num_classes})"
 
     @property
@@ -62,9 +74,9 @@ class Dataset:
         return not np.issubdtype(self.train.y.dtype, np.integer)
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input, without the example axis."""
-        return self.train.x.shape[1:]
+    def input_shape(self) -> Any:
+        """Shape of one input, without the example axis; of several inputs in their dictionary or tuple."""
+        return mapped(lambda _, leaf: leaf.shape[1:], self.train.x)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from relin._common.files import open_file, write_atomically
 from relin.datasets._dataset import RawExamples
 from relin.datasets._errors import DatasetError
 from relin.datasets._locate import cache_folder
+from relin.datasets._split import stratified
 
 _DIGITS_TRAIN, _DIGITS_VALIDATION = 1200, 297
 _ARRAYS = ("x", "y", "x_test", "y_test")
@@ -24,22 +25,14 @@ _ARRAYS = ("x", "y", "x_test", "y_test")
 def digits() -> tuple[RawExamples, RawExamples, RawExamples]:
     """The 1797 digits of scikit-learn (UCI's optdigits test set), uint8 (N, 8, 8, 1) of 0 to 16, in 3 parts.
 
-    The order is a fixed one in which every prefix is stratified: within its class an example gets a random
-    rank r, and examples are sorted by (r + ½)/(class size). The file's own order would give training and test
+    The order is a fixed one in which every prefix is stratified. The file's own order would give training and test
     different writers.
     """
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
     images = pixels.astype(np.uint8).reshape(-1, 8, 8, 1)
-    # RandomState's stream is frozen for good, which default_rng's is not (NumPy's NEP 19).
-    shuffled = np.random.RandomState(0).permutation(len(labels))
-    position = np.empty(len(labels))
-    for label in range(10):
-        members = shuffled[labels[shuffled] == label]
-        position[members] = (np.arange(len(members)) + 0.5) / len(members)
-    order = np.argsort(position, kind="stable")
-    parts = np.split(order, [_DIGITS_TRAIN, _DIGITS_TRAIN + _DIGITS_VALIDATION])
+    parts = np.split(stratified(labels, 0), [_DIGITS_TRAIN, _DIGITS_TRAIN + _DIGITS_VALIDATION])
     train, validation, test = (RawExamples(images[part], labels[part].astype(np.int32)) for part in parts)
     return train, validation, test
 

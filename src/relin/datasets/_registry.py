@@ -3,18 +3,20 @@
 import difflib
 import operator
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, SupportsIndex
 
 from relin._common.words import listed
 from relin.datasets import _generated
+from relin.datasets._array_files import read_npy, read_npz
+from relin.datasets._assemble import assembled, limited as limited_to
 from relin.datasets._dataset import Dataset, DatasetStatus, Examples, RawExamples
 from relin.datasets._download import download as fetch, missing
 from relin.datasets._errors import DatasetError
 from relin.datasets._files import read_files
+from relin.datasets._huggingface import read_folder
 from relin.datasets._locate import check_data_dir, locate, places, verify
-from relin.datasets._names import is_known, names
+from relin.datasets._names import FORMS, is_known, names, own
 from relin.datasets._normalise import Normaliser
 from relin.datasets._sources import SOURCES, Source
 from relin.datasets._table import diabetes, table
@@ -48,25 +50,43 @@ def load(
     a package of the operating system puts them; what is nowhere is downloaded into the cache, once, against
     published checksums.
 
+    Data of your own are named by where they are:
+
+    - `FILE.npz`: arrays x and y, or x_train, y_train, x_validation, y_validation, x_test and y_test (`train_images`,
+      `val_labels` and the like are understood too); x/left and x/right are a dictionary of inputs. Nothing is
+      unpickled.
+    - `X.npy,Y.npy`: a pair of arrays. In either, bytes of shape (examples, height, width) get an axis of channels.
+    - `FILE.csv#COLUMN`, `.tsv` or `.parquet`: a table and its target, see `table`; `table:FILE#COLUMN` is the same.
+    - `huggingface:FOLDER#COLUMN`: a folder written by `save_to_disk` of Hugging Face's `datasets`, which need not be
+      installed, and its target, by default the column label; splits train, validation and test are its parts.
+    - `text:FOLDER`, `bytes:FOLDER`: the text files of a folder, see `text`.
+
+    Arrays are taken as `from_arrays` takes them. In Parquet files and Hugging Face's folders columns of numbers, but
+    for the target, are taken as `table` takes them; one column of lists or pictures is the input, pictures as bytes;
+    several columns, some of them lists, are a dictionary of inputs, as they are. Parts that are not there are held out
+    as in `from_arrays`.
+
     Arguments:
-        name: one of `names()`; or `text:FOLDER` or `bytes:FOLDER`, see `text`; or `table:FILE#COLUMN`, the last a
-            target, see `table`.
+        name: one of `names()`, or one of the above.
         data_dir: a folder with the official files, extracted or as published.
         download: whether files that are not on this machine may be downloaded.
-        limit: keep only the first `limit` training examples; all else, the normalisation too, stays the same.
+        limit: keep only so many training examples, the first, or of one's own arrays and tables a fixed random choice,
+            of each class its share; all else, the normalisation too, stays the same.
 
     Returns:
-        A `Dataset`; its inputs are float32 with channels last, its classes int32.
+        A `Dataset`; the inputs of named sets are float32 with channels last, classes are int32.
 
     Raises:
-        DatasetError: an unknown name, missing, damaged or mislabelled files, or a limit out of range.
+        DatasetError: an unknown name, missing, damaged or mislabelled files, data that `from_arrays` refuses, or a
+            limit out of range.
     """
-    _check_name(name)
+    check_name(name)
     folder = check_data_dir(data_dir)
     count = None if limit is None else _integer(limit)
     if (dataset := _own(name)) is not None:
         _check_limit(count, name, len(dataset.train.y))
-        return replace(dataset, train=Examples(*(part[:count] for part in dataset.train)))
+        spread = (found := own(name)) is not None and found.kind not in ("text", "bytes")
+        return dataset if count is None else limited_to(dataset, count, spread)
     raw = _raw(name, folder, download)
     _check_limit(count, name, len(raw.train.y))
     normalise = Normaliser(raw.train.x, raw.levels, name)
@@ -77,16 +97,20 @@ def load(
 
 
 def _own(name: str) -> Dataset | None:
-    """A text or a table, which come whole; none for the other datasets."""
-    kind, _, where = name.partition(":")
+    """Data of one's own, and a table, which come whole; none for the other datasets."""
     if name == "diabetes":
         return diabetes()
-    if kind in ("text", "bytes"):
-        return text(where, level="byte" if kind == "bytes" else "char")
-    if kind == "table":
-        path, _, target = where.rpartition("#")
-        return table(path, target)
-    return None
+    found = own(name)
+    if found is None:
+        return None
+    if found.kind in ("text", "bytes"):
+        return text(found.paths[0], level="byte" if found.kind == "bytes" else "char")
+    if found.kind == "table":
+        return table(found.paths[0], found.target or "")
+    paths = [Path(path).expanduser() for path in found.paths]
+    if found.kind == "npy":
+        return assembled(name, read_npy(paths[0], paths[1]))
+    return assembled(name, read_npz(paths[0]) if found.kind == "npz" else read_folder(paths[0], found.target))
 
 
 def _check_limit(count: int | None, name: str, available: int) -> None:
@@ -156,13 +180,12 @@ def _file_status(source: Source, folder: Path | None) -> DatasetStatus:
     )
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raises `DatasetError` for a name that `load` does not take."""
     if is_known(name):
         return
-    if name.startswith("table:"):
-        raise DatasetError(f"A table is named table:FILE#COLUMN, the last its target, got {name!r}; give both.")
-    if name.startswith(("text:", "bytes:")):
-        raise DatasetError(f"A text is named text:FOLDER or bytes:FOLDER, got {name!r}; name the folder.")
+    if set(str(name)) & set(":/\\.#,"):
+        raise DatasetError(f"Data of one's own are named {FORMS}, got {name!r}; name them so.")
     # Other spellings of the same name, FashionMNIST or cifar_10, should find it too.
     plain = {known.replace("-", ""): known for known in names()}
     spelt = "".join(filter(str.isalnum, str(name).lower()))

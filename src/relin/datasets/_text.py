@@ -1,6 +1,7 @@
 """Text of any folder, as characters or bytes, with the next one at every position as the target."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -71,9 +72,7 @@ def text(folder: str | os.PathLike[str], *, pattern: str = "**/*", length: int =
 def _read(root: Path, pattern: str) -> tuple[str, int, int]:
     """The text, from how many files, and how many were left out."""
     texts, skipped = [], 0
-    for path in sorted(root.glob(pattern)):
-        if not path.is_file() or any(part.startswith(".") for part in path.relative_to(root).parts):
-            continue
+    for path in files_of_text(root, pattern):
         try:
             texts.append(path.read_text(encoding="utf-8"))
         except UnicodeDecodeError:
@@ -83,6 +82,13 @@ def _read(root: Path, pattern: str) -> tuple[str, int, int]:
     if not texts:
         raise DatasetError(f"{root} holds no text files that match {pattern!r}; pass another folder or pattern.")
     return "\n".join(texts), len(texts), skipped
+
+
+def files_of_text(root: Path, pattern: str = "**/*") -> Iterator[Path]:
+    """The files of a folder that are read, in the order of their paths."""
+    for path in sorted(root.glob(pattern)):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts):
+            yield path
 
 
 def _code_points(joined: str) -> np.ndarray:

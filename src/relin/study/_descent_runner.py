@@ -49,6 +49,7 @@ class DescentRunner(abc.ABC, Generic[Spec]):
         """**Raises:** `ValueError` for data or a network that does not exist or does not fit."""
         self.spec = spec
         self.dataset = datasets.load(spec.data, data_dir=data_dir, limit=spec.train_limit)
+        spec.require_classes(self.dataset.is_regression)
         check_size(jax.eval_shape(lambda key: self._built(key)[1], jax.random.key(0)))
         self.apply = self._built(jax.random.key(0))[0]
 

@@ -17,11 +17,10 @@ from pydantic import (
 )
 
 from relin._common.words import listed
-from relin.datasets._names import has_values, is_known, names
+from relin.datasets._names import FORMS, has_values, is_known, names
 from relin.models._names import OPTIONS
 from relin.study import _optimisers
 from relin.study._condition import Condition, parse_condition
-from relin.study._named import LARGEST
 from relin.study._optimisers import Decay, NamedOptimiser, Optimiser, RateCourse
 
 Comparison = Literal["equal-steps", "equal-distance"]
@@ -39,6 +38,7 @@ Period = Annotated[
     BeforeValidator(_read_period),
     PlainSerializer(lambda k: "inf" if math.isinf(k) else int(k), return_type=int | str, when_used="json"),
 ]
+LARGEST = 1_000_000_000
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 Rate = Annotated[float, Field(ge=1e-9, le=1_000_000, allow_inf_nan=False)]
 Seeds = Annotated[int, Field(ge=2, le=1000)]
@@ -55,7 +55,7 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
     study: str = Field(description="Which question the study answers.")
     data: str = Field(
         "digits",
-        description="Data set, one of those `relin data` lists, text:FOLDER, bytes:FOLDER or table:FILE#COLUMN.",
+        description=f"Data set, one of those `relin data` lists, or your own: {FORMS}.",
     )
     model: str = Field("mlp", description="Network: mlp, cnn, lenet5, vgg11, resnet18, wide-resnet, vit or gpt.")
     model_options: dict[str, Any] = Field(default_factory=dict, description="Options of the network, such as width.")
@@ -73,7 +73,7 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
     @classmethod
     def _known(cls, data: str) -> str:
         if not is_known(data):
-            raise ValueError(f"the data sets are {listed(names())}, text:FOLDER, bytes:FOLDER and table:FILE#COLUMN")
+            raise ValueError(f"the data sets are {listed(names())}, and your own: {FORMS}")
         return data
 
     @field_validator("model")
@@ -92,9 +92,10 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
             )
         return self
 
-    def require_classes(self) -> None:
-        """Raises `ValueError` for data whose targets are values: studies compare accuracies."""
-        if has_values(self.data):
+    def require_classes(self, values: bool | None = None) -> None:
+        """Raises `ValueError` for data whose targets are `values`, by their name if it is none: studies compare
+        accuracies."""
+        if has_values(self.data) if values is None else values:
             raise ValueError(
                 f"data: the study {self.study} compares accuracies, and {self.data} has values for targets; name a "
                 "data set with classes, or use relin train."
@@ -122,7 +123,7 @@ class GridSpec(StudySpec, frozen=True):
     batch_size: Positive = Field(64, description="Examples a step.")
     methods: Several[str] = Field(
         [],
-        description="More schedules to show beside, with modifiers: every-64+clip-1, when-error-0.1, geometric-8.",
+        description="More schedules to show beside, with their parts: every-64+clip-1, when-error-0.1, geometric-8.",
     )
     layers: Several[str] = Field(
         [],
