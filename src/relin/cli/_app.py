@@ -35,13 +35,23 @@ DataDir = Annotated[
     ),
 ]
 
+OwnStudy = Annotated[
+    Path | None,
+    typer.Option(
+        "--study",
+        parser=folder_named,
+        metavar="<path>",
+        help="Python file or folder of a study of your own, whose settings these are; it is run.",
+    ),
+]
+
 
 @app.command()
 def study(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="A shipped study (frequency, essential, layers, timing, stability, …), or a file ending in .toml.",
+            help="A study (frequency, essential, layers, timing, …), a .toml file, or the folder of one of your own.",
             show_default=False,
         ),
     ] = None,
@@ -67,6 +77,7 @@ def study(
         bool, typer.Option("--settings", help="Print every setting with its value and meaning, and stop.")
     ] = False,
     redraw: Redraw = False,
+    own: OwnStudy = None,
 ) -> None:
     """Train a grid of runs and answer a question; the same command again resumes."""
     from relin.cli import _study
@@ -76,7 +87,14 @@ def study(
     named = {"model": model, "steps": steps, "seeds": seeds, "margin": margin}
     given = {key: value for key, value in named.items() if value is not None}
     _study.study(
-        name or "frequency", data, {**given, **_study.read_settings(setting or [])}, out, data_dir, settings, redraw
+        name or "frequency",
+        data,
+        {**given, **_study.read_settings(setting or [])},
+        out,
+        data_dir,
+        settings,
+        redraw,
+        own,
     )
 
 
@@ -84,11 +102,12 @@ def study(
 def report(
     folder: Annotated[Path, typer.Argument(parser=folder_named, help="The folder of a study.")],
     redraw: Redraw = False,
+    own: OwnStudy = None,
 ) -> None:
     """Answer a study's question again, and write its report, from the stored records only."""
     from relin.cli import _study
 
-    _study.report(folder, redraw)
+    _study.report(folder, redraw, own)
 
 
 @app.command()

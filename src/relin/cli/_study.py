@@ -48,10 +48,13 @@ def study(
     data_dir: Path | None,
     only_show: bool,
     redraw: bool,
+    own: Path | None = None,
 ) -> None:
     with failures():
-        from relin.study._spec import read_spec
+        from relin.study._spec import load_study, read_spec
 
+        if own is not None:
+            load_study(own)
         spec = read_spec(name, data, overrides)
     console = Console(markup=False)
     if only_show:
@@ -85,13 +88,16 @@ def study(
     _write(spec, result, records, folder, console, shlex.join(["relin", *sys.argv[1:]]), redraw)
 
 
-def report(folder: Path, redraw: bool) -> None:
+def report(folder: Path, redraw: bool, own: Path | None = None) -> None:
     with failures():
-        from relin.study import stored_study
+        from relin.study import load_study, stored_study
 
+        if own is not None:
+            load_study(own)
         spec, result, records = stored_study(folder)
-    again = shlex.join(["relin", "study", str(folder / "spec.json"), "--out", str(folder)])
-    _write(spec, result, records, folder, Console(markup=False), again, redraw)
+    again = ["relin", "study", str(folder / "spec.json"), "--out", str(folder)]
+    again += [] if own is None else ["--study", str(own)]
+    _write(spec, result, records, folder, Console(markup=False), shlex.join(again), redraw)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Whether a report is that of its records, so that nothing need be drawn anew."""
 
 import hashlib
+import inspect
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import polars as pl
 
 from relin._common.files import as_json, from_json, read_file, write_atomically
+from relin.study._errors import SpecError
+from relin.study._registry import find
 
 STAMP = "report.json"
 _PACKAGE = Path(__file__).parent.parent
@@ -17,16 +20,24 @@ _WRITTEN = ("report.html", "summary.txt", "*.csv", "figures/*.png", "figures/*.p
 
 
 def made_from(records: pl.DataFrame, spec: Mapping[str, Any]) -> dict[str, str]:
-    """Digests of what a report follows from: records, settings, and relin's version and code."""
+    """Digests of what a report follows from: records, settings, and the code and version of relin and of the study."""
     schema = repr(list(records.schema.items())).encode()
     rows = records.hash_rows(0).to_numpy().tobytes()
     sources = (path for name in _SOURCES for path in (_PACKAGE / name).rglob("*") if path.suffix != ".pyc")
-    code = [*(path for path in sources if path.is_file()), _PACKAGE / "_common" / "outcome.py"]
+    code = [*(path for path in sources if path.is_file()), _PACKAGE / "_common" / "outcome.py", *_code_of(spec)]
     return {
         "records": _digest([schema, rows]),
         "settings": _digest([repr(sorted(spec.items())).encode()]),
         "relin": _digest([version("relin").encode(), *(read_file(path) for path in sorted(code))]),
     }
+
+
+def _code_of(spec: Mapping[str, Any]) -> list[Path]:
+    """The modules in the folder of the study, which need not be one of relin's."""
+    try:
+        return list(Path(inspect.getfile(find(spec.get("study")))).parent.glob("*.py"))
+    except (SpecError, TypeError, OSError):  # none of the name, or one of a program that is no file
+        return []
 
 
 def is_current(folder: Path, made: Mapping[str, str]) -> bool:

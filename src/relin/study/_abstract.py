@@ -79,9 +79,20 @@ class AbstractStudy(abc.ABC, Generic[Spec]):
 
         None, which stands for the table of every schedule, where there is no such file.
         """
-        if find_spec(f"{cls.__module__}.terminal") is None:
-            return None
-        return cls.beside("terminal").terminal(result)
+        return cls.beside("terminal").terminal(result) if cls.has_beside("terminal") else None
+
+    @classmethod
+    def modules_needed(cls) -> list[str]:
+        """Names of the modules that must be beside the study, since it has no methods of its own in their place."""
+        return ["page"] if cls.page.__func__ is AbstractStudy.page.__func__ else []
+
+    @classmethod
+    def has_beside(cls, module: str) -> bool:
+        """Whether there is a module of this name in the study's folder."""
+        try:
+            return find_spec(f"{cls.__module__}.{module}") is not None
+        except ModuleNotFoundError:  # nothing is beside a study that is a program or a module of a package
+            return False
 
     @classmethod
     def beside(cls, module: str) -> Any:

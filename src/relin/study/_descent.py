@@ -41,3 +41,8 @@ class AbstractDescentStudy(AbstractStudy[Spec]):
     def conclude(self, records: "pl.DataFrame") -> "StudyResult":
         """That of the function `conclude` of `conclude.py` beside it."""
         return self.beside("conclude").conclude(self.spec, records)
+
+    @classmethod
+    def modules_needed(cls) -> list[str]:
+        own = ["conclude"] if cls.conclude is AbstractDescentStudy.conclude else []
+        return [*super().modules_needed(), *own]

@@ -46,6 +46,11 @@ class AbstractGridStudy(AbstractStudy[Spec]):
         """
         return self.beside("conclude").conclude(self.spec, records, chance)
 
+    @classmethod
+    def modules_needed(cls) -> list[str]:
+        own = ["conclude"] if cls.answer is AbstractGridStudy.answer else []
+        return [*super().modules_needed(), *own]
+
     def observers(self, extra_rate: float | None, runner: Any) -> Sequence[Any]:
         """The `relin.AbstractObserver`s of this study beside those of all.
 

@@ -7,6 +7,7 @@ from relin.study._errors import SpecError as SpecError, StoreError as StoreError
 from relin.study._executor import AbstractExecutor as AbstractExecutor, ThreadExecutor as ThreadExecutor
 from relin.study._grid_study import AbstractGridStudy as AbstractGridStudy
 from relin.study._outcomes import Compared as Compared, compare as compare
+from relin.study._registry import load_study as load_study, register as register
 from relin.study._result import (
     GridResult as GridResult,
     Interval as Interval,
@@ -15,6 +16,7 @@ from relin.study._result import (
 )
 from relin.study._settings import GridSpec as GridSpec, StudySpec as StudySpec
 from relin.study._spec import read_spec as read_spec, shipped as shipped
+from relin.study._statistics import mean_interval as mean_interval
 from relin.study._store import Store as Store
 from relin.study._study import (
     Progress as Progress,

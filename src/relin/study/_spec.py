@@ -13,7 +13,7 @@ from relin._common.words import MOST_NAMES, listed, shortened
 from relin.datasets._names import names as data_sets
 from relin.study._abstract import AbstractStudy
 from relin.study._errors import SpecError as SpecError
-from relin.study._registry import find, load, names, shipped as shipped
+from relin.study._registry import find, load_study, names, shipped as shipped
 from relin.study._settings import StudySpec
 
 
@@ -58,10 +58,10 @@ def _still_of_use(fields: dict[str, Any], overrides: dict[str, Any], kind: type[
 
 def _read(name: str) -> dict[str, Any]:
     path = Path(name)
-    if path.suffix == ".py" or (path / "__init__.py").is_file():
-        return _defaults(load(path))
-    if name in names():
+    if name in names():  # before a folder of that name, whose code would be run
         return _defaults(find(name))
+    if path.suffix == ".py" or (path / "__init__.py").is_file():
+        return _defaults(load_study(path))
     if path.suffix not in (".toml", ".json"):
         raise SpecError(
             f"There is no study named {name!r}; name one of {listed(names())}, a file ending in .toml, or the Python "
@@ -90,7 +90,10 @@ def _read(name: str) -> dict[str, Any]:
 
 def _defaults(study: type[AbstractStudy]) -> dict[str, Any]:
     """What a study's `settings.toml` says, if it has one."""
-    path = Path(inspect.getfile(study)).parent / "settings.toml"
+    try:
+        path = Path(inspect.getfile(study)).parent / "settings.toml"
+    except (TypeError, OSError):  # of a program that is no file
+        return {"study": study.name}
     return {"study": study.name, **(_from_toml(path.read_bytes()) if path.is_file() else {})}
 
 
