@@ -1,3 +1,4 @@
 from relin.cli import main
 
-main()
+if __name__ == "__main__":  # tools that read documentation import every module
+    main()
