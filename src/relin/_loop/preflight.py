@@ -84,7 +84,7 @@ class Preflight:
             excess = size is not None and memory is not None and size > memory
             rows.append((name, "?" if size is None else _bytes(size), _IF_LARGE + free if excess else free))
         rate = "?" if self.largest_rate is None else f"{self.largest_rate:.3g}"
-        rows.append(("largest stable learning rate", rate, "2/λ_max; (1 + β) times that with momentum β"))
+        rows.append(("largest stable learning rate", rate, "of gradient descent: 2/λ_max, times 1 + β with momentum β"))
         cost = "?" if self.relative_cost is None else f"{self.relative_cost:.2f}"
         rows.append(("cost of a linearised step", cost, "times an ordinary step's FLOPs"))
         return rows

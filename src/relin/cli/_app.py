@@ -28,6 +28,12 @@ def folder_named(name: str) -> Path:
     return Path(name)
 
 
+Optimiser = Annotated[
+    str | None,
+    typer.Option(
+        help="Optimiser: sgd, momentum, adam, adamw, lion or muon \\[momentum: SGD with momentum].", show_default=False
+    ),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -67,6 +73,7 @@ def study(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps of a run.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Paired seeds.")] = None,
+    optimiser: Optimiser = None,
     margin: Annotated[float | None, typer.Option(help="Largest acceptable loss, in percentage points.")] = None,
     setting: Annotated[
         list[str] | None,
@@ -84,7 +91,7 @@ def study(
 
     if name == "" or (name is None and not settings):
         raise UsageError("Name a study, such as `relin study frequency`, or a file ending in .toml.")
-    named = {"model": model, "steps": steps, "seeds": seeds, "margin": margin}
+    named = {"model": model, "steps": steps, "seeds": seeds, "margin": margin, "optimiser": optimiser}
     given = {key: value for key, value in named.items() if value is not None}
     _study.study(
         name or "frequency",
@@ -119,7 +126,11 @@ def train(
     schedule: Annotated[
         str, typer.Option(help="every-K, never, when-error-TOLERANCE …, with parts: every-64+clip-1.")
     ] = "every-64",
-    rate: Annotated[float, typer.Option(help="Learning rate of SGD with momentum.")] = 0.03,
+    optimiser: Optimiser = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Learning rate \\[one usual for the optimiser, 0.03 for momentum].", show_default=False),
+    ] = None,
     steps: Annotated[int, typer.Option(help="Training steps.")] = 1000,
     batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 64,
     seed: Annotated[int, typer.Option(help="Of the initial network and the batches.")] = 0,
@@ -149,6 +160,7 @@ def train(
     from relin.cli import _study, _train
 
     named = {"data": data, "model": model, "steps": steps, "batch_size": batch_size}
+    named |= {} if optimiser is None else {"optimiser": optimiser}
     settings = {**named, **_study.read_settings(setting or [])}
     if check:
         _train.check(settings, seed, data_dir)

@@ -34,7 +34,7 @@ COLUMNS = {
 def train(
     settings: dict[str, Any],
     schedule: str,
-    rate: float,
+    rate: float | None,
     seed: int,
     out: Path | None,
     data_dir: Path | None,
@@ -45,8 +45,10 @@ def train(
     keeps(f"{kept} kept of this run, and the same command begins it anew")
     with failures():
         from relin.study._grid import single_run
+        from relin.study._optimisers import usual_rate
 
         spec = _spec(settings)
+        rate = usual_rate(spec.optimiser) if rate is None else rate
         single_run(spec, schedule, rate, seed)
         check_folder(data_dir)
     if out is not None:
