@@ -33,7 +33,7 @@ def test_a_stability_study_with_adam_says_nothing_of_what_is_stable_for_sgd(reli
 
 
 def test_a_run_with_an_optimiser(relin_command, tmp_path):
-    code, out, err = relin_command("train", "--optimiser", "muon", *TINY, "--schedule", "every-2", "--out", "run")
+    code, _, err = relin_command("train", "--optimiser", "muon", *TINY, "--schedule", "every-2", "--out", "run")
     assert (code, err) == (0, "")
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (run["learning_rate"], run["spec"]["optimiser"]) == (0.001, "muon")

@@ -1,6 +1,7 @@
 """Optimisers by name: their runs in studies against plain loops, with every modifier, and the rate's course."""
 
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -216,3 +217,15 @@ def test_wrong_optimisers_are_refused(settings, message):
 def test_studies_of_gradient_descent_take_no_optimiser(study):
     with pytest.raises(SpecError, match=f"optimiser: the study {study} is about gradient descent on the full batch"):
         read_spec(study, overrides={"optimiser": "adam"})
+
+
+def test_the_page_of_optimisers_says_their_options_and_rates():
+    page = (Path(__file__).parents[2] / "docs" / "optimisers.md").read_text(encoding="utf-8")
+    rows = {row.split("`")[1]: row for row in page.splitlines() if row.startswith("| `") and row.count("|") == 4}
+    assert sorted(set(rows) - {"optimiser"}) == sorted(names())
+    for name in names():
+        spec = FrequencySpec(optimiser=name)
+        _, _, options, rates, _ = rows[name].split("|")
+        assert rates.strip() == ", ".join(f"{rate:g}" for rate in spec.learning_rates)
+        wanted = ", ".join(f"`{option}` {value:g}" for option, value in spec.optimiser_options.items())
+        assert options.strip() == (wanted or {"sgd": "–", "momentum": "the setting `momentum`, 0.9"}[name])
