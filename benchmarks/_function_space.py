@@ -19,7 +19,7 @@ LARGEST = 2**27
 
 
 def function_space() -> None:
-    heading(f"Full-batch momentum on the squared error, one stretch of {STEPS} steps, MLP 784-W-W-C")
+    heading(f"Full-batch momentum on the squared error, {STEPS} steps at one anchor, MLP 784-W-W-C")
     table(("N", "C", "W", "P", "WeightSpace ms a step", "dense", "of it the kernel", "operator", '"auto"'))
     for number, outputs, width in itertools.product(SIZES, OUTPUTS, WIDTHS):
         measure(number, outputs, width)

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 
 import relin as il
-from relin._loop.compiled import Kind, separate
-from relin._loop.drivers import ArraySource, CompiledDriver, HostDriver
+from relin._loop.compiled import Programs, separate
+from relin._loop.drivers import DeviceDriver, HostDriver
 from relin._loop.program import Run, Sampling
+from relin._loop.sources import ArraySource
 
 SHAPES = {"mlp": (28, 28, 1), "cnn": (28, 28, 1), "lenet5": (28, 28, 1), "resnet18": (32, 32, 3)}
 OPTIMISER = optax.sgd(0.01, momentum=0.9)
@@ -40,13 +41,9 @@ def relin_steps(
     """A function that takes `steps` steps of `train`'s own loop, or as many as it is told, at most `steps`."""
     run = Run(problem, solver or il.WeightSpace(OPTIMISER), schedule, params, jax.random.key(0), safeguard)
     lane, make = separate(run)
-    shared, recombine = separate((Sampling(batches or il.Shuffled(batch), None), ()))
-    kind = Kind(make, recombine)
-    if host:
-        driver = HostDriver(kind, lane, shared, ArraySource((kind, lane, shared), data, steps))
-    else:
-        driver = CompiledDriver(kind, "single", lane, shared, data, steps)
-    state, _ = driver.init()
+    programs = Programs(make, lane, Sampling(batches or il.Shuffled(batch), None), ())
+    driver = HostDriver(programs, ArraySource(programs, data, steps)) if host else DeviceDriver(programs, data, steps)
+    state, _ = driver.start()
     return lambda count=steps: driver.run(state, 0, count)
 
 

@@ -47,8 +47,8 @@ from relin._observer import (
 from relin._safeguard import (
     AbstractSafeguard as AbstractSafeguard,
     LineSearch as LineSearch,
+    StepScale as StepScale,
     TrustRegion as TrustRegion,
-    Verdict as Verdict,
 )
 from relin._schedule import (
     AbstractSchedule as AbstractSchedule,
@@ -64,9 +64,9 @@ from relin._schedule import (
     WhenLossGap as WhenLossGap,
 )
 from relin._solver import (
+    AbstractMultiStepSolver as AbstractMultiStepSolver,
     AbstractSolver as AbstractSolver,
     AbstractStepSolver as AbstractStepSolver,
-    AbstractStretchSolver as AbstractStretchSolver,
     ConjugateGradients as ConjugateGradients,
     FunctionSpace as FunctionSpace,
     GaussNewton as GaussNewton,
@@ -81,3 +81,11 @@ from relin.adapters import (
     from_torch as from_torch,
     trainable as trainable,
 )
+
+_FORMER = {"AbstractStretchSolver": AbstractMultiStepSolver, "Verdict": StepScale}
+
+
+def __getattr__(name: str) -> type:
+    if name in _FORMER:
+        return _FORMER[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

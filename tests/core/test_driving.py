@@ -71,9 +71,9 @@ OPTIONS = {"num_steps": 5, "batch_size": oracles.BATCH, "key": oracles.KEY, "rec
 def convolutions_in_loops(monkeypatch, apply, params, schedule, **options):
     """Trains, and collects whether each trace of a step happened inside a compiled loop over steps."""
     compiled, steps = [], []
-    segment, advance = _program.segment, _program.advance
+    in_loops, advance = _program.steps, _program.advance
     ordinary = _program.ordinary_advance
-    monkeypatch.setattr(_program, "segment", lambda *a, **k: compiled.append(1) or segment(*a, **k))
+    monkeypatch.setattr(_program, "steps", lambda *a, **k: compiled.append(1) or in_loops(*a, **k))
     monkeypatch.setattr(_program, "advance", lambda *a, **k: steps.append(1) or advance(*a, **k))
     monkeypatch.setattr(_program, "ordinary_advance", lambda *a, **k: steps.append(1) or ordinary(*a, **k))
     loss = il.SquaredError()
@@ -113,7 +113,7 @@ def test_lanes_of_convolutional_networks_are_driven_from_the_host(monkeypatch):
     def forbidden(*arguments, **options):
         raise AssertionError("a convolution was put into a compiled loop")
 
-    monkeypatch.setattr(_program, "segment", forbidden)
+    monkeypatch.setattr(_program, "steps", forbidden)
     loss = il.SquaredError()
     problem, solver = il.Problem(oracles.cnn, loss), il.WeightSpace(optax.sgd(0.05))
     lanes = il.train_lanes(

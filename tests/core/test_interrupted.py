@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import relin as il
-from relin._loop import compiled as _compiled, drivers as _drive, train as _train
+from relin._loop import compiled as _compiled, program as _program, sources as _sources, train as _train
 
 KEY = jax.random.key(0)
 X = jax.random.normal(KEY, (12, 3))
@@ -56,7 +56,7 @@ def same(found, expected, steps):
         ({"drive": "host", "schedule": il.Every(1)}, 6, [0, 4]),
         ({"solver": il.SpectralDescent(0.1)}, 6, [0, 4]),
     ],
-    ids=["compiled", "host", "ordinary", "stretches"],
+    ids=["compiled", "host", "ordinary", "multi-step"],
 )
 def test_the_solution_is_that_of_the_steps_taken(options, stop, records, error):
     with pytest.raises(error) as caught:
@@ -120,19 +120,20 @@ def test_a_logger_that_is_interrupted():
 
 
 def test_between_two_records_what_the_device_had_computed_is_kept(monkeypatch):
-    monkeypatch.setattr(_drive, "PLANNED_STEPS", 2)
-    segment, calls = _compiled.jitted_segment, []
+    monkeypatch.setattr(_sources, "PLANNED_STEPS", 2)
+    call, calls = _compiled._call, []
 
-    def interrupted(*arguments):
-        calls.append(1)
+    def interrupted(static, lane, shared, function, *arguments, **options):
+        if function is _program.steps:
+            calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return segment(*arguments)
+        return call(static, lane, shared, function, *arguments, **options)
 
-    monkeypatch.setattr(_compiled, "jitted_segment", interrupted)
+    monkeypatch.setattr(_compiled, "_call", interrupted)
     with pytest.raises(KeyboardInterrupt) as caught:
         train()
-    monkeypatch.setattr(_compiled, "jitted_segment", segment)
+    monkeypatch.setattr(_compiled, "_call", call)
     same(caught.value.solution, train(num_steps=4), 4)
 
 
@@ -153,10 +154,10 @@ def test_where_the_device_fails_the_last_record_is_the_solution(monkeypatch):
 
 
 def test_before_step_0_there_is_none(monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise StopError
 
-    monkeypatch.setattr(_compiled, "jitted_init", fail)
+    monkeypatch.setattr(_compiled, "_call", fail)
     with pytest.raises(StopError) as caught:
         train()
     assert caught.value.solution is None

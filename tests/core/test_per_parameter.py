@@ -190,5 +190,5 @@ def test_refusals(run, error, match):
 def test_names_of_nested_parameters():
     names = il.PerParameter({"layers.0.*": il.Never(), "head": il.Every(1), "layers.*": il.Every(2)})
     params = {"layers": [{"w": jnp.ones(2)}, {"w": jnp.ones(2)}], "head": jnp.ones(3)}
-    moves = names.moves(jnp.asarray([False, True, False]), params)
-    assert jax.tree.map(bool, moves) == {"layers": [{"w": False}, {"w": False}], "head": True}
+    flags = names.relinearised(jnp.asarray([False, True, False]), params)
+    assert jax.tree.map(bool, flags) == {"layers": [{"w": False}, {"w": False}], "head": True}

@@ -85,14 +85,14 @@ class RegionByHand:
         return scale, 3
 
 
-def by_hand(judge):
+def by_hand(scale_of):
     """The run on explicit linear models; one row (scale, evaluations, feature updates) a step."""
     dense, anchor = oracles.dense_of(oracles.mlp), oracles.flat(oracles.mlp_params())
     displacement, state = np.zeros_like(anchor), OPTIMISER.init(jnp.asarray(anchor))
     scale, evaluations, updates, rows = 1.0, 0, 0, []
     for step, (x, y) in enumerate(oracles.minibatches(X, Y, STEPS)):
         if step > 0 and step % PERIOD == 0:
-            scale, cost = judge(anchor, displacement, x, y)
+            scale, cost = scale_of(anchor, displacement, x, y)
             evaluations, updates = evaluations + cost, updates + (scale > 0)
             anchor, displacement = anchor + scale * displacement, np.zeros_like(anchor)
         rows.append((scale, evaluations, updates))
@@ -103,9 +103,9 @@ def by_hand(judge):
     return anchor, displacement, np.asarray(rows)
 
 
-def check(solution, judge):
-    anchor, displacement, rows = by_hand(judge)
-    assert min(judge.margins) > 1e-8  # no decision of the oracle hangs on rounding
+def check(solution, scale_of):
+    anchor, displacement, rows = by_hand(scale_of)
+    assert min(scale_of.margins) > 1e-8  # no decision of the oracle hangs on rounding
     np.testing.assert_allclose(solution.records["safeguard_scale"][1:], rows[:, 0], atol=1e-9, rtol=0)
     assert solution.records["safeguard_evaluations"].tolist() == [0, *rows[:, 1]]
     assert solution.records["feature_updates"].tolist() == [0, *rows[:, 2]]
@@ -139,9 +139,9 @@ def test_line_search_equals_the_search_written_out(factor, shrink, max_halvings,
     ],
 )
 def test_trust_region_equals_the_rule_written_out(radius, shrink, grow, probe, drive, cases):
-    judge, numbers = RegionByHand(radius, shrink, grow, probe), map(jnp.asarray, (radius, shrink, grow))
-    check(trained(il.TrustRegion(*numbers, probe), drive=drive), judge)
-    assert cases <= judge.cases
+    by_region, numbers = RegionByHand(radius, shrink, grow, probe), map(jnp.asarray, (radius, shrink, grow))
+    check(trained(il.TrustRegion(*numbers, probe), drive=drive), by_region)
+    assert cases <= by_region.cases
 
 
 class AnchorLoss(il.AbstractObserver):
@@ -162,7 +162,7 @@ SCHEDULES = {
 
 
 def anchor_losses(solution):
-    """At step 0 and after each re-linearisation that the safeguard judged."""
+    """At step 0 and after each re-linearisation that the safeguard scaled."""
     losses, asked = solution.records["anchor_loss"], solution.records["safeguard_evaluations"]
     return losses[np.concatenate([[0], 1 + np.flatnonzero(np.diff(asked))])]
 
@@ -304,28 +304,28 @@ LOGARITHM = il.Problem(lambda params, x: jnp.log(params) + 0 * x, il.SquaredErro
 def test_a_loss_that_is_not_a_number_is_refused(traced):
     one = jnp.ones((1, 1))
 
-    def judged(safeguard, displacement):
-        def judge(delta):
+    def decided(safeguard, displacement):
+        def decide(delta):
             context = il.Context(LOGARITHM, one, delta, 3, 0, one, -one, traced)
-            return safeguard.judge(context, safeguard.init(context))
+            return safeguard.step_scale(context, safeguard.init(context))
 
-        verdict, state = (jax.jit(judge) if traced else judge)(displacement * one)
-        return float(verdict.scale), int(verdict.evaluations), state
+        taken, state = (jax.jit(decide) if traced else decide)(displacement * one)
+        return float(taken.scale), int(taken.evaluations), state
 
-    assert judged(il.LineSearch(), -1.5)[:2] == (0.5, 3)
-    assert judged(il.LineSearch(max_halvings=0), -1.5)[:2] == (0.0, 2)
-    assert judged(il.TrustRegion(4.0), -1.5) == (0.0, 3, 0.75)  # half the length that was tried
-    assert judged(il.TrustRegion(1.2), -1.5) == (0.0, 3, 0.6)
+    assert decided(il.LineSearch(), -1.5)[:2] == (0.5, 3)
+    assert decided(il.LineSearch(max_halvings=0), -1.5)[:2] == (0.0, 2)
+    assert decided(il.TrustRegion(4.0), -1.5) == (0.0, 3, 0.75)  # half the length that was tried
+    assert decided(il.TrustRegion(1.2), -1.5) == (0.0, 3, 0.6)
     for displacement in (np.nan, np.inf):
-        assert judged(il.LineSearch(), displacement)[:2] == (0.0, 8)
-        scale, _, radius = judged(il.TrustRegion(4.0), displacement)
+        assert decided(il.LineSearch(), displacement)[:2] == (0.0, 8)
+        scale, _, radius = decided(il.TrustRegion(4.0), displacement)
         assert (scale, radius) == (0.0, 2.0)
 
 
 def test_a_trust_region_that_stood_still_keeps_its_radius():
     context = il.Context(LOGARITHM, jnp.ones((1, 1)), jnp.zeros((1, 1)), 3, 0, jnp.ones((1, 1)), -jnp.ones((1, 1)))
-    verdict, radius = il.TrustRegion(0.7).judge(context, jnp.asarray(0.7))
-    assert (float(verdict.scale), float(radius)) == (1.0, 0.7)
+    taken, radius = il.TrustRegion(0.7).step_scale(context, jnp.asarray(0.7))
+    assert (float(taken.scale), float(radius)) == (1.0, 0.7)
 
 
 @pytest.mark.parametrize(("safeguard", "drive"), [(il.LineSearch(), "compiled"), (il.TrustRegion(1.0), "host")])
@@ -341,7 +341,7 @@ def test_a_displacement_that_is_not_finite_is_given_up(safeguard, drive):
 
 
 def test_divergence_is_recorded_alike_by_both_drives():
-    """The host looks for it now and then only, and judges nothing after it."""
+    """The host looks for it now and then only, and asks no safeguard after it."""
     problem, solver = il.Problem(lambda params, x: x @ params, il.SquaredError()), il.WeightSpace(optax.sgd(1e40))
     ends = []
     for drive in ("compiled", "host"):

@@ -1,4 +1,4 @@
-"""The programs of `_program`, compiled once for each kind of run and for all its lanes."""
+"""Functions of a run, compiled once for all runs whose static parts are equal, and for all their lanes."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,14 +11,10 @@ from jax.sharding import Mesh, PartitionSpec as P
 from jaxtyping import PyTree
 
 from relin._core.randomness import RandomnessError, not_drawn
-from relin._core.types import Inputs, Params, Scalar, State, Step, Targets
-from relin._loop import program as _program
-from relin._loop.program import Batch, Data, Run, RunState, Sampling
+from relin._core.types import Inputs, Params, Scalar, Targets
+from relin._loop.program import Run, Sampling, Setup
 from relin._loop.same import identity
 from relin._observer import AbstractObserver
-
-Lane = PyTree
-Shared = PyTree
 
 
 class Recombine:
@@ -71,122 +67,68 @@ def _raise(generator: str) -> None:
     raise RandomnessError(generator)
 
 
-class Kind(eqx.Module):
-    """What is common to all lanes of a program, hashable: how a lane becomes a run, how to take the shared apart."""
+class Static(eqx.Module):
+    """What is fixed when a program is compiled, hashable: how arrays become a run, and what its lanes and observers
+    share; and how lanes are gone through, where there are many."""
 
-    make: Callable[[Lane], Run]
+    make: Callable[[PyTree], Run]
     shared: Recombine
+    over: Literal["one", "map", "vmap"]
 
-    def __call__(self, lane: Lane, shared: Shared) -> tuple[Run, Sampling, tuple[AbstractObserver, ...]]:
-        sampling, observers = self.shared(shared)
-        return self.make(lane), sampling, observers
-
-
-How = Literal["single", "map", "vmap"]
+    def __call__(self, lane: PyTree, shared: PyTree) -> Setup:
+        return Setup(self.make(lane), *self.shared(shared), nested=self.over != "vmap")
 
 
-def init(kind: Kind, how: How, lanes: Lane, shared: Shared, data: Data) -> tuple[RunState, State]:
-    """The state before step 0 and the observers'."""
+class Programs:
+    """The programs of a run, or of the lanes of many, on the arrays that they are given besides.
 
-    def one(shared: Shared, data: Data, lane: Lane) -> tuple[RunState, State]:
-        run, sampling, observers = kind(lane, shared)
-        return started(run, observers, _program.batch_reader(run, sampling, data, 0, 1)(0))
+    `call(function, each, *others, count=None)` is `function(setup, *each, *others, count)` as one program; where there
+    are many lanes, for each of them, with a leading axis of lanes in each of `each`, spread over the devices there are.
+    """
 
-    return over_lanes(how, one)(shared, data, lanes)
+    def __init__(
+        self,
+        make: Callable[[PyTree], Run],
+        lane: PyTree,
+        sampling: Sampling,
+        observers: tuple[AbstractObserver, ...],
+        over: Literal["one", "map", "vmap"] = "one",
+    ):
+        shared, recombine = separate((sampling, observers))
+        self.sampling, self.observers = sampling, observers
+        self.static, self.lane, self.shared = Static(make, recombine, over), lane, shared
+        self.call = partial(_call, self.static, lane, shared)
 
-
-def started(run: Run, observers: tuple[AbstractObserver, ...], batch: Batch) -> tuple[RunState, State]:
-    state = _program.init(run, batch)
-    context = _program.context(run, state)
-    return state, tuple(observer.init(context) for observer in observers)
-
-
-def segment(
-    kind: Kind, how: How, lanes: Lane, shared: Shared, data: Data, state: RunState, stop: Step, count: int
-) -> RunState:
-    """The state at step `stop`, at most `count` steps on."""
-
-    def one(shared: tuple[Shared, Step], data: Data, lane: tuple[Lane, RunState]) -> RunState:
-        run, sampling, _ = kind(lane[0], shared[0])
-        return _program.segment(run, sampling, data, lane[1], shared[1], count, nested=how != "vmap")
-
-    return over_lanes(how, one)((shared, stop), data, (lanes, state))
+    @property
+    def setup(self) -> Setup:
+        """Of one run."""
+        return self.static(self.lane, self.shared)
 
 
-def observe(
-    kind: Kind, how: How, lanes: Lane, shared: Shared, state: RunState, observed: State
-) -> tuple[dict[str, Any], RunState, State]:
-    """A record, the state with its running loss begun anew, and the observers' new states."""
+@partial(jax.jit, static_argnums=(0, 3), static_argnames="count")
+def _call(
+    static: Static,
+    lanes: PyTree,
+    shared: PyTree,
+    function: Callable,
+    each: tuple,
+    *others: Any,
+    count: int | None = None,
+) -> Any:
+    options = {} if count is None else {"count": count}
+    if static.over == "one":
+        return function(static(lanes, shared), *each, *others, **options)
 
-    def one(
-        shared: Shared, no_data: None, lane: tuple[Lane, RunState, State]
-    ) -> tuple[dict[str, Any], RunState, State]:
-        run, _, observers = kind(lane[0], shared)
-        return observed_by(run, observers, *lane[1:], traced=True)
+    def one(shared: PyTree, others: Any, lane: Any) -> Any:
+        return function(static(lane[0], shared), *lane[1], *others, **options)
 
-    return over_lanes(how, one)(shared, None, (lanes, state, observed))
-
-
-def observed_by(
-    run: Run, observers: tuple[AbstractObserver, ...], state: RunState, observed: State, traced: bool
-) -> tuple[dict[str, Any], RunState, State]:
-    context = _program.context(run, state, traced=traced)
-    record: dict[str, Any] = {"feature_updates": state.feature_updates}
-    record["training_loss"] = state.loss_sum / state.loss_count
-    if run.safeguard is not None:
-        record |= {"safeguard_scale": state.scale, "safeguard_evaluations": state.evaluations}
-    record |= run.solver.measures(state.solver)
-    record |= run.schedule.measures(state.schedule, state.feature_updates)
-    states = []
-    for observer, observer_state in zip(observers, observed, strict=True):
-        values, observer_state = _two(observer, observer.compute(context, observer_state))
-        if twice := sorted(record.keys() & values.keys()):
-            raise ValueError(f"Two observers record {twice[0]!r}, so one would be lost; give one of them another name.")
-        record.update(values)
-        states.append(observer_state)
-    return record, _program.forget_losses(state), tuple(states)
-
-
-def _two(observer: AbstractObserver, result: Any) -> tuple[dict[str, Any], State]:
-    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], dict):
-        for name, value in result[0].items():
-            _check_number(observer, name, value)
-        return result
-    kind = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
-    raise TypeError(
-        f"`compute` of an observer must return a dictionary of what it records and its state, got {kind} from "
-        f"{type(observer).__name__}; end it with `return record, state`."
-    )
-
-
-def _check_number(observer: AbstractObserver, name: Any, value: Any) -> None:
-    number = isinstance(value, bool | int | float | np.generic | np.ndarray | jax.Array)
-    if isinstance(name, str) and number and np.shape(value) == ():
-        return
-    kind = f"shape {np.shape(value)}" if number else type(value).__name__
-    found = f"{kind} under {name!r}" if isinstance(name, str) else f"the name {name!r}"
-    raise TypeError(
-        f"An observer must record one number for each name, a text, got {found} from {type(observer).__name__}; give a "
-        "mean, or each number its own name."
-    )
-
-
-def over_lanes(how: How, one: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
-    """`one(shared, data, lane)` for every lane, spread over the devices there are."""
-    if how == "single":
-        return one
-
-    def all_here(shared: Any, data: Any, lanes: Any) -> Any:
-        if how == "vmap":
-            return jax.vmap(one, in_axes=(None, None, 0))(shared, data, lanes)
-        return jax.lax.map(partial(one, shared, data), lanes)
+    def all_here(shared: PyTree, others: Any, lanes: Any) -> Any:
+        if static.over == "vmap":
+            return jax.vmap(one, in_axes=(None, None, 0))(shared, others, lanes)
+        return jax.lax.map(partial(one, shared, others), lanes)
 
     if jax.device_count() == 1:
-        return all_here
-    mesh = Mesh(np.array(jax.devices()), ("lanes",))
-    return jax.shard_map(all_here, mesh=mesh, in_specs=(P(), P(), P("lanes")), out_specs=P("lanes"), check_vma=False)
-
-
-jitted_init = jax.jit(init, static_argnums=(0, 1))
-jitted_segment = jax.jit(segment, static_argnums=(0, 1, 7))
-jitted_observe = jax.jit(observe, static_argnums=(0, 1))
+        return all_here(shared, others, (lanes, each))
+    mesh, specs = Mesh(np.array(jax.devices()), ("lanes",)), (P(), P(), P("lanes"))
+    spread = jax.shard_map(all_here, mesh=mesh, in_specs=specs, out_specs=P("lanes"), check_vma=False)
+    return spread(shared, others, (lanes, each))

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
-from relin._core import finite as _finite, tree as _tree
+from relin._core import tree as _tree
 from relin._core.augment import AbstractAugmentation
 from relin._core.batches import AbstractBatches, FullBatch
 from relin._core.context import Context, shortened
@@ -18,7 +19,8 @@ from relin._core.network import Variables
 from relin._core.problem import Problem
 from relin._core.repr import one_line
 from relin._core.types import Flag, Flags, Inputs, Key, Params, Scalar, State, Step, Targets
-from relin._safeguard import AbstractSafeguard, Verdict
+from relin._observer import AbstractObserver
+from relin._safeguard import AbstractSafeguard, StepScale
 from relin._schedule import AbstractSchedule
 from relin._solver import AbstractSolver, AbstractStepSolver, SolverState, WeightSpace
 
@@ -108,78 +110,105 @@ def init(run: Run, first_batch: Batch) -> RunState:
     return replace(state, safeguard=run.safeguard.init(seen), scale=jnp.ones((), loss_type), evaluations=zero)
 
 
-def begin(run: Run, state: RunState, batch: Batch) -> RunState:
-    """What happens before a due step: ask the schedule, re-linearise if it says so."""
+class Setup(NamedTuple):
+    """All that a program is made from."""
+
+    run: Run
+    sampling: Sampling
+    observers: tuple[AbstractObserver, ...]
+    nested: bool
+    """Whether the steps between two re-linearisations are a loop of their own, see `steps`."""
+
+
+BatchAt = Callable[[Step], Batch]
+"""From a step to its batch."""
+
+
+class GivenBatch(eqx.Module):
+    """The batch of the coming step, for programs that are called once a step."""
+
+    batch: Batch
+
+    def __call__(self, step: Step) -> Batch:
+        return self.batch
+
+
+def relinearise(setup: Setup, state: RunState, batch_at: BatchAt) -> RunState:
+    """What happens before a step at which `queried` holds: re-linearises, if an adaptive schedule says so."""
+    run = setup.run
     if run.safeguard is not None:
-        wanted, state = ask(run, state, batch)
-        return jax.lax.cond(wanted, lambda s: moved(run, s, judge(run, s, batch)), lambda s: s, state)
+        wanted, state = query(setup, state, batch_at)
+        return jax.lax.cond(wanted, lambda s: rescaled(setup, s, step_scale(run, s, batch_at)), lambda s: s, state)
     relinearised = run.solver.relinearise(state.solver)
     if not run.schedule.adaptive:
-        return _begun(state, relinearised, True)
-    wanted, state = ask(run, state, batch)
-    moves = run.schedule.moves(wanted, state.solver.anchor)
-    return _begun(state, _relinearised_where(moves, relinearised, state.solver), jnp.any(wanted))
+        return _updated(state, relinearised, True)
+    wanted, state = query(setup, state, batch_at)
+    flags = run.schedule.relinearised(wanted, state.solver.anchor)
+    return _updated(state, _relinearised_where(flags, relinearised, state.solver), jnp.any(wanted))
 
 
-def _relinearised_where(moves: PyTree[Flag], relinearised: SolverState, before: SolverState) -> SolverState:
-    """The state in which these parameters' anchors moved, and the others kept their anchors and displacements."""
-    any_moves = jax.tree.reduce(jnp.logical_or, moves)
+def _relinearised_where(flags: PyTree[Flag], relinearised: SolverState, before: SolverState) -> SolverState:
+    """The state in which these parameters are re-linearised, and the others keep their anchors and displacements."""
     return replace(
-        _tree.select(any_moves, relinearised, before),
-        anchor=_tree.select_each(moves, relinearised.anchor, before.anchor),
-        displacement=_tree.select_each(moves, relinearised.displacement, before.displacement),
+        _tree.select(jax.tree.reduce(jnp.logical_or, flags), relinearised, before),
+        anchor=_tree.select_each(flags, relinearised.anchor, before.anchor),
+        displacement=_tree.select_each(flags, relinearised.displacement, before.displacement),
     )
 
 
-def ask(run: Run, state: RunState, batch: Batch) -> tuple[Flags, RunState]:
+def query(setup: Setup, state: RunState, batch_at: BatchAt) -> tuple[Flags, RunState]:
     """Whether the schedule wants to re-linearise at a due step; of a partial one, which parts."""
-    wanted, schedule = run.schedule.query(context(run, state, batch), state.schedule)
+    seen = context(setup.run, state, batch_at(state.step))
+    wanted, schedule = setup.run.schedule.query(seen, state.schedule)
     return jnp.asarray(wanted), replace(state, schedule=schedule)
 
 
-def judge(run: Run, state: RunState, batch: Batch, traced: bool = True) -> tuple[Verdict, State]:
-    """How far the safeguard lets the anchor go."""
-    return cast(AbstractSafeguard, run.safeguard).judge(context(run, state, batch, traced), state.safeguard)
+def step_scale(run: Run, state: RunState, batch_at: BatchAt, traced: bool = True) -> tuple[StepScale, State]:
+    """How far the safeguard lets the anchor go, and its new state."""
+    seen = context(run, state, batch_at(state.step), traced)
+    return cast(AbstractSafeguard, run.safeguard).step_scale(seen, state.safeguard)
 
 
-def moved(run: Run, state: RunState, judged: tuple[Verdict, State]) -> RunState:
-    """The state after a re-linearisation that a safeguard judged; where it went nowhere no feature was updated."""
-    verdict, safeguard = judged
-    followed = replace(state.solver, displacement=shortened(verdict.scale, state.solver.displacement))
-    scale = jnp.asarray(verdict.scale, cast(Array, state.scale).dtype)
-    evaluations = cast(Array, state.evaluations) + verdict.evaluations
+def rescaled(setup: Setup, state: RunState, decided: tuple[StepScale, State]) -> RunState:
+    """The state after a re-linearisation as far as a safeguard lets it go; with scale 0 no feature is updated."""
+    taken, safeguard = decided
+    followed = replace(state.solver, displacement=shortened(taken.scale, state.solver.displacement))
+    scale = jnp.asarray(taken.scale, cast(Array, state.scale).dtype)
+    evaluations = cast(Array, state.evaluations) + taken.evaluations
     state = replace(state, safeguard=safeguard, scale=scale, evaluations=evaluations)
-    return _begun(state, run.solver.relinearise(followed), verdict.scale > 0)
+    return _updated(state, setup.run.solver.relinearise(followed), taken.scale > 0)
 
 
-def _begun(state: RunState, solver: SolverState, updated: Flag) -> RunState:
+def _updated(state: RunState, solver: SolverState, updated: Flag) -> RunState:
     counted = state.feature_updates + jnp.asarray(updated & (state.diverged_at < 0), jnp.int32)
     return replace(state, solver=solver, feature_updates=counted)
 
 
-def advance(run: Run, state: RunState, batch: Batch) -> RunState:
+def advance(setup: Setup, state: RunState, batch_at: BatchAt) -> RunState:
     """One step of the linearised problem."""
-    problem = run.problem.trained(state.variables)
-    solver, loss, variables = cast(AbstractStepSolver, run.solver).step_and_variables(problem, state.solver, *batch)
-    return _advanced(replace(state, variables=variables), solver, loss, state.feature_updates)
+    problem, solver = setup.run.problem.trained(state.variables), cast(AbstractStepSolver, setup.run.solver)
+    solved, loss, variables = solver.step_and_variables(problem, state.solver, *batch_at(state.step))
+    return _advanced(replace(state, variables=variables), solved, loss, state.feature_updates)
 
 
-def repeats(run: Run, sampling: Sampling) -> bool:
+def repeats(setup: Setup) -> bool:
     """Whether all steps see one batch, and the solver can use that: it is then linearised once for each anchor. A
     network with variables is not the same at every step."""
+    run, sampling = setup.run, setup.sampling
     same = isinstance(sampling.batches, FullBatch) and sampling.augment is None
     same = same and run.problem.variables is None and run.problem.taylor.order == 1
     return same and isinstance(run.solver, WeightSpace) and not run.ordinary
 
 
-def linearised(run: Run, state: RunState, batch: Batch) -> LinearisedOutputs:
+def linearised(setup: Setup, state: RunState, batch_at: BatchAt) -> LinearisedOutputs:
     """The batch that all steps see, at the anchor."""
-    return run.problem.linearise(state.solver.anchor).on(batch[0])
+    return setup.run.problem.linearise(state.solver.anchor).on(batch_at(state.step)[0])
 
 
-def advance_on(run: Run, state: RunState, at_anchor: LinearisedOutputs, batch: Batch) -> RunState:
+def advance_on(setup: Setup, state: RunState, at_anchor: LinearisedOutputs, batch_at: BatchAt) -> RunState:
     """`advance` where the batch was linearised before."""
-    solver, loss = _weight_space(run).step_on(run.problem, state.solver, at_anchor, *batch)
+    step_on = cast(WeightSpace, setup.run.solver).step_on
+    solver, loss = step_on(setup.run.problem, state.solver, at_anchor, *batch_at(state.step))
     return _advanced(state, solver, loss, state.feature_updates)
 
 
@@ -197,79 +226,69 @@ def _advanced(state: RunState, solver: Any, loss: Scalar, feature_updates: Int[A
     )
 
 
-def is_due(run: Run, step: Step) -> Flag:
+def due(setup: Setup, steps: Int[Array, " steps"]) -> Bool[Array, " steps"]:
+    """Which of these steps are due."""
+    return jax.vmap(partial(_due, setup.run))(steps)
+
+
+def _due(run: Run, step: Step) -> Bool[Array, ""]:
     return jnp.asarray(run.schedule.due(step)) & (step > 0)
 
 
-def asks(run: Run, state: RunState) -> Flag:
-    """Whether the coming step begins with a question to the schedule, or with a re-linearisation."""
-    return is_due(run, state.step) & jnp.asarray(run.schedule.looks(state.step, state.schedule))
+def _queried(run: Run, state: RunState) -> Flag:
+    """Whether the coming step begins with a query of the schedule, or with a re-linearisation."""
+    return _due(run, state.step) & jnp.asarray(run.schedule.queried(state.step, state.schedule))
 
 
-def segment(
-    run: Run, sampling: Sampling, data: Data, state: RunState, stop: Step, count: int, nested: bool
-) -> RunState:
+def steps(setup: Setup, state: RunState, data: Data, stop: Step, count: int) -> RunState:
     """Runs the steps up to `stop`, at most `count` of them, as loops on the device.
 
     `nested` puts the steps between two re-linearisations into an inner loop, so that what happens once per anchor costs
     nothing per step. Under `vmap` lanes with different schedules would wait for each other there; without it every
     step decides for itself.
     """
-    batch_at = batch_reader(run, sampling, data, state.step, count)
+    run, batch_at = setup.run, planned_batches(setup, data, state.step, count)
+    one_step = partial(advance, setup, batch_at=batch_at)
 
     def alive(s: RunState) -> Flag:
         return (s.step < stop) & (s.diverged_at < 0)
 
     if run.ordinary:
-        return _ordinary_loop(run, batch_at, state, stop)
+        more = lambda s: (s.step < stop - 1) & (s.diverged_at < 0)  # noqa: E731  the last step keeps its displacement
+        light = jax.lax.while_loop(more, partial(ordinary_advance, setup, batch_at=batch_at), lightened(state))
+        return ordinary_finish(setup, light, batch_at)
 
-    def one_step(s: RunState) -> RunState:
-        return advance(run, s, batch_at(s.step))
-
-    def until_due(s: RunState) -> RunState:
-        def more(carry):
-            s, fresh = carry
-            return alive(s) & (fresh | ~asks(run, s))
-
-        step = one_step
-        if repeats(run, sampling):
-            at_anchor = linearised(run, s, batch_at(s.step))
-            step = lambda s: advance_on(run, s, at_anchor, batch_at(s.step))  # noqa: E731
-        return jax.lax.while_loop(more, lambda c: (step(c[0]), jnp.zeros((), bool)), (s, jnp.ones((), bool)))[0]
-
-    def body(s: RunState) -> RunState:
-        s = jax.lax.cond(asks(run, s), lambda s: begin(run, s, batch_at(s.step)), lambda s: s, s)
-        return until_due(s) if nested else one_step(s)
+    def body(first: RunState) -> RunState:
+        first = jax.lax.cond(_queried(run, first), partial(relinearise, setup, batch_at=batch_at), lambda s: s, first)
+        if not setup.nested:
+            return one_step(first)
+        step, more = one_step, lambda s: alive(s) & ((s.step == first.step) | ~_queried(run, s))
+        if repeats(setup):
+            step = partial(advance_on, setup, at_anchor=linearised(setup, first, batch_at), batch_at=batch_at)
+        return jax.lax.while_loop(more, step, first)
 
     return jax.lax.while_loop(alive, body, state)
 
 
-def _ordinary_loop(run: Run, batch_at: Callable[[Step], Batch], state: RunState, stop: Step) -> RunState:
-    """Ordinary training: the loop carries θ_t alone, and the last step keeps its anchor and displacement."""
-    params, optimiser = state.solver.exact, state.solver.optimiser
-    light = replace(state, solver=(params, optimiser))
-
-    def more(s):
-        return (s.step < stop - 1) & (s.diverged_at < 0)
-
-    light = jax.lax.while_loop(more, lambda s: ordinary_advance(run, s, batch_at(s.step)), light)
-    return ordinary_finish(run, light, batch_at(light.step))
+def lightened(state: RunState) -> Any:
+    """The state of ordinary training between two steps: the solver's is the pair (θ_t, optimiser state)."""
+    return replace(state, solver=(state.solver.exact, state.solver.optimiser))
 
 
-def ordinary_advance(run: Run, light: Any, batch: Batch) -> Any:
+def ordinary_advance(setup: Setup, light: Any, batch_at: BatchAt) -> Any:
     """One ordinary step on the pair (θ_t, optimiser state)."""
-    (params, optimiser), (x, y) = light.solver, batch
-    problem = run.problem.trained(light.variables)
-    params, optimiser, loss, variables = _weight_space(run).ordinary_step(problem, params, optimiser, x, y)
+    problem, solver = setup.run.problem.trained(light.variables), cast(WeightSpace, setup.run.solver)
+    (params, optimiser), (x, y) = light.solver, batch_at(light.step)
+    params, optimiser, loss, variables = solver.ordinary_step(problem, params, optimiser, x, y)
     return _advanced(replace(light, variables=variables), (params, optimiser), loss, _with_ordinary_update(light))
 
 
-def ordinary_finish(run: Run, light: Any, batch: Batch) -> RunState:
+def ordinary_finish(setup: Setup, light: Any, batch_at: BatchAt) -> RunState:
     """One ordinary step that ends in the full state."""
-    (params, optimiser), (x, y) = light.solver, batch
-    problem = run.problem.trained(light.variables)
-    solver, loss, variables = _weight_space(run).ordinary_step_in_full(problem, params, optimiser, x, y)
-    return _advanced(replace(light, variables=variables), solver, loss, _with_ordinary_update(light))
+    problem, solver = setup.run.problem.trained(light.variables), cast(WeightSpace, setup.run.solver)
+    (params, optimiser), (x, y) = light.solver, batch_at(light.step)
+    full, loss, variables = solver.ordinary_step_in_full(problem, params, optimiser, x, y)
+    return _advanced(replace(light, variables=variables), full, loss, _with_ordinary_update(light))
 
 
 def whole(state: RunState) -> RunState:
@@ -284,69 +303,31 @@ def _with_ordinary_update(light: Any) -> Int[Array, ""]:
     return light.feature_updates + ((light.step > 0) & (light.diverged_at < 0))
 
 
-def _weight_space(run: Run) -> WeightSpace:
-    return cast(WeightSpace, run.solver)
-
-
-def batch_reader(run: Run, sampling: Sampling, data: Data, start: Step, count: int) -> Callable[[Step], Batch]:
-    """A function from a step in `start`, …, `start + count − 1` to its batch."""
-    return reader_of_plan(run, sampling, data, plan(run, sampling, data, start, count))
-
-
-def plan(run: Run, sampling: Sampling, data: Data, start: Step, count: int) -> State:
+def plan(setup: Setup, data: Data, start: Step, count: int) -> State:
+    """What the batches of the steps `start`, …, `start + count − 1` are read from."""
     num_examples = jax.tree.leaves(data)[0].shape[0]
-    return sampling.batches.plan(jax.random.fold_in(run.key, 0), num_examples, start, count)
+    return setup.sampling.batches.plan(jax.random.fold_in(setup.run.key, 0), num_examples, start, count)
 
 
-def reader_of_plan(run: Run, sampling: Sampling, data: Data, planned: State) -> Callable[[Step], Batch]:
-    def batch_at(step: Step) -> Batch:
-        indices = sampling.batches.indices(planned, step)
-        batch = data if indices is None else jax.tree.map(lambda a: a[indices], data)
-        return augmented(run, sampling, batch, step)
-
-    return batch_at
+def read(setup: Setup, data: Data, planned: State, step: Step) -> Batch:
+    """The batch of a planned step."""
+    indices = setup.sampling.batches.indices(planned, step)
+    batch = data if indices is None else jax.tree.map(lambda a: a[indices], data)
+    return augmented(setup, batch, step)
 
 
-def augmented(run: Run, sampling: Sampling, batch: Batch, step: Step) -> Batch:
-    if sampling.augment is None:
+def indices(setup: Setup, planned: State, steps: Int[Array, " steps"]) -> Int[Array, "steps batch"] | None:
+    """The examples of planned steps."""
+    return jax.vmap(lambda step: setup.sampling.batches.indices(planned, step))(steps)
+
+
+def planned_batches(setup: Setup, data: Data, start: Step, count: int) -> BatchAt:
+    """The batches of the steps `start`, …, `start + count − 1`."""
+    return partial(read, setup, data, plan(setup, data, start, count))
+
+
+def augmented(setup: Setup, batch: Batch, step: Step) -> Batch:
+    if setup.sampling.augment is None:
         return batch
-    key = jax.random.fold_in(jax.random.fold_in(run.key, 1), step)
-    return sampling.augment(key, batch[0]), batch[1]
-
-
-class WrongTarget(NamedTuple):
-    """The first target seen that the loss is not made for."""
-
-    step: Int[Array, ""]
-    """−1 before there is one."""
-    example: Int[Array, ""]
-    value: Shaped[Array, ""]
-
-
-def watched(run: Run, batch: Batch, step: Step, before: WrongTarget | None) -> WrongTarget | None:
-    """What is wrong with the batches so far; `None` for a loss that takes any target."""
-    x, y = batch
-    apply = run.problem.trained(run.problem.variables).apply
-    outputs = jax.eval_shape(lambda p, x: apply(p, x), run.params, x)  # JAX would compare traced networks
-    asked = run.problem.loss.check_targets(outputs, y)
-    if asked is None:
-        return None
-    wrong = ~asked.allowed.reshape(-1)
-    place = jnp.argmax(wrong)
-    example = jnp.asarray(place // (wrong.size // outputs.shape[0]), jnp.int32)
-    now = WrongTarget(jnp.where(wrong[place], step, -1).astype(jnp.int32), example, asked.values.reshape(-1)[place])
-    return now if before is None else _tree.select(before.step >= 0, before, now)
-
-
-def not_finite(batch: Batch, step: Step, before: Int[Array, "3"] | None) -> Int[Array, "3"]:
-    """The first batch that holds a number that is not finite: its step, −1 before there is one; whether it is among the
-    targets; and the example."""
-    inputs, targets = (_finite.first_row(part) for part in batch)
-    now = jnp.stack([jnp.asarray(step, jnp.int32), jnp.int32(inputs < 0), jnp.where(inputs < 0, targets, inputs)])
-    now = jnp.where((inputs < 0) & (targets < 0), -1, now)
-    return now if before is None else jnp.where(before[0] < 0, now, before)
-
-
-def forget_losses(state: RunState) -> RunState:
-    """The state after a record: the running mean of the loss begins anew."""
-    return replace(state, loss_sum=jnp.zeros_like(state.loss_sum), loss_count=jnp.zeros_like(state.loss_count))
+    key = jax.random.fold_in(jax.random.fold_in(setup.run.key, 1), step)
+    return setup.sampling.augment(key, batch[0]), batch[1]

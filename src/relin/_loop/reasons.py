@@ -11,10 +11,10 @@ import numpy as np
 from relin._core import finite as _finite
 from relin._core.batches import FullBatch
 from relin._core.errors import Result
-from relin._loop.compiled import Kind, Lane, Shared
-from relin._loop.drivers import ArraySource, IterableSource
-from relin._loop.program import Batch, Run, Sampling
+from relin._loop.compiled import Programs
+from relin._loop.program import Batch, Run
 from relin._loop.solution import Solution
+from relin._loop.sources import ArraySource, IterableSource
 from relin._observer import AbstractObserver
 from relin._solver import SolverState
 
@@ -22,11 +22,10 @@ from relin._solver import SolverState
 class Examples:
     """The batches of a run on arrays, drawn again; `clean` if the arrays are known to be finite."""
 
-    def __init__(self, arguments: tuple[Kind, Lane, Shared], data: Batch, clean: bool | None = False):
-        self.arguments, self.data = arguments, data
-        sampling: Sampling = arguments[0].shared(arguments[2])[0]
-        self.clean = bool(clean) and sampling.augment is None
-        self.full = isinstance(sampling.batches, FullBatch)
+    def __init__(self, programs: Programs, data: Batch, clean: bool | None = False):
+        self.programs, self.data = programs, data
+        self.clean = bool(clean) and programs.sampling.augment is None
+        self.full = isinstance(programs.sampling.batches, FullBatch)
 
     def in_data(self, step: int) -> str:
         """What is not finite in the batch of a step."""
@@ -43,7 +42,7 @@ class Examples:
         return lambda place: f"example {places[place]}"
 
     def _source(self, step: int) -> ArraySource:
-        return ArraySource(self.arguments, self.data, step + 1)
+        return ArraySource(self.programs, self.data, step + 1)
 
 
 class Streamed:

@@ -4,7 +4,7 @@ import contextlib
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,35 +13,26 @@ from jaxtyping import PyTree
 
 from relin._core import check as _check, finite as _finite
 from relin._core.augment import AbstractAugmentation
-from relin._core.batches import AbstractBatches, FullBatch, Shuffled
+from relin._core.batches import AbstractBatches
 from relin._core.errors import Result
-from relin._core.primitives import slow_in_loops
 from relin._core.problem import Problem
 from relin._core.types import Key, Params
 from relin._logger import AbstractLogger, Log, Loggers
 from relin._loop import validate as _validate
-from relin._loop.compiled import Kind, derivative, separate
-from relin._loop.drivers import (
-    AbstractDriver,
-    ArraySource,
-    CompiledDriver,
-    DataExhaustedError,
-    HostDriver,
-    IterableSource,
-)
-from relin._loop.ending import Known, Rows, constant_loss, lane_solutions, mean_loss_between, solution_of, with_lane
-from relin._loop.program import Batch, Run, RunState, Sampling, whole
-from relin._loop.reasons import Examples, Streamed, explained, warn_of_observers
+from relin._loop.compiled import separate
+from relin._loop.drivers import AbstractDriver, DataExhaustedError
+from relin._loop.ending import Rows, lane_solutions, mean_loss_between, solution_of, with_lane
+from relin._loop.preparation import Drive, LaneDrive, Plan, driver_of, prepared
+from relin._loop.program import Batch, Run, RunState, whole
+from relin._loop.reasons import Examples, explained, warn_of_observers
 from relin._loop.solution import LaneSolutions, Solution
-from relin._loop.stretches import StretchDriver
 from relin._observer import AbstractObserver
-from relin._safeguard import AbstractSafeguard, check_safeguard
+from relin._safeguard import AbstractSafeguard
 from relin._schedule import AbstractSchedule, Every
-from relin._solver import AbstractSolver, AbstractStretchSolver
+from relin._solver import AbstractSolver
 from relin.datasets._dataset import Dataset
 
 Progress = Callable[[int, int], None]
-Drive = Literal["auto", "compiled", "host"]
 _End = TypeVar("_End")
 
 
@@ -90,7 +81,7 @@ def train(
     - `drive`: `"compiled"` runs all steps between two records as one program on the device; `"host"` calls one
       compiled step after another. `"auto"` takes the first, except for convolutions on CPU, which XLA runs many times
       slower inside a loop.
-      A solver that takes many steps at once, an `AbstractStretchSolver`, has a driver of its own.
+      A solver that takes many steps at once, an `AbstractMultiStepSolver`, has a driver of its own.
     - `progress`: called with (steps done, T).
     - `loggers`: where each record goes as it is made, such as `JSONLines("run.jsonl")`; they are not closed. One
       that fails is warned of and left out, and training goes on.
@@ -106,58 +97,14 @@ def train(
     `solution`: with the records made, the parameters after the last step that was computed, and the result
     `"interrupted"`; `None` before step 0.
     """
-    _check.params(params)
-    schedule = _as_schedule(schedule)
-    _validate.parts(problem, solver, schedule)
-    check_safeguard(safeguard)
-    _validate.together(problem, solver, schedule, safeguard)
-    _validate.helpers(observers, batches, augment, loggers)
-    params = jax.tree.map(jnp.asarray, params)
-    run = Run(problem, solver, _as_arrays(schedule), params, _check.key(key), safeguard)
-    data = _validate.training_part(data)
-    if not isinstance(data, Iterable):
-        raise TypeError(f"`data` must be a pair (x, y) of arrays or an iterable of such pairs, got {data!r}; pass one.")
-    in_memory, constant = isinstance(data, tuple), None
-    sampling = Sampling(_batches(batch_size, batches, in_memory), augment)
-    lane, make = separate(run)
-    shared, recombine = separate((sampling, tuple(observers)))
-    kind = Kind(make, recombine)
-    steps, record_every = _validate.steps(run, sampling, num_steps, record_every, drive, ("auto", "compiled", "host"))
-    longest = _longest_stretch(steps, record_every)
-    report = _reporter(progress, steps)
-    arguments = kind, lane, shared
-    if isinstance(data, tuple):
-        batch = _as_batch(data)
-        examples = Examples(arguments, batch)
-        _check_data(run, sampling, batch)
-        constant = constant_loss(problem, params, batch)
-        if isinstance(solver, AbstractStretchSolver):
-            driver = StretchDriver(kind, lane, shared, batch, steps, report)
-        elif _drive(drive, run, batch) == "compiled":
-            driver = CompiledDriver(kind, "single", lane, shared, batch, longest)
-        else:
-            driver = HostDriver(*arguments, ArraySource(arguments, batch, steps), report)
-    elif isinstance(solver, AbstractStretchSolver):
-        raise ValueError(
-            f"{type(solver).__name__} sees the same examples again and again, got an iterable of batches; pass a tuple "
-            "(x, y) of arrays, or use WeightSpace."
-        )
-    elif drive == "compiled":
-        raise ValueError(
-            'An iterable of batches must be driven from the host, got drive="compiled"; pass drive="auto", or a tuple '
-            "(x, y) of arrays."
-        )
-    else:
-        solver.check(problem, schedule, sampling.batches, params)
-        source = IterableSource(arguments, data, lambda batch: _validate.targets(problem, params, batch))
-        examples = Streamed(source)
-        _validate.network(problem, params, examples.first)
-        driver = HostDriver(*arguments, source, report)
-    _validate.shown(problem, params, (observers, safeguard, schedule))
-    conclude = partial(solution_of, Known(problem.mode, constant))
-    solution = _follow(driver, steps, record_every, report, Loggers(loggers).of_run(), conclude)
-    solution = explained(solution, run, examples, thorough=throw)
-    warn_of_observers(solution, run, observers)
+    run = Run(problem, solver, _as_schedule(schedule), params, key, safeguard)
+    options = num_steps, record_every, batch_size, batches, augment, observers, loggers
+    plan = prepared(run, data, *options, drive, ("auto", "compiled", "host"))
+    lane, make = separate(plan.run)
+    driver, examples = driver_of(plan, plan.programs(make, lane), report := _reporter(progress, plan.num_steps))
+    solution = _follow(driver, plan, report, Loggers(loggers).of_run(), partial(solution_of, plan.known))
+    solution = explained(solution, plan.run, examples, thorough=throw)
+    warn_of_observers(solution, plan.run, observers)
     return solution.throw() if throw else solution
 
 
@@ -172,7 +119,7 @@ def train_lanes(
     record_every: int | None = None,
     batches: AbstractBatches | None = None,
     augment: AbstractAugmentation | None = None,
-    drive: Literal["auto", "map", "vmap", "host"] = "auto",
+    drive: LaneDrive = "auto",
     progress: Progress | None = None,
     loggers: Sequence[AbstractLogger] = (),
 ) -> LaneSolutions:
@@ -195,73 +142,41 @@ def train_lanes(
     """
     lanes = jax.tree.map(jnp.asarray, lanes)
     num_lanes = _validate.lanes(lanes)
-    first = make(jax.tree.map(lambda a: a[0], lanes))
+
+    def lane_of(index: int) -> PyTree:
+        return jax.tree.map(lambda a: a[index], lanes)
+
+    first = make(lane_of(0))
     if not isinstance(first, Run):
         raise TypeError(f"`make` must return a relin.Run, got {type(first).__name__}; see its documentation.")
-    _validate.helpers(observers, batches, augment, loggers)
-    _check.params(first.params)
-    _validate.parts(first.problem, first.solver, first.schedule)
-    check_safeguard(first.safeguard)
-    _validate.together(first.problem, first.solver, first.schedule, first.safeguard)
-    _check.key(first.key)
-    sampling = Sampling(_batches(batch_size, batches, True), augment)
-    num_steps, record_every = _validate.steps(
-        first, sampling, num_steps, record_every, drive, ("auto", "map", "vmap", "host")
-    )
-    shared, recombine = separate((sampling, tuple(observers)))
-    kind = Kind(make, recombine)
-    data = _as_batch(_validate.training_part(data))
-    _check_data(first, sampling, data)
-    _validate.shown(first.problem, first.params, (observers, first.safeguard, first.schedule))
-    stretches = isinstance(first.solver, AbstractStretchSolver)
-    if stretches:
-        drive = "host"
-    if drive == "auto":
-        drive = "map" if jax.default_backend() == "cpu" else "vmap"
-        drive = "host" if _drive("auto", first, data) == "host" else drive
-    logs = Loggers(loggers)
-    known = Known(first.problem.mode, constant_loss(first.problem, first.params, data))
-    if drive == "host":
+    options = num_steps, record_every, batch_size, batches, augment, observers, loggers
+    plan = prepared(first, data, *options, drive, ("auto", "map", "vmap", "host"))
+    logs, clean, solutions = Loggers(loggers), None, []
+    if plan.drive in ("map", "vmap"):
+        padded, report = _pad(lanes, -num_lanes % jax.device_count()), _reporter(progress, plan.num_steps)
+        driver, _ = driver_of(plan, plan.programs(make, padded), report)
+        conclude = partial(lane_solutions, plan.known, num_lanes)
+        found = _follow(driver, plan, report, logs.of_lanes(num_lanes), conclude)
+    else:
         found = LaneSolutions(())
         for index in range(num_lanes):
-            arguments = (kind, jax.tree.map(lambda a, index=index: a[index], lanes), shared)
-            report = _reporter(progress, num_lanes * num_steps, index * num_steps)
-            if stretches:
-                driver = StretchDriver(*arguments, data, num_steps, report)
-            else:
-                driver = HostDriver(*arguments, ArraySource(arguments, data, num_steps), report)
-            conclude = partial(with_lane, known, found)
-            found = _follow(driver, num_steps, record_every, report, logs.of_run(index), conclude, found)
-        return _explained(found, kind, lanes, shared, data, observers)
-    padded = _pad(lanes, -num_lanes % jax.device_count())
-    driver = CompiledDriver(kind, drive, padded, shared, data, _longest_stretch(num_steps, record_every))
-    report = _reporter(progress, num_steps)
-    conclude = partial(lane_solutions, known, num_lanes)
-    found = _follow(driver, num_steps, record_every, report, logs.of_lanes(num_lanes), conclude)
-    return _explained(found, kind, lanes, shared, data, observers)
-
-
-def _explained(
-    found: LaneSolutions, kind: Kind, lanes: PyTree, shared: PyTree, data: Batch, observers: Sequence[AbstractObserver]
-) -> LaneSolutions:
-    """The solutions with the reasons of what failed: of the data, and of the network at the first two steps. Observers
-    are looked at in the first lane."""
-    clean, solutions = None, []
+            report = _reporter(progress, num_lanes * plan.num_steps, index * plan.num_steps)
+            driver, _ = driver_of(plan, plan.programs(make, lane_of(index)), report)
+            found = _follow(driver, plan, report, logs.of_run(index), partial(with_lane, plan.known, found), found)
     for index, solution in enumerate(found):
         if solution.diverged_at is not None and clean is None:
-            clean = _finite.everywhere(data)
-        lane = jax.tree.map(lambda a, index=index: a[index], lanes)
-        examples = Examples((kind, lane, shared), data, clean)
-        solutions.append(explained(solution, kind.make(lane), examples, thorough=False))
+            clean = _finite.everywhere(plan.data)
+        programs = plan.programs(make, lane_of(index), one=True)
+        run = programs.setup.run
+        solutions.append(explained(solution, run, Examples(programs, plan.data, clean), thorough=False))
         if index == 0:
-            warn_of_observers(solution, kind.make(lane), observers)
+            warn_of_observers(solution, run, observers)
     return LaneSolutions(tuple(solutions))
 
 
 def _follow(
     driver: AbstractDriver,
-    num_steps: int,
-    record_every: int | None,
+    plan: Plan,
     report: Callable[[int], None],
     log: Log,
     conclude: Callable[..., _End],
@@ -270,21 +185,21 @@ def _follow(
     """What `conclude` makes of the state, the records, the result and the final loss at the end, or where all lanes
     diverged or the data ended. Where an error ends the run, that is the error's `solution`, and `before` if it never
     began."""
-    state, rows, final = None, Rows(), None
+    num_steps, state, rows, final = plan.num_steps, None, Rows(), None
     try:
-        state, observed = driver.init()
+        state, observed = driver.start()
 
         def record(step: int) -> None:
             nonlocal state, observed
             assert state is not None
-            row, state, observed = driver.observe(state, observed)
+            row, state, observed = driver.record(state, observed)
             rows.append({"step": step, **row})
             log(step, row, state.diverged_at)
 
         record(0)
         start = 0
         while start < num_steps:
-            stop = min(start + (record_every or num_steps), num_steps)
+            stop = min(start + plan.interval, num_steps)
             try:
                 late = _last_tenth(num_steps) if driver.by_steps and (start, stop) == (0, num_steps) else 0
                 if late:
@@ -332,59 +247,15 @@ def _carry(
         error.solution = solution  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _as_schedule(schedule: Any) -> AbstractSchedule:
-    """`Every(K)` for an integer K; anything else as it is."""
-    return Every(operator.index(schedule)) if _check.is_integer(schedule) else schedule
-
-
-def _as_arrays(schedule: AbstractSchedule) -> AbstractSchedule:
-    """The schedule with its numbers as arrays, so that one program serves every K; ordinary training keeps its own."""
-    if schedule.every_step:
+def _as_schedule(schedule: Any) -> Any:
+    """`Every(K)` for an integer K. A schedule's numbers are made arrays, so that one program serves every K; ordinary
+    training keeps its own."""
+    schedule = Every(operator.index(schedule)) if _check.is_integer(schedule) else schedule
+    if not isinstance(schedule, AbstractSchedule) or schedule.every_step:
         return schedule
     return jax.tree.map(
         lambda leaf: jnp.asarray(leaf) if isinstance(leaf, int | float | np.ndarray) else leaf, schedule
     )
-
-
-def _as_batch(data: tuple) -> Batch:
-    _validate.arrays(data)
-    x, y = jax.tree.map(jnp.asarray, data)
-    return x, y
-
-
-def _batches(batch_size: int | None, batches: AbstractBatches | None, in_memory: bool) -> AbstractBatches:
-    if not in_memory and not (batch_size is None and batches is None):
-        raise ValueError(
-            f"An iterable of batches must decide its own batch size, got batch_size={batch_size} and "
-            f"batches={batches}; leave both out, or pass a tuple (x, y) of arrays."
-        )
-    if batches is None:
-        if isinstance(batch_size, np.integer):
-            batch_size = operator.index(batch_size)
-        return FullBatch() if batch_size is None else Shuffled(batch_size)
-    if batch_size is not None:
-        raise ValueError(
-            f"Either `batch_size` or `batches` must be given, got both {batch_size} and {batches}; leave one out."
-        )
-    return batches
-
-
-def _check_data(run: Run, sampling: Sampling, data: Batch) -> None:
-    num_examples = _validate.arrays(data)
-    sampling.batches.check(num_examples)
-    run.solver.check(run.problem, run.schedule, sampling.batches, run.params)
-    _validate.network(run.problem, run.params, data)
-
-
-def _drive(drive: Drive, run: Run, data: Batch) -> Literal["compiled", "host"]:
-    if drive != "auto":
-        return drive
-    arrays, make = separate(run.problem.trained(run.problem.variables))
-    return "host" if slow_in_loops(partial(derivative, make), arrays, run.params, *data) else "compiled"
-
-
-def _longest_stretch(num_steps: int, record_every: int | None) -> int:
-    return min(record_every or num_steps, num_steps)
 
 
 def _pad(lanes: PyTree, extra: int) -> PyTree:

@@ -25,9 +25,9 @@ from relin._logger import AbstractLogger
 from relin._loop.compiled import derivative, separate, watched_outputs
 from relin._loop.program import Batch, Run, Sampling
 from relin._observer import AbstractObserver
-from relin._safeguard import AbstractSafeguard
+from relin._safeguard import AbstractSafeguard, check_safeguard
 from relin._schedule import AbstractSchedule, Never
-from relin._solver import AbstractSolver, AbstractStretchSolver, WeightSpace
+from relin._solver import AbstractMultiStepSolver, AbstractSolver, WeightSpace
 from relin.datasets._dataset import Dataset
 
 
@@ -45,7 +45,8 @@ def parts(problem: Any, solver: Any, schedule: Any) -> None:
 def together(
     problem: Problem, solver: AbstractSolver, schedule: AbstractSchedule, safeguard: AbstractSafeguard | None
 ) -> None:
-    """Raises `ValueError` for parts of a run that make no sense together."""
+    """Raises `ValueError` for parts of a run that make no sense together, `TypeError` for no safeguard."""
+    check_safeguard(safeguard)
     if problem.taylor.order != 1 and not isinstance(solver, WeightSpace):
         raise ValueError(
             f"{type(solver).__name__} solves the linearised problem, got {problem.taylor}; leave `taylor` out, or use "
@@ -127,14 +128,14 @@ def steps(
 ) -> tuple[int, int | None]:
     """`num_steps`, which may be infinite, and `record_every` as Python's integers; raises unless these and `drive` go
     together with the run."""
-    stretches = isinstance(run.solver, AbstractStretchSolver)
-    if stretches and run.problem.variables is not None:
+    multi_step = isinstance(run.solver, AbstractMultiStepSolver)
+    if multi_step and run.problem.variables is not None:
         raise ValueError(
             f"{type(run.solver).__name__} needs a network that is the same at every step, got one trained with "
             f"{run.problem.mode}; freeze it, or use WeightSpace."
         )
     if num_steps == math.inf:
-        whole = stretches and isinstance(run.schedule, Never) and isinstance(sampling.batches, FullBatch)
+        whole = multi_step and isinstance(run.schedule, Never) and isinstance(sampling.batches, FullBatch)
         if not whole or record_every is not None:
             raise ValueError(
                 "Infinitely many steps need a solver that takes them at once, such as SpectralDescent, with Never(), "
@@ -143,16 +144,16 @@ def steps(
         num_steps = cast(int, math.inf)
     else:
         num_steps = _check.count(num_steps, "num_steps", "pass the number of steps to train")
-        if num_steps > _check.LARGEST_COUNT and not stretches:
+        if num_steps > _check.LARGEST_COUNT and not multi_step:
             raise ValueError(
                 f"`num_steps` must be at most {_check.LARGEST_COUNT:,}, got {num_steps:,}; train on from the solution."
             )
-    if stretches and sampling.augment is not None:
+    if multi_step and sampling.augment is not None:
         raise ValueError(
             f"{type(run.solver).__name__} sees the same examples again and again, got `augment`; leave it out, or use "
             "WeightSpace."
         )
-    if stretches and drive not in ("auto", "host"):
+    if multi_step and drive not in ("auto", "host"):
         raise ValueError(
             f"{type(run.solver).__name__} is driven from the host, got drive={drive!r}; leave `drive` out."
         )

@@ -2,7 +2,7 @@
 
 from relin._safeguard._base import (
     AbstractSafeguard as AbstractSafeguard,
-    Verdict as Verdict,
+    StepScale as StepScale,
     check_safeguard as check_safeguard,
 )
 from relin._safeguard._line_search import LineSearch as LineSearch

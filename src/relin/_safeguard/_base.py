@@ -14,8 +14,8 @@ from relin._core.types import Inputs, Scalar, State, Targets
 Probe = tuple[Inputs, Targets]
 
 
-class Verdict(eqx.Module):
-    """What a safeguard decides: anchor ← anchor + scale · displacement; and what it cost."""
+class StepScale(eqx.Module):
+    """How far a safeguard lets a re-linearisation go, anchor ← anchor + scale · displacement; and what that cost."""
 
     scale: Scalar
     """In [0, 1]."""
@@ -24,7 +24,7 @@ class Verdict(eqx.Module):
 
 
 class AbstractSafeguard(eqx.Module):
-    """Looks at the network where a re-linearisation would put the anchor, and may stop short of it.
+    """Evaluates the network where a re-linearisation would put the anchor, and may stop short of it.
 
     Between two anchors the linearised problem may be solved far from where it is a good model of the network; a
     safeguard keeps the next anchor where the network itself is no worse.
@@ -40,7 +40,7 @@ class AbstractSafeguard(eqx.Module):
         return ()
 
     @abc.abstractmethod
-    def judge(self, context: Context, state: State) -> tuple[Verdict, State]:
+    def step_scale(self, context: Context, state: State) -> tuple[StepScale, State]:
         """At a re-linearisation: how far to go, and the new state. Not traced where `context.traced` is false."""
 
 

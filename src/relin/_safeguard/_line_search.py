@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from relin._core.context import Context
 from relin._core.types import Scalar, State
-from relin._safeguard._base import AbstractSafeguard, Probe, Verdict, is_known
+from relin._safeguard._base import AbstractSafeguard, Probe, StepScale, is_known
 
 
 class LineSearch(AbstractSafeguard):
@@ -43,7 +43,7 @@ class LineSearch(AbstractSafeguard):
     def labelled(self) -> dict[str, Probe]:
         return {} if self.probe is None else {"probe": self.probe}
 
-    def judge(self, context: Context, state: State) -> tuple[Verdict, State]:
+    def step_scale(self, context: Context, state: State) -> tuple[StepScale, State]:
         x, y = context.batch if self.probe is None else self.probe
         before = context.network_loss(0.0, x, y)
         bound = self.factor * before
@@ -67,4 +67,4 @@ class LineSearch(AbstractSafeguard):
             while more(carry):
                 carry = shrunk(carry)
         scale, tries, still_refused = carry
-        return Verdict(jnp.where(still_refused, 0.0, scale), tries + 1), state
+        return StepScale(jnp.where(still_refused, 0.0, scale), tries + 1), state

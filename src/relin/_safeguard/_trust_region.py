@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from relin._core import tree as _tree
 from relin._core.context import Context
 from relin._core.types import Scalar, State
-from relin._safeguard._base import AbstractSafeguard, Probe, Verdict, is_known
+from relin._safeguard._base import AbstractSafeguard, Probe, StepScale, is_known
 
 
 class TrustRegion(AbstractSafeguard):
@@ -50,7 +50,7 @@ class TrustRegion(AbstractSafeguard):
     def labelled(self) -> dict[str, Probe]:
         return {} if self.probe is None else {"probe": self.probe}
 
-    def judge(self, context: Context, state: State) -> tuple[Verdict, State]:
+    def step_scale(self, context: Context, state: State) -> tuple[StepScale, State]:
         x, y = context.batch if self.probe is None else self.probe
         length = _tree.norm(context.displacement)
         scale = jnp.where(length > state, state / jnp.where(length > 0, length, 1.0), 1.0)
@@ -63,4 +63,4 @@ class TrustRegion(AbstractSafeguard):
         followed = jnp.where(length < state, length, state)  # ‖α δ‖; the radius where δ is not finite
         radius = jnp.where(fair, jnp.where(good, self.grow * state, state), self.shrink * followed)
         radius = jnp.where(length == 0, state, radius).astype(state.dtype)
-        return Verdict(jnp.where(accepted, scale, 0.0), jnp.asarray(3, jnp.int32)), radius
+        return StepScale(jnp.where(accepted, scale, 0.0), jnp.asarray(3, jnp.int32)), radius

@@ -1,4 +1,4 @@
-"""Schedules that look at the network."""
+"""Schedules that measure the network."""
 
 import abc
 
@@ -19,9 +19,9 @@ class AbstractWhen(AbstractSchedule):
     Subclasses give `measure`. A measure that is not a number does not re-linearise: there is no network worth
     linearising there.
 
-    A look happens every `check_every` steps. With `max_check_every` the steps between two looks adapt: `check_every` at
-    first and after a look at half of the tolerance or more (which includes every re-linearisation), twice as many as
-    before after a look below a quarter of it, and as many as before between the two. They stay a multiple of
+    A check happens every `check_every` steps. With `max_check_every` the steps between two checks adapt: `check_every`
+    at first and after a measure of half the tolerance or more (which includes every re-linearisation), twice as many as
+    before after a measure below a quarter of it, and as many as before between the two. They stay a multiple of
     `check_every`, at most `max_check_every`.
     """
 
@@ -41,13 +41,13 @@ class AbstractWhen(AbstractSchedule):
         return step % self.check_every == 0
 
     def init(self, context: Context) -> State:
-        """The step of the next look and the steps from the last one to it; nothing if they are fixed."""
+        """The step of the next check and the steps from the last one to it; nothing if they are fixed."""
         if self.max_check_every is None:
             return ()
         interval = jnp.asarray(self.check_every, jnp.int32)
         return interval, interval
 
-    def looks(self, step: Step, state: State) -> Flag:
+    def queried(self, step: Step, state: State) -> Flag:
         return True if self.max_check_every is None else step >= state[0]
 
     def query(self, context: Context, state: State) -> tuple[Flag, State]:
@@ -72,12 +72,12 @@ class WhenError(AbstractWhen):
     **Arguments:**
 
     - `tolerance`: re-linearise where the error is at least this; 0 re-linearises at every check.
-    - `check_every`: steps between two looks at the error. A look costs about half of a step if `probe` is not given.
-      Between two looks the displacement may leave the linearisation's reach: where `Every(K)` diverges at
-      a learning rate, look more often than every K steps. A look at every step does not make every rate train.
+    - `check_every`: steps between two checks. A check costs about half of a step if `probe` is not given.
+      Between two checks the displacement may leave the linearisation's reach: where `Every(K)` diverges at
+      a learning rate, check more often than every K steps. A check at every step does not make every rate train.
     - `probe`: the inputs on which the error is measured; the first half of the coming step's batch if not given.
-    - `max_check_every`: lets the steps between two looks grow up to this while the measure stays far below the
-      tolerance, see `AbstractWhen`; `None` for a look every `check_every` steps.
+    - `max_check_every`: lets the steps between two checks grow up to this while the measure stays far below the
+      tolerance, see `AbstractWhen`; `None` for a check every `check_every` steps.
     """
 
     tolerance: Scalar | float
@@ -86,7 +86,7 @@ class WhenError(AbstractWhen):
     max_check_every: Step | None = None
 
     def __check_init__(self):
-        check_looks(self, "typical values are 0.05 to 0.5")
+        check_numbers(self, "typical values are 0.05 to 0.5")
 
     def measure(self, context: Context) -> Scalar:
         return context.linearisation_error(context.half_batch[0] if self.probe is None else self.probe)
@@ -98,11 +98,11 @@ class WhenLossGap(AbstractWhen):
     **Arguments:**
 
     - `tolerance`: in the loss's unit; 0 re-linearises at every check.
-    - `check_every`: steps between two looks.
+    - `check_every`: steps between two checks.
     - `probe`: inputs and targets `(x, y)` on which the losses are measured; the first half of the coming step's batch
       if not given.
-    - `max_check_every`: lets the steps between two looks grow up to this while the measure stays far below the
-      tolerance, see `AbstractWhen`; `None` for a look every `check_every` steps.
+    - `max_check_every`: lets the steps between two checks grow up to this while the measure stays far below the
+      tolerance, see `AbstractWhen`; `None` for a check every `check_every` steps.
     """
 
     tolerance: Scalar | float
@@ -111,7 +111,7 @@ class WhenLossGap(AbstractWhen):
     max_check_every: Step | None = None
 
     def __check_init__(self):
-        check_looks(self, "it is a difference of losses, such as 0.1")
+        check_numbers(self, "it is a difference of losses, such as 0.1")
 
     @property
     def labelled(self) -> dict[str, tuple[Inputs, Targets]]:
@@ -131,10 +131,10 @@ class WhenFunctionMoves(AbstractWhen):
     **Arguments:**
 
     - `tolerance`: root mean square over the inputs, in the outputs' unit; 0 re-linearises at every check.
-    - `check_every`: steps between two looks.
+    - `check_every`: steps between two checks.
     - `probe`: the inputs x; the first half of the coming step's batch if not given.
-    - `max_check_every`: lets the steps between two looks grow up to this while the measure stays far below the
-      tolerance, see `AbstractWhen`; `None` for a look every `check_every` steps.
+    - `max_check_every`: lets the steps between two checks grow up to this while the measure stays far below the
+      tolerance, see `AbstractWhen`; `None` for a check every `check_every` steps.
     """
 
     tolerance: Scalar | float
@@ -143,16 +143,15 @@ class WhenFunctionMoves(AbstractWhen):
     max_check_every: Step | None = None
 
     def __check_init__(self):
-        check_looks(self, "it is a distance of outputs, such as 1.0")
+        check_numbers(self, "it is a distance of outputs, such as 1.0")
 
     def measure(self, context: Context) -> Scalar:
-        moved = context.linearisation.jvp(
-            context.displacement, context.half_batch[0] if self.probe is None else self.probe
-        )
-        return jnp.linalg.norm(moved) / jnp.sqrt(jnp.asarray(moved.shape[0], moved.dtype))
+        probe = context.half_batch[0] if self.probe is None else self.probe
+        change = context.linearisation.jvp(context.displacement, probe)
+        return jnp.linalg.norm(change) / jnp.sqrt(jnp.asarray(change.shape[0], change.dtype))
 
 
-def check_looks(schedule: AbstractWhen, remedy: str) -> None:
+def check_numbers(schedule: AbstractWhen, remedy: str) -> None:
     """Raises `TypeError` or `ValueError` unless the numbers of an adaptive schedule fit it."""
     tolerance, least, most = schedule.tolerance, schedule.check_every, schedule.max_check_every
     check_count(least, "`check_every`", 1, "pass the number of steps between two checks")

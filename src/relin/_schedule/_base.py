@@ -17,17 +17,23 @@ from relin._core.types import Flag, Flags, Params, State, Step
 class AbstractSchedule(eqx.Module):
     """Decides before which steps the network is re-linearised.
 
-    A schedule that depends on the step alone gives `due`. One that looks at the network is *adaptive*: it gives `init`
-    and `query` too, and `query` is evaluated at due steps only, so that `due` bounds what looking costs. One that need
-    not look at every due step gives `looks`, which tells from its state.
+    A schedule that depends on the step alone gives `due`. One that depends on the network is *adaptive*: it gives
+    `init` and `query` too, and `query` is evaluated at due steps only, so that `due` bounds its cost. One that need not
+    be queried at every due step gives `queried`, which decides from its state.
     """
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        for old, new in (("looks", "queried"), ("moves", "relinearised")):
+            if old in vars(cls):
+                raise TypeError(f"A schedule's method `{new}` was once `{old}`, got {cls.__name__}; rename it.")
 
     def __repr__(self) -> str:
         return one_line(self)
 
     @property
     def adaptive(self) -> bool:
-        """Whether `query` must be asked; otherwise every due step re-linearises."""
+        """Whether it must be queried; otherwise every due step re-linearises."""
         return False
 
     @property
@@ -37,7 +43,7 @@ class AbstractSchedule(eqx.Module):
 
     @property
     def partial(self) -> bool:
-        """Whether it may re-linearise a part of the parameters: `query` then answers with flags that `moves` reads."""
+        """Whether it may re-linearise a part of the parameters: `query` then returns flags for `relinearised`."""
         return False
 
     @abc.abstractmethod
@@ -48,16 +54,16 @@ class AbstractSchedule(eqx.Module):
         """The schedule's state before step 0."""
         return ()
 
-    def looks(self, step: Step, state: State) -> Flag:
-        """Whether a due step happens at all: where not, nothing is re-linearised, and `query` is not asked."""
+    def queried(self, step: Step, state: State) -> Flag:
+        """Whether the schedule is queried at a due step; where not, nothing is re-linearised."""
         return True
 
     def query(self, context: Context, state: State) -> tuple[Flags, State]:
         """At a due step after step 0: whether to re-linearise, and the new state."""
         return True, state
 
-    def moves(self, wanted: Flags, params: Params) -> PyTree[Flag]:
-        """Which parameters the answer of `query` re-linearises, a PyTree like `params`: all or none, unless partial."""
+    def relinearised(self, wanted: Flags, params: Params) -> PyTree[Flag]:
+        """Which parameters `query` has re-linearised, a PyTree like `params`: all or none, unless partial."""
         return jax.tree.map(lambda _: wanted, params)
 
     def measures(self, state: State, feature_updates: Int[Array, ""]) -> dict[str, Shaped[Array, ""]]:

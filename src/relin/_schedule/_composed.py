@@ -24,14 +24,14 @@ class AbstractWithin(AbstractSchedule):
     def init(self, context: Context) -> State:
         return self.schedule.init(context)
 
-    def looks(self, step: Step, state: State) -> Flag:
-        return self.schedule.looks(step, state)
+    def queried(self, step: Step, state: State) -> Flag:
+        return self.schedule.queried(step, state)
 
     def query(self, context: Context, state: State) -> tuple[Flags, State]:
         return self.schedule.query(context, state)
 
-    def moves(self, wanted: Flags, params: Params) -> PyTree[Flag]:
-        return self.schedule.moves(wanted, params)
+    def relinearised(self, wanted: Flags, params: Params) -> PyTree[Flag]:
+        return self.schedule.relinearised(wanted, params)
 
     def measures(self, state: State, feature_updates: Int[Array, ""]) -> dict[str, Shaped[Array, ""]]:
         return self.schedule.measures(state, feature_updates)

@@ -22,7 +22,7 @@ class PerParameter(AbstractSchedule):
 
         f̄_t(x) = f(x; θ_s) + J_s(x) δ_t,
 
-    which with parts that moved at different steps is no point of the trajectory: the features of a lazy part are its
+    which with parts re-linearised at different steps is no point of the trajectory: the features of a lazy part are its
     initial parameters' *given* the present anchors of the others. With one schedule for all parts it is that schedule.
 
     `feature_updates` counts the steps at which any part was re-linearised; records also hold
@@ -76,21 +76,21 @@ class PerParameter(AbstractSchedule):
         states = tuple(schedule.init(context) for schedule in self.schedules)
         return states, jnp.zeros(len(self.schedules), jnp.int32)
 
-    def looks(self, step: Step, state: State) -> Flag:
-        return jnp.any(self._looking(step, state))
+    def queried(self, step: Step, state: State) -> Flag:
+        return jnp.any(self._queried_parts(step, state))
 
     def query(self, context: Context, state: State) -> tuple[Flags, State]:
         """Which parts are re-linearised, and the new state."""
-        looking = self._looking(context.step, state)
+        queried = self._queried_parts(context.step, state)
         wanted, states = [], []
-        for schedule, asked, before in zip(self.schedules, looking, state[0], strict=True):
+        for schedule, now, before in zip(self.schedules, queried, state[0], strict=True):
             flag, after = schedule.query(context, before) if schedule.adaptive else (True, before)
-            wanted.append(asked & flag)
-            states.append(jax.tree.map(lambda new, old, asked=asked: jnp.where(asked, new, old), after, before))
+            wanted.append(now & flag)
+            states.append(jax.tree.map(lambda new, old, now=now: jnp.where(now, new, old), after, before))
         flags = self._flags(wanted)
         return flags, (tuple(states), state[1] + flags)
 
-    def moves(self, wanted: Flags, params: Params) -> PyTree[Flag]:
+    def relinearised(self, wanted: Flags, params: Params) -> PyTree[Flag]:
         members, flags = self._members(params), jnp.asarray(wanted)
         return jax.tree.unflatten(jax.tree.structure(params), [flags[part] for part in members])
 
@@ -99,9 +99,9 @@ class PerParameter(AbstractSchedule):
         counts = [feature_updates] * len(self.patterns) if self.every_step else list(state[1])
         return {f"feature_updates/{pattern}": count for pattern, count in zip(self.patterns, counts, strict=True)}
 
-    def _looking(self, step: Step, state: State) -> Bool[Array, " parts"]:
+    def _queried_parts(self, step: Step, state: State) -> Bool[Array, " parts"]:
         pairs = zip(self.schedules, state[0], strict=True)
-        return self._flags([jnp.asarray(s.due(step)) & s.looks(step, own) for s, own in pairs])
+        return self._flags([jnp.asarray(s.due(step)) & s.queried(step, own) for s, own in pairs])
 
     def _flags(self, flags: list) -> Bool[Array, " parts"]:
         return jnp.stack([jnp.asarray(flag, bool) for flag in flags])

@@ -1,11 +1,11 @@
 """Solvers: how the linearised problem is advanced."""
 
 from relin._solver._base import (
+    AbstractMultiStepSolver as AbstractMultiStepSolver,
     AbstractSolver as AbstractSolver,
     AbstractStepSolver as AbstractStepSolver,
-    AbstractStretchSolver as AbstractStretchSolver,
+    MultiStep as MultiStep,
     SolverState as SolverState,
-    Stretch as Stretch,
     current_params as current_params,
 )
 from relin._solver._conjugate_gradients import ConjugateGradients as ConjugateGradients

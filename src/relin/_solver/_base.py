@@ -54,7 +54,7 @@ def updated(
 
 class AbstractSolver(eqx.Module):
     """Advances the linearised problem, step by step (`AbstractStepSolver`) or many steps at once
-    (`AbstractStretchSolver`). Abstract; `WeightSpace` is the solver for any network and optimiser.
+    (`AbstractMultiStepSolver`). Abstract; `WeightSpace` is the solver for any network and optimiser.
     """
 
     def __repr__(self) -> str:
@@ -97,18 +97,18 @@ class AbstractStepSolver(AbstractSolver):
         return *self.step(problem, state, x, y), variables
 
 
-class Stretch(NamedTuple):
-    """What a stretch of steps came to."""
+class MultiStep(NamedTuple):
+    """What many steps at one anchor came to."""
 
     state: SolverState
     losses: Float[Array, " steps"]
     """The batches' losses before those of the steps at which the solver knows them, in order; the first step's is the
     first. One that is not finite is a divergence."""
     steps: Int[Array, " steps"]
-    """The steps of `losses`, counted from the beginning of the stretch."""
+    """The steps of `losses`, counted from the first of these."""
 
 
-class AbstractStretchSolver(AbstractSolver):
+class AbstractMultiStepSolver(AbstractSolver):
     """A solver that uses that the problem is linear in the displacement between two re-linearisations.
 
     It is called from the host with concrete arrays, and compiles what it runs. The data must be held in memory, and be
@@ -116,7 +116,7 @@ class AbstractStretchSolver(AbstractSolver):
     """
 
     @abc.abstractmethod
-    def stretch(
+    def multi_step(
         self,
         problem: Problem,
         state: SolverState,
@@ -124,7 +124,7 @@ class AbstractStretchSolver(AbstractSolver):
         indices: Int[np.ndarray, "steps batch"] | None,
         start: int,
         count: int | float,
-    ) -> Stretch:
+    ) -> MultiStep:
         """The steps `start`, …, `start + count − 1` at one anchor, from the displacement in `state`.
 
         `indices` are the examples of each step, `None` where every step sees all of `data`; `count` is an integer, or

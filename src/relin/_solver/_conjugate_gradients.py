@@ -74,8 +74,8 @@ class ConjugateGradients(lx.AbstractLinearSolver):
             return (y, residual, direction, new_square, steepest), steps + 1, curves
 
         square = _squared(vector)
-        begun = _tree.zeros_like(vector), vector, vector, square, jnp.zeros_like(square)
-        carry = jax.lax.while_loop(more, body, (begun, jnp.zeros((), jnp.int32), jnp.ones((), bool)))
+        first = _tree.zeros_like(vector), vector, vector, square, jnp.zeros_like(square)
+        carry = jax.lax.while_loop(more, body, (first, jnp.zeros((), jnp.int32), jnp.ones((), bool)))
         (y, _, _, square, _), steps, curves = carry
         stopped = lx.RESULTS.where(curves, lx.RESULTS.max_steps_reached, lx.RESULTS.breakdown)
         result = lx.RESULTS.where(square <= goal, lx.RESULTS.successful, stopped)

@@ -36,7 +36,7 @@ def refuse_unless_linear(optimiser: optax.GradientTransformation, params: Params
     wanted = [] if numbers is None else [_tree.add(_tree.scale(c, v), _tree.scale(d, w)) for c, d in numbers]
     if not all(map(_alike, updates, elsewhere)):
         raise ValueError(
-            "FunctionSpace needs an optimiser that looks at gradients alone, got one whose updates depend on the "
+            "FunctionSpace needs an optimiser that depends on gradients alone, got one whose updates depend on the "
             f"parameters, as weight decay does; {_REMEDY}."
         )
     if numbers is None or not all(map(_alike, updates, wanted)):

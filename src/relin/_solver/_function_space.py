@@ -16,7 +16,7 @@ from relin._core.linearise import LinearisedOutputs
 from relin._core.problem import Problem
 from relin._core.types import Inputs, Outputs, Params, Scalar, Targets
 from relin._schedule import AbstractSchedule
-from relin._solver._base import AbstractStretchSolver, SolverState, Stretch
+from relin._solver._base import AbstractMultiStepSolver, MultiStep, SolverState
 from relin._solver._dual import Dual, from_dual, refuse_unless_linear, to_dual, vectors_of
 from relin._solver._weight_space import WeightSpace
 from relin.kernel._independence import refuse_coupled
@@ -30,7 +30,7 @@ for each output: a step with it then costs more than products with J, or it more
 "solvers")."""
 
 
-class FunctionSpace(AbstractStretchSolver):
+class FunctionSpace(AbstractMultiStepSolver):
     """The trajectory of `WeightSpace`, computed in function space (method.md, "Function space").
 
     A linear optimiser keeps the displacement in the row space of the visited examples' Jacobian, δ = Jᵀ a. So between
@@ -43,7 +43,7 @@ class FunctionSpace(AbstractStretchSolver):
     - `optimiser`: an Optax transformation that is linear in the gradients and the same for all parameters: SGD,
       momentum, Nesterov, with schedules of the learning rate. Others (Adam, clipping, weight decay) are refused.
     - `on_relinearise`: as for `WeightSpace`.
-    - `kernel`: `"dense"` computes the kernel of the examples that the stretch visits, (nC)² numbers, once; a step then
+    - `kernel`: `"dense"` computes the kernel of the examples visited at an anchor, (nC)² numbers, once; a step then
       costs 2 (nC)² operations of the full batch, and 2 BC·nC of a minibatch. `"operator"` forms none: each step takes a
       product with Jᵀ and one with J over all visited examples. `"auto"` is dense where that is faster, up to 1 GB.
 
@@ -74,7 +74,7 @@ class FunctionSpace(AbstractStretchSolver):
     def relinearise(self, state: SolverState) -> SolverState:
         return self._weights.relinearise(state)
 
-    def stretch(
+    def multi_step(
         self,
         problem: Problem,
         state: SolverState,
@@ -82,14 +82,14 @@ class FunctionSpace(AbstractStretchSolver):
         indices: Int[np.ndarray, "steps batch"] | None,
         start: int,
         count: int | float,
-    ) -> Stretch:
+    ) -> MultiStep:
         if math.isinf(count):
             raise ValueError("FunctionSpace takes its steps one by one, got infinitely many; use SpectralDescent.")
         count = int(count)
-        room = 2 ** math.ceil(math.log2(max(count, 1)))  # a program serves all stretches up to it
+        most = 2 ** math.ceil(math.log2(max(count, 1)))  # a program serves all numbers of steps up to it
         (x, y), places = data, None
         if indices is not None:
-            visited, where = _visited(indices, room, jax.tree.leaves(x)[0].shape[0])
+            visited, where = _visited(indices, most, jax.tree.leaves(x)[0].shape[0])
             places = jnp.asarray(where)
             x, y = jax.tree.map(lambda a: a[visited], data)
             remedy = "use WeightSpace, or the full batch"
@@ -98,9 +98,9 @@ class FunctionSpace(AbstractStretchSolver):
         at_once = num_examples if indices is None else indices.shape[1]
         dense = self._is_dense(problem, state.anchor, x, at_once, count)
         linear = _Linear(problem, state, x, y, _kernel(problem, state.anchor, x) if dense else None)
-        dual, optimiser, losses = _walked(linear, self.optimiser, state, places, jnp.asarray(count), room)
+        dual, optimiser, losses = _trained(linear, self.optimiser, state, places, jnp.asarray(count), most)
         displacement, optimiser = _back(linear, state, dual, optimiser)
-        return Stretch(SolverState(state.anchor, displacement, optimiser), losses[:count], jnp.arange(count))
+        return MultiStep(SolverState(state.anchor, displacement, optimiser), losses[:count], jnp.arange(count))
 
     def _is_dense(self, problem: Problem, anchor: Params, x: Inputs, at_once: int, count: int) -> bool:
         if self.kernel != "auto":
@@ -179,14 +179,14 @@ def _linearised(
 
 
 @eqx.filter_jit
-def _walked(
+def _trained(
     linear: _Linear,
     optimiser: optax.GradientTransformation,
     state: SolverState,
-    places: Int[Array, "room batch"] | None,
+    places: Int[Array, "most batch"] | None,
     count: Array,
-    room: int,
-) -> tuple[Dual, Any, Float[Array, " room"]]:
+    most: int,
+) -> tuple[Dual, Any, Float[Array, " most"]]:
     """The dual variable, the optimiser's state and the losses after `count` steps."""
     kind = linear.at_start.dtype
     start = to_dual(state.optimiser, state.anchor, linear.shape, kind)
@@ -198,7 +198,7 @@ def _walked(
         updates, own = optimiser.update(gradient, own, z)
         return cast(Dual, optax.apply_updates(z, updates)), own, losses.at[number].set(loss)
 
-    return jax.lax.fori_loop(0, count, step, (zero, start, jnp.zeros(room, kind)))
+    return jax.lax.fori_loop(0, count, step, (zero, start, jnp.zeros(most, kind)))
 
 
 @eqx.filter_jit
@@ -217,12 +217,12 @@ def _back(linear: _Linear, state: SolverState, dual: Dual, optimiser: Any) -> tu
 
 
 def _visited(
-    indices: Int[np.ndarray, "steps batch"], room: int, num_examples: int
-) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, "room batch"]]:
-    """The examples that the steps visit, of as many as `room` steps could, and where each batch's are among them."""
+    indices: Int[np.ndarray, "steps batch"], most: int, num_examples: int
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, "most batch"]]:
+    """The examples that the steps visit, of as many as `most` steps could, and where each batch's are among them."""
     found, places = np.unique(indices, return_inverse=True)
-    size = min(num_examples, room * indices.shape[1])
+    size = min(num_examples, most * indices.shape[1])
     visited = np.concatenate([found, np.repeat(found[:1], size - len(found))])
-    padded = np.zeros((room, indices.shape[1]), np.int32)
+    padded = np.zeros((most, indices.shape[1]), np.int32)
     padded[: len(indices)] = places.reshape(indices.shape)
     return visited, padded

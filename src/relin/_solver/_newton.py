@@ -28,7 +28,7 @@ class _Iterate(NamedTuple):
     """Of the gradient."""
     iterations: Int[Array, ""]
     steps: Int[Array, ""]
-    moved: Flag
+    progressed: Flag
 
 
 def quadratic_step(
@@ -47,9 +47,9 @@ def convex_step(
     Newton's method with backtracking, until the gradient of φ is below √ε of its first norm.
     """
 
-    def at(z: Any, tangent: Outputs, iterations: Int[Array, ""], steps: Int[Array, ""], moved: Flag) -> _Iterate:
+    def at(z: Any, tangent: Outputs, iterations: Int[Array, ""], steps: Int[Array, ""], progressed: Flag) -> _Iterate:
         gradient = space.gradient(loss.gradient(outputs + tangent, y) / len(outputs), z)
-        return _Iterate(z, tangent, gradient, space.norm(gradient), iterations, steps, moved)
+        return _Iterate(z, tangent, gradient, space.norm(gradient), iterations, steps, progressed)
 
     def body(now: _Iterate) -> _Iterate:
         solved = space.newton(lambda v: loss.hessian_product(outputs + now.tangent, y, v), now.gradient, solver)
@@ -74,7 +74,7 @@ def convex_step(
     goal = rounding(outputs, 1 / 2) * first.norm
 
     def more(now: _Iterate) -> Flag:
-        return now.moved & (now.norm > goal) & (now.steps < MAX_NEWTON_STEPS)
+        return now.progressed & (now.norm > goal) & (now.steps < MAX_NEWTON_STEPS)
 
     last = jax.lax.while_loop(more, body, first)
     return Solved(last.z, last.iterations, last.norm <= goal)

@@ -15,7 +15,7 @@ from relin._core.loss import SquaredError
 from relin._core.problem import Problem
 from relin._core.types import Inputs, Params, Scalar, Targets
 from relin._schedule import AbstractSchedule
-from relin._solver._base import AbstractStretchSolver, SolverState, Stretch
+from relin._solver._base import AbstractMultiStepSolver, MultiStep, SolverState
 from relin._solver._filters import Descent, expand
 from relin._solver._matrix_free import GaussNewtonProducts, largest_eigenvalue, minimum_norm
 
@@ -41,7 +41,7 @@ class SpectralState(eqx.Module):
     error: Float[Array, ""]
 
 
-class SpectralDescent(AbstractStretchSolver):
+class SpectralDescent(AbstractMultiStepSolver):
     """Full-batch gradient descent on squared error, all steps between two re-linearisations at once.
 
     On eigenvectors of the kernel Θ/N the steps are a filter, 1 − (1 − ηa)^K on the residual at eigenvalue a; the
@@ -64,7 +64,7 @@ class SpectralDescent(AbstractStretchSolver):
     Records hold `kernel_products`, those made so far, `spectral_error`, what the last expansion left out (of the
     minimum-norm solution the relative residual of its equation), and `largest_rate`, 2 (1 + β)/λ, from which on descent
     diverges. A rate above it is followed while the growth leaves digits to follow, and is then the divergence it is.
-    `training_loss` is that at the beginning of each stretch.
+    `training_loss` is that after each re-linearisation and record.
 
     **Raises:** `ValueError` for numbers out of range, another loss, or minibatches.
     """
@@ -129,7 +129,7 @@ class SpectralDescent(AbstractStretchSolver):
             "largest_rate": limit * _MARGIN / own.bound,
         }
 
-    def stretch(
+    def multi_step(
         self,
         problem: Problem,
         state: SolverState,
@@ -137,7 +137,7 @@ class SpectralDescent(AbstractStretchSolver):
         indices: Any,
         start: int,
         count: int | float,
-    ) -> Stretch:
+    ) -> MultiStep:
         descent = Descent(float(self.learning_rate), float(self.momentum), self.steps == "flow")
         products = GaussNewtonProducts(problem, state.anchor, data)
         own: SpectralState = state.optimiser
@@ -145,7 +145,7 @@ class SpectralDescent(AbstractStretchSolver):
         if math.isnan(bound) and math.isfinite(loss):
             bound = _MARGIN * largest_eigenvalue(products)
         if math.isnan(bound):  # a derivative that is not finite
-            return Stretch(state, jnp.full_like(loss[None], jnp.nan), jnp.zeros(1, jnp.int32))
+            return MultiStep(state, jnp.full_like(loss[None], jnp.nan), jnp.zeros(1, jnp.int32))
         kind = own.bound.dtype
         growth, digits = descent.growth(bound / _MARGIN), -math.log(jnp.finfo(kind).eps)
         if growth > 0 and growth * count > digits:
@@ -153,13 +153,13 @@ class SpectralDescent(AbstractStretchSolver):
             found = state.displacement, own.velocity, float(own.error)
             losses, steps = jnp.stack([loss, jnp.full_like(loss, jnp.inf)]), jnp.asarray([0, failed])
         else:
-            moved = self._by_eigenvectors if self.method == "eigh" else self._by_polynomials
-            found = moved(products, descent, state, count, bound)
+            advance = self._by_eigenvectors if self.method == "eigh" else self._by_polynomials
+            found = advance(products, descent, state, count, bound)
             losses, steps = loss[None], jnp.zeros(1, jnp.int32)
         displacement, velocity, error = found
         made = own.products + jnp.asarray(products.made, own.products.dtype)
         own = SpectralState(velocity, jnp.asarray(bound, kind), made, jnp.asarray(error, kind))
-        return Stretch(SolverState(state.anchor, displacement, own), losses, steps)
+        return MultiStep(SolverState(state.anchor, displacement, own), losses, steps)
 
     def _by_polynomials(
         self, products: GaussNewtonProducts, descent: Descent, state: SolverState, count: int | float, bound: float

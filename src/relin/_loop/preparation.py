@@ -1,0 +1,151 @@
+"""From the arguments of `train` and `train_lanes`, checked, to what is run and the driver that runs it."""
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from relin._core import check as _check
+from relin._core.batches import AbstractBatches, FullBatch, Shuffled
+from relin._core.primitives import slow_in_loops
+from relin._loop import validate as _validate
+from relin._loop.compiled import Programs, derivative, separate
+from relin._loop.drivers import AbstractDriver, DeviceDriver, HostDriver
+from relin._loop.ending import Known, constant_loss
+from relin._loop.multi_step import MultiStepDriver
+from relin._loop.program import Batch, Run, Sampling
+from relin._loop.reasons import Examples, Streamed
+from relin._loop.sources import ArraySource, IterableSource
+from relin._observer import AbstractObserver
+from relin._solver import AbstractMultiStepSolver
+
+Drive = Literal["auto", "compiled", "host"]
+LaneDrive = Literal["auto", "map", "vmap", "host"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `train` and `train_lanes` run."""
+
+    run: Run
+    """The run, or the first lane's."""
+    data: Any
+    """A pair (x, y) of arrays, or an iterable of such batches."""
+    sampling: Sampling
+    observers: tuple[AbstractObserver, ...]
+    num_steps: int
+    interval: int
+    """Steps between two records."""
+    drive: Literal["multi-step", "host", "compiled", "map", "vmap"]
+    known: Known
+
+    def programs(self, make: Callable[[PyTree], Run], lanes: PyTree, one: bool = False) -> Programs:
+        """The programs of one lane, or of many where the drive runs them together, unless only one is meant."""
+        over = "one" if one or self.drive not in ("map", "vmap") else self.drive
+        return Programs(make, lanes, self.sampling, self.observers, over)
+
+
+def prepared(
+    run: Run,
+    data: Any,
+    num_steps: int | float,
+    record_every: int | None,
+    batch_size: int | None,
+    batches: AbstractBatches | None,
+    augment: Any,
+    observers: Sequence[AbstractObserver],
+    loggers: Any,
+    drive: str,
+    drives: tuple[str, ...],
+) -> Plan:
+    """Raises `TypeError` or `ValueError` for input that cannot be trained."""
+    _check.params(run.params)
+    _validate.parts(run.problem, run.solver, run.schedule)
+    _validate.together(run.problem, run.solver, run.schedule, run.safeguard)
+    _validate.helpers(observers, batches, augment, loggers)
+    run = replace(run, params=jax.tree.map(jnp.asarray, run.params), key=_check.key(run.key))
+    data, many = _validate.training_part(data), "map" in drives
+    if not isinstance(data, tuple) and (many or not isinstance(data, Iterable)):
+        others = "" if many else " or an iterable of such pairs"
+        raise TypeError(f"`data` must be a pair (x, y) of arrays{others}, got {data!r}; pass one.")
+    sampling = Sampling(_batches(batch_size, batches, isinstance(data, tuple)), augment)
+    num_steps, record_every = _validate.steps(run, sampling, num_steps, record_every, drive, drives)
+    interval = min(record_every or num_steps, num_steps)
+    given = run, data, sampling, tuple(observers), num_steps, interval
+    if not isinstance(data, tuple):
+        _check_iterable(run, sampling, drive)
+        return Plan(*given, "host", Known(run.problem.mode, None))
+    sampling.batches.check(_validate.arrays(data))
+    run.solver.check(run.problem, run.schedule, sampling.batches, run.params)
+    data = tuple(jax.tree.map(jnp.asarray, data))
+    _validate.network(run.problem, run.params, data)
+    _validate.shown(run.problem, run.params, (observers, run.safeguard, run.schedule))
+    known = Known(run.problem.mode, constant_loss(run.problem, run.params, data))
+    return replace(Plan(*given, _drive(run, data, drive, many), known), data=data)
+
+
+def _drive(run: Run, data: Batch, drive: Any, many: bool) -> Any:
+    if isinstance(run.solver, AbstractMultiStepSolver):
+        return "multi-step"
+    if drive != "auto":
+        return drive
+    arrays, make = separate(run.problem.trained(run.problem.variables))
+    if slow_in_loops(partial(derivative, make), arrays, run.params, *data):
+        return "host"
+    return ("map" if jax.default_backend() == "cpu" else "vmap") if many else "compiled"
+
+
+def driver_of(
+    plan: Plan, programs: Programs, report: Callable[[int], None]
+) -> tuple[AbstractDriver, Examples | Streamed]:
+    """The driver of a plan's programs, and the examples that they train on."""
+    run, data = plan.run, plan.data
+    if not isinstance(data, tuple):
+        source = IterableSource(programs, data, lambda batch: _validate.targets(run.problem, run.params, batch))
+        streamed = Streamed(source)
+        _validate.network(run.problem, run.params, streamed.first)
+        _validate.shown(run.problem, run.params, (plan.observers, run.safeguard, run.schedule))
+        return HostDriver(programs, source, report), streamed
+    examples = Examples(programs, data)
+    if plan.drive == "multi-step":
+        return MultiStepDriver(programs, data, plan.num_steps, report), examples
+    if plan.drive == "host":
+        return HostDriver(programs, ArraySource(programs, data, plan.num_steps), report), examples
+    return DeviceDriver(programs, data, plan.interval), examples
+
+
+def _batches(batch_size: int | None, batches: AbstractBatches | None, in_memory: bool) -> AbstractBatches:
+    if not in_memory and not (batch_size is None and batches is None):
+        raise ValueError(
+            f"An iterable of batches must decide its own batch size, got batch_size={batch_size} and "
+            f"batches={batches}; leave both out, or pass a tuple (x, y) of arrays."
+        )
+    if batches is None:
+        if isinstance(batch_size, np.integer):
+            batch_size = operator.index(batch_size)
+        return FullBatch() if batch_size is None else Shuffled(batch_size)
+    if batch_size is not None:
+        raise ValueError(
+            f"Either `batch_size` or `batches` must be given, got both {batch_size} and {batches}; leave one out."
+        )
+    return batches
+
+
+def _check_iterable(run: Run, sampling: Sampling, drive: str) -> None:
+    if isinstance(run.solver, AbstractMultiStepSolver):
+        raise ValueError(
+            f"{type(run.solver).__name__} sees the same examples again and again, got an iterable of batches; pass a "
+            "tuple (x, y) of arrays, or use WeightSpace."
+        )
+    if drive == "compiled":
+        raise ValueError(
+            'An iterable of batches must be driven from the host, got drive="compiled"; pass drive="auto", or a tuple '
+            "(x, y) of arrays."
+        )
+    run.solver.check(run.problem, run.schedule, sampling.batches, run.params)
