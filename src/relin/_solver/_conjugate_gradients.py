@@ -1,6 +1,7 @@
 """Conjugate gradients that may be stopped anywhere, on operators that may be singular."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,40 @@ from relin._core.types import Flag, Scalar
 def rounding(tree: PyTree[Array], power: float | int) -> float:
     """ε^power, with ε the relative rounding of the tree's numbers, the coarsest if they differ."""
     return max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(tree)) ** power
+
+
+class Iterate(NamedTuple):
+    """Where conjugate gradients are, on A y = b."""
+
+    solution: PyTree[Array]
+    """y."""
+    residual: PyTree[Array]
+    """b − A y."""
+    direction: PyTree[Array]
+    square: Scalar
+    """‖b − A y‖²."""
+    steepest: Scalar
+    """The largest curvature along a direction so far."""
+    curves: Flag
+    """Whether A curves along the last direction; y stays as it is where not."""
+
+
+def first_iterate(vector: PyTree[Array]) -> Iterate:
+    square = _squared(vector)
+    return Iterate(_tree.zeros_like(vector), vector, vector, square, jnp.zeros_like(square), jnp.ones((), bool))
+
+
+def next_iterate(product_of: Callable[[PyTree[Array]], PyTree[Array]], now: Iterate) -> Iterate:
+    """One step, with one product by A (Hestenes & Stiefel 1952)."""
+    product, size = product_of(now.direction), _squared(now.direction)
+    quotient = jnp.asarray(optax.tree.vdot(now.direction, product)) / size  # Rayleigh's
+    steepest = jnp.maximum(now.steepest, quotient)
+    curves = quotient > rounding(now.residual, 1) * steepest  # not a number does not curve either
+    length = jnp.where(curves, now.square / (quotient * size), 0)
+    solution, residual = _along(now.solution, length, now.direction), _along(now.residual, -length, product)
+    square = jnp.where(curves, _squared(residual), now.square)
+    direction = _along(residual, jnp.where(curves, square / now.square, 0), now.direction)
+    return Iterate(solution, residual, direction, square, steepest, curves)
 
 
 class ConjugateGradients(lx.AbstractLinearSolver):
@@ -55,31 +90,18 @@ class ConjugateGradients(lx.AbstractLinearSolver):
     ) -> tuple[PyTree[Array], lx.RESULTS, dict[str, Any]]:
         rtol = rounding(vector, 2 / 3) if self.rtol is None else self.rtol
         goal = rtol**2 * _squared(vector)
-        least = rounding(vector, 1)
 
-        def more(carry: Any) -> Flag:
-            (_, _, _, square, _), steps, curves = carry
-            return curves & (square > goal) & (steps < self.max_steps)
+        def more(carry: tuple[Iterate, Array]) -> Flag:
+            now, steps = carry
+            return now.curves & (now.square > goal) & (steps < self.max_steps)
 
-        def body(carry: Any) -> Any:
-            (y, residual, direction, square, steepest), steps, _ = carry
-            product = state.mv(direction)
-            quotient = optax.tree.vdot(direction, product) / _squared(direction)  # Rayleigh's
-            steepest = jnp.maximum(steepest, quotient)
-            curves = quotient > least * steepest  # not a number does not curve either
-            length = jnp.where(curves, square / (quotient * _squared(direction)), 0)
-            y, residual = _along(y, length, direction), _along(residual, -length, product)
-            new_square = jnp.where(curves, _squared(residual), square)
-            direction = _along(residual, new_square / square, direction)
-            return (y, residual, direction, new_square, steepest), steps + 1, curves
+        def body(carry: tuple[Iterate, Array]) -> tuple[Iterate, Array]:
+            return next_iterate(state.mv, carry[0]), carry[1] + 1
 
-        square = _squared(vector)
-        first = _tree.zeros_like(vector), vector, vector, square, jnp.zeros_like(square)
-        carry = jax.lax.while_loop(more, body, (first, jnp.zeros((), jnp.int32), jnp.ones((), bool)))
-        (y, _, _, square, _), steps, curves = carry
-        stopped = lx.RESULTS.where(curves, lx.RESULTS.max_steps_reached, lx.RESULTS.breakdown)
-        result = lx.RESULTS.where(square <= goal, lx.RESULTS.successful, stopped)
-        return y, result, {"num_steps": steps, "max_steps": self.max_steps}
+        now, steps = jax.lax.while_loop(more, body, (first_iterate(vector), jnp.zeros((), jnp.int32)))
+        stopped = lx.RESULTS.where(now.curves, lx.RESULTS.max_steps_reached, lx.RESULTS.breakdown)
+        result = lx.RESULTS.where(now.square <= goal, lx.RESULTS.successful, stopped)
+        return now.solution, result, {"num_steps": steps, "max_steps": self.max_steps}
 
     def transpose(
         self, state: lx.AbstractLinearOperator, options: dict[str, Any]

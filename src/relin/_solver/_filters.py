@@ -20,11 +20,6 @@ class Descent(NamedTuple):
     momentum: float = 0.0
     flow: bool = False
 
-    @property
-    def stability_limit(self) -> float:
-        """The product of rate and largest eigenvalue from which on descent diverges (Polyak 1964)."""
-        return math.inf if self.flow else 2 * (1 + self.momentum)
-
     def growth(self, eigenvalue: float) -> float:
         """The logarithm of the factor by which a step multiplies what is left along an eigenvector, in the long run."""
         if self.flow:

@@ -8,22 +8,21 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 from scipy.linalg import eigh
-from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
 from relin._core import tree as _tree
 from relin._core.linearise import LinearisedOutputs
 from relin._core.primitives import slow_in_loops
 from relin._core.problem import Problem
 from relin._core.types import Inputs, Outputs, Params, Scalar, Targets
+from relin._solver._conjugate_gradients import Iterate, first_iterate, next_iterate
+from relin.kernel._largest import largest_eigenvalue
 from relin.kernel._ntk import unchecked_ntk
 
 Totals = tuple[Params, Params]
 
-_LOOK = 10  # steps of conjugate gradients between two looks from the host at how far they are
-_FEW = 16  # outputs of all examples together, for which Lanczos is not worth it
+_CHECK_EVERY = 10  # steps of conjugate gradients, after which the host reads how far they are
 
 
 class GaussNewtonProducts:
@@ -101,28 +100,16 @@ class GaussNewtonProducts:
         return slow_in_loops(_product, self.linearised, self.anchor)
 
 
-def largest_eigenvalue(products: GaussNewtonProducts) -> float:
-    """Of G, by Lanczos on Θ/N (ARPACK), to a thousandth; not a number where a derivative is not finite."""
-    size = math.prod(products.shape)
-    if size <= _FEW:
-        values, _ = products.decomposition()
-        return float(values[-1])
+def largest_eigenvalue_of(products: GaussNewtonProducts) -> float:
+    """Of G, as of Θ/N; not a number where a derivative is not finite."""
 
-    def kernel_product(dual: np.ndarray) -> np.ndarray:
+    def product(dual: Outputs) -> Outputs:
         products.made += 1
-        return products.outputs(products.pulled_back(dual))
+        return _pushed(products.linearised, _pulled(products.linearised, dual, products.anchor))
 
-    operator = LinearOperator((size, size), matvec=kernel_product, dtype=np.float64)  # pyright: ignore
-    start = np.random.default_rng(0).normal(size=size)
-    try:
-        value = np.max(eigsh(operator, k=1, v0=start, tol=1e-3, return_eigenvectors=False))  # pyright: ignore
-    except ArpackNoConvergence:  # of many equal eigenvalues
-        value = np.linalg.norm(kernel_product(start)) / np.linalg.norm(start) * math.sqrt(size)
-    except ArpackError:
-        if np.isfinite(kernel_product(start)).all():
-            raise
-        value = math.nan
-    return max(float(value), 0.0)
+    start = np.random.default_rng(0).normal(size=products.shape)
+    found = largest_eigenvalue(product, jnp.asarray(start, products.linearised.at_anchor.dtype))
+    return max(float(found), 0.0) if np.isfinite(found) else math.nan
 
 
 def minimum_norm(
@@ -136,15 +123,13 @@ def minimum_norm(
         wanted = _tree.scale(-1.0, products.gradient(displacement))
     else:
         wanted = _compiled_product(products.linearised, vector)
-    solution, residual = _tree.zeros_like(wanted), wanted
-    direction, squared = residual, _tree.norm(residual) ** 2
-    norm = float(_tree.norm(wanted))
+    now, norm = first_iterate(wanted), float(_tree.norm(wanted))
     for iteration in range(10 * math.prod(products.shape)):
-        if iteration % _LOOK == 0 and float(jnp.sqrt(squared)) <= tolerance * norm:
+        if iteration % _CHECK_EVERY == 0 and not (now.curves and float(jnp.sqrt(now.square)) > tolerance * norm):
             break
-        solution, residual, direction, squared = _descended(products.linearised, solution, residual, direction, squared)
+        now = _next_iterate(products.linearised, now)
         products.made += 1
-    return solution, float(jnp.sqrt(squared)) / norm if norm else 0.0
+    return now.solution, float(jnp.sqrt(now.square)) / norm if norm else 0.0
 
 
 @eqx.filter_jit
@@ -227,15 +212,5 @@ def _weighed(totals: Totals, c: Any, vector: Params) -> Totals:
 
 
 @jax.jit
-def _descended(
-    linearised: LinearisedOutputs, solution: Params, residual: Params, direction: Params, squared: Scalar
-) -> tuple[Params, Params, Params, Scalar]:
-    """One step of conjugate gradients."""
-    product = _product(linearised, direction)
-    curvature = jnp.asarray(optax.tree.vdot(direction, product))
-    step = jnp.where(curvature > 0, squared / jnp.where(curvature > 0, curvature, 1.0), 0.0)
-    solution = _tree.add(solution, _tree.scale(step, direction))
-    residual = _tree.subtract(residual, _tree.scale(step, product))
-    following = _tree.norm(residual) ** 2
-    ratio = following / jnp.where(squared > 0, squared, 1.0)
-    return solution, residual, _tree.add(residual, _tree.scale(ratio, direction)), following
+def _next_iterate(linearised: LinearisedOutputs, now: Iterate) -> Iterate:
+    return next_iterate(functools.partial(_product, linearised), now)

@@ -17,7 +17,7 @@ from relin._core.types import Inputs, Params, Scalar, Targets
 from relin._schedule import AbstractSchedule
 from relin._solver._base import AbstractMultiStepSolver, MultiStep, SolverState
 from relin._solver._filters import Descent, expand
-from relin._solver._matrix_free import GaussNewtonProducts, largest_eigenvalue, minimum_norm
+from relin._solver._matrix_free import GaussNewtonProducts, largest_eigenvalue_of, minimum_norm
 
 _STAGE = 256
 """By how much a stage of steps is longer than all that come before, and than all that follow. What rounding leaves of
@@ -143,7 +143,7 @@ class SpectralDescent(AbstractMultiStepSolver):
         own: SpectralState = state.optimiser
         loss, bound = products.loss(state.displacement), float(own.bound)
         if math.isnan(bound) and math.isfinite(loss):
-            bound = _MARGIN * largest_eigenvalue(products)
+            bound = _MARGIN * largest_eigenvalue_of(products)
         if math.isnan(bound):  # a derivative that is not finite
             return MultiStep(state, jnp.full_like(loss[None], jnp.nan), jnp.zeros(1, jnp.int32))
         kind = own.bound.dtype

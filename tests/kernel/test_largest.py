@@ -1,0 +1,58 @@
+"""The largest eigenvalue against a dense decomposition in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from relin.kernel._largest import largest_eigenvalue
+
+SIZE = 30
+
+
+def matrices():
+    random = np.random.default_rng(0)
+    square = random.normal(size=(SIZE, SIZE))
+    positive = square @ square.T / SIZE
+    return {
+        "positive": positive,
+        "negative": -positive - np.eye(SIZE),
+        "all eigenvalues equal": 3 * np.eye(SIZE),
+        "zero": np.zeros((SIZE, SIZE)),
+        "of rank 1": np.outer(square[0], square[0]),
+    }
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("name", matrices())
+def test_it_is_that_of_the_dense_matrix(name, traced):
+    matrix, random = matrices()[name], np.random.default_rng(1)
+    start = {"a": jnp.asarray(random.normal(size=(2, SIZE // 2 - 1))), "b": jnp.asarray(random.normal(size=2))}
+    products = []
+
+    def product(vector):
+        products.append(1)
+        found = jnp.asarray(matrix) @ jnp.concatenate([vector["a"].reshape(-1), vector["b"]])
+        return {"a": found[:-2].reshape(2, -1), "b": found[-2:]}
+
+    def of(start):
+        return largest_eigenvalue(product, start, tolerance=1e-3, traced=traced)
+
+    found = jax.jit(of)(start) if traced else of(start)
+    wanted = np.linalg.eigvalsh(matrix)[-1]
+    assert wanted - 1e-3 * abs(wanted) - 1e-9 <= found <= wanted + 1e-9
+    if not traced:
+        assert len(products) <= 3 * SIZE
+
+
+def test_one_number_and_what_is_not_finite():
+    assert largest_eigenvalue(lambda v: -2 * v, jnp.ones(1)) == -2
+    assert np.isnan(largest_eigenvalue(lambda v: v * jnp.nan, jnp.ones(3)))
+
+
+def test_it_ends_early_where_the_tolerance_allows():
+    diagonal, products = jnp.asarray(np.linspace(0, 1, 500) ** 4), []
+    start = jnp.asarray(np.random.default_rng(0).normal(size=500))
+    found = largest_eigenvalue(lambda v: products.append(1) or diagonal * v, start, tolerance=0.05)
+    assert 0.95 <= found <= 1
+    assert len(products) < 30
