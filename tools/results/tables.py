@@ -122,9 +122,9 @@ _PERIODS = "K alone"
 
 def _kind(condition: Condition) -> str:
     """A schedule of no fixed period as it is called, others by what goes with them."""
-    if method.kind != "every" or method.value in (1, math.inf):
-        return method.label
-    return f"K, {', '.join(part.label for part in method.parts)}" if method.parts else _PERIODS
+    if condition.kind != "every" or condition.value in (1, math.inf):
+        return condition.label
+    return f"K, {', '.join(modifier.label for modifier in condition.modifiers)}" if condition.modifiers else _PERIODS
 
 
 def _of_layer(result: LayersResult, name: str) -> list[str]:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from relin.report import _text as text
 from relin.report._style import Theme, draw_break
 from relin.study._condition import parse_condition
+from relin.study._modifiers import Sparse
 from relin.study._result import ScheduleOutcome
 
 BESIDE_INCHES = 1.05
@@ -25,12 +26,11 @@ def sparse_period(outcome: ScheduleOutcome) -> float | None:
         condition = parse_condition(outcome.schedule)
     except ValueError:
         return None
-    preset = condition.kind == "every" and [part.kind for part in condition.parts] == ["sparse"]
-    return condition.value if preset else None
+    return condition.schedule.period if condition.modifiers == (Sparse(),) else None
 
 
 def stands_beside(outcome: ScheduleOutcome) -> bool:
-    """Whether a schedule has no place on the axis of K: it is adaptive, say, or has parts of its own."""
+    """Whether a schedule has no place on the axis of K: it is adaptive, say, or has modifiers."""
     return outcome.period is None and sparse_period(outcome) is None
 
 
