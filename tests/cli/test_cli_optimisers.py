@@ -19,7 +19,7 @@ def test_a_stability_study_with_adam_says_nothing_of_what_is_stable_for_sgd(reli
     assert (code, err) == (0, "")
     assert "On digits, " in out
     _, result, records = stored_study(tmp_path / "adam")
-    assert sorted(records["learning_rate"].unique()) == [3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03]
+    assert sorted(records["learning_rate"].unique()) == [1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1]
     assert result.stable_rate_at_start is None
     assert {limit.stable_rate for limit in result.limits} == {None}
     html = (tmp_path / "adam" / "report.html").read_text(encoding="utf-8")
@@ -36,7 +36,7 @@ def test_a_run_with_an_optimiser(relin_command, tmp_path):
     code, _, err = relin_command("train", "--optimiser", "muon", *TINY, "--schedule", "every-2", "--out", "run")
     assert (code, err) == (0, "")
     run = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert (run["learning_rate"], run["spec"]["optimiser"]) == (0.001, "muon")
+    assert (run["learning_rate"], run["spec"]["optimiser"]) == (0.003, "muon")
     code, _, err = relin_command("train", "--optimiser", "adm")
     assert code == 2
     assert "the optimisers are sgd, momentum, adam, adamw, lion, muon (got 'adm')" in err

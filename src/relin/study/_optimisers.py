@@ -67,7 +67,7 @@ def _moments(b1: float, b2: float) -> dict[str, _Number]:
 
 _EPS = {"eps": _Number(1e-8, least=1e-30)}
 _NONE: dict[str, _Number] = {}
-_ADAM_GRID = (0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003)
+_ADAM_GRID = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 _KINDS = {
     "sgd": _Kind(_NONE, (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003), 0.1),
     "momentum": _Kind(_NONE, (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003), 0.03),
@@ -75,8 +75,8 @@ _KINDS = {
     "adamw": _Kind(_moments(0.9, 0.999) | _EPS | {"weight_decay": _Number(0.01)}, _ADAM_GRID, 0.001),
     "lion": _Kind(
         _moments(0.9, 0.99) | {"weight_decay": _Number(0.001)},
-        (0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001),
-        0.0003,
+        (0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003),
+        0.001,
     ),
     "muon": _Kind(
         {
@@ -89,7 +89,7 @@ _KINDS = {
             **_EPS,
         },
         _ADAM_GRID,
-        0.001,
+        0.003,
     ),
 }
 _MOMENTUM = {"sgd": 0.0, "momentum": 0.9}
