@@ -10,6 +10,7 @@ from relin.report import (
     outcomes_table,
     rates_plot,
     shared_tiles,
+    statistics,
 )
 
 QUESTION = "Does it matter whether momentum starts anew at each re-linearisation?"
@@ -33,7 +34,10 @@ def page(result, records, spec):
         ],
         plots=[gains, rates_plot(result, StudyRecords(result, records))],
         tables=[outcomes_table(result, [], "")],
-        method=["Every period is trained with momentum kept at re-linearisations, and with momentum set to 0 at each."],
+        method=[
+            "Every period is trained with momentum kept at re-linearisations, and with momentum set to 0 at each.",
+            statistics(result),
+        ],
         files={"table.csv": outcomes_csv(result.outcomes)},
     )
 

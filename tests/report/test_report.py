@@ -10,14 +10,20 @@ import pytest
 from report_sample import ENVIRONMENT, MAX_STEPS, NUM_STEPS, RATES, REFERENCE_RATE, SPEC, steps_at
 
 from relin.report import write_report
-from relin.report._periods import PeriodAxis, narrow, sparse_period, stands_beside
 from relin.report._style import LIGHT, themed
-from relin.studies.frequency.data import frequency_records, of_comparison
+from relin.studies.frequency.data import (
+    Schedules,
+    frequency_records,
+    of_comparison,
+    short_lines,
+    sparse_period,
+    stands_beside,
+)
 from relin.studies.frequency.figures import (
     accuracy_against_period,
     accuracy_against_updates,
     both_comparisons,
-    learning_curves,
+    period_curves,
 )
 from relin.studies.frequency.settings import FrequencySpec
 from relin.study._grid_study import by_comparison
@@ -301,7 +307,7 @@ def test_learning_curves_go_on_to_the_end_of_the_longest_run(both):
         data = frequency_records(result, both[1])
         longest = max(steps_at(o.learning_rate, result.comparison) for o in result.outcomes if o.period is not None)
         with themed(LIGHT):
-            panels = learning_curves(data, LIGHT).axes
+            panels = period_curves(data, LIGHT).axes
         assert [axes.get_xlim() for axes in panels] == [(0, longest)] * 2
         ends = {int(line.get_xdata()[-1]) for axes in panels for line in axes.lines}
         assert ends == {data.run_steps(o) for o in result.outcomes if o.period is not None}
@@ -313,7 +319,7 @@ def test_preset_stands_on_the_axis_of_its_periods(both):
     preset = [o for o in outcomes if o.schedule.endswith("+sparse")]
     never = preset[0].model_copy(update={"schedule": "never+sparse"})
     eight = preset[0].model_copy(update={"schedule": "every-8+sparse"})
-    axis = PeriodAxis([*outcomes, never, eight])
+    axis = Schedules([*outcomes, never, eight])
     assert [sparse_period(o) for o in axis.sparse] == [8, 16, 64, 256, math.inf]
     plain = {o.period: axis.at(o) for o in outcomes if o.period is not None}
     apart = [axis.at(o) - plain[sparse_period(o)] for o in axis.sparse if sparse_period(o) != 8]
@@ -324,8 +330,8 @@ def test_preset_stands_on_the_axis_of_its_periods(both):
     assert beside == ["every-64+clip-1", "when-error-0.1"]
     assert [o.schedule for o in axis.others] == beside
     assert min(axis.at(o) for o in axis.others) > axis.at(never)
-    looks = {(axis.marker(o), axis.colour(o, LIGHT)) for o in (outcomes[0], preset[0], axis.others[0])}
-    assert len({marker for marker, _ in looks}) == len({colour for _, colour in looks}) == 3
+    styles = {(axis.marker(o), axis.colour(o, LIGHT)) for o in (outcomes[0], preset[0], axis.others[0])}
+    assert len({marker for marker, _ in styles}) == len({colour for _, colour in styles}) == 3
 
 
 def test_preset_is_a_line_of_its_own(both):
@@ -393,7 +399,7 @@ def test_crowded_axes_of_periods_stay_legible(study):
     ],
 )
 def test_long_labels_are_broken_where_people_would(label, lines):
-    assert narrow(label).split("\n") == lines
+    assert short_lines(label).split("\n") == lines
 
 
 def test_captions_speak_of_what_is_shown_only(report, report_of_both):

@@ -12,14 +12,13 @@ import polars as pl
 import pytest
 from report_sample import CHANCE, NUM_SEEDS
 from rich.console import Console
-from scipy import stats
 
 import relin.report
 from relin._common.files import write_atomically
 from relin.report import _figures, _style, _text as text, terminal_summary
-from relin.report._page import Column, Page, Row, Tile, definitions, prose, render_page, table
-from relin.report._records import mean_interval
-from relin.report._style import spread
+from relin.report._html import Column, Row, definitions, prose, table
+from relin.report._labels import spread
+from relin.report._page import Page, Tile, render_page
 from relin.studies.frequency.data import frequency_records
 
 
@@ -67,17 +66,6 @@ def test_terminal_panel_holds_the_verdict(study):
 def test_terminal_refuses_an_empty_result(study):
     with pytest.raises(ValueError, match="got no outcome; run the study"):
         terminal_summary(study[0].model_copy(update={"outcomes": []}))
-
-
-def test_mean_interval_is_the_t_interval_of_finite_values():
-    values = np.random.default_rng(0).normal(size=(7, 3))
-    mean, low, high = mean_interval(np.vstack([values, [[np.nan, np.inf, np.nan]]]))
-    expected = stats.t.interval(0.95, 6, loc=values.mean(0), scale=stats.sem(values))
-    np.testing.assert_allclose(mean, values.mean(0), rtol=1e-12)
-    np.testing.assert_allclose((low, high), expected, rtol=1e-10)
-    mean, low, high = mean_interval(np.array([[1.0, np.nan]]))
-    assert mean[0] == 1.0
-    assert np.isnan([mean[1], low[0], high[1]]).all()
 
 
 def test_curve_counts_a_diverged_run_at_chance_and_leaves_its_loss_out(study):

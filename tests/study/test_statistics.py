@@ -6,7 +6,7 @@ import scipy.stats
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from relin.study._statistics import holm, lower_bound, mean_interval, p_value_not_worse
+from relin.study._statistics import holm, known_interval, lower_bound, mean_interval, p_value_not_worse
 
 P_VALUES = hnp.arrays(np.float64, st.integers(0, 12), elements=st.floats(0, 1))
 
@@ -29,6 +29,24 @@ def test_interval_and_bound_agree_with_scipy(n, confidence):
     np.testing.assert_allclose(interval.mean, math.fsum(values) / n, rtol=1e-12)
     one_sided = scipy.stats.ttest_1samp(values, 0.0, alternative="greater").confidence_interval(confidence)
     np.testing.assert_allclose(lower_bound(values, confidence), one_sided.low, rtol=1e-10)
+
+
+def test_interval_of_what_is_known():
+    values = np.random.default_rng(0).normal(size=7)
+    expected = scipy.stats.t.interval(0.95, 6, loc=values.mean(), scale=scipy.stats.sem(values))
+    interval = known_interval(np.append(values, [np.nan, np.inf]))
+    np.testing.assert_allclose((interval.mean, interval.low, interval.high), (values.mean(), *expected), rtol=1e-10)
+    one, none = known_interval(np.array([1.0, np.nan])), known_interval(np.array([np.nan]))
+    assert one.mean == 1.0
+    assert np.isnan([one.low, one.high, none.mean, none.low, none.high]).all()
+
+
+def test_accuracies_are_equal_sooner_than_other_numbers():
+    values = 1e-9 * np.array([1.0, 2.0, 3.0])
+    assert known_interval(values).low == known_interval(values).high
+    interval = known_interval(values, resolution=0.0)
+    expected = scipy.stats.t.interval(0.95, 2, loc=2e-9, scale=scipy.stats.sem(values))
+    np.testing.assert_allclose((interval.low, interval.high), expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("n", [2, 5, 30])

@@ -10,7 +10,7 @@ from unittest.mock import patch
 from tools.results.quantities import RESULTS, study
 
 from relin.report import write_report
-from relin.report._page import Html
+from relin.report._html import Html
 
 _KEPT = (".csv", ".txt", ".png")
 _FLOAT = re.compile(r"\d+\.\d+(e-?\d+)?")
@@ -19,7 +19,7 @@ _FLOAT = re.compile(r"\d+\.\d+(e-?\d+)?")
 def files(folder: str, *, figures: bool) -> Iterator[tuple[Path, bytes]]:
     """Tables, summaries and, if asked for, figures of a folder, by their place under docs/results."""
     spec, result, records = study(folder)
-    drawn = nullcontext() if figures else patch("relin.report._study_page.save_plot", lambda *_: Html(""))
+    drawn = nullcontext() if figures else patch("relin.report._page.save_plot", lambda *_: Html(""))
     with tempfile.TemporaryDirectory() as made, drawn:
         write_report(result, records, spec.model_dump(mode="json"), {}, Path(made))
         for path in sorted(Path(made).rglob("*.*")):

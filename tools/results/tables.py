@@ -75,7 +75,7 @@ class Words(Quantities):
         if found is None:
             return ("–", "–", "–")
         if found.num_untrained == found.num_seeds:
-            return (f"all {text.lost_words(found.num_diverged, found.num_failed)}", "–", "–")
+            return (f"all {text.untrained_words(found.num_diverged, found.num_failed)}", "–", "–")
         return (_accuracy(found), _updates(found), text.chosen_rate(found))
 
     def layers(self, folders: Mapping[str, str]) -> str:
@@ -124,7 +124,7 @@ def _kind(condition: Condition) -> str:
     """A schedule of no fixed period as it is called, others by what goes with them."""
     if condition.kind != "every" or condition.value in (1, math.inf):
         return condition.label
-    return f"K, {', '.join(modifier.label for modifier in condition.modifiers)}" if condition.modifiers else _PERIODS
+    return f"K, {', '.join(part.label for part in condition.parts)}" if condition.parts else _PERIODS
 
 
 def _of_layer(result: LayersResult, name: str) -> list[str]:
@@ -147,7 +147,7 @@ def _updates(outcome: ScheduleOutcome) -> str:
 
 
 def _accuracy(outcome: ScheduleOutcome) -> str:
-    lost = text.lost_words(outcome.num_diverged, outcome.num_failed)
+    lost = text.untrained_words(outcome.num_diverged, outcome.num_failed)
     return f"{100 * outcome.test_accuracy.mean:.1f}" + (f" (of {outcome.num_seeds} runs {lost})" if lost else "")
 
 

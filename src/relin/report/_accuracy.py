@@ -1,16 +1,17 @@
 """What figures of test accuracy share: means with intervals, dots of seeds, bands to compare with, their legend."""
 
-import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from relin.report import _text as text
+from relin.report._labels import label_right, size_of
+from relin.report._records import StudyRecords
 from relin.report._style import FONT_SIZE, Theme, halo
 from relin.study._result import GridResult, Interval, ScheduleOutcome
 
@@ -22,6 +23,11 @@ def ends(interval: Interval) -> tuple[float, float]:
     both = np.array([interval.low, interval.high])
     both = np.where(np.isfinite(both), both, interval.mean)
     return 100 * float(both[0]), 100 * float(both[1])
+
+
+def shown_values(outcome: ScheduleOutcome) -> list[float]:
+    """Mean and ends of a schedule's interval in percent, for the limits of an axis."""
+    return [100 * outcome.test_accuracy.mean, *ends(outcome.test_accuracy)]
 
 
 def floor(result: GridResult) -> float:
@@ -41,13 +47,37 @@ def is_far_below(outcome: ScheduleOutcome, result: GridResult) -> bool:
     return 100 * outcome.test_accuracy.mean < floor(result)
 
 
-def limits(values: Iterable[float], lowest: float = 0.0) -> tuple[float, float]:
-    """Of an axis of accuracy in percent that shows all `values` above `lowest`, with some room."""
+def limits(values: Iterable[float], lowest: float = 0.0, rows: int = 0) -> tuple[float, float]:
+    """Of an axis of accuracy in percent that shows all `values` above `lowest`, above so many rows of marks."""
     shown = np.array(list(values), dtype=float)
     shown = shown[np.isfinite(shown) & (shown >= lowest)]
     low, high = (shown.min(), shown.max()) if shown.size else (0.0, 100.0)
     pad = max(0.5, 0.07 * (high - low))
-    return max(-3.0, low - 1.3 * pad), min(102.0, high + pad)
+    return max(-12.0 if rows else -3.0, low - (1.3 + 1.2 * rows) * pad), min(102.0, high + pad)
+
+
+def draw_schedule(
+    axes: Axes,
+    at: float,
+    outcome: ScheduleOutcome,
+    records: StudyRecords,
+    colour: str,
+    theme: Theme,
+    width: float = 0.28,
+    marker: str = "o",
+    horizontal: bool = False,
+) -> list[float]:
+    """A schedule at `at` on the other axis: mean, interval and a dot for each seed, or an arrow if it is far below.
+
+    Returns the accuracies shown, in percent.
+    """
+    if is_far_below(outcome, records.result):
+        point_below(axes, at, outcome, colour, theme, horizontal, records.untrained(outcome))
+        return []
+    accuracy, trained = records.seeds(outcome)
+    draw_seeds(axes, at, accuracy[trained], colour, width, horizontal)
+    draw_mean(axes, at, outcome, colour, theme, marker, horizontal=horizontal)
+    return [*shown_values(outcome), *(100 * accuracy[trained])]
 
 
 def draw_mean(
@@ -58,19 +88,19 @@ def draw_mean(
     theme: Theme,
     marker: str = "o",
     size: float = 9.5,
-    lying: bool = False,
+    horizontal: bool = False,
     faint: bool = False,
 ) -> None:
     """The mean of a schedule with its interval, at `at` on the other axis; filled where it is on par.
 
     Args:
-        lying: whether accuracy is the horizontal axis.
+        horizontal: whether accuracy is the horizontal axis.
         faint: whether the interval steps back behind those of others.
     """
     low, high = ends(outcome.test_accuracy)
     mean = 100 * outcome.test_accuracy.mean
     line, point = ([at, at], [low, high]), ([at], [mean])
-    if lying:
+    if horizontal:
         line, point = line[::-1], point[::-1]
     width, alpha = (1.6, 0.45) if faint else (2.6, 1.0)
     axes.plot(*line, color=colour, linewidth=width, alpha=alpha, solid_capstyle="butt", zorder=2)
@@ -105,36 +135,47 @@ def mark_edge(axes: Axes, place: tuple[float, float], outcome: ScheduleOutcome, 
 
 
 def point_below(
-    axes: Axes, at: float, outcome: ScheduleOutcome, colour: str, theme: Theme, lying: bool = False
+    axes: Axes,
+    at: float,
+    outcome: ScheduleOutcome,
+    colour: str,
+    theme: Theme,
+    horizontal: bool = False,
+    untrained: str = "",
 ) -> None:
-    """An arrow at the low end of the accuracy axis, with the accuracy that lies beyond it."""
-    place, coordinates = ((0.0, at), ("axes fraction", "data")) if lying else ((at, 0.0), ("data", "axes fraction"))
+    """An arrow at the low end of the accuracy axis, with the accuracy beyond it and the mark of untrained runs."""
+    along, across = ("axes fraction", "data")
+    place, coordinates = ((0.0, at), (along, across)) if horizontal else ((at, 0.0), (across, along))
+    accuracy = text.percent(outcome.test_accuracy.mean, 1) + text.EDGES[outcome.rate_edge]
     axes.annotate(
-        text.percent(outcome.test_accuracy.mean, 1) + text.EDGES[outcome.rate_edge],
+        f"{accuracy}{' ' if horizontal else chr(10)}{untrained}".rstrip(),
         place,
         xycoords=coordinates,
-        xytext=(24, 0) if lying else (0, 22),
+        xytext=(24, 0) if horizontal else (0, 22),
         textcoords="offset points",
-        ha="left" if lying else "center",
-        va="center" if lying else "bottom",
+        ha="left" if horizontal else "center",
+        va="center" if horizontal else "bottom",
         color=colour,
         fontsize=SMALL,
+        linespacing=1.05,
         path_effects=halo(theme),
         arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 2.0, "shrinkA": 1, "shrinkB": 0},
         zorder=6,
     )
 
 
-def draw_seeds(axes: Axes, at: float, accuracy: np.ndarray, colour: str, width: float, lying: bool = False) -> None:
+def draw_seeds(
+    axes: Axes, at: float, accuracy: np.ndarray, colour: str, width: float, horizontal: bool = False
+) -> None:
     """Accuracy of each seed (a fraction, shape (seeds,)) as a faint dot beside the mean."""
     beside = at + width * (np.arange(accuracy.size) - (accuracy.size - 1) / 2) / max(accuracy.size - 1, 1)
-    place = (100 * accuracy, beside) if lying else (beside, 100 * accuracy)
+    place = (100 * accuracy, beside) if horizontal else (beside, 100 * accuracy)
     axes.plot(*place, ".", color=colour, alpha=0.35, markersize=6, zorder=2)
 
 
-def draw_bands(axes: Axes, result: GridResult, theme: Theme, lying: bool = False) -> None:
+def draw_bands(axes: Axes, result: GridResult, theme: Theme, horizontal: bool = False) -> None:
     """Bands of ordinary and lazy training with their means, and the line one margin below the former."""
-    span, line = (axes.axvspan, axes.axvline) if lying else (axes.axhspan, axes.axhline)
+    span, line = (axes.axvspan, axes.axvline) if horizontal else (axes.axhspan, axes.axhline)
     for schedule, colour in (("every-1", theme.ordinary), ("never", theme.lazy)):
         outcome = result.outcome(schedule)
         if outcome is None:
@@ -172,6 +213,27 @@ def band_labels(result: GridResult, theme: Theme) -> list[tuple[float, str, str]
     return labels
 
 
+def accuracy_axis(
+    axes: Axes,
+    result: GridResult,
+    shown: Iterable[float],
+    theme: Theme,
+    rows: int = 0,
+    labels: Sequence[tuple[float, str, str]] = (),
+) -> None:
+    """A vertical axis of test accuracy that holds what is shown and the bands, with names at the right.
+
+    Args:
+        shown: accuracies in percent.
+        rows: of `note_untrained`.
+        labels: more names, as `label_right` takes them.
+    """
+    axes.set_ylabel("test accuracy, %")
+    axes.set_ylim(*limits([*band_values(result), *shown], floor(result), rows))
+    draw_bands(axes, result, theme)
+    label_right(axes, [*band_labels(result, theme), *labels])
+
+
 def band_handles(result: GridResult, theme: Theme) -> list[Patch | Line2D]:
     """The bands and the margin's line, for a legend."""
     handles: list[Patch | Line2D] = []
@@ -192,8 +254,8 @@ def band_handles(result: GridResult, theme: Theme) -> list[Patch | Line2D]:
 def par_handles(result: GridResult, theme: Theme) -> list[Line2D]:
     """Filled and empty marks and the signs beside them, for a legend."""
     faces = (("on par with K = 1", theme.muted), ("not shown to be on par", theme.background))
-    look = {"marker": "o", "linestyle": "", "color": theme.muted, "markeredgewidth": 2, "markersize": 9}
-    handles = [Line2D([], [], markerfacecolor=face, label=name, **look) for name, face in faces]
+    style = {"marker": "o", "linestyle": "", "color": theme.muted, "markeredgewidth": 2, "markersize": 9}
+    handles = [Line2D([], [], markerfacecolor=face, label=name, **style) for name, face in faces]
     for edge in ("largest", "smallest"):
         if any(outcome.rate_edge == edge for outcome in result.outcomes):
             name = f"{text.EDGES[edge]} best rate is the {edge} offered"
@@ -201,7 +263,11 @@ def par_handles(result: GridResult, theme: Theme) -> list[Line2D]:
     return handles
 
 
-def legend_below(figure: Figure, handles: Sequence[Patch | Line2D], theme: Theme, columns: int = 5) -> None:
+def legend_below(figure: Figure, handles: Sequence[Artist], theme: Theme, columns: int = 5) -> None:
+    """A legend below the axes in as many columns as fit, `columns` at most."""
+    labels = [str(handle.get_label()) for handle in handles]
+    while columns > 1 and _legend_inches(labels, columns) > figure.get_size_inches()[0]:
+        columns -= 1
     figure.legend(
         handles=list(handles),
         loc="outside lower left",
@@ -212,27 +278,38 @@ def legend_below(figure: Figure, handles: Sequence[Patch | Line2D], theme: Theme
     )
 
 
-def note_lost(axes: Axes, x: float, lost: str, theme: Theme) -> None:
-    """×2∅1/10 at the foot of the axes where 3 of 10 runs did not train: at chance, they lie far below what is shown."""
-    if lost:
+def _legend_inches(labels: Sequence[str], columns: int) -> float:
+    """About how wide a legend is."""
+    parts = [part for part in np.array_split(labels, columns) if part.size]
+    return sum(0.68 + 0.09 * max(map(len, part)) for part in parts)
+
+
+def note_untrained(
+    axes: Axes, places: Iterable[tuple[float, ScheduleOutcome]], records: StudyRecords, theme: Theme
+) -> int:
+    """×2∅1/10 at the foot of the axes where 3 of 10 runs did not train: at chance, they lie far below what is shown.
+
+    Each stands in the lowest row where those before it leave it room. Returns the number of rows, which `limits` needs.
+    The limits of the horizontal axis are set before.
+    """
+    near = [(x, records.untrained(outcome)) for x, outcome in places if not is_far_below(outcome, records.result)]
+    left, right = axes.get_xlim()
+    character = 0.34 * SMALL / 72 * (right - left) / size_of(axes)[0]  # half its width
+    ends = list[float]()
+    for x, mark in sorted((x, mark) for x, mark in near if mark):
+        half = character * len(mark)
+        row = next((i for i, end in enumerate(ends) if end <= x - half), len(ends))
+        ends[row : row + 1] = [x + half]
         axes.annotate(
-            lost,
+            mark,
             (x, 0.015),
             xycoords=("data", "axes fraction"),
+            xytext=(0, 1.3 * SMALL * row),
+            textcoords="offset points",
             ha="center",
             va="bottom",
             fontsize=SMALL,
             color=theme.ink,
             path_effects=halo(theme),
         )
-
-
-def updates_axis(axes: Axes, most: float) -> None:
-    """A horizontal axis of feature updates up to `most`, logarithmic and yet with a zero."""
-    axes.set_xscale("symlog", linthresh=1, linscale=0.6)
-    axes.set_xlim(-0.35, max(most, 1.0) * 2.2)
-    powers = [10.0**e for e in range(math.ceil(math.log10(max(most, 1.0))) + 1)]
-    axes.xaxis.set_major_locator(FixedLocator([0.0, *powers]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.count(value)))
-    axes.set_xlabel("feature updates during training")
+    return len(ends)

@@ -1,19 +1,20 @@
-"""Learning curves of a few schedules: test accuracy and training loss against the step."""
+"""Lines through means with their intervals, and the learning curves of a few schedules."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from relin.report import _text as text
 from relin.report._accuracy import floor
+from relin.report._axes import log_axis, step_axis
+from relin.report._labels import label_right
 from relin.report._records import StudyRecords
-from relin.report._style import Theme, label_right, new_figure
-from relin.study._result import GridResult, ScheduleOutcome
+from relin.report._style import Theme, new_figure
+from relin.study._result import GridResult, Interval, ScheduleOutcome
 
 CAPTION = (
     f"Mean over seeds and its 95 % interval at the learning rate chosen for each schedule. {text.EDGES_MEAN}. "
@@ -33,6 +34,47 @@ class Line:
     style: str = "-"
 
 
+def draw_line(
+    axes: Axes,
+    x: np.ndarray | Sequence[float],
+    mean: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    colour: str,
+    style: str = "-",
+    log: bool = False,
+    **options: Any,
+) -> None:
+    """A line through means with their intervals as a band; all arrays have shape (points,).
+
+    Args:
+        log: whether the vertical axis is logarithmic: an interval of a mean may cross zero, such an axis may not.
+        options: of the line.
+    """
+    low = np.maximum(low, 0.2 * mean) if log else low
+    axes.plot(x, mean, style, color=colour, zorder=3, **options)
+    axes.fill_between(x, low, high, where=np.isfinite(low).tolist(), color=colour, alpha=0.16, linewidth=0, zorder=2)
+
+
+def draw_intervals(
+    axes: Axes,
+    points: Sequence[tuple[float, Interval | None]],
+    colour: str,
+    marker: str,
+    label: str,
+    theme: Theme,
+    scale: float = 1.0,
+    within: tuple[float, float] = (-np.inf, np.inf),
+) -> None:
+    """Means joined, with their intervals as a band, where they are known; no band leaves what is possible."""
+    known = [(x, scale * np.array([i.mean, i.low, i.high])) for x, i in points if i is not None]
+    if known:
+        mean, low, high = np.array([values for _, values in known]).T
+        low, high = np.clip(low, *within), np.clip(high, *within)
+        options = {"label": label, "markersize": 7, "markeredgecolor": theme.background}
+        draw_line(axes, [x for x, _ in known], mean, low, high, colour, f"{marker}-", **options)
+
+
 def learning_curves(result: GridResult, records: StudyRecords, lines: Sequence[Line], theme: Theme) -> Figure:
     """Test accuracy and training loss against the step, mean and interval over seeds."""
     figure = new_figure(13.5, 6.0)
@@ -41,18 +83,15 @@ def learning_curves(result: GridResult, records: StudyRecords, lines: Sequence[L
     for axes, column, name in ((accuracy, "test_accuracy", "test accuracy, %"), (loss, "train_loss", "training loss")):
         shown = _draw(axes, records, lines, column)
         axes.set_title(name)
-        axes.set_xlabel("step")
-        axes.set_xlim(0, result.num_steps)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.count(value)))
+        step_axis(axes, max([result.num_steps, *(int(line.get_xdata()[-1]) for line in axes.lines)]))
         if not shown:
             continue
         low, high = min(low for low, _, _ in shown), max(high for _, high, _ in shown)
+        labels = [end for _, _, end in shown]
         if column == "train_loss":
             log_axis(axes, low, high)
         else:
             axes.set_ylim(max(lowest, low - 2), min(101.0, high + 2))
-        labels = [end for _, _, end in shown]
-        if column == "test_accuracy":
             labels = [(y, f"{name} ↓ {text.fixed(y, 1)}" if y < lowest else name, colour) for y, name, colour in labels]
         label_right(axes, labels)
     return figure
@@ -62,34 +101,17 @@ def _draw(
     axes: Axes, records: StudyRecords, lines: Sequence[Line], column: str
 ) -> list[tuple[float, float, tuple[float, str, str]]]:
     """Draw every line; returns the lowest and the highest mean of each and the label at its end."""
-    shown = []
+    shown, is_loss = [], column == "train_loss"
     for line in lines:
         curve = records.curve(line.outcome, column)
-        usable = np.isfinite(curve.mean)
-        if column == "train_loss":
-            usable &= curve.mean > 0
+        usable = np.isfinite(curve.mean) & ((curve.mean > 0) | (not is_loss))
         if not usable.any():
             continue
-        factor = 1.0 if column == "train_loss" else 100.0
-        steps, mean = curve.steps[usable], factor * curve.mean[usable]
-        low, high = factor * curve.low[usable], factor * curve.high[usable]
-        if column == "train_loss":
-            low = np.maximum(low, 0.2 * mean)  # an interval of a mean may cross zero, a logarithmic axis may not
-        axes.plot(steps, mean, line.style, color=line.colour, zorder=3)
-        axes.fill_between(steps, low, high, where=np.isfinite(low).tolist(), color=line.colour, alpha=0.16, linewidth=0)
-        name = text.name_and_lost(line.label, line.outcome)
+        steps = curve.steps[usable]
+        mean, low, high = ((1.0 if is_loss else 100.0) * c[usable] for c in (curve.mean, curve.low, curve.high))
+        draw_line(axes, steps, mean, low, high, line.colour, line.style, log=is_loss)
         # The untrained network, at step 0, would squeeze all curves together.
-        learnt = mean[steps > 0] if column == "test_accuracy" and (steps > 0).any() else mean
+        learnt = mean if is_loss or not (steps > 0).any() else mean[steps > 0]
+        name = text.name_and_untrained(line.label, line.outcome)
         shown.append((float(learnt.min()), float(learnt.max()), (float(mean[-1]), name, line.colour)))
     return shown
-
-
-def log_axis(axes: Axes, low: float, high: float) -> None:
-    """A logarithmic vertical axis from `low` to `high` with plain numbers."""
-    axes.set_yscale("log")
-    axes.set_ylim(low / 1.3, high * 1.3)
-    # Less than a decade has at most one power of ten in it: name 2 and 5 as well.
-    multiples = (1.0, 2.0, 5.0) if math.log10(high / low) < 2.5 else (1.0,)
-    axes.yaxis.set_major_locator(LogLocator(subs=multiples))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text.tick(value)))
-    axes.yaxis.set_minor_formatter(NullFormatter())

@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from relin._common.files import write_atomically
-from relin.report._page import Html, escape, prose
+from relin.report._html import Html, escape, prose
 from relin.report._style import DARK, FONT_SIZE, LIGHT, Theme, themed
 
 PNG_DPI = 200

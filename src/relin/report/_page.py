@@ -1,22 +1,24 @@
-"""A self-contained HTML page: everything it shows is in it, and every text put into it is escaped.
+"""The page of a study: self-contained HTML, its files, and what the pages of several studies show and say."""
 
-Functions here take plain text and return `Html`; only `Html` is inserted as it is.
-"""
-
-import html
+import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import Path
 from string import Template
-from typing import Any, NewType
+from typing import Any
 
-Html = NewType("Html", str)
+from rich.console import Console, RenderableType
 
-
-def escape(text: object) -> Html:
-    """`text` as it must stand inside an element or a quoted attribute."""
-    return Html(html.escape(str(text), quote=True))
+from relin._common.files import write_atomically
+from relin.report import _text as text
+from relin.report._figures import Plot, save_plot
+from relin.report._html import Html, code_block, definitions, escape, paragraph, prose
+from relin.report._terminal import terminal_summary
+from relin.study._descent_result import DescentResult
+from relin.study._kernel import Constancy
+from relin.study._result import GridResult, ScheduleOutcome, StudyResult
 
 
 @dataclass(frozen=True)
@@ -38,23 +40,6 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of a table; the unit stands below the heading."""
-
-    heading: str
-    unit: str = ""
-    numeric: bool = True
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table: its cells as text, the first of which heads the row."""
-
-    cells: Sequence[str]
-    marked: bool = False
-
-
-@dataclass(frozen=True)
 class Page:
     """What a report page holds, in the order it is read."""
 
@@ -66,76 +51,133 @@ class Page:
     footer: str = ""
 
 
-def prose(text: object) -> Html:
-    """`text` escaped, with no line break inside an equation or between a number and its unit."""
-    return Html(re.sub(r" (=|≤|%)( ?)", lambda m: f"\u00a0{m[1]}" + m[2].replace(" ", _after(m[1])), escape(text)))
+@dataclass(frozen=True)
+class Report:
+    """What a page shows that depends on the study."""
+
+    question: str
+    tiles: Sequence[Tile]
+    plots: Sequence[Plot]
+    tables: Sequence[Html]
+    method: Sequence[str]
+    """Paragraphs on what was compared and how, such as `statistics`."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Text files by name, such as `table.csv`."""
 
 
-def _after(sign: str) -> str:
-    return " " if sign == "%" else "\u00a0"
+def write_study_page(
+    result: StudyResult, report: Report, spec: Mapping[str, Any], environment: Mapping[str, Any], out_dir: Path
+) -> Path:
+    """Write the files of a report, each in one step and the page last, and return the path of the page."""
+    out_dir = Path(out_dir)
+    (out_dir / "figures").mkdir(parents=True, exist_ok=True)  # here only: a folder removed meanwhile stays away
+    figures = [save_plot(plot, out_dir / "figures") for plot in report.plots]
+    for name, content in report.files.items():
+        write_atomically(out_dir / name, content)
+    write_atomically(out_dir / "summary.txt", plain_text(terminal_summary(result)))
+    return write_atomically(out_dir / "report.html", render_page(_page(result, report, figures, spec, environment)))
 
 
-def paragraph(text: str) -> Html:
-    return Html(f"<p>{prose(text)}</p>")
-
-
-def code_block(text: str) -> Html:
-    return Html(f'<pre tabindex="0"><code>{escape(text)}</code></pre>')
-
-
-def table(caption: str, columns: Sequence[Column], rows: Iterable[Row]) -> Html:
-    """A table that scrolls inside its own container where the page is narrow."""
-    head = "".join(
-        f'<th scope="col"{_numeric(column)}>{escape(column.heading)}'
-        + (f"<span class='unit'>{escape(column.unit)}</span>" if column.unit else "")
-        + "</th>"
-        for column in columns
+def _page(
+    result: StudyResult,
+    report: Report,
+    figures: Sequence[Html],
+    spec: Mapping[str, Any],
+    environment: Mapping[str, Any],
+) -> Page:
+    versions = {name: value for name, value in environment.items() if name != "command"}
+    sections = [
+        Section("results", "What came out", figures),
+        Section("table", "The numbers", report.tables),
+        Section("method", "What was done", [*map(paragraph, report.method), definitions(spec)]),
+        Section("environment", "Where it ran", [definitions(versions)]),
+        Section("reproduce", "How to do it again", _reproduce(environment.get("command"))),
+    ]
+    return Page(
+        title=report.question,
+        subtitle=f"{result.study} · {result.model} on {result.data} · {result.num_steps:,} steps",
+        verdict=result.verdict,
+        tiles=report.tiles,
+        sections=sections,
+        footer="Rendered by relin from stored results.",
     )
-    body = "\n".join(_table_row(columns, row) for row in rows)
-    return Html(
-        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(caption)}"><table>\n'
-        f"<caption><span>{prose(caption)}</span></caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n"
-        "</table></div>"
+
+
+def _reproduce(command: str | Sequence[str] | None) -> list[Html]:
+    if not command:
+        return [paragraph("No command was recorded.")]
+    line = command if isinstance(command, str) else " ".join(map(str, command))
+    return [paragraph("The same command continues a study that was interrupted."), code_block(line)]
+
+
+def plain_text(shown: RenderableType) -> str:
+    """What a terminal of 120 columns shows, without colours."""
+    buffer = io.StringIO()
+    Console(file=buffer, width=120, color_system=None, legacy_windows=False, markup=False).print(shown)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def statistics(result: GridResult) -> str:
+    """How runs are paired, rates chosen and schedules judged, in every study."""
+    return (
+        "Runs are paired by seed: one seed means the same initial parameters and the same batches under every "
+        "schedule, so the difference to ordinary training (K = 1) is taken seed by seed, and intervals are two-sided "
+        f"95 % over {result.num_seeds} seeds. The learning rate is chosen for each schedule by validation accuracy, "
+        "over the seeds that ran at every rate, and never by test data. A schedule is on par if the one-sided "
+        f"{100 * result.confidence:g} % lower bound of its difference excludes a loss of {text.points(result.margin)}, "
+        "after Holm’s correction over the schedules of its kind. "
+        f"{outcomes_of_runs(result.chance)} Neither is ever left out of a mean of accuracy."
     )
 
 
-def _table_row(columns: Sequence[Column], row: Row) -> str:
-    first, *others = row.cells
-    cells = "".join(
-        f"<td{_numeric(column)}>{escape(cell)}</td>" for column, cell in zip(columns[1:], others, strict=True)
+def outcomes_of_runs(chance: float) -> str:
+    """When a run diverged and when it failed to train, and what it then counts as."""
+    return (
+        "A run diverged if the loss of a batch was not finite. It failed to train if its training loss at the end, the "
+        "mean since the record before, was not at least 1 % below that of the best constant predictor, which knows the "
+        "frequencies of the classes only. Such runs are counted apart and count at a constant predictor’s accuracy, "
+        f"{text.tick(round(100 * chance, 4))} %."
     )
-    marked = ' class="marked"' if row.marked else ""
-    return f'<tr{marked}><th scope="row">{escape(first)}</th>{cells}</tr>'
 
 
-def _numeric(column: Column) -> str:
-    return ' class="num"' if column.numeric else ""
+def untrained_tile(result: GridResult | DescentResult, note: str = "") -> Tile:
+    """How many runs diverged or failed to train."""
+    counted = f"{result.num_diverged:,} diverged, {result.num_failed:,} failed to train, of {result.num_runs:,}"
+    return Tile("Runs that did not train", text.count(result.num_diverged + result.num_failed), counted + note)
 
 
-def definitions(mapping: Mapping[str, Any]) -> Html:
-    """A nested mapping as a list of names and values; the names of inner entries are joined by dots."""
-    entries = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in _flatten(mapping)
-    )
-    return Html(f"<dl>{entries}</dl>")
+def shared_tiles(result: GridResult) -> list[Tile]:
+    """The key numbers of every study: lazy gap, margin, seeds, runs that did not train."""
+    gap = result.lazy_gap
+    chosen = sum(outcome.num_untrained for outcome in result.outcomes)
+    bound = f"one-sided {100 * result.confidence:g} % bound, Holm-corrected"
+    return [
+        Tile(
+            "Lazy gap, K = 1 less K = ∞",
+            text.percent(gap.mean if gap else None, 1),
+            f"points, 95 % interval {text.percent(gap.low, 1)} to {text.percent(gap.high, 1)}"
+            if gap
+            else "lazy training was not part of the study",
+        ),
+        Tile("Margin", text.tick(100 * result.margin), f"{text.points(result.margin).split(' ', 1)[1]}, {bound}"),
+        Tile("Seeds", text.count(result.num_seeds), "for each schedule, paired"),
+        untrained_tile(result, f" at any rate; {chosen} at a chosen rate"),
+    ]
 
 
-def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for key, value in mapping.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, list | tuple):
-            yield f"{prefix}{key}", ", ".join(_scalar(item) for item in value) or "–"
-        else:
-            yield f"{prefix}{key}", _scalar(value)
+def in_words(outcomes: Sequence[ScheduleOutcome]) -> str:
+    """The accuracies of a figure, for who cannot see it."""
+    return "; ".join(f"{o.label}: {text.percent(o.test_accuracy.mean, 1)} %" for o in outcomes) + "."
 
 
-def _scalar(value: Any) -> str:
-    if value is None or value == {}:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def constancy_tile(constancy: Constancy) -> Tile:
+    """Whether the kernel stood still where it must."""
+    name, pairs = "Constant between feature updates", f"{constancy.num_checked:,} pairs of records without one between"
+    if constancy.num_violated:
+        return Tile(name, "NO", f"it changed in {constancy.num_violated:,} of {pairs}: {constancy.first_violation}")
+    if not constancy.num_checked:
+        return Tile(name, text.DASH, "no pair of records lies between the same feature updates")
+    return Tile(name, "yes", f"exactly, in all {pairs}")
 
 
 def _headline(verdict: str) -> Html:

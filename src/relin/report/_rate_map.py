@@ -24,9 +24,9 @@ def rates_plot(result: GridResult, records: StudyRecords) -> Plot:
         name="learning-rates",
         title=rates_title(result),
         caption="Mean final validation accuracy in percent of each schedule at each learning rate, with the chosen "
-        f"rate outlined. {text.LOST_MEANS}; cells of which no run trained are hatched, with dots where none diverged. "
-        f"{text.EDGES_MEAN}. Colours span the accuracies of cells of which every run trained and that are not far "
-        "below ordinary training.",
+        f"rate outlined. {text.UNTRAINED_MEANS}; cells of which no run trained are hatched, with dots where none "
+        f"diverged. {text.EDGES_MEAN}. Colours span the accuracies of cells of which every run trained and that are "
+        "not far below ordinary training.",
         description=f"Validation accuracy for every schedule and learning rate. {rates_title(result)}.",
         draw=lambda theme: rate_map(result, records, theme),
     )
@@ -72,24 +72,24 @@ def _draw_cell(axes: Axes, column: int, row: int, cell: Cell, scale: Normalize, 
         )
     )
     accuracy = text.percent(cell.validation_accuracy, 1)
-    content = cell.lost if cell.hatch else f"{accuracy} {cell.lost}" if cell.lost else accuracy
-    look = {"ha": "center", "va": "center", "fontsize": FONT_SIZE - 2}
-    written = axes.text(column, row, content, color=theme.ink if cell.hatch else ink, **look)
+    content = cell.untrained if cell.hatch else f"{accuracy} {cell.untrained}" if cell.untrained else accuracy
+    style = {"ha": "center", "va": "center", "fontsize": FONT_SIZE - 2}
+    written = axes.text(column, row, content, color=theme.ink if cell.hatch else ink, **style)
     if cell.hatch:
         written.set_bbox({"facecolor": theme.background, "edgecolor": "none", "pad": 1.0})
 
 
 def _scale(result: GridResult, cells: Sequence[Cell]) -> Normalize:
     """Colours span the accuracies of cells of which every run trained; what lies far below would use them all up."""
-    clean = [100 * c.validation_accuracy for c in cells if not c.lost and math.isfinite(c.validation_accuracy)]
+    clean = [100 * c.validation_accuracy for c in cells if not c.untrained and math.isfinite(c.validation_accuracy)]
     low, high = (max(min(clean), floor(result)), max(clean)) if clean else (100 * result.chance, 100.0)
     return Normalize(low, max(high, low + 1e-9), clip=True)
 
 
 def rates_title(result: GridResult) -> str:
     """How many runs did not train at any learning rate, and where most."""
-    lost = text.lost_words(result.num_diverged, result.num_failed)
-    if not lost:
+    untrained = text.untrained_words(result.num_diverged, result.num_failed)
+    if not untrained:
         return f"All {result.num_runs:,} runs trained, at every learning rate"
     worst = max(result.outcomes, key=lambda outcome: outcome.share_untrained)
-    return f"Of {result.num_runs:,} runs {lost}, the largest share at {worst.label}"
+    return f"Of {result.num_runs:,} runs {untrained}, the largest share at {worst.label}"

@@ -7,11 +7,12 @@ from typing import Generic, TypeVar, final
 
 import numpy as np
 import polars as pl
-from scipy.special import stdtrit
 
 from relin.report import _text as text
 from relin.study._judged import DIVERGED, FAILED, trained
-from relin.study._result import GridResult, ScheduleOutcome
+from relin.study._records import in_order
+from relin.study._result import GridResult, Interval, ScheduleOutcome
+from relin.study._statistics import RESOLUTION, known_interval
 
 COLUMNS = (
     "data",
@@ -27,7 +28,6 @@ COLUMNS = (
     "result",
     "diverged_at",
 )
-_LEVEL = 0.95  # of the two-sided intervals
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Cell:
     num_failed: int
 
     @property
-    def lost(self) -> str:
+    def untrained(self) -> str:
         """How many did not train, as figures mark it; empty where all did."""
-        return text.lost(self.num_diverged, self.num_failed, self.num_runs)
+        return text.untrained_mark(self.num_diverged, self.num_failed, self.num_runs)
 
     @property
     def hatch(self) -> str | None:
@@ -60,20 +60,6 @@ class Cell:
         if self.num_diverged + self.num_failed < self.num_runs:
             return None
         return "//" if self.num_diverged else ".."
-
-
-def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, low and high of the t interval over the first axis, of the finite values; NaN where there are too few."""
-    finite = np.isfinite(values)
-    number = finite.sum(axis=0)
-    total = np.where(finite, values, 0.0)
-    mean = np.divide(total.sum(axis=0), number, out=np.full(number.shape, np.nan), where=number > 0)
-    squares = np.where(finite, (values - mean) ** 2, 0.0).sum(axis=0)
-    enough = number > 1
-    degrees = np.where(enough, number - 1, 1)
-    error = np.sqrt(squares / degrees / np.maximum(number, 1))
-    half = np.where(enough, stdtrit(degrees, (1 + _LEVEL) / 2) * error, np.nan)
-    return mean, mean - half, mean + half
 
 
 Result = TypeVar("Result", bound=GridResult)
@@ -91,7 +77,7 @@ class StudyRecords(Generic[Result]):
         """
         _check(result, records, (*COLUMNS, *more_columns))
         self.result = result
-        self._records = records.sort("schedule", "learning_rate", "seed", "step")
+        self._records = in_order(records)
         for outcome in result.outcomes:
             if self._chosen(outcome).is_empty():
                 raise ValueError(
@@ -116,17 +102,15 @@ class StudyRecords(Generic[Result]):
         last = self._last(self._chosen(outcome))
         return last["test_accuracy"].to_numpy(), last.select(trained()).to_series().to_numpy()
 
-    def lost(self, outcome: ScheduleOutcome) -> str:
+    def untrained(self, outcome: ScheduleOutcome) -> str:
         """How many runs at the chosen rate did not train, as figures mark it; empty where all did."""
         results = self._last(self._chosen(outcome))["result"]
-        return text.lost(int((results == DIVERGED).sum()), int((results == FAILED).sum()), len(results))
+        return text.untrained_mark(int((results == DIVERGED).sum()), int((results == FAILED).sum()), len(results))
 
-    def final(self, outcome: ScheduleOutcome, column: str) -> tuple[float, float, float]:
-        """Mean, low and high of `column` at the last recorded step of the runs that trained."""
+    def final(self, outcome: ScheduleOutcome, column: str) -> Interval:
+        """Mean and interval of `column` at the last recorded step of the runs that trained."""
         last = self._last(self._chosen(outcome)).filter(trained())
-        values = last[column].cast(pl.Float64).fill_null(math.nan).to_numpy()
-        mean, low, high = mean_interval(values[:, None])
-        return float(mean[0]), float(low[0]), float(high[0])
+        return _interval(column, last[column].cast(pl.Float64).fill_null(math.nan).to_numpy())
 
     def run_steps(self, outcome: ScheduleOutcome) -> int:
         """Steps of a run at the chosen rate."""
@@ -144,16 +128,17 @@ class StudyRecords(Generic[Result]):
         every table; nothing else has such a value, so there the mean is over the runs that are left.
         """
         frame = self._chosen(outcome)
-        lost_at = pl.when(pl.col("result") == FAILED).then(pl.max("step").over("seed")).otherwise("diverged_at")
-        frame = frame.with_columns(lost_at=lost_at)
-        wide = frame.pivot("step", index=["seed", "lost_at"], values=column, sort_columns=True)
+        untrained_from = pl.when(pl.col("result") == FAILED).then(pl.max("step").over("seed")).otherwise("diverged_at")
+        frame = frame.with_columns(untrained_from=untrained_from)
+        wide = frame.pivot("step", index=["seed", "untrained_from"], values=column, sort_columns=True)
         steps = np.array([int(name) for name in wide.columns[2:]])
         order = np.argsort(steps)
         values = wide.select(wide.columns[2:]).cast(pl.Float64).to_numpy().copy()[:, order]
         steps = steps[order]
-        dead = steps[None, :] >= wide["lost_at"].cast(pl.Float64).fill_null(math.inf).to_numpy()[:, None]
+        dead = steps[None, :] >= wide["untrained_from"].cast(pl.Float64).fill_null(math.inf).to_numpy()[:, None]
         values[dead] = self.result.chance if column.endswith("accuracy") else math.nan
-        return Curve(steps, *mean_interval(values))
+        intervals = [_interval(column, at_step) for at_step in values.T]
+        return Curve(steps, *np.array([(i.mean, i.low, i.high) for i in intervals]).T)
 
     def rates(self) -> list[float]:
         """Every learning rate of the records, increasing."""
@@ -170,6 +155,11 @@ class StudyRecords(Generic[Result]):
             (pl.col("result") == FAILED).sum().alias("num_failed"),
         )
         return {(schedule, rate): Cell(*counted) for schedule, rate, *counted in summary.iter_rows()}
+
+
+def _interval(column: str, values: np.ndarray) -> Interval:
+    """Only accuracies are rounded ratios: among small numbers of another kind no difference is too small."""
+    return known_interval(values, RESOLUTION if column.endswith("accuracy") else 0.0)
 
 
 def _check(result: GridResult, records: pl.DataFrame, columns: Sequence[str]) -> None:

@@ -34,7 +34,7 @@ def write_report(
         ValueError: there is no outcome or no record, the records or settings are not those of the result, or there is
             no study of the result's name.
     """
-    from relin.report._study_page import write_study_page
+    from relin.report._page import write_study_page
 
     page = find(result.study).page(result, records, spec)
     return write_study_page(result, page, spec, environment, out_dir)

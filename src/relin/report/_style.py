@@ -1,22 +1,20 @@
-"""The look of every figure: two themes, type large enough for a talk, and helpers that place labels.
+"""The look of every figure: two themes, type large enough for a talk, colours and marks.
 
 The palette is Okabe and Ito's, which stays apart under every common colour blindness; the dark theme lightens it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patheffects import withStroke
-from scipy.optimize import isotonic_regression
 
 FONT_SIZE = 14.0
 PDF_FONT_TYPE = 42
@@ -135,80 +133,20 @@ def halo(theme: Theme) -> list[withStroke]:
     return [withStroke(linewidth=4, foreground=theme.background)]
 
 
-def spread(positions: Sequence[float], gap: float) -> list[float]:
-    """The heights in [0, 1] nearest to `positions` in least squares, in the same order and at least `gap` apart.
-
-    Where so many do not fit, they keep their distance and pass 1.
-    """
-    values = np.asarray(positions, dtype=float)
-    if values.size == 0:
-        return []
-    order = np.argsort(values, kind="stable")
-    shift = gap * np.arange(values.size)
-    placed = np.empty_like(values)
-    # Without the shift the constraint is order alone; clipping an isotonic fit gives the fit within bounds.
-    fit = isotonic_regression(values[order] - shift).x
-    placed[order] = np.clip(fit, 0.0, max(0.0, 1.0 - shift[-1])) + shift
-    return placed.tolist()
+_LIGHT = ("#007f5f", "#a3457f", "#9a6700", "#4b3fb5", "#7a4a21", "#4f7d1e", "#c2185b", "#00838f", "#5c6b7a")
+_DARK = ("#3fd0a4", "#f0a3d0", "#e3b341", "#a9a0ff", "#d2a679", "#a5d66f", "#ff7eb0", "#4dd0e1", "#b4c0cc")
+_MARKERS = ("D", "s", "^", "v", "p", "h", "d", "<", ">")  # wide enough inside to be seen empty
 
 
-def axes_fraction(axes: Axes, y: float) -> float:
-    """The height of data value `y` as a fraction of the axes, whatever the scale."""
-    x = axes.get_xlim()[1]
-    return float((axes.transScale + axes.transLimits).transform((x, y))[1])
+@dataclass(frozen=True)
+class Style:
+    """How a thing is drawn in one theme."""
+
+    colour: str
+    marker: str
 
 
-def label_right(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
-    """Write (y, text, colour) labels to the right of the axes, next to their values but never on each other."""
-    figure = axes.get_figure(root=True)
-    if figure is None or not labels:
-        return
-    # The height of an axes within constrained layout is not known before drawing; 0.72 of its share is prudent.
-    specification = axes.get_subplotspec()
-    share = 1.0
-    if specification is not None:
-        share = (specification.rowspan.stop - specification.rowspan.start) / specification.get_gridspec().nrows
-    points = 72 * figure.get_size_inches()[1] * share * 0.72
-    lines = max(text.count("\n") + 1 for _, text, _ in labels)
-    heights = spread([axes_fraction(axes, y) for y, _, _ in labels], 1.2 * FONT_SIZE * lines / points)
-    for (_, text, colour), height in zip(labels, heights, strict=True):
-        axes.annotate(
-            text,
-            (1.0, height),
-            xycoords="axes fraction",
-            xytext=(8, 0),
-            textcoords="offset points",
-            color=colour,
-            va="center",
-            ha="left",
-            fontsize=FONT_SIZE - 1,
-            linespacing=1.05,
-            annotation_clip=False,
-        )
-
-
-def draw_break(axes: Axes, x: float, theme: Theme) -> None:
-    """Two strokes through the horizontal axis, with nothing between them."""
-    left, right = axes.get_xlim()
-    half = 0.005 * (right - left)
-    axes.plot(
-        [x - half, x + half],
-        [0, 0],
-        transform=axes.get_xaxis_transform(),
-        color=theme.background,
-        linewidth=4,
-        solid_capstyle="butt",
-        clip_on=False,
-        zorder=5,
-    )
-    axes.annotate(
-        "//",
-        (x, 0),
-        xycoords=("data", "axes fraction"),
-        ha="center",
-        va="center",
-        color=theme.muted,
-        fontsize=FONT_SIZE,
-        annotation_clip=False,
-        zorder=6,
-    )
+def style_of(index: int, theme: Theme) -> Style:
+    """The style of the thing with this index; colour and mark repeat after nine, and tell them apart together."""
+    colours = _DARK if theme.name == "dark" else _LIGHT
+    return Style(colours[index % len(colours)], _MARKERS[index % len(_MARKERS)])

@@ -165,15 +165,15 @@ def test_columns() -> dict[str, Cell]:
 
 def par_columns() -> dict[str, Cell]:
     """Whether a schedule is on par, and its runs that did not train."""
-    return {"on\npar": _on_par} | lost_columns()
+    return {"on\npar": _on_par} | untrained_columns()
 
 
-def lost_columns() -> dict[str, Cell]:
-    return {text.LOST_HEADING: _counts}
+def untrained_columns() -> dict[str, Cell]:
+    return {text.UNTRAINED_HEADING: _counts}
 
 
 def _counts(outcome: ScheduleOutcome, _: Layout) -> Text:
-    counts = text.lost_counts(outcome.num_diverged, outcome.num_failed)
+    counts = text.untrained_counts(outcome.num_diverged, outcome.num_failed)
     return Text(counts, style="yellow" if outcome.num_untrained else "")
 
 
@@ -193,10 +193,10 @@ def _on_par(outcome: ScheduleOutcome, _: Layout) -> Text:
 COUNTS = "div., fail: runs that diverged, and that failed to train"
 
 
-def lost_note(result: Any) -> str:
+def untrained_note(result: Any) -> str:
     """How many of the runs of a result did not train."""
-    lost = text.lost_words(result.num_diverged, result.num_failed)
-    return f"of {result.num_runs} runs {lost}" if lost else f"all {result.num_runs} runs trained"
+    untrained = text.untrained_words(result.num_diverged, result.num_failed)
+    return f"of {result.num_runs} runs {untrained}" if untrained else f"all {result.num_runs} runs trained"
 
 
 def grid_notes(result: GridResult, first: Sequence[str] | None = None, bold: bool = True) -> list[str]:
@@ -208,7 +208,7 @@ def grid_notes(result: GridResult, first: Sequence[str] | None = None, bold: boo
     clauses = [
         *([par] if first is None else first),
         f"{COUNTS}, at the chosen rate, each at chance",
-        f"{lost_note(result)} at any rate",
+        f"{untrained_note(result)} at any rate",
     ]
     if any(outcome.rate_edge is not None for outcome in result.outcomes):
         clauses.append(text.EDGES_MEAN)

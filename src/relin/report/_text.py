@@ -9,7 +9,7 @@ MINUS = "−"
 EDGES = {"largest": "↥", "smallest": "↧", None: ""}
 """What marks a schedule whose chosen learning rate is an end of those offered."""
 EDGES_MEAN = "↥ marks a chosen rate that is the largest offered, and ↧ the smallest"
-LOST_MEANS = "×2∅1/12 says that of twelve runs two diverged and one failed to train, each counted at chance"
+UNTRAINED_MEANS = "×2∅1/12 says that of twelve runs two diverged and one failed to train, each counted at chance"
 
 
 def fixed(value: float | None, digits: int) -> str:
@@ -61,30 +61,30 @@ def chosen_rate(outcome: ScheduleOutcome) -> str:
     return rate(outcome.learning_rate) + EDGES[outcome.rate_edge]
 
 
-def lost(diverged: int, failed: int, runs: int) -> str:
+def untrained_mark(diverged: int, failed: int, runs: int) -> str:
     """How many runs did not train, as figures mark it: "×2∅1/12"; empty where all did."""
     signs = "".join(f"{sign}{number}" for sign, number in (("×", diverged), ("∅", failed)) if number)
     return f"{signs}/{runs}" if signs else ""
 
 
-LOST_HEADING = "div.\nfail"
-"""Of a narrow column of `lost_counts`."""
+UNTRAINED_HEADING = "div.\nfail"
+"""Of a narrow column of `untrained_counts`."""
 
 
-def lost_counts(diverged: int, failed: int) -> str:
+def untrained_counts(diverged: int, failed: int) -> str:
     """Runs that diverged and runs that failed to train in a narrow column: "2, 1"."""
     return f"{diverged}, {failed}"
 
 
-def lost_words(diverged: int, failed: int) -> str:
+def untrained_words(diverged: int, failed: int) -> str:
     """The same in words, "2 diverged, 1 failed to train"; empty where all trained."""
     counts = ((diverged, "diverged"), (failed, "failed to train"))
     return ", ".join(f"{number:,} {how}" for number, how in counts if number)
 
 
-def name_and_lost(name: str, outcome: ScheduleOutcome) -> str:
+def name_and_untrained(name: str, outcome: ScheduleOutcome) -> str:
     """The name of a schedule's curve, with the mark of its learning rate, and its runs that did not train."""
-    name, words = name + EDGES[outcome.rate_edge], lost_words(outcome.num_diverged, outcome.num_failed)
+    name, words = name + EDGES[outcome.rate_edge], untrained_words(outcome.num_diverged, outcome.num_failed)
     return f"{name} ({words})" if words else name
 
 
@@ -108,11 +108,6 @@ def period(K: float | None) -> str:
 def schedule(outcome: ScheduleOutcome) -> str:
     """The shortest name that still says what it is: "K = ∞", "error ≤ 0.1"."""
     return outcome.label if outcome.period is None else f"K = {period(outcome.period)}"
-
-
-def two_lines(label: str) -> str:
-    """A label for a narrow place, broken at its first space: "error ≤ 0.1" is "error" over "≤ 0.1"."""
-    return label.replace(" ", "\n", 1)
 
 
 def points(fraction: float) -> str:
@@ -168,7 +163,9 @@ def power(value: float) -> str:
 
 
 def short(number: float) -> str:
-    """A period in few characters: 65536 is "65,536", 1048576 "10⁶·1.05"."""
+    """A period in few characters: 65536 is "65,536", 1048576 "1.05·10⁶", infinity "∞"."""
+    if math.isinf(number):
+        return "∞"
     return count(number) if number < 1e5 and float(number).is_integer() else power(number)
 
 

@@ -53,6 +53,11 @@ def from_parquet(content: bytes, most: int | None = None) -> pl.DataFrame:
     return records
 
 
+def in_order(records: pl.DataFrame, axis: str | None = None) -> pl.DataFrame:
+    """Records in the order in which they are stored: run by run, by step; `axis` is what a study compares first."""
+    return records.sort([name for name in (axis, *RUN, "step") if name in records.columns])
+
+
 def _types_fault(schema: Mapping[str, pl.DataType]) -> Fault | None:
     missing = [name for name in _REQUIRED if name not in schema]
     if missing:
@@ -149,10 +154,10 @@ def environments(records: pl.DataFrame, axis: str | None = None) -> dict[str, An
         for name, value in own.items():
             values = counts.setdefault(name, {})
             values[str(value)] = values.get(str(value), 0) + number
-    return {name: _told(values) for name, values in counts.items()}
+    return {name: _with_counts(values) for name, values in counts.items()}
 
 
-def _told(values: Mapping[str, int]) -> str:
+def _with_counts(values: Mapping[str, int]) -> str:
     if len(values) == 1:
         return next(iter(values))
     return ", ".join(f"{value} ({number} run{'' if number == 1 else 's'})" for value, number in values.items())

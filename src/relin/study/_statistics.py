@@ -1,5 +1,7 @@
 """Intervals, the test of *not worse by more than a margin*, and Holm's correction; one value per seed."""
 
+import math
+
 import numpy as np
 import scipy.special
 from jaxtyping import Float
@@ -16,26 +18,41 @@ Without it the last bit of a subtraction would decide a tie, or pass for a sprea
 """
 
 
-def mean_interval(values: Float[np.ndarray, " n"], confidence: float) -> Interval:
+def mean_interval(values: Float[np.ndarray, " n"], confidence: float, resolution: float = RESOLUTION) -> Interval:
     """Mean with its two-sided Student-t confidence interval.
 
     **Arguments:**
 
     - `values`: n ≥ 2 independent values, one per seed.
     - `confidence`: probability that the interval covers the mean, such as 0.95.
+    - `resolution`: values nearer to each other than this are equal; that of accuracies by default.
 
     **Returns:** the interval; it has no width where all values are equal.
     """
-    mean, error, freedom = _mean_and_error(values)
+    mean, error, freedom = _mean_and_error(values, resolution)
     reach = _quantile((1 + _probability(confidence)) / 2, freedom) * error
     return Interval(mean=mean, low=mean - reach, high=mean + reach)
 
 
 def finite_interval(values: Float[np.ndarray, " n"]) -> Interval | None:
     """Mean and two-sided interval of the values that are finite; none of fewer than two."""
+    known = known_interval(values)
+    return known if math.isfinite(known.low) else None
+
+
+def known_interval(values: Float[np.ndarray, " n"], resolution: float = RESOLUTION) -> Interval:
+    """The same with NaN for what is not known: the ends where one value is finite, all where none is.
+
+    **Arguments:**
+
+    - `values`: one per seed.
+    - `resolution`: values nearer to each other than this are equal.
+    """
     values = np.asarray(values, np.float64)
     finite = values[np.isfinite(values)]
-    return mean_interval(finite, INTERVAL_CONFIDENCE) if finite.size >= 2 else None
+    if finite.size >= 2:
+        return mean_interval(finite, INTERVAL_CONFIDENCE, resolution)
+    return Interval(mean=float(finite[0]) if finite.size else math.nan, low=math.nan, high=math.nan)
 
 
 def lower_bound(values: Float[np.ndarray, " n"], confidence: float) -> float:
@@ -93,7 +110,7 @@ def holm(p_values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
     return adjusted
 
 
-def _mean_and_error(values: Float[np.ndarray, " n"]) -> tuple[float, float, int]:
+def _mean_and_error(values: Float[np.ndarray, " n"], resolution: float = RESOLUTION) -> tuple[float, float, int]:
     """Mean, its standard error s/√n (0 where all values are equal) and degrees of freedom n − 1."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or values.size < 2 or not np.all(np.isfinite(values)):
@@ -101,7 +118,7 @@ def _mean_and_error(values: Float[np.ndarray, " n"]) -> tuple[float, float, int]
             f"Expected at least 2 finite values in one dimension, got {values.tolist()}; "
             "please run more seeds and count diverged runs at chance accuracy."
         )
-    error = 0.0 if np.ptp(values) <= RESOLUTION else float(np.std(values, ddof=1)) / values.size**0.5
+    error = 0.0 if np.ptp(values) <= resolution else float(np.std(values, ddof=1)) / values.size**0.5
     return float(np.mean(values)), error, values.size - 1
 
 

@@ -201,9 +201,7 @@ class Store:
         for job, fault in self.damaged(jobs).items():
             raise StoreError(f"{self.path(job)} is damaged ({fault}); run the study again, which recomputes it.")
         records = pl.concat([self._frame(self.path(job)) for job in jobs], how="diagonal_relaxed")
-        axis = self.spec().axis
-        first = [axis] if axis is not None and axis in records.columns else []
-        return records.sort(*first, *_records.RUN, "step")
+        return _records.in_order(records, self.spec().axis)
 
     def damaged(self, jobs: Sequence[AbstractJob]) -> dict[AbstractJob, _records.Fault]:
         """Those of the jobs in the folder that do not hold the records of their runs, and why.

@@ -4,11 +4,11 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from relin.report import _text as text
 from relin.report._accuracy import SMALL, legend_below
-from relin.report._descent_figures import draw_line, period_axis
+from relin.report._axes import cell_edges, log_ticks, number_axis
+from relin.report._curves import draw_intervals
 from relin.report._style import Theme, halo, new_figure
 from relin.studies.damping.result import DampingResult, Ridge
 
@@ -25,8 +25,8 @@ def ridge_map(result: DampingResult, theme: Theme) -> Figure:
     for axes, ridge in zip(panels, ridges, strict=True):
         values = np.array([[np.nan if d is None else d for d in row] for row in ridge.distances])
         mesh = axes.pcolormesh(
-            _edges(result.kappas),
-            _edges(result.periods),
+            cell_edges(result.kappas),
+            cell_edges(result.periods),
             values,
             norm=scale,
             cmap=f"{theme.colormap}_r",
@@ -37,7 +37,7 @@ def ridge_map(result: DampingResult, theme: Theme) -> Figure:
         axes.plot(line, line, color=theme.outline, linewidth=2.4, linestyle=(0, (5, 3)), zorder=3)
         _draw_nearest(axes, ridge, result, theme)
         axes.set_yscale("log", base=2)
-        period_axis(axes, result.kappas, "κ, where Gauss–Newton is damped by λ = 1/(ηκ)", most=7)
+        number_axis(axes, result.kappas, "κ, where Gauss–Newton is damped by λ = 1/(ηκ)", most=7)
         axes.set_yticks(result.periods, [text.short(k) for k in result.periods])
         axes.tick_params(axis="y", which="minor", length=0)
         axes.minorticks_off()
@@ -46,9 +46,7 @@ def ridge_map(result: DampingResult, theme: Theme) -> Figure:
     if mesh is not None:
         bar = figure.colorbar(mesh, ax=list(panels), pad=0.015)
         bar.set_label("distance, part of the movement")
-        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text.power(value)))
-        bar.ax.yaxis.set_minor_formatter(NullFormatter())
+        log_ticks(bar.ax.yaxis)
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     handles = [
         Line2D([], [], color=theme.outline, linestyle=(0, (5, 3)), linewidth=2.4, label="λ = 1/(ηK)"),
@@ -66,13 +64,6 @@ def _draw_nearest(axes, ridge: Ridge, result: DampingResult, theme: Theme) -> No
             axes.plot([mean], [period], "o", color=theme.outline, markersize=8, markeredgecolor="#ffffff", zorder=5)
 
 
-def _edges(centres: list[float]) -> np.ndarray:
-    """The borders of cells around the centres, on a logarithmic axis."""
-    logs = np.log2(centres)
-    between = (logs[1:] + logs[:-1]) / 2
-    return 2 ** np.concatenate([[2 * logs[0] - between[0]], between, [2 * logs[-1] - between[-1]]])
-
-
 def against_damping(result: DampingResult, theme: Theme) -> Figure:
     """Test accuracy, accuracy at equal loss, training loss and kernel distance against K and κ."""
     figure = new_figure(15.5, 9.6)
@@ -83,14 +74,14 @@ def against_damping(result: DampingResult, theme: Theme) -> Figure:
         ("log₁₀ of the training loss at the end", "train_loss", 1.0, (-np.inf, np.inf)),
         ("kernel distance from the start", "kernel_distance", 1.0, (0.0, 2.0)),
     )
-    looks = (("gauss-newton", theme.adaptive, "D", "Gauss–Newton, λ = 1/(ηκ)"),
+    styles = (("gauss-newton", theme.adaptive, "D", "Gauss–Newton, λ = 1/(ηκ)"),
              ("every", theme.ordinary, "o", "K steps at an anchor"))  # fmt: skip
     for axes, (title, name, scale, within) in zip(panels, columns, strict=True):
         axes.set_title(title)
-        for way, colour, marker, label in looks:
+        for way, colour, marker, label in styles:
             points = [(run.number, getattr(run, name)) for run in result.of(way)]
-            draw_line(axes, points, colour, marker, label, theme, scale, within)
-        period_axis(axes, result.periods, "less damping  →      K, κ", most=6)
+            draw_intervals(axes, points, colour, marker, label, theme, scale, within)
+        number_axis(axes, result.periods, "less damping  →      K, κ", most=6)
     best = result.gauss_newton
     axes = panels[0]
     accuracy = 100 * result.run("gauss-newton", best.best).test_accuracy.mean
@@ -106,7 +97,7 @@ def against_damping(result: DampingResult, theme: Theme) -> Figure:
         arrowprops={"arrowstyle": "-", "color": theme.adaptive, "linewidth": 1.4},
     )
     handles = [
-        Line2D([], [], color=colour, marker=marker, markersize=7, label=label) for _, colour, marker, label in looks
+        Line2D([], [], color=colour, marker=marker, markersize=7, label=label) for _, colour, marker, label in styles
     ]
     legend_below(figure, handles, theme)
     return figure
@@ -116,7 +107,7 @@ def after(ridge: Ridge) -> str:
     return f"after {ridge.after} outer step{'' if ridge.after == 1 else 's'}"
 
 
-def told_ridge(ridge: Ridge) -> str:
+def ridge_in_words(ridge: Ridge) -> str:
     """The ridge in few words, for titles."""
     if ridge.slope is None or ridge.factor is None:
         return "too few runs to say"

@@ -7,9 +7,8 @@ import polars as pl
 
 from relin.report import _text as text
 from relin.report._figures import Plot
-from relin.report._page import Tile
-from relin.report._study_page import Report, outcomes_of_runs, untrained_tile
-from relin.studies.damping.figures import after, against_damping, ridge_map, told_ridge
+from relin.report._page import Report, Tile, outcomes_of_runs, untrained_tile
+from relin.studies.damping.figures import after, against_damping, ridge_in_words, ridge_map
 from relin.studies.damping.result import Choice, DampingResult
 from relin.studies.damping.table import damping_csv, damping_table, distances_csv
 from relin.study._result import Interval
@@ -80,7 +79,7 @@ def _choice(label: str, choice: Choice) -> Tile:
 
 def plots(result: DampingResult) -> list[Plot]:
     """Every figure of the study, in the order of the page."""
-    told = ", ".join(f"{told_ridge(ridge)} {after(ridge)}" for ridge in result.ridges)
+    ridges = ", ".join(f"{ridge_in_words(ridge)} {after(ridge)}" for ridge in result.ridges)
     newton = result.gauss_newton
     title = (
         f"Gauss–Newton with next to no damping: {text.signed(newton.difference.mean, 1)} points against "
@@ -89,11 +88,11 @@ def plots(result: DampingResult) -> list[Plot]:
     return [
         Plot(
             name="ridge",
-            title=f"Nearest damping 1/(ηκ): {told}",
+            title=f"Nearest damping 1/(ηκ): {ridges}",
             caption="Distance between the networks of period K and of Gauss–Newton damped by λ = 1/(ηκ), mean over "
             "seeds, as a part of how far K’s network has moved; the lighter the nearer. Dots are the "
             "nearest dampings with 95 % intervals over seeds; the dashed line is λ = 1/(ηK).",
-            description=f"A map of distances with a ridge along the diagonal. {told}.",
+            description=f"A map of distances with a ridge along the diagonal. {ridges}.",
             draw=lambda theme: ridge_map(result, theme),
         ),
         Plot(

@@ -6,8 +6,8 @@ import polars as pl
 from rich.table import Table
 
 from relin.report import _text as text
-from relin.report._page import Column, Html, Row, table
-from relin.report._table import interval_columns
+from relin.report._html import Column, Html, Row, table
+from relin.report._tables import interval_columns
 from relin.report._terminal import plain_table
 from relin.studies.damping.result import DampingResult, DampingRun
 
@@ -68,7 +68,7 @@ def damping_terminal_table(result: DampingResult) -> Table:
     """Each period beside the damping λ = 1/(ηK), for a terminal."""
     title = f"{result.model} on {result.data}, {result.num_steps} outer steps, {result.num_seeds} seeds"
     headings = ["K", *(f"apart at\nstep {r.after}, %" for r in result.ridges), "K steps\ntest %", "Newton\ntest %"]
-    shown = plain_table(title, [*headings, "K steps\nkernel", "Newton\nkernel", text.LOST_HEADING])
+    shown = plain_table(title, [*headings, "K steps\nkernel", "Newton\nkernel", text.UNTRAINED_HEADING])
     for place, period in enumerate(result.periods):
         descent, newton = result.run("every", period), result.run("gauss-newton", period)
         apart = [ridge.on_line[place] for ridge in result.ridges]
@@ -79,6 +79,6 @@ def damping_terminal_table(result: DampingResult) -> Table:
             text.percent(newton.test_accuracy.mean, 1),
             *(text.significant(None if run.kernel_distance is None else run.kernel_distance.mean)
               for run in (descent, newton)),
-            text.lost_counts(descent.num_diverged + newton.num_diverged, descent.num_failed + newton.num_failed),
+            text.untrained_counts(descent.num_diverged + newton.num_diverged, descent.num_failed + newton.num_failed),
         )  # fmt: skip
     return shown

@@ -31,7 +31,7 @@ def _ridge(ridge: Ridge, result: DampingResult) -> str:
     apart = f", {ends} of the movement apart" if lines else ""
     return (
         f"after {steps} period K {whether} like Gauss–Newton damped by about 1/(ηK){apart}: the nearest is 1/(ηκ) with "
-        f"κ = {told(factor)} K, growing as K to the power {told(ridge.slope)}"
+        f"κ = {rounded(factor)} K, growing as K to the power {rounded(ridge.slope)}"
     )
 
 
@@ -63,14 +63,14 @@ def _kernel(result: DampingResult) -> str:
     if least is None or not known:
         return "too few undamped runs ended without diverging to say how they move the NTK"
     most = max(known, key=lambda run: run.kernel_distance.mean if run.kernel_distance else 0.0)
-    told_most = most.kernel_distance or least
+    largest = most.kernel_distance or least
     if most.number == newton[-1].number:
-        return f"undamped Gauss–Newton moves the NTK more than any damped one, to a distance of {told(least)}"
+        return f"undamped Gauss–Newton moves the NTK more than any damped one, to a distance of {rounded(least)}"
     return (
-        f"undamped Gauss–Newton moves the NTK to a distance of {told(least)}, the damping that moves "
-        f"it most (κ = {most.number:g}) to {told(told_most)}"
+        f"undamped Gauss–Newton moves the NTK to a distance of {rounded(least)}, the damping that moves "
+        f"it most (κ = {most.number:g}) to {rounded(largest)}"
     )
 
 
-def told(interval: Interval) -> str:
+def rounded(interval: Interval) -> str:
     return f"{interval.mean:.2g} [{interval.low:.2g}, {interval.high:.2g}]".replace("-", "−")

@@ -1,29 +1,23 @@
 """The drawings of the essential study: accuracy against when features freeze or start to move, learning curves."""
 
+import math
 from typing import Literal
 
 from matplotlib.figure import Figure
 
 from relin.report import _text as text
 from relin.report._accuracy import (
-    band_labels,
-    band_values,
-    draw_bands,
-    draw_mean,
-    draw_seeds,
-    ends,
-    floor,
+    accuracy_axis,
+    draw_schedule,
     is_far_below,
     legend_below,
-    limits,
-    note_lost,
+    note_untrained,
     par_handles,
-    point_below,
 )
+from relin.report._axes import NumberAxis
 from relin.report._curves import Line, learning_curves
-from relin.report._number_axis import NumberAxis
 from relin.report._records import StudyRecords
-from relin.report._style import Theme, label_right, new_figure
+from relin.report._style import Theme, new_figure
 from relin.studies.essential.result import EssentialResult
 from relin.study._condition import parse_condition
 from relin.study._result import ScheduleOutcome
@@ -33,19 +27,19 @@ Kind = Literal["until", "after"]
 
 KINDS: tuple[Kind, ...] = ("until", "after")
 
-_AXES: dict[Kind, tuple[str, str, str]] = {
-    "until": ("none\n(lazy)", "all\n(ordinary)", "feature updates before features are frozen"),
-    "after": ("first\n(ordinary)", "never\n(lazy)", "step from which features move"),
+_AXES: dict[Kind, tuple[tuple[str, str], str]] = {
+    "until": (("none\n(lazy)", "all\n(ordinary)"), "feature updates before features are frozen"),
+    "after": (("first\n(ordinary)", "never\n(lazy)"), "step from which features move"),
 }
 
 
 def family(result: EssentialResult, kind: Kind) -> list[tuple[int, ScheduleOutcome]]:
-    """The schedules of a kind without modifiers, by increasing number of updates or step."""
+    """The schedules of a kind without further parts, by increasing number of updates or step."""
     conditions = [(parse_condition(outcome.schedule), outcome) for outcome in result.outcomes]
     own = [
         (int(condition.value), outcome)
         for condition, outcome in conditions
-        if condition.kind == kind and not condition.modifiers
+        if condition.kind == kind and not condition.parts
     ]
     return sorted((number, outcome) for number, outcome in own if number > 0)
 
@@ -53,16 +47,14 @@ def family(result: EssentialResult, kind: Kind) -> list[tuple[int, ScheduleOutco
 def accuracy_against_number(result: EssentialResult, records: StudyRecords, kind: Kind, theme: Theme) -> Figure:
     """Test accuracy against the number of updates or the starting step, between lazy and ordinary training."""
     members = family(result, kind)
-    left, right, name = _AXES[kind]
+    ends, name = _AXES[kind]
     figure = new_figure(11.5, 6.2)
     axes = figure.subplots()
-    axis = NumberAxis([number for number, _ in members], left, right)
+    axis = NumberAxis([0.0, *(number for number, _ in members), math.inf])
     ordinary, lazy = result.outcome("every-1"), result.outcome("never")
     at_left, at_right = (lazy, ordinary) if kind == "until" else (ordinary, lazy)
-    places = [(axis.at(number), outcome, _colour(kind, axis.share(number), theme)) for number, outcome in members]
-    beside = ((axis.left, at_left), (axis.right, at_right))
-    places += [(x, o, theme.lazy if o is lazy else theme.ordinary) for x, o in beside if o is not None]
-    shown = band_values(result)
+    places = [*members, *((end, o) for end, o in ((0.0, at_left), (math.inf, at_right)) if o is not None)]
+    axis.draw(axes, theme, name, ends=ends)
     joined = [(axis.at(number), outcome) for number, outcome in members if not is_far_below(outcome, result)]
     axes.plot(
         [x for x, _ in joined],
@@ -71,27 +63,15 @@ def accuracy_against_number(result: EssentialResult, records: StudyRecords, kind
         alpha=0.4,
         zorder=1,
     )
-    for x, outcome, colour in places:
-        accuracy, trained = records.seeds(outcome)
-        note_lost(axes, x, records.lost(outcome), theme)
-        if is_far_below(outcome, result):
-            point_below(axes, x, outcome, colour, theme)
-            continue
-        draw_seeds(axes, x, accuracy[trained], colour, width=0.28)
-        draw_mean(axes, x, outcome, colour, theme)
-        shown += [*ends(outcome.test_accuracy), *(100 * accuracy[trained])]
-    axis.dress(axes, theme, name)
-    axes.set_ylabel("test accuracy, %")
-    axes.set_ylim(*limits(shown, floor(result)))
-    draw_bands(axes, result, theme)
-    label_right(axes, band_labels(result, theme))
+    shown = list[float]()
+    for number, outcome in places:
+        share = axis.share(number)  # from the colour of ordinary training to that of lazy training
+        colour = theme.between(1 - share if kind == "until" else share)
+        shown += draw_schedule(axes, axis.at(number), outcome, records, colour, theme)
+    rows = note_untrained(axes, [(axis.at(number), outcome) for number, outcome in places], records, theme)
+    accuracy_axis(axes, result, shown, theme, rows)
     legend_below(figure, par_handles(result, theme), theme)
     return figure
-
-
-def _colour(kind: Kind, share: float, theme: Theme) -> str:
-    """From the colour of ordinary training to that of lazy training."""
-    return theme.between(1 - share if kind == "until" else share)
 
 
 def selection(result: EssentialResult) -> list[ScheduleOutcome]:

@@ -8,11 +8,10 @@ import polars as pl
 from relin.report import _text as text
 from relin.report._curves import CAPTION
 from relin.report._figures import Plot
-from relin.report._page import Tile
+from relin.report._page import Report, Tile, in_words, shared_tiles, statistics
 from relin.report._rate_map import rates_plot
 from relin.report._records import StudyRecords
-from relin.report._study_page import Report, shared_tiles, spoken
-from relin.report._table import outcomes_csv, outcomes_table
+from relin.report._tables import outcomes_csv, outcomes_table
 from relin.studies.essential.figures import KINDS, accuracy_against_number, essential_curves, family, selection
 from relin.studies.essential.result import EssentialResult
 
@@ -28,7 +27,7 @@ _METHOD = (
 _READING = (
     "Mean test accuracy of the linearised network and its 95 % interval; faint dots are seeds. Bands are the intervals "
     "of ordinary and lazy training, the dashed line is one margin below ordinary training, and filled marks are on par "
-    f"with it. {text.LOST_MEANS}; {text.EDGES_MEAN}; an arrow points at an accuracy far below the others."
+    f"with it. {text.UNTRAINED_MEANS}; {text.EDGES_MEAN}; an arrow points at an accuracy far below the others."
 )
 
 
@@ -40,7 +39,7 @@ def page(result: EssentialResult, records: pl.DataFrame, spec: Mapping[str, Any]
         tiles=_tiles(result),
         plots=plots(result, data),
         tables=[outcomes_table(result, result.answers, f"Marked: {result.what_answers}.")],
-        method=[_METHOD],
+        method=[_METHOD, statistics(result)],
         files={"table.csv": outcomes_csv(result.outcomes)},
     )
 
@@ -86,7 +85,7 @@ def plots(result: EssentialResult, data: StudyRecords) -> list[Plot]:
         caption="Features are updated before every step until the number of updates on the axis is spent, then they "
         f"stay frozen. {_READING}",
         description="Test accuracy against the number of feature updates before features are frozen. "
-        + spoken([outcome for _, outcome in family(result, "until")]),
+        + in_words([outcome for _, outcome in family(result, "until")]),
         draw=lambda theme: accuracy_against_number(result, data, "until", theme),
     )
     late = Plot(
@@ -95,7 +94,7 @@ def plots(result: EssentialResult, data: StudyRecords) -> list[Plot]:
         caption="Training is lazy until the step on the axis; from it on, features move as in ordinary training. "
         f"{_READING}",
         description="Test accuracy against the step from which features move. "
-        + spoken([outcome for _, outcome in family(result, "after")]),
+        + in_words([outcome for _, outcome in family(result, "after")]),
         draw=lambda theme: accuracy_against_number(result, data, "after", theme),
     )
     curves = Plot(

@@ -9,7 +9,6 @@ from relin.studies.frequency.result import FrequencyResult
 from relin.studies.frequency.settings import FrequencySpec
 from relin.studies.frequency.verdict import both_verdicts, tested_periods, verdict
 from relin.study._condition import parse_condition
-from relin.study._modifiers import Sparse
 from relin.study._outcomes import Compared, compare
 from relin.study._result import ScheduleOutcome
 from relin.study._settings import Comparison
@@ -91,7 +90,7 @@ def _family(schedule: str) -> str:
         return "other"
     if condition.period is not None:
         return "periods"
-    return "sparse" if condition.modifiers == (Sparse(),) else "other"
+    return "sparse" if [part.kind for part in condition.parts] == ["sparse"] else "other"
 
 
 def _longest(compared: Compared, outcome: ScheduleOutcome) -> int:

@@ -9,21 +9,29 @@ from typing import Any
 import polars as pl
 
 from relin.report import _text as text
+from relin.report._curves import CAPTION
 from relin.report._figures import Plot
-from relin.report._page import Column, Html, Row, Tile, prose, table
-from relin.report._periods import sparse_period, stands_beside
-from relin.report._rate_map import rates_title
-from relin.report._study_page import Report, shared_tiles, spoken
-from relin.report._table import outcomes_csv, outcomes_table
-from relin.studies.frequency.checks import linearity, rates_tried, widest_gap
-from relin.studies.frequency.data import FrequencyRecords, answered, frequency_records, with_period
+from relin.report._html import Column, Html, Row, prose, table
+from relin.report._page import Report, Tile, in_words, shared_tiles, statistics
+from relin.report._rate_map import rates_plot
+from relin.report._tables import outcomes_csv, outcomes_table
+from relin.studies.frequency.data import (
+    FrequencyRecords,
+    answer_of,
+    frequency_records,
+    sparse_period,
+    stands_beside,
+    with_period,
+)
 from relin.studies.frequency.figures import (
     COMPARISONS,
     accuracy_against_period,
     accuracy_against_updates,
     both_comparisons,
-    learning_curves,
+    linearity,
+    period_curves,
     selection,
+    widest_gap,
 )
 from relin.studies.frequency.result import FrequencyResult
 from relin.study._result import ScheduleOutcome
@@ -51,14 +59,14 @@ def _tiles(answers: Sequence[FrequencyRecords]) -> list[Tile]:
     for data in answers:
         result = data.result
         updates, steps = text.count(result.sufficient_feature_updates), f"in {_steps(data):,} steps"
-        star = "largest K on par with ordinary training" if answered(result) else "no larger K is shown to be on par"
+        star = "largest K on par with ordinary training" if answer_of(result) else "no larger K is shown to be on par"
         if len(answers) == 1:
             tiles += [
                 Tile("K*", text.period(result.k_star), star),
                 Tile("Feature updates that suffice", updates, steps),
             ]
         else:
-            enough = f"{updates} feature updates {steps} suffice" if answered(result) else star
+            enough = f"{updates} feature updates {steps} suffice" if answer_of(result) else star
             tiles.append(Tile(f"K*, {COMPARISONS[result.comparison]}", text.period(result.k_star), enough))
     return tiles + shared_tiles(answers[0].result)
 
@@ -103,7 +111,7 @@ def _answers_table(answers: Sequence[FrequencyRecords]) -> Html:
             text.count(_steps(data)),
             text.DASH if fewest is None else f"{text.count(fewest.feature_updates)}, {fewest.label}",
             text.DASH if gap is None else f"{text.signed(gap.mean)} {text.bracket(gap)}",
-            *(f"{sum(lost)} of {sum(o.num_seeds for o in result.outcomes)}" for lost in _lost(result)),
+            *(f"{sum(counts)} of {sum(o.num_seeds for o in result.outcomes)}" for counts in _untrained(result)),
         ]
         rows.append(Row(cells))
     return table(
@@ -111,7 +119,7 @@ def _answers_table(answers: Sequence[FrequencyRecords]) -> Html:
     )
 
 
-def _lost(result: FrequencyResult) -> tuple[list[int], list[int]]:
+def _untrained(result: FrequencyResult) -> tuple[list[int], list[int]]:
     """Of each schedule, the runs at its chosen rate that diverged, and those that failed to train."""
     return [o.num_diverged for o in result.outcomes], [o.num_failed for o in result.outcomes]
 
@@ -127,24 +135,24 @@ def _csv(results: Sequence[FrequencyResult]) -> str:
 
 def _method(answers: Sequence[FrequencyRecords]) -> list[str]:
     first = answers[0].result
-    told = []
+    paragraphs = []
     if len(answers) > 1:
-        told.append(
+        paragraphs.append(
             f"The question is answered twice: with {_kept_equal(answers[0])}, and with {_kept_equal(answers[1])}. "
             "Learning rates are chosen for each answer by itself, and runs at a rate that takes as many steps either "
             "way are part of both. Learning curves, the map of learning rates and the check of linearity are those of "
             f"{COMPARISONS[first.comparison]}."
         )
     elif first.comparison == "equal-distance":
-        told.append(f"Schedules are compared with {_kept_equal(answers[0])}.")
-    told.append(
+        paragraphs.append(f"Schedules are compared with {_kept_equal(answers[0])}.")
+    paragraphs.append(
         "K* is the largest K that is on par together with every smaller one tested. Its family of Holm’s correction "
         "are the K tested"
         + ("; the periods of the preset “sparse” are another" if any(map(sparse_period, first.outcomes)) else "")
         + ("; all other schedules are one of their own" if any(map(stands_beside, first.outcomes)) else "")
         + "."
     )
-    return told
+    return [*paragraphs, statistics(first)]
 
 
 def _kept_equal(data: FrequencyRecords) -> str:
@@ -167,7 +175,7 @@ def _steps(data: FrequencyRecords) -> int:
 def plots(answers: Sequence[FrequencyRecords]) -> list[Plot]:
     """Every figure of the study, in the order of the page, each with the finding as its title."""
     first, *others = answers
-    checks = [_curves_plot(first), _rates_plot(first), _linearity_plot(first)]
+    checks = [_curves_plot(first), rates_plot(first.result, first), _linearity_plot(first)]
     if others:
         updates = [_updates_plot(first, among=answers), *(_updates_plot(data, among=answers) for data in others)]
         shown = [_both_plot(answers), *updates, *checks]
@@ -187,10 +195,10 @@ def _period_plot(data: FrequencyRecords) -> Plot:
     return Plot(
         name="accuracy-against-period",
         title=f"Up to K = {text.period(result.k_star)} the loss of test accuracy is less than {margin}"
-        if answered(result)
+        if answer_of(result)
         else f"No K above 1 is shown to lose less than {margin} of test accuracy",
         caption=_period_caption([result], result.outcomes),
-        description=f"Test accuracy against K. {spoken(result.outcomes)}",
+        description=f"Test accuracy against K. {in_words(result.outcomes)}",
         draw=lambda theme: accuracy_against_period(data, theme),
     )
 
@@ -199,12 +207,16 @@ def _both_plot(answers: Sequence[FrequencyRecords]) -> Plot:
     results = [data.result for data in answers]
     found = [
         f"up to K = {text.period(result.k_star)} with {COMPARISONS[result.comparison]}"
-        if answered(result)
+        if answer_of(result)
         else f"no K above 1 with {COMPARISONS[result.comparison]}"
         for result in results
     ]
     shown = [outcome for result in results for outcome in result.outcomes if not stands_beside(outcome)]
-    told = [f"{COMPARISONS[r.comparison]}: {spoken([o for o in r.outcomes if not stands_beside(o)])}" for r in results]
+    described = [
+        f"{COMPARISONS[result.comparison]}: "
+        + in_words([outcome for outcome in result.outcomes if not stands_beside(outcome)])
+        for result in results
+    ]
     left_out = (
         " Schedules without a place on this axis are in the next figures."
         if any(map(stands_beside, results[0].outcomes))
@@ -215,7 +227,7 @@ def _both_plot(answers: Sequence[FrequencyRecords]) -> Plot:
         title=f"Shown to be on par with ordinary training: {', '.join(found)}",
         caption=f"Left: {_kept_equal(answers[0])}. Right: {_kept_equal(answers[1])}. "
         f"{_period_caption(results, shown)}{left_out}",
-        description=f"Test accuracy against K. {' '.join(told)}",
+        description=f"Test accuracy against K. {' '.join(described)}",
         draw=lambda theme: both_comparisons(answers, theme),
     )
 
@@ -232,7 +244,7 @@ def _period_caption(results: Sequence[FrequencyResult], shown: Sequence[Schedule
     if any(sparse_period(outcome) is not None for outcome in shown):
         sentences.append("Joined squares are the preset “sparse” at the same K.")
     if any(outcome.num_untrained for outcome in shown):
-        sentences.append(f"{text.LOST_MEANS}.")
+        sentences.append(f"{text.UNTRAINED_MEANS}.")
     if any(outcome.rate_edge is not None for outcome in shown):
         sentences.append(f"{text.EDGES_MEAN}.")
     if any(map(stands_beside, shown)) and any(outcome.period is not None for outcome in results[0].outcomes):
@@ -257,14 +269,14 @@ def _updates_plot(data: FrequencyRecords, among: Sequence[FrequencyRecords] = ()
         caption.append("Where the chosen rate is smaller a run takes more steps, and so more updates at the same K.")
     title = (
         f"{updates} feature updates in {steps} steps suffice{alike}"
-        if answered(result)
+        if answer_of(result)
         else f"No K above 1 is shown to suffice{alike or f' in {steps} steps'}"
     )
     return Plot(
         name="accuracy-against-updates" + ("" if data in among[:1] or not among else f"-{result.comparison}"),
         title=title + _fewer(result),
         caption=" ".join(caption),
-        description=f"Test accuracy against the number of feature updates{alike}. {spoken(result.outcomes)}",
+        description=f"Test accuracy against the number of feature updates{alike}. " + in_words(result.outcomes),
         draw=lambda theme: accuracy_against_updates(result, theme),
     )
 
@@ -272,7 +284,7 @@ def _updates_plot(data: FrequencyRecords, among: Sequence[FrequencyRecords] = ()
 def _fewer(result: FrequencyResult) -> str:
     """What a schedule that is no fixed K spends where that is the least of all on par."""
     fewest = result.outcome(result.fewest_updates or "")
-    most = result.sufficient_feature_updates if answered(result) else None
+    most = result.sufficient_feature_updates if answer_of(result) else None
     if fewest is None or fewest.period is not None or (most is not None and fewest.feature_updates >= most):
         return ""
     return f"; {fewest.label} makes do with {text.count(fewest.feature_updates)}"
@@ -283,32 +295,10 @@ def _curves_plot(data: FrequencyRecords) -> Plot:
     return Plot(
         name="learning-curves",
         title=title,
-        caption="Mean over seeds and its 95 % interval at the learning rate chosen for each K"
-        + (", which tells how many steps a run takes" if data.result.comparison == "equal-distance" else "")
-        + f". {text.EDGES_MEAN}. From where a run diverged, and at the end of one that failed to train, accuracy "
-        "counts at chance; a training loss has no such value, so there the mean is over the runs that are left.",
+        caption=CAPTION
+        + (" The rate tells how many steps a run takes." if data.result.comparison == "equal-distance" else ""),
         description=f"Test accuracy and training loss against the step. {title}.",
-        draw=lambda theme: learning_curves(data, theme),
-    )
-
-
-def _rates_plot(data: FrequencyRecords) -> Plot:
-    title = _rates_title(data.result)
-    lost = data.result.num_diverged + data.result.num_failed > 0
-    return Plot(
-        name="learning-rates",
-        title=title,
-        caption="Mean final validation accuracy in percent of each schedule at each learning rate, with the chosen "
-        "rate outlined."
-        + (
-            f" {text.LOST_MEANS}; cells of which no run trained are hatched, with dots where none diverged. Colours "
-            "span the accuracies of cells of which every run trained."
-            if lost
-            else ""
-        )
-        + f" {text.EDGES_MEAN}.",
-        description=f"Validation accuracy for every schedule and learning rate. {title}.",
-        draw=lambda theme: rates_tried(data, theme),
+        draw=lambda theme: period_curves(data, theme),
     )
 
 
@@ -332,10 +322,3 @@ def _curves_title(result: FrequencyResult) -> str:
     if not shown:
         return "Test accuracy and training loss as training goes on"
     return "Test accuracy ends at " + ", ".join(f"{end} for K = {text.period(K)}" for K, end in shown)
-
-
-def _rates_title(result: FrequencyResult) -> str:
-    calm = [o for o in (with_period(result.outcomes, K) for K in (1.0, math.inf)) if o and not o.share_untrained]
-    if not result.num_diverged + result.num_failed or not calm:
-        return rates_title(result)
-    return f"{rates_title(result)}, none at {' or '.join(o.label for o in calm)}"

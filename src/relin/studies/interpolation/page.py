@@ -7,11 +7,10 @@ import polars as pl
 
 from relin.report import _text as text
 from relin.report._figures import Plot
-from relin.report._page import Tile
-from relin.report._study_page import Report, outcomes_of_runs, untrained_tile
+from relin.report._page import Report, Tile, outcomes_of_runs, untrained_tile
 from relin.studies.interpolation.figures import accuracy_against_period, distances_against_period
 from relin.studies.interpolation.result import InterpolationResult
-from relin.studies.interpolation.table import interpolation_csv, interpolation_table, period
+from relin.studies.interpolation.table import interpolation_csv, interpolation_table
 from relin.study._result import Interval
 
 QUESTION = "Does K lead from ordinary training to NTK regression?"
@@ -50,7 +49,7 @@ def _mean(interval: Interval | None) -> str:
 
 def _tiles(result: InterpolationResult) -> list[Tile]:
     first, last = result.coincide
-    half = "none" if result.half_way is None else period(result.half_way)
+    half = "none" if result.half_way is None else text.short(result.half_way)
     return [
         Tile(
             "K = 1 is ordinary training",
@@ -79,7 +78,9 @@ def plots(result: InterpolationResult) -> list[Plot]:
     steady = "steadily" if far == near == compared else "not steadily"
     title = f"K leads from ordinary training to NTK regression, {steady}"
     best = max(result.periods, key=lambda p: p.test_accuracy.mean)
-    accuracy = f"Test accuracy is highest at K = {period(best.period)}, {text.percent(best.test_accuracy.mean, 1)} %"
+    accuracy = (
+        f"Test accuracy is highest at K = {text.short(best.period)}, {text.percent(best.test_accuracy.mean, 1)} %"
+    )
     return [
         Plot(
             name="distances",

@@ -1,21 +1,16 @@
 """The tables of the interpolation study: for the page, for the terminal, and in full precision for files."""
 
-import math
 from typing import Any
 
 import polars as pl
 from rich.table import Table
 
 from relin.report import _text as text
-from relin.report._page import Column, Html, Row, table
-from relin.report._table import interval_columns
+from relin.report._html import Column, Html, Row, table
+from relin.report._tables import interval_columns
 from relin.report._terminal import plain_table
 from relin.studies.interpolation.result import InterpolationResult, PeriodOutcome
 from relin.study._result import Interval
-
-
-def period(K: float) -> str:
-    return "∞" if math.isinf(K) else text.short(K)
 
 
 def interpolation_table(result: InterpolationResult) -> Html:
@@ -31,7 +26,7 @@ def interpolation_table(result: InterpolationResult) -> Html:
     rows = [
         Row(
             [
-                period(at.period),
+                text.short(at.period),
                 _distance(at.to_ordinary),
                 _distance(at.to_regression),
                 text.plus_minus(at.test_accuracy),
@@ -66,14 +61,14 @@ def interpolation_terminal_table(result: InterpolationResult, gap: str) -> Table
     """Every K for a terminal."""
     title = f"{result.model} on {result.data}, {result.num_steps:,} steps, {result.num_seeds} seeds"
     headings = ["K", "to ordinary\ntraining", "to NTK\nregression", "accuracy\n%", "network's\n%"]
-    shown = plain_table(title, [*headings, text.LOST_HEADING])
+    shown = plain_table(title, [*headings, text.UNTRAINED_HEADING])
     for at in result.periods:
         shown.add_row(
-            period(at.period),
+            text.short(at.period),
             _distance(at.to_ordinary, gap),
             _distance(at.to_regression, gap),
             text.plus_minus(at.test_accuracy, 1, gap),
             text.plus_minus(at.network_test_accuracy, 1, gap),
-            text.lost_counts(at.num_diverged, at.num_failed),
+            text.untrained_counts(at.num_diverged, at.num_failed),
         )
     return shown

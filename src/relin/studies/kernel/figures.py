@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from relin.report import _text as text
-from relin.report._accuracy import band_labels, band_values, draw_bands, ends, limits, updates_axis
-from relin.report._curves import Line, learning_curves, log_axis
-from relin.report._palette import look
+from relin.report._accuracy import accuracy_axis, ends
+from relin.report._axes import log_axis, step_axis, updates_axis
+from relin.report._curves import Line, draw_line, learning_curves
+from relin.report._labels import label_right
 from relin.report._records import Curve, StudyRecords
-from relin.report._style import Theme, label_right, new_figure
+from relin.report._style import Theme, new_figure, style_of
 from relin.studies.kernel.result import FrozenKernel, KernelResult
 from relin.study._result import ScheduleOutcome
 
@@ -45,7 +45,7 @@ def colours(result: KernelResult, theme: Theme) -> dict[str, str]:
     """Those of ordinary and of lazy training, and between them one apart for each other schedule."""
     ends = {"every-1": theme.ordinary, "never": theme.lazy}
     others = [outcome.schedule for outcome in result.outcomes if outcome.schedule not in ends]
-    return ends | {schedule: look(index, theme).colour for index, schedule in enumerate(others)}
+    return ends | {schedule: style_of(index, theme).colour for index, schedule in enumerate(others)}
 
 
 def metric_in_training(result: KernelResult, records: StudyRecords, metric: Metric, theme: Theme) -> Figure:
@@ -61,14 +61,11 @@ def metric_in_training(result: KernelResult, records: StudyRecords, metric: Metr
         colour = own[outcome.schedule]
         shown += _draw(by_step, curve.steps, curve, known, colour, metric)
         shown += _draw(by_update, updates, curve, known, colour, metric)
-        name = text.name_and_lost(text.schedule(outcome), outcome)
+        name = text.name_and_untrained(text.schedule(outcome), outcome)
         labels.append((float(curve.mean[known][-1]), name, colour))
     by_step.set_ylabel(metric.name)
-    by_step.set_xlabel("step")
-    by_step.set_xlim(-0.012 * result.num_steps, result.num_steps)
-    by_step.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.count(value)))
-    updates_axis(by_update, max(outcome.feature_updates for outcome in result.outcomes))
-    by_update.set_xlabel("feature updates so far")
+    step_axis(by_step, result.num_steps, before=0.012)
+    updates_axis(by_update, max(outcome.feature_updates for outcome in result.outcomes), "feature updates so far")
     _scale(by_step, shown, metric)
     label_right(by_update, labels)
     return figure
@@ -77,18 +74,16 @@ def metric_in_training(result: KernelResult, records: StudyRecords, metric: Metr
 def _draw(axes: Axes, x: np.ndarray, curve: Curve, known: np.ndarray, colour: str, metric: Metric) -> list[float]:
     """Draw a curve; returns the values that its axis must show."""
     x, mean, low, high = (values[known] for values in (x, curve.mean, curve.low, curve.high))
-    if metric.log:
-        low = np.maximum(low, 0.2 * mean)  # an interval of a mean may cross zero, a logarithmic axis may not
     within = np.isfinite(low)
     if np.ptp(x) == 0:
         axes.plot(x[-1:], mean[-1:], "o", color=colour, zorder=3)
     else:
-        axes.plot(x, mean, "o:" if metric.log and _rests(curve) else "-", color=colour, markersize=4.5, zorder=3)
-        axes.fill_between(x, low, high, where=within.tolist(), color=colour, alpha=0.16, linewidth=0)
+        style = "o:" if metric.log and _stands_still(curve) else "-"
+        draw_line(axes, x, mean, low, high, colour, style, log=metric.log, markersize=4.5)
     return [*mean, *([] if metric.log else [*low[within], *high[within]])]
 
 
-def _rests(curve: Curve) -> bool:
+def _stands_still(curve: Curve) -> bool:
     """Whether the kernel stands still between two records at which it moved: then a line would mislead."""
     moved = np.flatnonzero(curve.mean > 0)
     return bool(moved.size) and bool((curve.mean[moved[0] : moved[-1]] == 0).any())
@@ -100,7 +95,6 @@ def _scale(axes: Axes, shown: list[float], metric: Metric) -> None:
     low, high = min(shown), max(shown)
     if metric.log:
         log_axis(axes, max(low, 1e-4 * high), high)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text.power(value)))
     elif metric.zero:
         axes.set_ylim(-0.02 * max(high, 1e-6), _ROOM * max(high, 1e-6))
     else:
@@ -112,27 +106,17 @@ def accuracy_on_frozen_kernels(result: KernelResult, theme: Theme) -> Figure:
     """Accuracy of lazy training on kernels taken on the way, against the step at which they were taken."""
     figure = new_figure(11.5, 6.0)
     axes = figure.subplots()
-    shown, own = band_values(result), colours(result, theme)
-    labels = band_labels(result, theme)
+    shown, labels, own = list[float](), list[tuple[float, str, str]](), colours(result, theme)
     for frozen in result.frozen:
         shown += [value for interval in frozen.accuracy for value in ends(interval)]
-        _draw_frozen(axes, frozen, own[frozen.schedule] if len(result.frozen) > 1 else theme.adaptive)
-        labels.append((100 * frozen.accuracy[-1].mean, _frozen_label(result, frozen), theme.adaptive))
-    axes.set_xlabel("step at which the kernel was taken")
-    axes.set_ylabel("test accuracy, %")
-    axes.set_xlim(-0.03 * result.num_steps, 1.03 * result.num_steps)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.count(value)))
-    axes.set_ylim(*limits(shown))
-    draw_bands(axes, result, theme)
-    label_right(axes, labels)
+        colour = own[frozen.schedule] if len(result.frozen) > 1 else theme.adaptive
+        low, high = np.array([ends(interval) for interval in frozen.accuracy]).T
+        mean = np.array([100 * interval.mean for interval in frozen.accuracy])
+        draw_line(axes, frozen.steps, mean, low, high, colour, "o-", markersize=8)
+        labels.append((float(mean[-1]), _frozen_label(result, frozen), colour))
+    step_axis(axes, result.num_steps, "step at which the kernel was taken", before=0.03, after=0.03)
+    accuracy_axis(axes, result, shown, theme, labels=labels)
     return figure
-
-
-def _draw_frozen(axes: Axes, frozen: FrozenKernel, colour: str) -> None:
-    low, high = (np.array(side) for side in zip(*map(ends, frozen.accuracy), strict=True))
-    mean = np.array([100 * interval.mean for interval in frozen.accuracy])
-    axes.plot(frozen.steps, mean, "o-", color=colour, markersize=8, zorder=4)
-    axes.fill_between(frozen.steps, low, high, color=colour, alpha=0.2, linewidth=0, zorder=2)
 
 
 def _frozen_label(result: KernelResult, frozen: FrozenKernel) -> str:

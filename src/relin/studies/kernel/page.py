@@ -10,12 +10,10 @@ import polars as pl
 from relin.report import _text as text
 from relin.report._curves import CAPTION
 from relin.report._figures import Plot
-from relin.report._kernel import constancy_tile
-from relin.report._page import Tile
+from relin.report._page import Report, Tile, constancy_tile, in_words, shared_tiles, statistics
 from relin.report._rate_map import rates_plot
 from relin.report._records import StudyRecords
-from relin.report._study_page import Report, shared_tiles, spoken
-from relin.report._table import outcomes_csv, outcomes_table
+from relin.report._tables import outcomes_csv, outcomes_table
 from relin.studies.kernel.figures import (
     METRICS,
     Metric,
@@ -61,7 +59,7 @@ def page(result: KernelResult, records: pl.DataFrame, spec: Mapping[str, Any]) -
         tiles=_tiles(result),
         plots=plots(result, data),
         tables=[outcomes_table(result, [], "The kernel's numbers are those at the end.", kernel_extra(result))],
-        method=[_METHOD, *([_FROZEN] if result.frozen else [])],
+        method=[_METHOD, *([_FROZEN] if result.frozen else []), statistics(result)],
         files=files,
     )
 
@@ -70,8 +68,8 @@ def _tiles(result: KernelResult) -> list[Tile]:
     ordinary = result.kernel("every-1")
     gap, _, *others = shared_tiles(result)
     return [
-        Tile("Kernel distance, K = 1", *_told(ordinary and ordinary.distance, "from step 0 to the end")),
-        Tile("Relative kernel change, K = 1", *_told(ordinary and ordinary.change, "‖K − K₀‖/‖K₀‖ at the end")),
+        Tile("Kernel distance, K = 1", *_shown(ordinary and ordinary.distance, "from step 0 to the end")),
+        Tile("Relative kernel change, K = 1", *_shown(ordinary and ordinary.change, "‖K − K₀‖/‖K₀‖ at the end")),
         *map(_frozen_tile, result.frozen[:1]),
         constancy_tile(result.constancy),
         gap,
@@ -79,7 +77,7 @@ def _tiles(result: KernelResult) -> list[Tile]:
     ]
 
 
-def _told(interval: Interval | None, note: str) -> tuple[str, str]:
+def _shown(interval: Interval | None, note: str) -> tuple[str, str]:
     if interval is None:
         return text.DASH, "not defined: fewer than two runs trained"
     return text.significant(interval.mean), f"{note}, 95 % interval {text.span(interval)}"
@@ -108,7 +106,7 @@ def plots(result: KernelResult, data: StudyRecords) -> list[Plot]:
         name="learning-curves",
         title=_curves_title(result),
         caption=CAPTION,
-        description=f"Test accuracy and training loss against the step. {spoken(result.outcomes)}",
+        description=f"Test accuracy and training loss against the step. {in_words(result.outcomes)}",
         draw=lambda theme: kernel_curves(result, data, theme),
     )
     return [*moved[:2], *([frozen] if result.frozen else []), *moved[2:], curves, rates_plot(result, data)]
@@ -131,13 +129,13 @@ def _at_end(result: KernelResult, field: str) -> str:
     """The values of ordinary training, of the largest finite K and of lazy training, for a title."""
     finite = [o for o in result.outcomes if o.period is not None and o.period < float("inf")]
     chosen = [result.outcome("every-1"), finite[-1] if len(finite) > 1 else None, result.outcome("never")]
-    told = []
+    parts = []
     for outcome in chosen:
         kernel: KernelOutcome | None = outcome and result.kernel(outcome.schedule)
         interval: Interval | None = kernel and getattr(kernel, field)
         if outcome is not None and interval is not None:
-            told.append(f"{text.significant(interval.mean)} for {text.schedule(outcome)}")
-    return ", ".join(told)
+            parts.append(f"{text.significant(interval.mean)} for {text.schedule(outcome)}")
+    return ", ".join(parts)
 
 
 def _ended(what: str, field: str, result: KernelResult, start: Interval | None = None) -> str:

@@ -5,8 +5,8 @@ from typing import Any
 import polars as pl
 
 from relin.report import _text as text
-from relin.report._page import Column
-from relin.report._table import Extra, interval_columns
+from relin.report._html import Column
+from relin.report._tables import Extra, interval_columns
 from relin.studies.kernel.result import KernelResult
 from relin.study._result import Interval, ScheduleOutcome
 

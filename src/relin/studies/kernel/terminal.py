@@ -3,7 +3,7 @@
 from rich.text import Text
 
 from relin.report import _text as text
-from relin.report._terminal import Cell, Terminal, grid_terminal, lost_columns, run_columns
+from relin.report._terminal import Cell, Terminal, grid_terminal, run_columns, untrained_columns
 from relin.studies.kernel.result import KernelResult
 from relin.studies.kernel.table import interval_of
 
@@ -16,4 +16,4 @@ def terminal(result: KernelResult) -> Terminal:
 
     own = {heading: cell(field) for heading, field in metrics.items()}
     notes = ["distance and change: of the kernel, from step 0; alignment: with the targets, at the end"]
-    return grid_terminal(result, lambda _: run_columns() | own | lost_columns(), notes)
+    return grid_terminal(result, lambda _: run_columns() | own | untrained_columns(), notes)

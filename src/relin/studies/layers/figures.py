@@ -6,19 +6,16 @@ from relin.report._accuracy import (
     band_labels,
     band_values,
     draw_bands,
-    draw_mean,
-    draw_seeds,
-    ends,
+    draw_schedule,
     floor,
-    is_far_below,
     legend_below,
     limits,
-    note_lost,
+    note_untrained,
     par_handles,
-    point_below,
 )
+from relin.report._labels import label_right
 from relin.report._records import StudyRecords
-from relin.report._style import Theme, label_right, new_figure
+from relin.report._style import Theme, new_figure
 from relin.studies.layers.result import LayersResult
 
 
@@ -26,26 +23,22 @@ def accuracy_by_layer(result: LayersResult, records: StudyRecords, theme: Theme)
     """Two panels with a mark a layer: it alone re-linearised at every step, it alone never."""
     figure = new_figure(11.5, 6.2)
     panels = figure.subplots(1, 2, sharey=True)
-    shown = band_values(result)
+    shown, rows = band_values(result), 0
     for axes, how, colour in ((panels[0], "rich", theme.ordinary), (panels[1], "lazy", theme.lazy)):
+        places = []
         for place, layer in enumerate(result.layers):
             outcome = result.outcome(getattr(layer, how))
             if outcome is None:
                 continue
-            accuracy, trained = records.seeds(outcome)
-            note_lost(axes, place, records.lost(outcome), theme)
-            if is_far_below(outcome, result):
-                point_below(axes, place, outcome, colour, theme)
-                continue
-            draw_seeds(axes, place, accuracy[trained], colour, width=0.28)
-            draw_mean(axes, place, outcome, colour, theme)
-            shown += [*ends(outcome.test_accuracy), *(100 * accuracy[trained])]
+            shown += draw_schedule(axes, place, outcome, records, colour, theme)
+            places.append((place, outcome))
         axes.set_xticks(range(len(result.layers)), [layer.layer for layer in result.layers])
         axes.set_xlim(-0.6, len(result.layers) - 0.4)
         axes.set_xlabel(f"layer that alone is {how}")
+        rows = max(rows, note_untrained(axes, places, records, theme))
         draw_bands(axes, result, theme)
     panels[0].set_ylabel("test accuracy, %")
-    panels[0].set_ylim(*limits(shown, floor(result)))
+    panels[0].set_ylim(*limits(shown, floor(result), rows))
     label_right(panels[1], band_labels(result, theme))
     legend_below(figure, par_handles(result, theme), theme)
     return figure

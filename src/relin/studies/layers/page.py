@@ -8,12 +8,11 @@ import polars as pl
 from relin.report import _text as text
 from relin.report._curves import CAPTION, Line, learning_curves
 from relin.report._figures import Plot
-from relin.report._page import Tile
+from relin.report._page import Report, Tile, in_words, shared_tiles, statistics
 from relin.report._rate_map import rates_plot
 from relin.report._records import StudyRecords
-from relin.report._study_page import Report, shared_tiles, spoken
 from relin.report._style import Theme
-from relin.report._table import outcomes_csv, outcomes_table
+from relin.report._tables import outcomes_csv, outcomes_table
 from relin.studies.layers.figures import accuracy_by_layer
 from relin.studies.layers.result import LayerOutcome, LayersResult
 
@@ -35,7 +34,7 @@ def page(result: LayersResult, records: pl.DataFrame, spec: Mapping[str, Any]) -
         tiles=_tiles(result),
         plots=plots(result, data),
         tables=[outcomes_table(result, [], "")],
-        method=[_METHOD],
+        method=[_METHOD, statistics(result)],
         files={"table.csv": outcomes_csv(result.outcomes)},
     )
 
@@ -72,7 +71,7 @@ def plots(result: LayersResult, data: StudyRecords) -> list[Plot]:
         "re-linearised at every step, and where it alone never is; faint dots are seeds. Bands are the intervals of "
         "ordinary and lazy training, the dashed line is one margin below ordinary training, and filled marks are on "
         "par with it.",
-        description="Test accuracy by layer. " + spoken([o for o in result.outcomes if o.period is None]),
+        description="Test accuracy by layer. " + in_words([o for o in result.outcomes if o.period is None]),
         draw=lambda theme: accuracy_by_layer(result, data, theme),
     )
     curves = Plot(

@@ -53,8 +53,8 @@ def phase_map(result: PhaseResult, value: Value, theme: Theme, line: bool = True
                     lines.append((math.nan, math.nan))
                 lines += [(left, low), (right, low)]
         before = own.enough_updates
-    look = {"color": theme.outline, "linewidth": 3.5, "solid_joinstyle": "miter", "zorder": 5}
-    axes.plot([x for x, _ in lines], [y for _, y in lines], **look)
+    style = {"color": theme.outline, "linewidth": 3.5, "solid_joinstyle": "miter", "zorder": 5}
+    axes.plot([x for x, _ in lines], [y for _, y in lines], **style)
     _total_axis(axes, result, edges)
     _updates_axis(axes, result)
     handles = [Line2D([], [], color=theme.outline, linewidth=3.5, label="line of parity: n* and all above on par")]
@@ -93,7 +93,7 @@ def _draw_cell(
     axes.add_patch(Rectangle((left, low), right - left, high - low, **face))
     accuracy = f"{text.percent(cell.outcome.test_accuracy.mean, 1)} %"
     shown = accuracy if value is None else text.signed(value)
-    content = counted.lost if counted.hatch else f"{shown} {counted.lost}".strip()
+    content = counted.untrained if counted.hatch else f"{shown} {counted.untrained}".strip()
     written = axes.text(
         math.log2(cell.total),
         (low + high) / 2,
@@ -142,8 +142,8 @@ def enough_against_total(result: PhaseResult, theme: Theme) -> Figure:
             ends, (centre, level) = crossed[[0, -1], 0], np.exp(np.mean(np.log(crossed), axis=0))
             line = level * (ends / centre) ** result.growth.mean
             axes.plot(ends, at(ends, line), color=theme.muted, linewidth=2.0, zorder=2)
-        look = {"color": theme.muted, "markerfacecolor": theme.background, "markersize": 9, "markeredgewidth": 2}
-        axes.plot(crossed[:, 0], at(crossed[:, 0], crossed[:, 1]), "o", zorder=3, **look)
+        style = {"color": theme.muted, "markerfacecolor": theme.background, "markersize": 9, "markeredgewidth": 2}
+        axes.plot(crossed[:, 0], at(crossed[:, 0], crossed[:, 1]), "o", zorder=3, **style)
         for own in answered:
             star = at(np.array([own.total]), np.array([own.enough_updates + 1]))  # pyright: ignore[reportOptionalOperand]
             axes.plot([own.total], star, "o", color=theme.outline, markersize=10, zorder=4)

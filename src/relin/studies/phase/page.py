@@ -7,8 +7,7 @@ import polars as pl
 
 from relin.report import _text as text
 from relin.report._figures import Plot
-from relin.report._page import Tile
-from relin.report._study_page import Report, shared_tiles
+from relin.report._page import Report, Tile, shared_tiles, statistics
 from relin.studies.phase.figures import best_total, enough_against_total, phase_map, same_total
 from relin.studies.phase.result import PhaseCell, PhaseResult
 from relin.studies.phase.table import phase_csv, phase_tables, totals_csv
@@ -30,7 +29,7 @@ _GROWTH = (
     "ordinary training downwards, the first time, interpolated linearly against the logarithm of n + 1 = T/K. The "
     "power of T is the slope of the least-squares line through the logarithms, its interval that of the jackknife, "
     "which leaves out each seed in turn; T without such an n are left out, and fewer than three give no power. The "
-    "interval is of other seeds, not of another law: how far the T are from the power is told beside it."
+    "interval is of other seeds, not of another law: how far the T are from the power stands beside it."
 )
 _COLUMNS = ("run_steps", "schedule", "learning_rate", "seed", "step", "result", "test_accuracy")
 
@@ -43,7 +42,7 @@ def page(result: PhaseResult, records: pl.DataFrame, spec: Mapping[str, Any]) ->
         tiles=_tiles(result),
         plots=plots(result),
         tables=phase_tables(result),
-        method=[_METHOD, _GROWTH],
+        method=[_METHOD, _GROWTH, statistics(result)],
         files={"table.csv": phase_csv(result), "totals.csv": totals_csv(result)},
     )
 
@@ -96,7 +95,7 @@ def plots(result: PhaseResult) -> list[Plot]:
     """Every figure of the study, in the order of the page, each with the finding as its title."""
     reading = (
         "Both axes are logarithmic, that of n in n + 1. Bold is the accuracy of ordinary training; gaps were not "
-        f"tested. {text.LOST_MEANS}; places of which no run trained are hatched, with dots where none diverged. "
+        f"tested. {text.UNTRAINED_MEANS}; places of which no run trained are hatched, with dots where none diverged. "
         f"{text.EDGES_MEAN}. Colours end ten margins below."
     )
     same = Plot(
@@ -105,7 +104,7 @@ def plots(result: PhaseResult) -> list[Plot]:
         caption="Test accuracy of n feature updates in T steps less that of ordinary training of the same T, in "
         "points, mean over seeds, each at its best learning rate. Above the line of parity every n tested is on par "
         f"with ordinary training. {reading}",
-        description=f"Accuracy over T and n. {_spoken(result)}",
+        description=f"Accuracy over T and n. {_in_words(result)}",
         draw=lambda theme: phase_map(result, same_total, theme),
     )
     best = Plot(
@@ -120,7 +119,7 @@ def plots(result: PhaseResult) -> list[Plot]:
         title=_growth_title(result),
         caption="Left: the number of windows n + 1 = T/K. Right: the steps of a window, T/(n + 1). Filled marks are "
         "n*, shown to suffice; open ones where the mean loss reaches the margin, with the power of T fitted to them.",
-        description=f"How many feature updates suffice against T. {_spoken(result)}",
+        description=f"How many feature updates suffice against T. {_in_words(result)}",
         draw=lambda theme: enough_against_total(result, theme),
     )
     return [same, *([best] if result.best_total is not None else []), enough]
@@ -143,10 +142,9 @@ def _growth_title(result: PhaseResult) -> str:
     growth = result.growth
     if growth is None:
         return "Too few T have an n at which the mean loss reaches the margin, to say how it grows"
-    power = spelled(growth).replace(", ", ",\u00a0")  # no line of a figure begins within the interval
-    return f"n + 1 at which the mean loss reaches the margin goes as T to the power {power}"
+    return f"n + 1 at which the mean loss reaches the margin goes as T to the power {spelled(growth)}"
 
 
-def _spoken(result: PhaseResult) -> str:
-    told = (f"T = {own.total:,}: {text.count(own.enough_updates)} updates suffice" for own in result.totals)
-    return "; ".join(told) + "."
+def _in_words(result: PhaseResult) -> str:
+    parts = (f"T = {own.total:,}: {text.count(own.enough_updates)} updates suffice" for own in result.totals)
+    return "; ".join(parts) + "."

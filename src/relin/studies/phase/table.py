@@ -6,8 +6,8 @@ from rich.table import Table
 from rich.text import Text
 
 from relin.report import _text as text
-from relin.report._page import Column, Html, Row, prose, table
-from relin.report._table import csv_of, interval_columns, outcomes_table, record_of, with_interval
+from relin.report._html import Column, Html, Row, prose, table
+from relin.report._tables import csv_of, interval_columns, outcomes_table, record_of, with_interval
 from relin.report._terminal import Layout, plain_table
 from relin.studies.phase.result import PhaseCell, PhaseResult, TotalOutcome
 from relin.study._result import ScheduleOutcome
@@ -110,7 +110,7 @@ def phase_terminal_table(result: PhaseResult, layout: Layout) -> Table:
         "rate\nK = 1": lambda _, cells: text.chosen_rate(cells[-1].outcome),
         "K = 1\n%": lambda _, cells: text.plus_minus(cells[-1].outcome.test_accuracy, layout.digits, layout.gap),
         "fewest updates\npoints": lambda _, cells: _fewest(cells, layout),
-        text.LOST_HEADING: lambda _, cells: text.lost_counts(
+        text.UNTRAINED_HEADING: lambda _, cells: text.untrained_counts(
             sum(cell.outcome.num_diverged for cell in cells), sum(cell.outcome.num_failed for cell in cells)
         ),
     }

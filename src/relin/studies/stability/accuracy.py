@@ -20,24 +20,25 @@ from relin.report._accuracy import (
     limits,
     par_handles,
     point_below,
-    updates_axis,
+    shown_values,
 )
-from relin.report._palette import Look, look
-from relin.report._style import Theme, halo, label_right, new_figure
+from relin.report._axes import updates_axis
+from relin.report._labels import label_right
+from relin.report._style import Style, Theme, halo, new_figure, style_of
 from relin.studies.stability.data import PLAIN, Group, groups
 from relin.studies.stability.figures import name_rows, panel_grid
 from relin.studies.stability.result import StabilityResult
 from relin.study._result import ScheduleOutcome
 
 
-def looks(result: StabilityResult, theme: Theme) -> dict[str, Look]:
-    """The look of each group by its name; plain periods are drawn in ink."""
+def group_styles(result: StabilityResult, theme: Theme) -> dict[str, Style]:
+    """The style of each group by its name; plain periods are drawn in ink."""
     names = [group.name for group in groups(result)]
     parts = [name for name in names if name != PLAIN]
-    return {PLAIN: Look(theme.ink, "o")} | {name: look(index, theme) for index, name in enumerate(parts)}
+    return {PLAIN: Style(theme.ink, "o")} | {name: style_of(index, theme) for index, name in enumerate(parts)}
 
 
-def _colour(outcome: ScheduleOutcome, own: Look, theme: Theme) -> str:
+def _colour(outcome: ScheduleOutcome, own: Style, theme: Theme) -> str:
     return {1.0: theme.ordinary, math.inf: theme.lazy}.get(outcome.period or 0.0, own.colour)
 
 
@@ -45,7 +46,7 @@ def accuracy_against_updates(result: StabilityResult, theme: Theme) -> Figure:
     """Test accuracy against feature updates of every schedule, coloured by part, with the Pareto front."""
     figure = new_figure(13.0, 7.4)
     axes = figure.subplots()
-    styles = looks(result, theme)
+    styles = group_styles(result, theme)
     values = band_values(result)
     for group in groups(result):
         own = styles[group.name]
@@ -70,7 +71,7 @@ def accuracy_against_updates(result: StabilityResult, theme: Theme) -> Figure:
     return figure
 
 
-def _draw_front(axes: Axes, result: StabilityResult, styles: dict[str, Look], theme: Theme) -> None:
+def _draw_front(axes: Axes, result: StabilityResult, styles: dict[str, Style], theme: Theme) -> None:
     """A step line through the Pareto front; its members are numbered at their marks and named at the right."""
     front = [outcome for outcome in map(result.outcome, result.pareto) if outcome is not None]
     if not front:
@@ -107,10 +108,10 @@ def what_parts_bring(result: StabilityResult, theme: Theme) -> Figure:
     shown = [group for group in everything if group.is_periodic and group.name != PLAIN]
     numbers = sorted({n for g in [*shown, *([plain] if plain else [])] for n in g.numbers() if 1 < n < math.inf})
     figure, panels = panel_grid(len(shown), 13.5, 2.9)
-    styles, values = looks(result, theme), band_values(result)
+    styles, values = group_styles(result, theme), band_values(result)
     for axes, group in zip(panels, shown, strict=True):
         if plain is not None:
-            values += _draw_periods(axes, result, plain, Look(theme.muted, "o"), theme, beside=-0.18)
+            values += _draw_periods(axes, result, plain, Style(theme.muted, "o"), theme, beside=-0.18)
         values += _draw_periods(axes, result, group, styles[group.name], theme, beside=0.18)
         draw_bands(axes, result, theme)
         axes.set_title(group.name, color=styles[group.name].colour, fontweight="bold")
@@ -125,7 +126,7 @@ def what_parts_bring(result: StabilityResult, theme: Theme) -> Figure:
 
 
 def _draw_periods(
-    axes: Axes, result: StabilityResult, group: Group, own: Look, theme: Theme, beside: float
+    axes: Axes, result: StabilityResult, group: Group, own: Style, theme: Theme, beside: float
 ) -> list[float]:
     """A line through the finite periods above 1; returns the accuracies that it shows, in percent."""
     numbered = zip(group.numbers(), group.outcomes, strict=True)
@@ -138,4 +139,4 @@ def _draw_periods(
             point_below(axes, place, outcome, own.colour, theme)
         else:
             draw_mean(axes, place, outcome, own.colour, theme, marker=own.marker, size=7.5)
-    return [value for _, outcome in near for value in ends(outcome.test_accuracy)]
+    return [value for _, outcome in near for value in shown_values(outcome)]

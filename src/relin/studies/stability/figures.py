@@ -13,6 +13,7 @@ from matplotlib.ticker import NullLocator
 
 from relin.report import _text as text
 from relin.report._accuracy import legend_below
+from relin.report._axes import cell_edges
 from relin.report._style import FONT_SIZE, Theme, new_figure
 from relin.studies.stability.data import Descent, groups, limit_of
 from relin.studies.stability.result import RateLimit, StabilityResult
@@ -45,7 +46,7 @@ def rates_that_train(result: StabilityResult, descent: Descent, theme: Theme) ->
     shown = groups(result)
     height = 1.35 + 0.34 * len(result.rates)
     figure, panels = panel_grid(len(shown), 13.5, height)
-    edges = _edges(result.rates)
+    edges = cell_edges(result.rates)
     start = result.stable_rate_at_start
     known = []
     if descent.factor is not None and start is not None and math.isfinite(start):
@@ -55,7 +56,7 @@ def rates_that_train(result: StabilityResult, descent: Descent, theme: Theme) ->
         axes.set_yscale("log")
         limits = [limit_of(result, outcome) for outcome in group.outcomes]
         for column, (outcome, limit) in enumerate(zip(group.outcomes, limits, strict=True)):
-            _draw_rates(axes, column, result, limit, edges, theme)
+            _draw_rates(axes, column, limit, edges, theme)
             chosen = nearest(result.rates, outcome.learning_rate)
             outline = {"fill": False, "edgecolor": theme.outline, "linewidth": 2.6, "zorder": 4}
             low, high = 1.04 * edges[chosen], edges[chosen + 1] / 1.04
@@ -82,54 +83,43 @@ def rates_that_train(result: StabilityResult, descent: Descent, theme: Theme) ->
     return figure
 
 
-def _edges(rates: Sequence[float]) -> list[float]:
-    """Between which rates each cell lies: half-way to its neighbours on a logarithmic axis."""
-    logs = np.log(np.asarray(rates, dtype=float))
-    inner = (logs[1:] + logs[:-1]) / 2
-    first = logs[1] - logs[0] if logs.size > 1 else math.log(3.0)
-    last = logs[-1] - logs[-2] if logs.size > 1 else math.log(3.0)
-    return np.exp(np.concatenate([[logs[0] - first / 2], inner, [logs[-1] + last / 2]])).tolist()
-
-
 def nearest(rates: Sequence[float], rate: float) -> int:
     """The index of a rate, which may have been rounded on its way."""
     return min(range(len(rates)), key=lambda index: abs(rates[index] - rate))
 
 
-def _draw_rates(
-    axes: Axes, column: int, result: StabilityResult, limit: RateLimit, edges: Sequence[float], theme: Theme
-) -> None:
+def _draw_rates(axes: Axes, column: int, limit: RateLimit, edges: np.ndarray, theme: Theme) -> None:
     """A column of cells, and 2/λ_max at the anchors with its interval."""
     for row, counts in enumerate(zip(limit.num_diverged, limit.num_failed, limit.num_runs, strict=True)):
         diverged, failed, runs = counts
         if diverged is None or failed is None or not runs:
             continue
         low, high = edges[row], edges[row + 1]
-        lost = diverged + failed
-        dead = lost == runs
+        untrained = diverged + failed
+        dead = untrained == runs
         axes.add_patch(
             Rectangle(
                 (column - 0.5, low),
                 1,
                 high - low,
-                facecolor=theme.background if dead else lost_colour(lost / runs, theme),
+                facecolor=theme.background if dead else untrained_colour(untrained / runs, theme),
                 edgecolor=theme.muted if dead else theme.background,
                 hatch=(_DIVERGED if diverged else _FAILED) if dead else None,
                 linewidth=0.0 if dead else 1.2,
                 zorder=1,
             )
         )
-        if lost and (not dead or (diverged and failed)):
-            look = {"ha": "left", "va": "bottom", "fontsize": FONT_SIZE - 4, "color": theme.ink, "zorder": 7}
-            axes.text(column - 0.45, low * 1.05, text.lost(diverged, failed, runs), **look)
+        if untrained and (not dead or (diverged and failed)):
+            style = {"ha": "left", "va": "bottom", "fontsize": FONT_SIZE - 4, "color": theme.ink, "zorder": 7}
+            axes.text(column - 0.45, low * 1.05, text.untrained_mark(diverged, failed, runs), **style)
     if limit.stable_rate is not None:
         low, high = max(limit.stable_rate.low, edges[0]), limit.stable_rate.high
         axes.plot([column, column], [low, high], color=theme.ink, linewidth=1.8, zorder=7)
-        look = {"markersize": 7, "markerfacecolor": theme.background, "markeredgewidth": 1.8}
-        axes.plot([column], [limit.stable_rate.mean], "o", color=theme.ink, zorder=8, **look)
+        style = {"markersize": 7, "markerfacecolor": theme.background, "markeredgewidth": 1.8}
+        axes.plot([column], [limit.stable_rate.mean], "o", color=theme.ink, zorder=8, **style)
 
 
-def lost_colour(share: float, theme: Theme) -> str:
+def untrained_colour(share: float, theme: Theme) -> str:
     """From the colour of ordinary training, where every run trained, to that of lazy training."""
     strength = 0.42 if share == 0 else 0.35 + 0.5 * share
     base = np.array(to_rgb(theme.ordinary if share == 0 else theme.lazy))
@@ -141,8 +131,8 @@ def _rate_handles(descent: Descent, theme: Theme) -> list[Patch | Line2D]:
     dead = {"facecolor": theme.background, "edgecolor": theme.muted, "linewidth": 0.0}
     anchor = {"marker": "o", "markersize": 7, "markerfacecolor": theme.background, "markeredgewidth": 1.8}
     shown = [
-        Patch(color=lost_colour(0.0, theme), label="every run trained"),
-        Patch(color=lost_colour(0.5, theme), label="some did not"),
+        Patch(color=untrained_colour(0.0, theme), label="every run trained"),
+        Patch(color=untrained_colour(0.5, theme), label="some did not"),
         Patch(label="none did, some or all diverged", hatch=_DIVERGED, **dead),
         Patch(label="none did, all failed to train", hatch=_FAILED, **dead),
         Line2D([], [], color=theme.ink, linewidth=4, label="largest rate that trains"),

@@ -7,12 +7,12 @@ import polars as pl
 
 from relin.report import _text as text
 from relin.report._figures import Plot
-from relin.report._page import Column, Tile
+from relin.report._html import Column
+from relin.report._page import Report, Tile, in_words, shared_tiles, statistics
 from relin.report._records import StudyRecords
-from relin.report._study_page import Report, shared_tiles, spoken
 from relin.report._style import Theme
-from relin.report._table import Extra, interval_columns, outcomes_csv, outcomes_table
-from relin.studies.stability.accuracy import accuracy_against_updates, looks, what_parts_bring
+from relin.report._tables import Extra, interval_columns, outcomes_csv, outcomes_table
+from relin.studies.stability.accuracy import accuracy_against_updates, group_styles, what_parts_bring
 from relin.studies.stability.data import (
     PLAIN,
     Descent,
@@ -62,7 +62,7 @@ def page(result: StabilityResult, records: pl.DataFrame, spec: Mapping[str, Any]
         tiles=tiles(result, training),
         plots=plots(result, data, training),
         tables=[outcomes_table(result, result.answers, "Marked rows are the Pareto front.", columns)],
-        method=[_METHOD.format(stable=_if_known(_STABLE, training))],
+        method=[_METHOD.format(stable=_if_known(_STABLE, training)), statistics(result)],
         files={"table.csv": outcomes_csv(result.outcomes, _limit_record(result))},
     )
 
@@ -144,8 +144,8 @@ def plots(result: StabilityResult, data: StudyRecords, training: Descent) -> lis
             name="rates-that-train",
             title=_rates_title(result),
             caption="Each panel is a part, each column a period K or a tolerance, each cell a learning rate. "
-            f"{text.LOST_MEANS}; {text.EDGES_MEAN}. The thick line is the upper end of the largest rate at which every "
-            f"run trained.{_if_known(_STABLE_RATES, training)}",
+            f"{text.UNTRAINED_MEANS}; {text.EDGES_MEAN}. The thick line is the upper end of the largest rate at which "
+            f"every run trained.{_if_known(_STABLE_RATES, training)}",
             description=f"Runs that did not train for every schedule and learning rate. {_rates_title(result)}.",
             draw=lambda theme: rates_that_train(result, training, theme),
         ),
@@ -158,7 +158,7 @@ def plots(result: StabilityResult, data: StudyRecords, training: Descent) -> lis
             "are on par with ordinary training, and an arrow points at an accuracy far below the others. "
             f"{text.EDGES_MEAN}.",
             description=f"Test accuracy against the number of feature updates. Front: "
-            f"{spoken([o for o in map(result.outcome, result.pareto) if o is not None])}",
+            f"{in_words([o for o in map(result.outcome, result.pareto) if o is not None])}",
             draw=lambda theme: accuracy_against_updates(result, theme),
         ),
     ]
@@ -188,7 +188,8 @@ def plots(result: StabilityResult, data: StudyRecords, training: Descent) -> lis
 
 
 def _colours(result: StabilityResult, theme: Theme) -> list[str]:
-    own = {o.schedule: looks(result, theme)[group.name].colour for group in groups(result) for o in group.outcomes}
+    styles = group_styles(result, theme)
+    own = {o.schedule: styles[group.name].colour for group in groups(result) for o in group.outcomes}
     own |= {"every-1": theme.ordinary, "never": theme.lazy}
     return [own[outcome.schedule] for outcome in selection(result)]
 

@@ -6,11 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
 
 from relin.report import _text as text
 from relin.report._accuracy import legend_below
-from relin.report._curves import log_axis
+from relin.report._axes import log_axis, step_axis
+from relin.report._curves import draw_line
 from relin.report._records import StudyRecords
 from relin.report._style import Theme
 from relin.studies.stability.data import Descent
@@ -54,9 +54,7 @@ def sharpness_in_training(
     for axes, outcome, colour in zip(panels, outcomes, colours, strict=True):
         shown += _draw(axes, outcome, colour, records, descent, theme)
         axes.set_title(f"{outcome.label}\nrate {text.rate(outcome.learning_rate)}")
-        axes.set_xlabel("step")
-        axes.set_xlim(0, descent.num_steps)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.count(value)))
+        step_axis(axes, descent.num_steps)
     if shown:
         log_axis(panels[0], min(shown), 2 * max(shown))
     panels[0].set_ylabel("sharpness λ_max")
@@ -72,12 +70,8 @@ def _draw(
     """Draw a panel; returns the values that its axis must show."""
     curve = records.curve(outcome, "sharpness")
     known = np.isfinite(curve.mean) & (curve.mean > 0)
-    steps, mean = curve.steps[known], curve.mean[known]
-    low = np.maximum(curve.low[known], 0.2 * mean)  # an interval of a mean may cross zero, a logarithmic axis may not
-    axes.plot(steps, mean, "o-", color=colour, markersize=5, zorder=3)
-    axes.fill_between(
-        steps, low, curve.high[known], where=np.isfinite(low).tolist(), color=colour, alpha=0.18, linewidth=0
-    )
+    steps, mean, low, high = (values[known] for values in (curve.steps, curve.mean, curve.low, curve.high))
+    draw_line(axes, steps, mean, low, high, colour, "o-", log=True, markersize=5)
     every = np.linspace(0, descent.num_steps, 200)
     stable = descent.stable_sharpness(outcome.learning_rate, every)
     finite = np.isfinite(stable)

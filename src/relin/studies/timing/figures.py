@@ -9,29 +9,27 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from relin.report import _text as text
 from relin.report._accuracy import (
     SMALL,
+    accuracy_axis,
     band_handles,
-    band_labels,
     band_values,
     draw_bands,
     draw_mean,
-    draw_seeds,
-    ends,
+    draw_schedule,
     floor,
     is_far_below,
     legend_below,
     limits,
     par_handles,
     point_below,
-    updates_axis,
+    shown_values,
 )
+from relin.report._axes import step_axis, updates_axis
 from relin.report._curves import Line, learning_curves
-from relin.report._palette import Look, look
 from relin.report._records import StudyRecords
-from relin.report._style import Theme, halo, label_right, new_figure
+from relin.report._style import Style, Theme, halo, new_figure, style_of
 from relin.studies.timing.result import Placement, TimingResult
 from relin.study._condition import parse_condition
 from relin.study._result import ScheduleOutcome
-from relin.study._schedules import AbstractPlaced
 
 ORDER = ("early", "even", "geometric", "late", "adaptive")
 
@@ -48,8 +46,8 @@ def names(result: TimingResult) -> list[str]:
     return [name for name in ORDER if any(p.placement == name for p in result.placements)]
 
 
-def placement_look(name: str, theme: Theme) -> Look:
-    return look((4, 1, 3, 2, 0)[ORDER.index(name)], theme)
+def placement_style(name: str, theme: Theme) -> Style:
+    return style_of((4, 1, 3, 2, 0)[ORDER.index(name)], theme)
 
 
 def accuracy_of_placements(result: TimingResult, records: StudyRecords, theme: Theme) -> Figure:
@@ -62,13 +60,11 @@ def accuracy_of_placements(result: TimingResult, records: StudyRecords, theme: T
     values = band_values(result)
     for axes, budget in zip(panels.flat, budgets, strict=False):
         for placement, outcome in placed(result, budget):
-            row = shown_names.index(placement.placement)
-            if is_far_below(outcome, result):
-                colour = placement_look(placement.placement, theme).colour
-                point_below(axes, row, outcome, colour, theme, lying=True)
-            else:
-                values += _draw_placement(axes, row, placement, outcome, records, theme)
-        draw_bands(axes, result, theme, lying=True)
+            row, own = shown_names.index(placement.placement), placement_style(placement.placement, theme)
+            values += draw_schedule(axes, row, outcome, records, own.colour, theme, 0.3, own.marker, horizontal=True)
+            if not is_far_below(outcome, result):
+                _write_numbers(axes, row, placement, outcome, records, own.colour, theme)
+        draw_bands(axes, result, theme, horizontal=True)
         axes.set_title(f"{budget:,} feature update{'' if budget == 1 else 's'}")
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
@@ -87,16 +83,18 @@ def accuracy_of_placements(result: TimingResult, records: StudyRecords, theme: T
     return figure
 
 
-def _draw_placement(
-    axes: Axes, row: int, placement: Placement, outcome: ScheduleOutcome, records: StudyRecords, theme: Theme
-) -> list[float]:
-    """Draw a row; returns the accuracies that it shows, in percent."""
-    own = placement_look(placement.placement, theme)
-    accuracy, trained = records.seeds(outcome)
-    draw_seeds(axes, row, accuracy[trained], own.colour, width=0.3, lying=True)
-    draw_mean(axes, row, outcome, own.colour, theme, marker=own.marker, lying=True)
+def _write_numbers(
+    axes: Axes,
+    row: int,
+    placement: Placement,
+    outcome: ScheduleOutcome,
+    records: StudyRecords,
+    colour: str,
+    theme: Theme,
+) -> None:
+    """Above the mark the accuracy and runs that did not train, below it the updates spent if not all were."""
     above = text.percent(outcome.test_accuracy.mean, 1)
-    above = f"{above} {records.lost(outcome)}".rstrip()
+    above = f"{above} {records.untrained(outcome)}".rstrip()
     below = f"{text.count(placement.feature_updates)} spent" if placement.feature_updates != placement.budget else ""
     for content, offset, va in ((above, 9, "bottom"), (below, -9, "top")):
         axes.annotate(
@@ -107,11 +105,10 @@ def _draw_placement(
             ha="center",
             va=va,
             fontsize=SMALL,
-            color=own.colour,
+            color=colour,
             path_effects=halo(theme),
             zorder=5,
         )
-    return [*ends(outcome.test_accuracy), *(100 * accuracy[trained])]
 
 
 def accuracy_against_updates(result: TimingResult, theme: Theme) -> Figure:
@@ -121,10 +118,9 @@ def accuracy_against_updates(result: TimingResult, theme: Theme) -> Figure:
     series = {name: _series(result, name) for name in names(result)}
     ordinary = result.outcome("every-1")
     most = max(o.feature_updates for own in [*series.values(), [ordinary] if ordinary else []] for o in own)
-    handles = []
-    values = band_values(result)
+    handles, values = [], list[float]()
     for name, outcomes in series.items():
-        own = placement_look(name, theme)
+        own = placement_style(name, theme)
         # One number of updates, several placements: set apart, they can be told from each other.
         aside = 1.0 if name == "adaptive" else 1.045 ** (ORDER.index(name) - 1.5)
         near = [outcome for outcome in outcomes if not is_far_below(outcome, result)]
@@ -135,17 +131,14 @@ def accuracy_against_updates(result: TimingResult, theme: Theme) -> Figure:
                 point_below(axes, outcome.feature_updates, outcome, own.colour, theme)
                 continue
             draw_mean(axes, aside * outcome.feature_updates, outcome, own.colour, theme, marker=own.marker)
-            values += ends(outcome.test_accuracy)
+            values += shown_values(outcome)
         handles.append(Line2D([], [], color=own.colour, marker=own.marker, markersize=9, label=name))
     for schedule, colour in (("every-1", theme.ordinary), ("never", theme.lazy)):
         outcome = result.outcome(schedule)
         if outcome is not None:
             draw_mean(axes, outcome.feature_updates, outcome, colour, theme)
     updates_axis(axes, most)
-    axes.set_ylabel("test accuracy, %")
-    axes.set_ylim(*limits(values, floor(result)))
-    draw_bands(axes, result, theme)
-    label_right(axes, band_labels(result, theme))
+    accuracy_axis(axes, result, values, theme)
     legend_below(figure, [*handles, *par_handles(result, theme)], theme, columns=4)
     return figure
 
@@ -166,10 +159,10 @@ def updates_in_training(result: TimingResult, records: StudyRecords, theme: Them
     figure = new_figure(13.5, 5.6)
     rug, counted = figure.subplots(1, 2, width_ratios=[1.15, 1])
     for row, (placement, outcome) in enumerate(members):
-        own = placement_look(placement.placement, theme)
-        schedule = parse_condition(outcome.schedule).schedule
-        if isinstance(schedule, AbstractPlaced):
-            steps = np.array(schedule.updates_at(result.num_steps))
+        own = placement_style(placement.placement, theme)
+        condition = parse_condition(outcome.schedule)
+        if condition.is_placed:
+            steps = np.array(condition.updates_at(result.num_steps))
             rug.eventplot(steps, lineoffsets=row, linelengths=0.62, linewidths=2.0, colors=own.colour)
             x = np.concatenate([[0.5], np.maximum(steps, 0.5), [result.num_steps]])
             y = np.concatenate([[0], np.arange(1, steps.size + 1), [steps.size]])
@@ -182,19 +175,17 @@ def updates_in_training(result: TimingResult, records: StudyRecords, theme: Them
             counted.plot(x, y, "o-", markersize=5, color=own.colour, label=placement.placement)
     rug.set_yticks(range(len(members)), [placement.placement for placement, _ in members])
     rug.set_ylim(len(members) - 0.4, -0.6)
-    rug.set_xlim(-0.01 * result.num_steps, 1.01 * result.num_steps)
     rug.grid(visible=False)
     rug.tick_params(axis="y", length=0)
     rug.set_title("steps before which features are updated")
-    rug.set_xlabel("step")
-    rug.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.count(value)))
-    _dress_counted(counted, result, budget)
+    step_axis(rug, result.num_steps, before=0.01, after=0.01)
+    _count_axis(counted, result, budget)
     handles = [Line2D([], [], color=line.get_color(), label=str(line.get_label())) for line in counted.lines]
     legend_below(figure, handles, theme)
     return figure
 
 
-def _dress_counted(axes: Axes, result: TimingResult, budget: int) -> None:
+def _count_axis(axes: Axes, result: TimingResult, budget: int) -> None:
     axes.set_xscale("log")
     axes.set_xlim(0.7, 1.1 * result.num_steps)
     axes.xaxis.set_major_locator(FixedLocator([10.0**e for e in range(len(str(result.num_steps)))]))
@@ -224,5 +215,5 @@ def placement_curves(result: TimingResult, records: StudyRecords, theme: Theme) 
         if outcome is not None:
             lines.append(Line(outcome, name, colour, "--"))
     for placement, outcome in placed(result, budget):
-        lines.append(Line(outcome, placement.placement, placement_look(placement.placement, theme).colour))
+        lines.append(Line(outcome, placement.placement, placement_style(placement.placement, theme).colour))
     return learning_curves(result, records, lines, theme)

@@ -8,11 +8,11 @@ import polars as pl
 from relin.report import _text as text
 from relin.report._curves import CAPTION
 from relin.report._figures import Plot
-from relin.report._page import Tile, paragraph
+from relin.report._html import paragraph
+from relin.report._page import Report, Tile, in_words, shared_tiles, statistics
 from relin.report._rate_map import rates_plot
 from relin.report._records import StudyRecords
-from relin.report._study_page import Report, shared_tiles, spoken
-from relin.report._table import outcomes_csv, outcomes_table
+from relin.report._tables import outcomes_csv, outcomes_table
 from relin.studies.timing.figures import (
     accuracy_against_updates,
     accuracy_of_placements,
@@ -52,7 +52,7 @@ def page(result: TimingResult, records: pl.DataFrame, spec: Mapping[str, Any]) -
             paragraph("All schedules, the adaptive one with every tolerance:"),
             outcomes_table(result, result.answers, f"Marked: {result.what_answers}."),
         ],
-        method=[_METHOD],
+        method=[_METHOD, statistics(result)],
         files={"table.csv": outcomes_csv(result.outcomes), "placements.csv": placements_csv(result)},
     )
 
@@ -82,9 +82,11 @@ def plots(result: TimingResult, data: StudyRecords) -> list[Plot]:
             "feature updates; faint dots are seeds. Bands are the intervals of ordinary and lazy training, the dashed "
             "line is one margin below ordinary training, and filled marks are on par with it. Adaptive schedules may "
             "spend fewer updates than allowed: below their mark stands how many they did. An arrow points at an "
-            f"accuracy far below the others; {text.LOST_MEANS}; {text.EDGES_MEAN}.",
+            f"accuracy far below the others; {text.UNTRAINED_MEANS}; {text.EDGES_MEAN}.",
             description="Test accuracy of every placement. "
-            + " ".join(f"{budget} updates: {spoken([o for _, o in placed(result, budget)])}" for budget in result.best),
+            + " ".join(
+                f"{budget} updates: {in_words([o for _, o in placed(result, budget)])}" for budget in result.best
+            ),
             draw=lambda theme: accuracy_of_placements(result, data, theme),
         ),
         Plot(

@@ -1,8 +1,8 @@
 """The placements as a table: for the page, and in full precision for files."""
 
 from relin.report import _text as text
-from relin.report._page import Column, Html, Row, table
-from relin.report._table import csv_of, record_of, with_interval
+from relin.report._html import Column, Html, Row, table
+from relin.report._tables import csv_of, record_of, with_interval
 from relin.studies.timing.result import TimingResult
 
 

@@ -7,13 +7,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from relin.report import _text as text
-from relin.report._accuracy import SMALL, ends, legend_below, limits
-from relin.report._style import Theme, halo, label_right, new_figure
+from relin.report._accuracy import SMALL, ends, legend_below, limits, mark_edge
+from relin.report._axes import log_ticks, number_axis
+from relin.report._curves import draw_line
+from relin.report._labels import label_right
+from relin.report._style import Theme, halo, new_figure
 from relin.studies.width.result import WidthResult
-from relin.study._result import Interval, ScheduleOutcome
+from relin.study._result import Interval
 
 _DASHES = (0, (5, 3))
 
@@ -87,9 +89,7 @@ def _power_law(
         low = max(interval.low, 0.2 * interval.mean)  # an interval of a mean may cross zero, a logarithmic axis may not
         axes.plot([width, width], [low, interval.high], color=colour, linewidth=2.6, solid_capstyle="butt", zorder=3)
     axes.plot(widths, means, "o", color=colour, markersize=8.5, zorder=4)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text.power(value)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    log_ticks(axes.yaxis)
 
 
 def _gaps(axes: Axes, result: WidthResult, theme: Theme) -> None:
@@ -114,15 +114,12 @@ def accuracy_against_width(result: WidthResult, theme: Theme) -> Figure:
         ("ordinary (K = 1)", theme.ordinary, "o", [at.ordinary for at in result.widths]),
         ("lazy (K = ∞)", theme.lazy, "s", [at.lazy for at in result.widths]),
     ):
-        means = [100 * outcome.test_accuracy.mean for outcome in outcomes]
-        low, high = _band(outcomes)
-        axes.plot(widths, means, f"{marker}-", color=colour, markersize=8, zorder=4)
-        axes.fill_between(widths, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
-        labels.append((means[-1], f"{name}\n{text.fixed(means[-1], 1)} %", colour))
-        for width, mean, outcome in zip(widths, means, outcomes, strict=True):
-            axes.annotate(
-                text.EDGES[outcome.rate_edge], (width, mean), (6, -12), textcoords="offset points", color=colour
-            )
+        mean = np.array([100 * outcome.test_accuracy.mean for outcome in outcomes])
+        low, high = np.array([ends(outcome.test_accuracy) for outcome in outcomes]).T
+        draw_line(axes, widths, mean, low, high, colour, f"{marker}-", markersize=8)
+        labels.append((float(mean[-1]), f"{name}\n{text.fixed(mean[-1], 1)} %", colour))
+        for place, outcome in zip(zip(widths, mean, strict=True), outcomes, strict=True):
+            mark_edge(axes, place, outcome, colour, theme)
         shown += [*low, *high]
     _width_axis(axes, widths)
     axes.set_ylabel("test accuracy, %")
@@ -131,15 +128,6 @@ def accuracy_against_width(result: WidthResult, theme: Theme) -> Figure:
     return figure
 
 
-def _band(outcomes: Sequence[ScheduleOutcome]) -> tuple[list[float], list[float]]:
-    low, high = zip(*(ends(outcome.test_accuracy) for outcome in outcomes), strict=True)
-    return list(low), list(high)
-
-
 def _width_axis(axes: Axes, widths: Sequence[int]) -> None:
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(list(map(float, widths))))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.count(value)))
-    axes.set_xlabel("width")
+    number_axis(axes, widths, "width", most=len(widths))
     axes.set_xlim(widths[0] / 1.25, widths[-1] * 1.25)

@@ -8,14 +8,12 @@ import polars as pl
 
 from relin.report import _text as text
 from relin.report._figures import Plot
-from relin.report._kernel import constancy_tile
-from relin.report._page import Tile
-from relin.report._study_page import Report, shared_tiles
+from relin.report._page import Report, Tile, constancy_tile, shared_tiles, statistics
 from relin.studies.width.figures import Seeds, accuracy_against_width, against_width
 from relin.studies.width.result import WidthResult
 from relin.studies.width.table import width_csv, width_table
-from relin.study._judged import trained
-from relin.study._result import Interval, ScheduleOutcome
+from relin.study._kernel import final_records
+from relin.study._result import Interval
 
 QUESTION = "Does the NTK move less in wider networks?"
 _METHOD = (
@@ -39,7 +37,7 @@ def page(result: WidthResult, records: pl.DataFrame, spec: Mapping[str, Any]) ->
         tiles=_tiles(result),
         plots=plots(result, _seeds(result, records)),
         tables=[width_table(result)],
-        method=[_METHOD],
+        method=[_METHOD, statistics(result)],
         files={"table.csv": width_csv(result)},
     )
 
@@ -55,20 +53,11 @@ def _check(result: WidthResult, records: pl.DataFrame) -> None:
             f"Expected records with the columns {', '.join(_COLUMNS)}, got none named {', '.join(missing)}; pass the "
             "records as the study's store returns them."
         )
-    absent = [
-        at.width for at in result.widths if _final_records(at.ordinary, records.filter(width=at.width)).is_empty()
-    ]
+    absent = [at.width for at in result.widths if final_records(at.ordinary, records.filter(width=at.width)).is_empty()]
     if absent and any(at.num_seeds for at in result.widths if at.width in absent):
         raise ValueError(
             f"Expected records of width {absent[0]}, got none; pass the records that the result was computed from."
         )
-
-
-def _final_records(outcome: ScheduleOutcome, records: pl.DataFrame) -> pl.DataFrame:
-    """The last record of each run of a schedule at its learning rate that trained."""
-    own = records.filter(schedule=outcome.schedule, learning_rate=outcome.learning_rate)
-    last = own.filter(pl.col("step") == pl.max("step").over("seed"))
-    return last.filter(trained())
 
 
 def _seeds(result: WidthResult, records: pl.DataFrame) -> Seeds:
@@ -76,7 +65,7 @@ def _seeds(result: WidthResult, records: pl.DataFrame) -> Seeds:
         values = {}
         for at in result.widths if column in records.columns else []:
             own = records.filter(width=at.width)
-            rows = _final_records(at.ordinary, own)
+            rows = final_records(at.ordinary, own)
             if step is not None:
                 rows = own.filter(schedule="every-1", learning_rate=at.ordinary.learning_rate, step=step)
             found = rows[column].cast(pl.Float64).drop_nulls().to_numpy()
@@ -119,7 +108,7 @@ def plots(result: WidthResult, seeds: Seeds) -> list[Plot]:
         "of ordinary less that of lazy training paired by seed, and deviation of the initial kernel from that of "
         "infinite width. Means over seeds with 95 % intervals, faint dots are seeds; the dashed line has the slope "
         "−1/2 and passes through the centre of the means.",
-        description=f"Kernel change, accuracy gap and deviation against width. {_title(result)}. {_spoken(result)}",
+        description=f"Kernel change, accuracy gap and deviation against width. {_title(result)}. {_in_words(result)}",
         draw=lambda theme: against_width(result, seeds, theme),
     )
     accuracy = Plot(
@@ -141,12 +130,12 @@ def _title(result: WidthResult) -> str:
     return f"Kernel change scales as width to the power {text.fixed(slope.mean, 2)}: {ends} at {wide.width:,}"
 
 
-def _spoken(result: WidthResult) -> str:
-    told = (
+def _in_words(result: WidthResult) -> str:
+    parts = (
         f"width {at.width}: change {text.significant(at.change and at.change.mean)}, gap {text.signed(at.gap.mean)}"
         for at in result.widths
     )
-    return "; ".join(told) + "."
+    return "; ".join(parts) + "."
 
 
 def _accuracy_title(result: WidthResult) -> str:

@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from relin.report import _text as text
-from relin.report._page import Column, Html, Row, table
-from relin.report._table import interval_columns
+from relin.report._html import Column, Html, Row, table
+from relin.report._tables import interval_columns
 from relin.report._terminal import Layout, plain_table
 from relin.studies.width.result import WidthOutcome, WidthResult
 
@@ -94,7 +94,7 @@ def width_terminal_table(result: WidthResult, layout: Layout) -> Table:
         ),
         "kernel\nchange": lambda at: text.measured(at.change, gap),
         "initial\ndeviation": lambda at: text.measured(at.deviation, gap),
-        text.LOST_HEADING: lambda at: text.lost_counts(
+        text.UNTRAINED_HEADING: lambda at: text.untrained_counts(
             at.ordinary.num_diverged + at.lazy.num_diverged, at.ordinary.num_failed + at.lazy.num_failed
         ),
     }

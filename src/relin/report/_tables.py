@@ -7,7 +7,7 @@ import polars as pl
 from pydantic import BaseModel
 
 from relin.report import _text as text
-from relin.report._page import Column, Html, Row, table
+from relin.report._html import Column, Html, Row, table
 from relin.study._result import GridResult, Interval, ScheduleOutcome
 
 Extra = tuple[Column, Callable[[ScheduleOutcome], str]]

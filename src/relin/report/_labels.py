@@ -1,4 +1,4 @@
-"""Names beside the marks of a figure, placed so that they cover neither marks nor each other."""
+"""Text beside what a figure shows: at the right of the axes, or next to marks, never one text on another."""
 
 import math
 from collections.abc import Sequence
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from scipy.optimize import isotonic_regression
 
-from relin.report._style import Theme, halo
+from relin.report._style import FONT_SIZE, Theme, halo
 
 _DIRECTIONS = ((0, 1), (-1, 1), (1, -1), (1, 1), (-1, -1), (0, -1), (1, 0), (-1, 0))
 _DISTANCES = (9.0, 21.0, 34.0, 50.0)  # from the mark, in points; but for the first, a line leads from the name to it
@@ -16,6 +17,58 @@ _RADIUS = 6.0  # of a mark, in points
 _STROKE = 2.0  # half the width of an interval or a line
 _HEAVY = 20.0  # weight of marks and names: lines may be crossed where there is no other place
 _SAMPLES = 60  # of a line, taken as so many small boxes
+
+
+def spread(positions: Sequence[float], gap: float) -> list[float]:
+    """The heights in [0, 1] nearest to `positions` in least squares, in the same order and at least `gap` apart.
+
+    Where so many do not fit, they keep their distance and pass 1.
+    """
+    values = np.asarray(positions, dtype=float)
+    if values.size == 0:
+        return []
+    order = np.argsort(values, kind="stable")
+    shift = gap * np.arange(values.size)
+    placed = np.empty_like(values)
+    # Without the shift the constraint is order alone; clipping an isotonic fit gives the fit within bounds.
+    fit = isotonic_regression(values[order] - shift).x
+    placed[order] = np.clip(fit, 0.0, max(0.0, 1.0 - shift[-1])) + shift
+    return placed.tolist()
+
+
+def size_of(axes: Axes) -> tuple[float, float]:
+    """About the width and the height of axes in inches, rather less: constrained layout knows them after drawing."""
+    figure, place = axes.get_figure(root=True), axes.get_subplotspec()
+    assert figure is not None
+    width, height = 0.7 * figure.get_size_inches()
+    if place is None:
+        return width, height
+    grid = place.get_gridspec()
+    return width * len(place.colspan) / grid.ncols, height * len(place.rowspan) / grid.nrows
+
+
+def label_right(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
+    """Write (y, text, colour) labels to the right of the axes, next to their values but never on each other."""
+    if not labels:
+        return
+    at = axes.transScale + axes.transLimits
+    fractions = [float(at.transform((axes.get_xlim()[1], y))[1]) for y, _, _ in labels]
+    lines = max(text.count("\n") + 1 for _, text, _ in labels)
+    heights = spread(fractions, 1.2 * FONT_SIZE * lines / (72 * size_of(axes)[1]))
+    for (_, text, colour), height in zip(labels, heights, strict=True):
+        axes.annotate(
+            text,
+            (1.0, height),
+            xycoords="axes fraction",
+            xytext=(8, 0),
+            textcoords="offset points",
+            color=colour,
+            va="center",
+            ha="left",
+            fontsize=FONT_SIZE - 1,
+            linespacing=1.05,
+            annotation_clip=False,
+        )
 
 
 @dataclass(frozen=True)
