@@ -2,71 +2,145 @@ import math
 
 import pytest
 
-from relin.study import parse_condition
-from relin.study._condition import Condition, Part, every
+from relin.study import Condition, parse_condition
+from relin.study._condition import every
+from relin.study._modifiers import AbstractModifier, Clip, Proximal
+from relin.study._schedules import AbstractNamedSchedule, AbstractPlaced, Early, Even, Every, Geometric, Late, WhenError
 
+SCHEDULES = [  # name, label, program, numbers that are refused
+    ("every-1", "K = 1", "every", "0 -1 1.5 inf nan 1000000001 99999999999"),
+    ("every-64", "K = 64", "every", ""),
+    ("never", "K = ∞ (lazy)", "every", "1"),
+    ("when-error-0.1", "error ≤ 0.1", "when-error", "x nan inf -1"),
+    ("when-loss-gap-2", "loss gap ≤ 2", "when-loss-gap", "x nan inf -1"),
+    ("when-moves-0", "movement ≤ 0", "when-moves", "x nan inf -1"),
+    ("until-16", "frozen after 16", "until", "-1 1.5 inf"),
+    ("after-0", "from step 0", "after", "-1 1.5 inf"),
+    ("early-8", "8 updates, early", "early-8", "0 1.5 100001"),
+    ("even-8", "8 updates, even", "even-8", "0 1.5 100001"),
+    ("geometric-8", "8 updates, geometric", "geometric-8", "0 1.5 100001"),
+    ("late-100000", "100000 updates, late", "late-100000", "0 1.5 100001"),
+    ("rich-0", "layer 0 alone rich", "rich-0", "-1 1.5 inf"),
+    ("lazy-2", "layer 2 alone lazy", "lazy-2", "-1 1.5 inf"),
+]
+MODIFIERS = [  # the same
+    ("clip-0.3", "clipped at 0.3", "clip", "0 -1 nan inf x"),
+    ("line-1", "line search 1", "line", "0.5 nan inf"),
+    ("trust-1.5", "trust region 1.5", "trust", "0 -1 nan inf"),
+    ("proximal-0", "proximal 0", "proximal", "-1 nan inf"),
+    ("shrink-0.5", "moments × 0.5", "shrink-0.5", "0 1 nan"),
+    ("reset", "moments reset", "reset", "1 0.5"),
+    ("sparse", "sparse", "sparse", "1 0.5"),
+]
 WRONG = """
-every-0 every--1 every-1.5 every-inf every when-error-x when-error-nan sometimes 4 every-4+ every-4+clip
-every-4+clip-0 every-4+clip-nan every-4+clap-1 every-4+line-0.5 every-4+line-1+trust-1 every-4+clip-1+clip-2
-every-4+reset+shrink-0.5 every-4+sparse+clip-1 early-0 until--1 until-1.5 every-4+reset-1 every-4+shrink-1
-every-99999999999
+sometimes 4 Every-4 every4 every-4+ every-4+clap-1 clip-1 clip-1+every-4 every-4+never sparse every-4+line-1+trust-1
+every-4+clip-1+clip-2 every-4+reset+shrink-0.5 every-4+sparse+clip-1 every-4+clip-1+sparse every-4+sparse+sparse
 """
 
 
-@pytest.mark.parametrize(
-    ("name", "label", "program", "period"),
-    [
-        ("every-1", "K = 1", "every", 1),
-        ("every-64", "K = 64", "every", 64),
-        ("never", "K = ∞ (lazy)", "every", math.inf),
-        ("when-error-0.1", "error ≤ 0.1", "when-error", None),
-        ("when-loss-gap-2", "loss gap ≤ 2", "when-loss-gap", None),
-        ("when-moves-0.5", "movement ≤ 0.5", "when-moves", None),
-        ("until-16", "frozen after 16", "until", None),
-        ("after-100", "from step 100", "after", None),
-        ("early-8", "8 updates, early", "early-8", None),
-        ("every-64+clip-1", "K = 64, clipped at 1", "every+clip", None),
-        ("every-64+clip-0.3+trust-1", "K = 64, clipped at 0.3, trust region 1", "every+clip+trust", None),
-        ("every-64+shrink-0.5", "K = 64, moments × 0.5", "every+shrink-0.5", None),
-        ("never+reset", "K = ∞ (lazy), moments reset", "every+reset", None),
-        ("every-8+sparse", "K = 8, sparse", "every+sparse", None),
-        ("when-error-0.1+line-1.5", "error ≤ 0.1, line search 1.5", "when-error+line", None),
-    ],
-)
-def test_names(name, label, program, period):
-    condition = parse_condition(name)
-    assert (condition.name, condition.label, condition.program, condition.period) == (name, label, program, period)
-
-
-@pytest.mark.parametrize("value", [0.1, 1.0, 1e-05, 0.123456789, 0.12345678901, 1e17])
-def test_methods_are_found_again_by_their_names(value):
-    for condition in [
-        Condition("when-error", value),
-        Condition("every", 4.0, (Part("clip", value), Part("proximal", value))),
-    ]:
-        assert parse_condition(condition.name) == condition
-
-
-@pytest.mark.parametrize("name", [*WRONG.split(), ""])
-def test_unknown_schedules_are_refused(name):
+def is_refused(name):
     with pytest.raises(ValueError, match=r"must be every-K \(K = 1, 2, …\), never, when-error-TOLERANCE.* got '"):
         parse_condition(name)
 
 
+def test_the_tables_have_every_kind():
+    assert {parse_condition(name).kind for name, *_ in SCHEDULES} == set(AbstractNamedSchedule.kinds)
+    assert {AbstractModifier.parse(name).kind for name, *_ in MODIFIERS} == set(AbstractModifier.kinds)
+
+
+@pytest.mark.parametrize(("name", "label", "program", "refused"), SCHEDULES)
+def test_schedules(name, label, program, refused):
+    condition = parse_condition(name)
+    assert (condition.name, condition.label, condition.program) == (name, label, program)
+    assert condition.period == {"every-1": 1, "every-64": 64, "never": math.inf}.get(name)
+    kind = name if name == "never" else condition.kind
+    for number in refused.split():
+        is_refused(f"{kind}-{number}")
+    is_refused(f"{name}-")
+    if name != "never":
+        is_refused(kind)
+
+
+@pytest.mark.parametrize(("name", "label", "program", "refused"), MODIFIERS)
+def test_modifiers(name, label, program, refused):
+    condition = parse_condition(f"never+{name}")
+    assert (condition.name, condition.label) == (f"never+{name}", f"K = ∞ (lazy), {label}")
+    assert (condition.program, condition.period, condition.kind) == (f"every+{program}", None, "every")
+    kind = condition.modifiers[0].kind
+    for number in refused.split():
+        is_refused(f"every-4+{kind}-{number}")
+    is_refused(f"every-4+{name}-")
+    if kind != name:
+        is_refused(f"every-4+{kind}")
+
+
+def test_several_modifiers_keep_their_order():
+    condition = parse_condition("every-64+clip-0.3+trust-1")
+    assert (condition.label, condition.program) == ("K = 64, clipped at 0.3, trust region 1", "every+clip+trust")
+    assert parse_condition("every-64+trust-1+clip-0.3").program == "every+trust+clip"
+
+
+@pytest.mark.parametrize("name", [*WRONG.split(), ""])
+def test_unknown_schedules_are_refused(name):
+    is_refused(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("early-100001", "early takes a whole number from 1 to 100,000, got 100001"),
+        ("every-4+clip-x", "clip takes a number above 0, got 'x'"),
+        ("every-4+reset-1", "reset takes no number, got 1"),
+        ("every-4+line-1+trust-1", "line-1 and trust-1 do not go together"),
+        ("every-4+clap-1", "'clap-1' is none of clip, line, trust"),
+    ],
+)
+def test_refusals_say_why(name, reason):
+    with pytest.raises(ValueError, match=rf"got '{name}': {reason}".replace("+", r"\+")):
+        parse_condition(name)
+
+
+def test_conditions_put_together_are_refused_alike():
+    for wrong in (lambda: Every(0), lambda: Every(1.5), lambda: Early(0), lambda: WhenError(-1.0), lambda: Clip(0.0)):
+        with pytest.raises(ValueError, match="takes a "):
+            wrong()
+    with pytest.raises(ValueError, match="clip-1 and clip-2 do not go together"):
+        every(4, "clip-1", "clip-2")
+
+
+@pytest.mark.parametrize("value", [0.1, 1.0, 1e-05, 0.123456789, 0.12345678901, 1e17])
+def test_conditions_are_found_again_by_their_names(value):
+    for condition in [
+        Condition(WhenError(value)),
+        Condition(Every(4.0), (Clip(value), Proximal(value))),
+    ]:
+        assert parse_condition(condition.name) == condition
+
+
+def test_conditions_of_one_program_share_all_but_traced_numbers():
+    one, other = parse_condition("every-4+clip-1+shrink-0.5"), parse_condition("never+clip-2+shrink-0.5")
+    assert (one.shared, hash(one.shared)) == (other.shared, hash(other.shared))
+    assert one.traced(10) == {"every": 4, "clip": 1.0}
+    assert other.traced(10) == {"every": 10**9, "clip": 2.0}
+    assert parse_condition("early-3+reset").traced(10) == {"steps": [1, 2, 3]}
+    assert parse_condition("early-3").shared != parse_condition("early-4").shared
+    assert one.shared != parse_condition("every-4+clip-1+shrink-0.25").shared
+
+
 def test_placed_updates_are_as_many_as_asked_for_each_at_a_step_of_its_own():
-    assert Condition("early", 3).updates_at(100) == [1, 2, 3]
-    assert Condition("late", 3).updates_at(100) == [97, 98, 99]
-    assert Condition("even", 3).updates_at(100) == [25, 50, 75]
-    assert Condition("geometric", 3).updates_at(10_000) == [10, 100, 1000]
-    for kind in ("early", "even", "geometric", "late"):
+    assert Early(3).updates_at(100) == [1, 2, 3]
+    assert Late(3).updates_at(100) == [97, 98, 99]
+    assert Even(3).updates_at(100) == [25, 50, 75]
+    assert Geometric(3).updates_at(10_000) == [10, 100, 1000]
+    for kind in AbstractPlaced.__subclasses__():
         for number in (1, 5, 50, 99, 300):
-            steps = Condition(kind, number).updates_at(100)
+            steps = kind(number).updates_at(100)
             assert len(steps) == min(number, 99)
             assert sorted(set(steps)) == steps
             assert steps[0] >= 1
             assert steps[-1] <= 99
 
 
-def test_every_by_parts():
+def test_every_by_modifiers():
     assert every(math.inf).name == "never"
     assert every(4, "clip-1", "reset").name == "every-4+clip-1+reset"

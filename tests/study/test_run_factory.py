@@ -11,8 +11,10 @@ import pytest
 import relin as il
 from relin.studies.frequency.settings import FrequencySpec
 from relin.study import parse_condition
+from relin.study._condition import every
 from relin.study._grid import Job, RunSpec
 from relin.study._runner import Runner
+from relin.study._schedules import AbstractByLayer
 
 SPEC = FrequencySpec(model_options={"width": 8, "depth": 1}, steps=24, batch_size=32, check_every=4, num_records=2)
 RATE, SEED = 0.1, 3
@@ -57,11 +59,11 @@ def by_layer():
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_a_method_by_name_is_the_run_put_together_by_hand(runner, by_layer, name):
-    runner = by_layer if parse_condition(name).is_by_layer else runner
+    runner = by_layer if isinstance(parse_condition(name).schedule, AbstractByLayer) else runner
     run = RunSpec(parse_condition(name), SPEC.steps, RATE, SEED)
     records = runner.train(Job("compare", (run,)))
     key = jax.random.key(SEED)
-    apply, params = runner.make("every", SPEC).build(jax.random.fold_in(key, 0))
+    apply, params = runner.make(every(1), SPEC).build(jax.random.fold_in(key, 0))
     by_hand = il.train(
         il.Problem(apply, il.CrossEntropy()),
         BY_HAND[name][0],

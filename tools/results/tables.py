@@ -124,7 +124,7 @@ def _kind(condition: Condition) -> str:
     """A schedule of no fixed period as it is called, others by what goes with them."""
     if condition.kind != "every" or condition.value in (1, math.inf):
         return condition.label
-    return f"K, {', '.join(part.label for part in condition.parts)}" if condition.parts else _PERIODS
+    return f"K, {', '.join(modifier.label for modifier in condition.modifiers)}" if condition.modifiers else _PERIODS
 
 
 def _of_layer(result: LayersResult, name: str) -> list[str]:

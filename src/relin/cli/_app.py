@@ -124,7 +124,7 @@ def train(
         str, typer.Option(help="Network: mlp, cnn, lenet5, vgg11, resnet18, wide-resnet, vit or gpt.")
     ] = "mlp",
     schedule: Annotated[
-        str, typer.Option(help="every-K, never, when-error-TOLERANCE …, with parts: every-64+clip-1.")
+        str, typer.Option(help="every-K, never, when-error-TOLERANCE …, with modifiers: every-64+clip-1.")
     ] = "every-64",
     optimiser: Optimiser = None,
     rate: Annotated[

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from relin.study._settings import Comparison, GridSpec, Place
 Stage = Literal["select", "finals", "compare"]
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class RunSpec:
     """One run of a study."""
 
@@ -47,8 +47,13 @@ class Job(AbstractJob):
     """Its steps, of all runs together."""
 
     @property
+    def condition(self) -> Condition:
+        """That of the first run, and in all but traced numbers of the others."""
+        return self.runs[0].condition
+
+    @property
     def program(self) -> str:
-        return self.runs[0].condition.program
+        return self.condition.program
 
     @property
     def num_steps(self) -> int:
@@ -80,10 +85,14 @@ def _name(job: Job) -> str:
 
 
 def _described(run: RunSpec) -> dict[str, Any]:
-    fields = asdict(run)
-    fields["method"] = fields.pop("condition")  # names of files hold a digest of it
-    place = fields.pop("place")
-    return fields if place is None else {**fields, run.place.axis: run.place.value}  # pyright: ignore
+    """As names of files hold a digest of it; the words are those of files that exist."""
+    modifiers = [{"kind": modifier.kind, "value": modifier.value or 0.0} for modifier in run.condition.modifiers]
+    return {
+        "method": {"kind": run.condition.kind, "value": run.condition.value, "parts": modifiers},
+        "num_steps": run.num_steps,
+        "learning_rate": run.learning_rate,
+        "seed": run.seed,
+    } | ({} if run.place is None else {run.place.axis: run.place.value})
 
 
 def check_seed(seed: int) -> None:

@@ -272,13 +272,13 @@ def _period(runs: pl.DataFrame) -> float | None:
 
 
 def _order(schedule: str, period: float | None) -> tuple[bool, bool, tuple[str, ...], str, float]:
-    """Periods first, then what has none: by kind and parts, in the order of their numbers."""
+    """Periods first, then what has none: by kind and modifiers, in the order of their numbers."""
     try:
         condition = parse_condition(schedule)
     except ValueError:
         return (period is None, True, (), schedule, 0.0)
-    kinds = tuple(part.name for part in condition.parts)
-    return (period is None, False, kinds, "" if period is not None else condition.kind, condition.value)
+    modifiers = tuple(modifier.name for modifier in condition.modifiers)
+    return (period is None, False, modifiers, "" if period is not None else condition.kind, condition.value)
 
 
 def _paired_differences(

@@ -14,6 +14,7 @@ import polars as pl
 
 import relin as il
 from relin import datasets
+from relin.study._condition import Condition, every
 from relin.study._grid import Job, RunSpec
 from relin.study._grid_study import AbstractGridStudy
 from relin.study._run_factory import RunFactory, lanes
@@ -38,7 +39,7 @@ class Runner:
         _check_batch_size(spec, self.dataset.train.num_examples)
         if self.dataset.is_regression and spec.loss != "squared-error":
             raise ValueError(f'loss: the targets of {spec.data} are values, got {spec.loss}; set "squared-error".')
-        self.factory = self.make("every", next(iter(self.cells.values())))
+        self.factory = self.make(every(1), next(iter(self.cells.values())))
         check_size(jax.eval_shape(self.factory.build, jax.random.key(0))[1])
         self.data, validation, test = (
             (jnp.asarray(part.x), jnp.asarray(part.y))
@@ -56,7 +57,7 @@ class Runner:
     ) -> pl.DataFrame:
         """The records of a job's runs, one row a record; `keep` is shown where each run ended."""
         solutions = il.train_lanes(
-            self.make(job.program, self.cells[job.place], job.num_steps),
+            self.make(job.condition, self.cells[job.place], job.num_steps),
             lanes(job.runs),
             self.data,
             num_steps=job.num_steps,
@@ -98,10 +99,10 @@ class Runner:
         """The parameters with which the run of a seed begins."""
         return self.factory.initial(seed)
 
-    def make(self, program: str, cell: GridSpec, num_steps: int | None = None) -> RunFactory:
-        """Makes the runs of a program with the settings of a cell, of T steps where the number is not said."""
+    def make(self, condition: Condition, cell: GridSpec, num_steps: int | None = None) -> RunFactory:
+        """Makes the runs of a condition's program at a cell's settings, of T steps where the number is not said."""
         return RunFactory(
-            program=program,
+            condition=condition.shared,
             num_steps=num_steps or cell.steps,
             model=cell.model,
             model_options=describe(cell.model_options),

@@ -21,6 +21,7 @@ from relin.datasets._names import FORMS, has_values, is_known, names
 from relin.models._names import OPTIONS
 from relin.study import _optimisers
 from relin.study._condition import Condition, parse_condition
+from relin.study._named import LARGEST
 from relin.study._optimisers import Decay, NamedOptimiser, Optimiser, RateCourse
 
 Comparison = Literal["equal-steps", "equal-distance"]
@@ -38,7 +39,6 @@ Period = Annotated[
     BeforeValidator(_read_period),
     PlainSerializer(lambda k: "inf" if math.isinf(k) else int(k), return_type=int | str, when_used="json"),
 ]
-LARGEST = 1_000_000_000
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 Rate = Annotated[float, Field(ge=1e-9, le=1_000_000, allow_inf_nan=False)]
 Seeds = Annotated[int, Field(ge=2, le=1000)]
@@ -123,7 +123,7 @@ class GridSpec(StudySpec, frozen=True):
     batch_size: Positive = Field(64, description="Examples a step.")
     methods: Several[str] = Field(
         [],
-        description="More schedules to show beside, with their parts: every-64+clip-1, when-error-0.1, geometric-8.",
+        description="More schedules to show beside, with modifiers: every-64+clip-1, when-error-0.1, geometric-8.",
     )
     layers: Several[str] = Field(
         [],

@@ -4,9 +4,10 @@ import polars as pl
 
 from relin.studies.essential.result import EssentialResult
 from relin.studies.essential.settings import EssentialSpec
-from relin.study._condition import Condition, parse_condition
+from relin.study._condition import parse_condition
 from relin.study._outcomes import compare
 from relin.study._result import ScheduleOutcome
+from relin.study._schedules import After, Until
 from relin.study._settings import Comparison
 from relin.study._verdict import count, criterion, lazy_clause, nothing_to_compare_with, outcome_clauses
 
@@ -29,8 +30,8 @@ def conclude(spec: EssentialSpec, records: dict[Comparison, pl.DataFrame], chanc
         chance=chance,
         family=lambda schedule: parse_condition(schedule).kind,
     )
-    frozen = [compared.outcome(Condition("until", number).name) for number in reversed(spec.frozen_after)]
-    late = [compared.outcome(Condition("after", step).name) for step in spec.learnt_from]
+    frozen = [compared.outcome(Until(number).name) for number in reversed(spec.frozen_after)]
+    late = [compared.outcome(After(step).name) for step in spec.learnt_from]
     result = EssentialResult(
         **compared.shared,
         enough_updates=_last_on_par(frozen),

@@ -34,12 +34,12 @@ _AXES: dict[Kind, tuple[tuple[str, str], str]] = {
 
 
 def family(result: EssentialResult, kind: Kind) -> list[tuple[int, ScheduleOutcome]]:
-    """The schedules of a kind without further parts, by increasing number of updates or step."""
+    """The schedules of a kind without modifiers, by increasing number of updates or step."""
     conditions = [(parse_condition(outcome.schedule), outcome) for outcome in result.outcomes]
     own = [
         (int(condition.value), outcome)
         for condition, outcome in conditions
-        if condition.kind == kind and not condition.parts
+        if condition.kind == kind and not condition.modifiers
     ]
     return sorted((number, outcome) for number, outcome in own if number > 0)
 

@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
-from relin.study._condition import Condition
 from relin.study._result import GridResult
+from relin.study._schedules import After, Until
 
 
 class EssentialResult(GridResult):
@@ -20,8 +20,8 @@ class EssentialResult(GridResult):
 
     @property
     def answers(self) -> list[str]:
-        found = (("until", self.enough_updates), ("after", self.latest_start))
-        return [Condition(kind, number).name for kind, number in found if number is not None]
+        found = ((Until, self.enough_updates), (After, self.latest_start))
+        return [kind(number).name for kind, number in found if number is not None]
 
     @property
     def what_answers(self) -> str:

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from relin.study._condition import Condition, every
+from relin.study._schedules import After, Until
 from relin.study._settings import GridSpec, Positive, Several
 
 
@@ -28,7 +29,7 @@ class EssentialSpec(GridSpec, frozen=True):
     def own_conditions(self) -> list[Condition]:
         return [
             every(1),
-            *(Condition("until", number) for number in self.frozen_after),
-            *(Condition("after", step) for step in self.learnt_from),
+            *(Condition(Until(number)) for number in self.frozen_after),
+            *(Condition(After(step)) for step in self.learnt_from),
             every(math.inf),
         ]

@@ -9,6 +9,7 @@ from relin.studies.frequency.result import FrequencyResult
 from relin.studies.frequency.settings import FrequencySpec
 from relin.studies.frequency.verdict import both_verdicts, tested_periods, verdict
 from relin.study._condition import parse_condition
+from relin.study._modifiers import Sparse
 from relin.study._outcomes import Compared, compare
 from relin.study._result import ScheduleOutcome
 from relin.study._settings import Comparison
@@ -90,7 +91,7 @@ def _family(schedule: str) -> str:
         return "other"
     if condition.period is not None:
         return "periods"
-    return "sparse" if [part.kind for part in condition.parts] == ["sparse"] else "other"
+    return "sparse" if condition.modifiers == (Sparse(),) else "other"
 
 
 def _longest(compared: Compared, outcome: ScheduleOutcome) -> int:

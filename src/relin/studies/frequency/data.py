@@ -12,6 +12,7 @@ from relin.report._records import StudyRecords
 from relin.report._style import Theme
 from relin.studies.frequency.result import FrequencyResult
 from relin.study._condition import parse_condition
+from relin.study._modifiers import Sparse
 from relin.study._result import ScheduleOutcome
 
 FrequencyRecords = StudyRecords[FrequencyResult]
@@ -61,12 +62,11 @@ def sparse_period(outcome: ScheduleOutcome) -> float | None:
         condition = parse_condition(outcome.schedule)
     except ValueError:
         return None
-    preset = condition.kind == "every" and [part.kind for part in condition.parts] == ["sparse"]
-    return condition.value if preset else None
+    return condition.schedule.period if condition.modifiers == (Sparse(),) else None
 
 
 def stands_beside(outcome: ScheduleOutcome) -> bool:
-    """Whether a schedule has no place on the axis of K: it is adaptive, say, or has parts of its own."""
+    """Whether a schedule has no place on the axis of K: it is adaptive, say, or has modifiers."""
     return outcome.period is None and sparse_period(outcome) is None
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from relin.study._condition import Condition, every
+from relin.study._schedules import WhenError
 from relin.study._settings import Comparison, GridSpec, Period, Positive, Rate, Several, whole_periods
 
 
@@ -54,7 +55,7 @@ class FrequencySpec(GridSpec, frozen=True):
         return [
             *map(every, self.periods),
             *(every(k, "sparse") for k in self.sparse_periods),
-            *(Condition("when-error", tolerance) for tolerance in self.tolerances),
+            *(Condition(WhenError(tolerance)) for tolerance in self.tolerances),
         ]
 
     @property

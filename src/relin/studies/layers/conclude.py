@@ -7,9 +7,10 @@ import polars as pl
 
 from relin.studies.layers.result import LayerOutcome, LayersResult
 from relin.studies.layers.settings import LayersSpec
-from relin.study._condition import Condition, parse_condition
+from relin.study._condition import parse_condition
 from relin.study._outcomes import Compared, compare
 from relin.study._result import Interval
+from relin.study._schedules import Lazy, Rich
 from relin.study._settings import Comparison
 from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
 from relin.study._verdict import criterion, lazy_clause, outcome_clauses, points
@@ -45,7 +46,7 @@ def _schedules(layer: LayerOutcome) -> dict[str, str]:
 
 
 def _layer(compared: Compared, number: int, layer: str) -> LayerOutcome:
-    rich, lazy = Condition("rich", number).name, Condition("lazy", number).name
+    rich, lazy = Rich(number).name, Lazy(number).name
     return LayerOutcome(
         layer=layer,
         rich=rich,

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from relin.study._condition import Condition, every
+from relin.study._schedules import Lazy, Rich
 from relin.study._settings import GridSpec, Several
 
 
@@ -23,7 +24,7 @@ class LayersSpec(GridSpec, frozen=True):
         numbers = range(len(self.layers))
         return [
             every(1),
-            *(Condition("rich", number) for number in numbers),
-            *(Condition("lazy", number) for number in numbers),
+            *(Condition(Rich(number)) for number in numbers),
+            *(Condition(Lazy(number)) for number in numbers),
             every(math.inf),
         ]

@@ -142,7 +142,8 @@ def _growth_title(result: PhaseResult) -> str:
     growth = result.growth
     if growth is None:
         return "Too few T have an n at which the mean loss reaches the margin, to say how it grows"
-    return f"n + 1 at which the mean loss reaches the margin goes as T to the power {spelled(growth)}"
+    power = spelled(growth).replace(", ", ",\u00a0")  # no line of a figure begins within the interval
+    return f"n + 1 at which the mean loss reaches the margin goes as T to the power {power}"
 
 
 def _in_words(result: PhaseResult) -> str:

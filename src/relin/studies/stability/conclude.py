@@ -47,7 +47,7 @@ def conclude(spec: StabilitySpec, records: dict[Comparison, pl.DataFrame], chanc
 
 def _family(schedule: str) -> tuple[str, ...]:
     condition = parse_condition(schedule)
-    return condition.kind, *(part.kind for part in condition.parts)
+    return condition.kind, *(modifier.kind for modifier in condition.modifiers)
 
 
 def pareto_front(outcomes: list[ScheduleOutcome]) -> list[str]:
@@ -122,11 +122,11 @@ def _verdict(result: StabilityResult, spec: StabilitySpec) -> str:
 
 
 def _kind(outcome: ScheduleOutcome) -> str:
-    """The parts of a schedule, or the kind of an adaptive one; empty for plain periods between 1 and infinity."""
+    """The modifiers of a schedule, or the kind of an adaptive one; empty for plain periods between 1 and infinity."""
     condition = parse_condition(outcome.schedule)
     if condition.period is not None:
         return {1.0: "K = 1", float("inf"): "K = ∞"}.get(condition.period, "")
-    return ", ".join(part.label for part in condition.parts) or "the adaptive schedule"
+    return ", ".join(modifier.label for modifier in condition.modifiers) or "the adaptive schedule"
 
 
 def _share(outcomes: list[ScheduleOutcome], limits: dict[str, RateLimit], rate: float) -> str:

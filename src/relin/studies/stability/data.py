@@ -1,4 +1,4 @@
-"""The schedules of a stability study by the parts they have, and what their sharpness is held against."""
+"""The schedules of a stability study by the modifiers they have, and what their sharpness is held against."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,27 +12,27 @@ from relin.studies.stability.result import RateLimit, StabilityResult
 from relin.study._condition import Condition, parse_condition
 from relin.study._optimisers import RateCourse
 from relin.study._result import ScheduleOutcome
+from relin.study._schedules import AbstractNamedSchedule, AbstractTolerance, Every
 
 PLAIN = "K alone"
-_ADAPTIVE = {"when-error": "by error", "when-loss-gap": "by loss gap", "when-moves": "by movement"}
 
 
 @dataclass(frozen=True)
 class Group:
-    """Schedules that differ in their number only: periods with the same parts, or tolerances of one kind."""
+    """Schedules that differ in their number only: periods with the same modifiers, or tolerances of one kind."""
 
     name: str
-    kind: str
+    kind: type[AbstractNamedSchedule]
     outcomes: Sequence[ScheduleOutcome]
 
     @property
     def is_periodic(self) -> bool:
-        return self.kind == "every"
+        return self.kind is Every
 
     @property
     def axis(self) -> str:
         """What the numbers are."""
-        return "K" if self.is_periodic else "tolerance" if self.kind in _ADAPTIVE else "number"
+        return "K" if self.is_periodic else "tolerance" if issubclass(self.kind, AbstractTolerance) else "number"
 
     def numbers(self) -> list[float]:
         """K, or the tolerance, of each schedule; infinity for lazy training."""
@@ -44,10 +44,10 @@ class Group:
 
 def groups(result: StabilityResult) -> list[Group]:
     """All schedules, plain periods first, in the order of the outcomes, each group by increasing number."""
-    members: dict[tuple[str, str], list[ScheduleOutcome]] = {}
+    members: dict[tuple[str, type[AbstractNamedSchedule]], list[ScheduleOutcome]] = {}
     for outcome in result.outcomes:
         condition = parse_condition(outcome.schedule)
-        members.setdefault((_name(condition), condition.kind), []).append(outcome)
+        members.setdefault((_name(condition), type(condition.schedule)), []).append(outcome)
     ordered = sorted(members.items(), key=lambda item: item[0][0] != PLAIN)
     return [
         Group(name, kind, sorted(own, key=lambda o: parse_condition(o.schedule).value)) for (name, kind), own in ordered
@@ -55,10 +55,11 @@ def groups(result: StabilityResult) -> list[Group]:
 
 
 def _name(condition: Condition) -> str:
-    parts = [part.label for part in condition.parts]
-    if condition.kind == "every":
-        return ", ".join(parts) or PLAIN
-    return ", ".join([_ADAPTIVE.get(condition.kind, condition.kind), *parts])
+    modifiers, schedule = [modifier.label for modifier in condition.modifiers], condition.schedule
+    if isinstance(schedule, Every):
+        return ", ".join(modifiers) or PLAIN
+    how = f"by {schedule.measure}" if isinstance(schedule, AbstractTolerance) else schedule.kind
+    return ", ".join([how, *modifiers])
 
 
 def limit_of(result: StabilityResult, outcome: ScheduleOutcome) -> RateLimit:
@@ -115,7 +116,7 @@ def descent(spec: Mapping[str, Any], result: StabilityResult) -> Descent:
 
 
 def best_gain(result: StabilityResult) -> tuple[float, ScheduleOutcome] | None:
-    """Largest mean test accuracy of a period with parts minus that of the same period alone; none to compare."""
+    """Largest mean test accuracy of a period with modifiers minus that of the same period alone; none to compare."""
     everything = groups(result)
     alone = {n: o for g in everything if g.name == PLAIN for n, o in zip(g.numbers(), g.outcomes, strict=True)}
     gains = [

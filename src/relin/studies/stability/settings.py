@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from relin.study._condition import Condition, every
+from relin.study._schedules import WhenError
 from relin.study._settings import GridSpec, Period, Rate, Several, whole_periods
 
 
@@ -27,12 +28,12 @@ class StabilitySpec(GridSpec, frozen=True):
     @field_validator("parts")
     @classmethod
     def _parts_understood(cls, parts: list[str]) -> list[str]:
-        return [every(1, part).parts[0].name for part in parts]
+        return [every(1, part).modifiers[0].name for part in parts]
 
     def own_conditions(self) -> list[Condition]:
         between = [k for k in self.periods if 1 < k < math.inf]
         return [
             *map(every, self.periods),
             *(every(k, part) for part in self.parts for k in between),
-            *(Condition("when-error", tolerance) for tolerance in self.tolerances),
+            *(Condition(WhenError(tolerance)) for tolerance in self.tolerances),
         ]

@@ -5,8 +5,8 @@ import polars as pl
 
 from relin.studies.timing.result import Placement, TimingResult
 from relin.studies.timing.settings import TimingSpec
-from relin.study._condition import Condition
 from relin.study._outcomes import Compared, compare
+from relin.study._schedules import WhenError
 from relin.study._settings import Comparison
 from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
 from relin.study._verdict import count, criterion, outcome_clauses, points
@@ -37,7 +37,7 @@ def conclude(spec: TimingSpec, records: dict[Comparison, pl.DataFrame], chance: 
 
 
 def _placements(spec: TimingSpec, compared: Compared, budget: int) -> list[Placement]:
-    schedules: dict[str, str] = {place: Condition(place, budget).name for place in spec.placements}
+    schedules: dict[str, str] = {place: f"{place}-{budget}" for place in spec.placements}
     adaptive = _adaptive(spec, compared, budget)
     if adaptive is not None:
         schedules["adaptive"] = adaptive
@@ -46,7 +46,7 @@ def _placements(spec: TimingSpec, compared: Compared, budget: int) -> list[Place
 
 
 def _adaptive(spec: TimingSpec, compared: Compared, budget: int) -> str | None:
-    outcomes = [compared.outcome(Condition("when-error", tolerance).name) for tolerance in spec.tolerances]
+    outcomes = [compared.outcome(WhenError(tolerance).name) for tolerance in spec.tolerances]
     within = [outcome for outcome in outcomes if outcome is not None and 0 < outcome.feature_updates <= budget]
     return max(within, key=lambda outcome: outcome.feature_updates).schedule if within else None
 

@@ -30,6 +30,7 @@ from relin.report._style import Style, Theme, halo, new_figure, style_of
 from relin.studies.timing.result import Placement, TimingResult
 from relin.study._condition import parse_condition
 from relin.study._result import ScheduleOutcome
+from relin.study._schedules import AbstractPlaced
 
 ORDER = ("early", "even", "geometric", "late", "adaptive")
 
@@ -160,9 +161,9 @@ def updates_in_training(result: TimingResult, records: StudyRecords, theme: Them
     rug, counted = figure.subplots(1, 2, width_ratios=[1.15, 1])
     for row, (placement, outcome) in enumerate(members):
         own = placement_style(placement.placement, theme)
-        condition = parse_condition(outcome.schedule)
-        if condition.is_placed:
-            steps = np.array(condition.updates_at(result.num_steps))
+        schedule = parse_condition(outcome.schedule).schedule
+        if isinstance(schedule, AbstractPlaced):
+            steps = np.array(schedule.updates_at(result.num_steps))
             rug.eventplot(steps, lineoffsets=row, linelengths=0.62, linewidths=2.0, colors=own.colour)
             x = np.concatenate([[0.5], np.maximum(steps, 0.5), [result.num_steps]])
             y = np.concatenate([[0], np.arange(1, steps.size + 1), [steps.size]])

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from relin.study._condition import MOST_PLACED, Condition, every
+from relin.study._condition import Condition, every
+from relin.study._schedules import MOST_PLACED, AbstractNamedSchedule, WhenError
 from relin.study._settings import GridSpec, Positive, Rate, Several
 
 
@@ -32,10 +33,14 @@ class TimingSpec(GridSpec, frozen=True):
         return sorted(set(values))
 
     def own_conditions(self) -> list[Condition]:
-        placed = [Condition(placement, number) for number in self.feature_updates for placement in self.placements]
+        placed = [
+            Condition(AbstractNamedSchedule.kinds[placement](number))
+            for number in self.feature_updates
+            for placement in self.placements
+        ]
         return [
             every(1),
             *placed,
-            *(Condition("when-error", tolerance) for tolerance in self.tolerances),
+            *(Condition(WhenError(tolerance)) for tolerance in self.tolerances),
             every(math.inf),
         ]

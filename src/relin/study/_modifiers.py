@@ -1,0 +1,98 @@
+"""What may go with a schedule, by name. Each kind is a final class, and adding one is all that another kind needs."""
+
+from abc import abstractmethod
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, final
+
+import relin as il  # JAX is imported where one of its names is first used, which reading names of modifiers does not
+from relin.study._named import ABOVE_ZERO, AT_LEAST_ONE, AT_LEAST_ZERO, BELOW_ONE, AbstractNamed, Lane
+
+if TYPE_CHECKING:
+    from relin.preset import Preset
+
+
+class AbstractModifier(AbstractNamed):
+    """A change of the parts of a run, whatever its schedule and optimiser are."""
+
+    kinds: ClassVar[dict[str, type["AbstractModifier"]]] = {}
+    sets: ClassVar[str]
+    """What it decides: of two modifiers that decide the same a run has one."""
+    alone: ClassVar[bool] = False
+    """Whether it goes with no other modifier."""
+
+    @abstractmethod
+    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+        """The parts of a run with this modifier and these traced numbers. Where they are given, its own may be none."""
+
+
+@final
+class Clip(AbstractModifier, kind="clip"):
+    """`clip-C`: the gradient's global norm is clipped before the optimiser sees it."""
+
+    sets, wording, takes = "gradient", "clipped at {}", ABOVE_ZERO
+
+    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+        import optax
+
+        clipped = optax.chain(optax.clip_by_global_norm(lane["clip"]), parts.solver.optimiser)
+        return replace(parts, solver=replace(parts.solver, optimiser=clipped))
+
+
+@final
+class Line(AbstractModifier, kind="line"):
+    """`line-F`: line search of factor F."""
+
+    sets, wording, takes = "safeguard", "line search {}", AT_LEAST_ONE
+
+    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+        return replace(parts, safeguard=il.LineSearch(lane["line"]))
+
+
+@final
+class Trust(AbstractModifier, kind="trust"):
+    """`trust-R`: trust region of radius R."""
+
+    sets, wording, takes = "safeguard", "trust region {}", ABOVE_ZERO
+
+    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+        return replace(parts, safeguard=il.TrustRegion(lane["trust"]))
+
+
+@final
+class Proximal(AbstractModifier, kind="proximal"):
+    """`proximal-L`: a proximal term with λ = L."""
+
+    sets, wording, takes = "proximal term", "proximal {}", AT_LEAST_ZERO
+
+    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+        return replace(parts, solver=replace(parts.solver, proximal=lane["proximal"]))
+
+
+@final
+class Shrink(AbstractModifier, kind="shrink"):
+    """`shrink-F`: the optimiser's moments times F where the run re-linearises."""
+
+    sets, wording, takes, in_program = "optimiser's state", "moments × {}", BELOW_ONE, True
+
+    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+        return replace(parts, solver=replace(parts.solver, on_relinearise=float(self.number)))
+
+
+@final
+class Reset(AbstractModifier, kind="reset"):
+    """The optimiser's state begins anew where the run re-linearises."""
+
+    sets, wording = "optimiser's state", "moments reset"
+
+    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+        return replace(parts, solver=replace(parts.solver, on_relinearise="reset"))
+
+
+@final
+class Sparse(AbstractModifier, kind="sparse"):
+    """The preset of this name, which decides all of these."""
+
+    sets, wording, alone = "everything", "sparse", True
+
+    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+        return il.preset.sparse(parts.solver.optimiser, parts.schedule)
