@@ -63,7 +63,7 @@ def test_a_method_by_name_is_the_run_put_together_by_hand(runner, by_layer, name
     run = RunSpec(parse_condition(name), SPEC.steps, RATE, SEED)
     records = runner.train(Job("compare", (run,)))
     key = jax.random.key(SEED)
-    apply, params = runner.make(every(1), SPEC).build(jax.random.fold_in(key, 0))
+    apply, params = runner.make(every(1), SPEC).network.of_seed(SEED)
     by_hand = il.train(
         il.Problem(apply, il.CrossEntropy()),
         BY_HAND[name][0],

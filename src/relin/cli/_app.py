@@ -52,6 +52,9 @@ OwnStudy = Annotated[
 ]
 
 
+NETWORKS = "Network: mlp, cnn, lenet5, vgg11, resnet18, wide-resnet, vit or gpt; or FILE.py:NAME, which builds one."
+
+
 @app.command()
 def study(
     name: Annotated[
@@ -61,10 +64,8 @@ def study(
             show_default=False,
         ),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Data set; `relin data` lists them.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Network: mlp, cnn, lenet5, vgg11, resnet18, wide-resnet, vit or gpt.")
-    ] = None,
+    data: Annotated[str | None, typer.Option(help="Data set; `relin data` lists them; or FILE.py:NAME.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "--network", help=NETWORKS)] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -119,10 +120,8 @@ def report(
 
 @app.command()
 def train(
-    data: Annotated[str, typer.Option(help="Data set; `relin data` lists them.")] = "digits",
-    model: Annotated[
-        str, typer.Option(help="Network: mlp, cnn, lenet5, vgg11, resnet18, wide-resnet, vit or gpt.")
-    ] = "mlp",
+    data: Annotated[str, typer.Option(help="Data set; `relin data` lists them; or FILE.py:NAME.")] = "digits",
+    model: Annotated[str, typer.Option("--model", "--network", help=NETWORKS)] = "mlp",
     schedule: Annotated[
         str, typer.Option(help="every-K, never, when-error-TOLERANCE …, with modifiers: every-64+clip-1.")
     ] = "every-64",

@@ -128,25 +128,18 @@ def check_folder(data_dir: Path | None) -> None:
 
 def _write(spec: Any, result: Any, records: Any, folder: Path, console: Console, command: str, redraw: bool) -> None:
     """Prints the answer; writes the report where records, settings or relin changed since, or `redraw` asks for it."""
-    from relin._common.files import remove_parts
-    from relin.report import terminal_summary, write_report
-    from relin.report._current import is_current, keep, made_from
+    from relin.report import terminal_summary, write_current
     from relin.study._records import environments
 
-    settings = spec.model_dump(mode="json")
-    made = made_from(records, settings)
-    if redraw or not is_current(folder, made):
-        for path in (folder, folder / "figures"):
-            remove_parts(path)
-        try:
-            write_report(result, records, settings, {**environments(records, spec.axis), "command": command}, folder)
-            keep(folder, made)
-        except FileNotFoundError:
-            if (folder / "spec.json").exists():
-                raise
-            raise CommandError(
-                f"{folder} was removed while the report was written; run the same command again to begin anew."
-            ) from None
+    environment = {**environments(records, spec.axis), "command": command}
+    try:
+        write_current(result, records, spec.model_dump(mode="json"), environment, folder, redraw)
+    except FileNotFoundError:
+        if (folder / "spec.json").exists():
+            raise
+        raise CommandError(
+            f"{folder} was removed while the report was written; run the same command again to begin anew."
+        ) from None
     console.print(terminal_summary(result))
     console.print(f"Report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import polars as pl
 
-from relin._common.files import as_json, from_json, read_file, write_atomically
+from relin._common.files import as_json, from_json, read_file, remove_parts, write_atomically
+from relin.report._report import write_report
 from relin.study._errors import SpecError
 from relin.study._registry import find
+from relin.study._result import StudyResult
 
 STAMP = "report.json"
 _PACKAGE = Path(__file__).parent.parent
@@ -38,6 +40,30 @@ def _code_of(spec: Mapping[str, Any]) -> list[Path]:
         return list(Path(inspect.getfile(find(spec.get("study")))).parent.glob("*.py"))
     except (SpecError, TypeError, OSError):  # none of the name, or one of a program that is no file
         return []
+
+
+def write_current(
+    result: StudyResult,
+    records: pl.DataFrame,
+    spec: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    out_dir: Path,
+    redraw: bool = False,
+) -> Path:
+    """`write_report` where the report in a folder was made from other records, settings or relin, or is not whole.
+
+    Args:
+        redraw: write it even where nothing has changed.
+
+    Returns: the path of the page.
+    """
+    made = made_from(records, spec)
+    if redraw or not is_current(out_dir, made):
+        for path in (out_dir, out_dir / "figures"):
+            remove_parts(path)
+        write_report(result, records, spec, environment, out_dir)
+        keep(out_dir, made)
+    return out_dir / "report.html"
 
 
 def is_current(folder: Path, made: Mapping[str, str]) -> bool:

@@ -32,6 +32,16 @@ class Plot:
     """Draws it without the title, which the page sets as text."""
 
 
+def drawn(plot: Plot) -> Figure:
+    """The figure in the light theme, with its title."""
+    with themed(LIGHT):
+        figure = plot.draw(LIGHT)
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)
+        _add_title(figure, plot.title)
+    return figure
+
+
 def save_plot(plot: Plot, directory: Path) -> Html:
     """Save `plot` as PNG and PDF in `directory` and return it as an HTML figure with both themes inlined as SVG."""
     with themed(LIGHT):

@@ -4,14 +4,17 @@ import abc
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast
 
 from relin.study._job import AbstractJob
 from relin.study._settings import StudySpec
 
 if TYPE_CHECKING:  # settings are checked before these are imported
+    from pathlib import Path
+
     import polars as pl
 
+    from relin.study._answer import Answer
     from relin.study._result import StudyResult
 
 Train = Callable[[AbstractJob, Callable[[int, int], None]], "pl.DataFrame"]
@@ -35,8 +38,40 @@ class AbstractStudy(abc.ABC, Generic[Spec]):
     stages: ClassVar[Mapping[str, str]]
     """By name in their order, as the progress bar calls them."""
 
-    def __init__(self, spec: Spec):
+    def __init__(self, spec: Spec | None = None, /, **settings: Any):
+        """
+        **Arguments:**
+
+        - `spec`: checked settings, all of them; or none, with
+        - `settings`: those that are not the shipped ones, by name. Where a setting names code of one's own, it may be
+          the object itself: `network=build`, `data=study.Data(…)`, `optimiser=lambda rate: …`.
+
+        **Raises:** `SpecError` for settings that are wrong.
+        """
+        if spec is None:
+            from relin.study._given import spec_of
+
+            spec = cast(Spec, spec_of(type(self), settings))
         self.spec = spec
+
+    def run(self, folder: "str | Path", *, progress: bool = True, **options: Any) -> "Answer":
+        """Trains what is not in the folder yet, and answers.
+
+        Every finished job is on disk: killed at any moment, the same call goes on and ends with the same records.
+
+        **Arguments:**
+
+        - `folder`: where records and report are kept; made if it does not exist.
+        - `progress`: whether to show a progress bar, on terminals and in notebooks.
+        - `options`: of `run_study`, such as `data_dir` and `executor`.
+
+        **Returns:** an `Answer`.
+
+        **Raises:** as `run_study`.
+        """
+        from relin.study._given import answered
+
+        return answered(self, folder, progress, options)
 
     @property
     @abc.abstractmethod

@@ -12,11 +12,12 @@ import polars as pl
 from jaxtyping import Array, Float, Int
 
 import relin as il
-from relin import datasets, models
+from relin import datasets
 from relin.study._descent_jobs import DescentJob
 from relin.study._descent_specs import DescentSpec
-from relin.study._run_factory import mode_of
-from relin.study._runner import check_size, device, versions
+from relin.study._network import NamedNetworks
+from relin.study._runner import device, versions
+from relin.study._specimen import check_size, data_of, networks_of
 from relin.study._store import describe
 
 Advance = Callable[[int, int], None]
@@ -48,10 +49,16 @@ class DescentRunner(abc.ABC, Generic[Spec]):
     def __init__(self, spec: Spec, data_dir: str | None = None):
         """**Raises:** `ValueError` for data or a network that does not exist or does not fit."""
         self.spec = spec
-        self.dataset = datasets.load(spec.data, data_dir=data_dir, limit=spec.train_limit)
+        self.dataset = data_of(spec, data_dir)
         spec.require_classes(self.dataset.is_regression)
-        check_size(jax.eval_shape(lambda key: self._built(key)[1], jax.random.key(0)))
-        self.apply = self._built(jax.random.key(0))[0]
+        self._networks = networks_of(spec, self.dataset)
+        check_size(self._networks.shapes())
+        self.apply = self._networks.of_seed(0)[0]
+        if il.Problem(self.apply, il.SquaredError()).variables is not None:
+            raise ValueError(
+                f"model: study {spec.study} takes many steps at once, and its network must be the same at every step; "
+                'set norm to "group" or "none" and dropout to 0, or freeze batch statistics.'
+            )
 
     def train(self, job: DescentJob, progress: Advance = lambda done, total: None) -> pl.DataFrame:
         """The records of a run, one row an outer step that is kept."""
@@ -83,23 +90,19 @@ class DescentRunner(abc.ABC, Generic[Spec]):
     def run(self, job: DescentJob, start: Start, progress: Advance) -> list[Row]:
         """One row a record, with `step` and what was measured."""
 
-    def _built(self, key: jax.Array) -> tuple[Callable[[Any, Array], Array], Any]:
-        options, shape = self.spec.model_options, self.dataset.input_shape
-        if mode_of(self.spec.model, options, key):
-            raise ValueError(
-                f"model_options: study {self.spec.study} takes many steps at once, and its network must be the same at "
-                'every step; set norm to "group" or "none", and dropout to 0.'
-            )
-        return il.from_equinox(models.build(self.spec.model, shape, self.dataset.num_classes, key=key, **options))
-
     def _start(self, seed: int) -> Start:
         with jax.enable_x64(False):  # the same initial network in either precision
-            params = jax.tree.map(np.asarray, self._built(jax.random.key(seed))[1])
+            params = jax.tree.map(np.asarray, self._initial(seed))
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, self._dtype), params)
         problem = il.Problem(self.apply, il.SquaredError())
         key, still = jax.random.key(0), il.SpectralDescent(1e-12)
         looked = il.train(problem, still, il.Never(), params, self.training, num_steps=1, key=key)
         return Start(problem, params, self.spec.rate * float(looked.records["largest_rate"][-1]))
+
+    def _initial(self, seed: int) -> Any:
+        if isinstance(self._networks, NamedNetworks):
+            return self._networks.build(jax.random.key(seed))[1]  # from this key since the first version
+        return self._networks.of_seed(seed)[1]
 
     @property
     def _dtype(self) -> Any:

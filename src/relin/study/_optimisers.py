@@ -1,11 +1,14 @@
 """Optimisers by name: their options and learning rates, and the rate's course over a run. JAX is imported to train."""
 
+import inspect
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, final
 
 from relin._common.words import listed, shortened
+from relin.study import _code
 
 if TYPE_CHECKING:  # settings are checked before these are imported
     import numpy as np
@@ -102,17 +105,17 @@ def names() -> tuple[str, ...]:
 
 def grid_of(name: str) -> list[float]:
     """The learning rates offered where the settings name none, decreasing."""
-    return list(_KINDS[name].grid)
+    return list(_KINDS[name].grid if name in _KINDS else _ADAM_GRID)
 
 
 def usual_rate(name: str) -> float:
     """The learning rate of a single run that names none."""
-    return _KINDS[name].usual
+    return _KINDS[name].usual if name in _KINDS else 0.001
 
 
 def check_name(name: str) -> str:
-    if name not in _KINDS:
-        raise ValueError(f"the optimisers are {listed(names())}")
+    if name not in _KINDS and not _code.is_code(name):
+        raise ValueError(f"the optimisers are {listed(names())}; a function of your own is named FILE.py:NAME")
     return name
 
 
@@ -123,6 +126,8 @@ def checked_momentum(name: str, momentum: float | None) -> float | None:
     """
     if momentum is None:
         return _MOMENTUM.get(name)
+    if name not in _KINDS:
+        raise ValueError("momentum is of sgd and momentum, and an optimiser of your own sets its own; leave it out")
     if name not in _MOMENTUM:
         own = listed(_KINDS[name].options)
         raise ValueError(f"{name} is not SGD with momentum, and has options of its own; set {own} in optimiser_options")
@@ -136,6 +141,8 @@ def checked_options(name: str, given: Mapping[str, Any]) -> dict[str, float]:
 
     **Raises:** `ValueError` for one that it does not have, or that is out of range.
     """
+    if name not in _KINDS:
+        return dict(given)
     known = _KINDS[name].options
     if unknown := sorted(given.keys() - known.keys()):
         own = f"its options are {listed(known)}" if known else "its only setting is momentum"
@@ -209,3 +216,55 @@ class NamedOptimiser:
             return optax.sgd(rates, momentum=self.momentum or None)
         make: Any = {"adam": optax.adam, "adamw": optax.adamw, "lion": optax.lion, "muon": optax.contrib.muon}
         return make[self.name](rates, **dict(self.options))
+
+
+@final
+@dataclass(frozen=True)
+class OwnOptimiser:
+    """A function of the learning rate, with the number of steps as its second argument if it has two.
+
+    The course of the rate over a run is its own: `decay` and `warm_up` do not change it.
+    """
+
+    place: str
+    digest: str
+    options: str
+    """Its further keyword arguments, as JSON."""
+
+    @property
+    def name(self) -> str:
+        return _code.name_of(self.place)
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        return _ADAM_GRID
+
+    def make(self, rate: Any, num_steps: int) -> "optax.GradientTransformation":
+        """**Raises:** `ValueError` if the function fails, or gives no optimiser that a run can be trained with."""
+        import optax
+
+        function = _code.load(self.place, self.digest)
+        try:
+            given = (rate, num_steps)[: _num_positional(function)]
+            optimiser = function(*given, **json.loads(self.options))
+        except Exception as error:
+            raise ValueError(
+                f"optimiser: {self.name} could not make an optimiser of a learning rate ({type(error).__name__}: "
+                f"{error}); correct it there."
+            ) from error
+        if not isinstance(optimiser, optax.GradientTransformation):
+            raise ValueError(
+                f"optimiser: {self.name} must return an optax.GradientTransformation, got {type(optimiser).__name__}."
+            )
+        return optimiser
+
+
+def _num_positional(function: Any) -> int:
+    """How many of rate and number of steps a function takes: the second where it has no default."""
+    kinds = inspect.Parameter
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return 1
+    plain = [p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
+    return 2 if len(plain) > 1 and plain[1].default is kinds.empty else 1

@@ -1,6 +1,7 @@
 """Everything public in `relin.study`, imported at its first use."""
 
 from relin.study._abstract import AbstractStudy as AbstractStudy
+from relin.study._answer import Answer as Answer, Figures as Figures
 from relin.study._condition import Condition as Condition, parse_condition as parse_condition
 from relin.study._descent import AbstractDescentStudy as AbstractDescentStudy
 from relin.study._errors import SpecError as SpecError, StoreError as StoreError

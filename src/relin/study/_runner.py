@@ -13,16 +13,15 @@ import numpy as np
 import polars as pl
 
 import relin as il
-from relin import datasets
-from relin.study._condition import Condition, every
+from relin.study._condition import Condition
 from relin.study._grid import Job, RunSpec
 from relin.study._grid_study import AbstractGridStudy
 from relin.study._run_factory import RunFactory, lanes
 from relin.study._settings import GridSpec
+from relin.study._specimen import check_size, data_of, networks_of
 from relin.study._store import describe
 
 Data = tuple[jax.Array, jax.Array]
-_MOST_PARAMETERS = 2**31
 _PACKAGES = ("relin", "jax", "jaxlib", "equinox", "optax", "numpy", "polars")
 
 
@@ -33,16 +32,17 @@ class Runner:
         """`study` has observers of its own. Raises `ValueError` for data or a network that does not exist or fit."""
         self.spec, self.cells = spec, {cell.place: cell for cell in spec.cells()}
         self.study = study
-        self.dataset = datasets.load(spec.data, data_dir=data_dir, limit=spec.train_limit)
+        self.dataset = data_of(spec, data_dir)
         if study is not None:
             spec.require_classes(self.dataset.is_regression)
         _check_batch_size(spec, self.dataset.train.num_examples)
         if self.dataset.is_regression and spec.loss != "squared-error":
             raise ValueError(f'loss: the targets of {spec.data} are values, got {spec.loss}; set "squared-error".')
-        self.factory = self.make(every(1), next(iter(self.cells.values())))
-        check_size(jax.eval_shape(self.factory.build, jax.random.key(0))[1])
+        self._networks = {place: networks_of(cell, self.dataset) for place, cell in self.cells.items()}
+        self._first = next(iter(self._networks.values()))
+        check_size(self._first.shapes())
         self.data, validation, test = (
-            (jnp.asarray(part.x), jnp.asarray(part.y))
+            jax.tree.map(jnp.asarray, tuple(part))
             for part in (self.dataset.train, self.dataset.validation, self.dataset.test)
         )
         self.validation, self.test = validation, test
@@ -58,7 +58,7 @@ class Runner:
         """The records of a job's runs, one row a record; `keep` is shown where each run ended."""
         solutions = il.train_lanes(
             self.make(job.condition, self.cells[job.place], job.num_steps),
-            lanes(job.runs),
+            lanes(job.runs, self._networks[job.place]),
             self.data,
             num_steps=job.num_steps,
             batch_size=self.spec.batch_size,
@@ -72,12 +72,16 @@ class Runner:
         rows = [self._records(job, run, solution) for run, solution in zip(job.runs, solutions, strict=True)]
         return pl.concat(rows)
 
+    def shapes(self) -> Any:
+        """Shapes and types of the parameters."""
+        return self._first.shapes()
+
     def _all_observers(self, extra_rate: float | None) -> tuple[il.AbstractObserver, ...]:
         """Those of all studies, and those of this one."""
         return (
             il.Performance(self.validation, "validation"),
             il.Performance(self.test, "test"),
-            il.LinearisationError(self.validation[0][: self.spec.probe_size]),
+            il.LinearisationError(jax.tree.map(lambda part: part[: self.spec.probe_size], self.validation[0])),
             il.Movement(),
             *(self.study.observers(extra_rate, self) if self.study else ()),
         )
@@ -93,21 +97,18 @@ class Runner:
     @property
     def network(self) -> Any:
         """The network of the runs, `apply(params, x)` of parameters and a batch."""
-        return self.factory.build(jax.random.key(0))[0]
+        return self._first.of_seed(0)[0]
 
     def initial(self, seed: int | jax.Array) -> Any:
         """The parameters with which the run of a seed begins."""
-        return self.factory.initial(seed)
+        return self._first.of_seed(seed)[1]
 
     def make(self, condition: Condition, cell: GridSpec, num_steps: int | None = None) -> RunFactory:
-        """Makes the runs of a condition's program at a cell's settings, of T steps where the number is not said."""
+        """Makes the runs of a condition with the settings of a cell, of T steps where the number is not said."""
         return RunFactory(
             condition=condition.shared,
             num_steps=num_steps or cell.steps,
-            model=cell.model,
-            model_options=describe(cell.model_options),
-            input_shape=self.dataset.input_shape,
-            num_classes=self.dataset.num_classes,
+            network=self._networks[cell.place],
             loss=cell.loss,
             optimiser=cell.trained_by,
             check_every=cell.check_every,
@@ -143,16 +144,6 @@ class Runner:
             device=pl.lit(device()),
         )
         return told.with_columns(**place).rename({"training_loss": "train_loss"})
-
-
-def check_size(params: Any) -> None:
-    """Raises `ValueError` for the parameters, or their shapes, of a network that is too large."""
-    number = sum(leaf.size for leaf in jax.tree.leaves(params))
-    if number > _MOST_PARAMETERS:
-        raise ValueError(
-            f"model_options: the network would have {number:,} parameters, and at most {_MOST_PARAMETERS:,} can be "
-            "trained; choose a smaller one."
-        )
 
 
 def _check_batch_size(spec: GridSpec, num_examples: int) -> None:

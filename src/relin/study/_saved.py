@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import polars as pl
 
@@ -117,7 +116,7 @@ def load_run(folder: Path, runner: Callable[[GridSpec], Runner]) -> tuple[SavedR
     settings = _settings(folder)
     spec = settings["spec"]
     own = runner(spec)
-    trees = _parameters(folder, jax.eval_shape(own.initial, 0), own.network.variables)
+    trees = _parameters(folder, own.shapes(), own.network.variables)
     records = _records(folder)
     run = SavedRun(spec, settings["schedule"], settings["learning_rate"], settings["seed"], *trees, records)
     return run, own

@@ -1,5 +1,6 @@
 """The settings that all studies share."""
 
+import json
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,12 +18,13 @@ from pydantic import (
 )
 
 from relin._common.words import listed
-from relin.datasets._names import FORMS, has_values, is_known, names
+from relin.datasets._names import FORMS, has_values, is_known, names, own
 from relin.models._names import OPTIONS
 from relin.study import _optimisers
+from relin.study._code import digest_of, is_code, is_place
 from relin.study._condition import Condition, parse_condition
 from relin.study._named import LARGEST
-from relin.study._optimisers import Decay, NamedOptimiser, Optimiser, RateCourse
+from relin.study._optimisers import Decay, NamedOptimiser, Optimiser, OwnOptimiser, RateCourse
 
 Comparison = Literal["equal-steps", "equal-distance"]
 """Whether all runs take T steps, or runs at smaller learning rates more, so that rate × steps is the same."""
@@ -51,14 +53,28 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
 
     belong_to: ClassVar[Mapping[str, tuple[str, ...]]] = {"model": ("model_options",)}
     """Settings that are of no use where the one that they belong to is another one than a file's."""
+    own_code: ClassVar[tuple[str, ...]] = ("data", "model")
+    """The settings that may name code of the user's own."""
 
     study: str = Field(description="Which question the study answers.")
     data: str = Field(
         "digits",
-        description=f"Data set, one of those `relin data` lists, or your own: {FORMS}.",
+        description=f"Data set, one of those `relin data` lists, or your own: {FORMS}; or a function of your own, "
+        "FILE.py:NAME or package.module:NAME.",
     )
-    model: str = Field("mlp", description="Network: mlp, cnn, lenet5, vgg11, resnet18, wide-resnet, vit or gpt.")
-    model_options: dict[str, Any] = Field(default_factory=dict, description="Options of the network, such as width.")
+    model: str = Field(
+        "mlp",
+        description="Network: mlp, cnn, lenet5, vgg11, resnet18, wide-resnet, vit or gpt; or a function of your own "
+        "that builds one from a key or a seed, FILE.py:NAME or package.module:NAME.",
+    )
+    model_options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Options of the network, such as width, or further arguments of your own function.",
+    )
+    digests: dict[str, str] = Field(
+        default_factory=dict,
+        description="What identifies code and data of your own, by the setting that names it; filled in by itself.",
+    )
     train_limit: Positive | None = Field(None, description="Use only the first so many training examples.")
     seeds: Seeds = Field(
         10, description="Paired seeds: the same seed is the same initial network and batches for every schedule."
@@ -72,25 +88,53 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
     @field_validator("data")
     @classmethod
     def _known(cls, data: str) -> str:
-        if not is_known(data):
-            raise ValueError(f"the data sets are {listed(names())}, and your own: {FORMS}")
+        if not (is_known(data) or is_code(data)):
+            raise ValueError(
+                f"the data sets are {listed(names())}, and your own: {FORMS}; a function of your own is named "
+                "FILE.py:NAME"
+            )
         return data
 
     @field_validator("model")
     @classmethod
     def _known_network(cls, model: str) -> str:
-        if model not in OPTIONS:
-            raise ValueError(f"the networks are {listed(OPTIONS)}")
+        if model not in OPTIONS and not is_code(model):
+            raise ValueError(f"the networks are {listed(OPTIONS)}; a function of your own is named FILE.py:NAME")
         return model
 
     @model_validator(mode="after")
     def _known_options(self) -> Self:
-        known = OPTIONS[self.model]
-        if unknown := sorted(self.model_options.keys() - set(known)):
+        known = OPTIONS.get(self.model)
+        if known is not None and (unknown := sorted(self.model_options.keys() - set(known))):
             raise ValueError(
                 f"model_options: {self.model} has no option {listed(unknown)}; its options are {listed(known)}"
             )
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _identified(cls, fields: Any) -> Any:
+        """With the digests of code of one's own, where they are not there yet."""
+        if not isinstance(fields, dict) or not isinstance(fields.get("digests", {}), dict):
+            return fields
+        digests = dict(fields.get("digests", {}))
+        for name in cls.own_code:
+            value = fields.get(name)
+            if name in digests or not isinstance(value, str):
+                continue
+            if name == "data" and is_known(value):
+                digests |= cls._of_files(value)
+            elif is_place(value) and value not in OPTIONS:
+                digests[name] = digest_of(value)
+        return {**fields, "digests": digests} if digests else fields
+
+    @staticmethod
+    def _of_files(data: str) -> dict[str, str]:
+        if own(data) is None:
+            return {}
+        from relin.datasets._identity import identity
+
+        return {"data": f"sha256:{identity(data)['sha256']}"}
 
     def require_classes(self, values: bool | None = None) -> None:
         """Raises `ValueError` for data whose targets are `values`, by their name if it is none: studies compare
@@ -116,6 +160,7 @@ class GridSpec(StudySpec, frozen=True):
         **StudySpec.belong_to,
         "optimiser": ("momentum", "optimiser_options", "learning_rates"),
     }
+    own_code: ClassVar[tuple[str, ...]] = ("data", "model", "optimiser")
     _place: Place | None = PrivateAttr(None)
 
     loss: Literal["cross-entropy", "squared-error"] = Field("cross-entropy", description="What is minimised.")
@@ -133,7 +178,8 @@ class GridSpec(StudySpec, frozen=True):
     check_every: Positive = Field(10, description="Steps between two looks of an adaptive schedule.")
     optimiser: str = Field(
         _optimisers.DEFAULT,
-        description=f"What trains every run: {listed(_optimisers.names())}; by default SGD with momentum.",
+        description=f"What trains every run: {listed(_optimisers.names())}; by default SGD with momentum; or a "
+        "function of the learning rate of your own, FILE.py:NAME or package.module:NAME.",
     )
     momentum: float | None = Field(
         None,
@@ -193,6 +239,8 @@ class GridSpec(StudySpec, frozen=True):
     def trained_by(self) -> Optimiser:
         """The optimiser of every run, with the course of its learning rate."""
         options = tuple(sorted(self.optimiser_options.items()))
+        if self.optimiser not in _optimisers.names():
+            return OwnOptimiser(self.optimiser, self.digests["optimiser"], json.dumps(dict(options)))
         return NamedOptimiser(self.optimiser, self.momentum, options, RateCourse(self.decay, self.warm_up))
 
     @property

@@ -70,6 +70,14 @@ class Store:
     def _check_same(self, spec: StudySpec) -> None:
         stored, asked = (s.model_dump(mode="json") for s in (self.spec(), spec))
         different = sorted(name for name in asked if name not in stored or stored[name] != asked[name])
+        if different == ["digests"]:
+            which = listed(
+                [asked[name] for name, digest in asked["digests"].items() if stored["digests"].get(name) != digest]
+            )
+            raise SpecError(
+                f"{self.folder} holds a study of {which} as it was before: its code or data have changed, and runs of "
+                "both do not compare; restore it, or choose another folder with --out."
+            )
         if different:
             raise SpecError(
                 f"{self.folder} holds a study with other settings ({listed(different)}); "

@@ -1,0 +1,110 @@
+"""A study's answer in Python: verdict, table, records, figures, report; it shows itself in a notebook."""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from relin.study._records import environments
+from relin.study._registry import find
+from relin.study._result import StudyResult
+
+_REPORT = "relin.report"
+"""Above this package, and imported where a page is asked for; it needs Matplotlib."""
+
+
+class Figures(Mapping[str, Any]):
+    """The figures of a study by name, each a `matplotlib.figure.Figure`, drawn when it is asked for."""
+
+    def __init__(self, plots: Mapping[str, Any]):
+        self._plots = plots
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._plots:
+            raise KeyError(f"there is no figure {name!r}; the figures are {', '.join(self._plots)}")
+        return import_module(f"{_REPORT}._figures").drawn(self._plots[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._plots)
+
+    def __len__(self) -> int:
+        return len(self._plots)
+
+    def __repr__(self) -> str:
+        return f"Figures({', '.join(self._plots)})"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a study found.
+
+    **Attributes:**
+
+    - `result`: the conclusions as data, an object of the study.
+    - `records`: one row a run and recorded step, with how each run ended.
+    - `settings`: of the study, nested mappings of plain values.
+    - `folder`: where the records are; none for runs that were made elsewhere.
+    - `command`: how to get it again, as the page shows it.
+    """
+
+    result: StudyResult
+    records: pl.DataFrame
+    settings: Mapping[str, Any]
+    folder: Path | None = None
+    command: str | None = None
+
+    @property
+    def verdict(self) -> str:
+        """The answer in words."""
+        return self.result.verdict
+
+    @cached_property
+    def table(self) -> pl.DataFrame:
+        """The outcomes in full precision: fractions, and three columns (mean, `_low`, `_high`) for an interval."""
+        return pl.read_csv(io.StringIO(self._page.files["table.csv"]), infer_schema_length=None)
+
+    @property
+    def figures(self) -> Figures:
+        """Those of the report, by name."""
+        return Figures({plot.name: plot for plot in self._page.plots})
+
+    @property
+    def report(self) -> Path:
+        """The path of the page, which is written where it is not that of these records.
+
+        **Raises:** `ValueError` for runs that were made elsewhere, of which `write` says where.
+        """
+        if self.folder is None:
+            raise ValueError("These runs have no folder; call answer.write(FOLDER) to write the report.")
+        return self.write(self.folder)
+
+    def write(self, folder: str | Path) -> Path:
+        """Writes the report into a folder, if it is not there yet, and returns the path of its page."""
+        axis = find(self.result.study).settings.model_validate(self.settings).axis if self.settings else None
+        environment = {**environments(self.records, axis), "command": self.command}
+        write = import_module(_REPORT).write_current
+        return write(self.result, self.records, self.settings, environment, Path(folder))
+
+    @cached_property
+    def _page(self) -> Any:
+        return find(self.result.study).page(self.result, self.records, self.settings)
+
+    def __repr__(self) -> str:
+        return f"Answer({self.result.study!r}): {self.verdict}"
+
+    def _repr_html_(self) -> str:
+        plot = next(iter(self.figures))
+        image = io.BytesIO()
+        self.figures[plot].savefig(image, format="png", dpi=100)
+        shown = base64.b64encode(image.getvalue()).decode()
+        return (
+            f"<p><strong>{escape(self.verdict)}</strong></p>{self.table._repr_html_()}"
+            f'<img alt="{escape(plot)}" style="max-width: 100%" src="data:image/png;base64,{shown}">'
+        )

@@ -1,0 +1,76 @@
+"""What a study is of: its data and its networks, named ones or the user's own."""
+
+import math
+from typing import Any
+
+import jax
+
+from relin import datasets
+from relin.datasets._assemble import limited
+from relin.datasets._names import is_known
+from relin.models._names import OPTIONS
+from relin.study import _code
+from relin.study._network import AbstractNetworks, NamedNetworks
+from relin.study._own_network import OwnNetworks
+from relin.study._settings import StudySpec
+from relin.study._store import describe
+
+_MOST_PARAMETERS = 2**31
+
+
+def data_of(spec: StudySpec, data_dir: str | None = None) -> datasets.Dataset:
+    """The data of a study.
+
+    **Raises:** `ValueError` for data that do not exist, do not fit, or are not those that the settings were made for.
+    """
+    if is_known(spec.data) or not _code.is_code(spec.data):
+        return datasets.load(spec.data, data_dir=data_dir, limit=spec.train_limit)
+    data = _code.load(spec.data, spec.digests["data"])
+    if callable(data):
+        try:
+            data = data()
+        except Exception as error:
+            raise ValueError(
+                f"data: {_code.name_of(spec.data)} could not give the data ({type(error).__name__}: {error}); correct "
+                "it there."
+            ) from error
+    dataset = as_dataset(data, spec.data)
+    if spec.train_limit is None:
+        return dataset
+    if spec.train_limit > len(dataset.train.y):
+        raise ValueError(f"train_limit: there are {len(dataset.train.y)} training examples, got {spec.train_limit}.")
+    return limited(dataset, spec.train_limit, spread=True)
+
+
+def as_dataset(data: Any, name: str) -> datasets.Dataset:
+    """What a function of the user's own gave, as a data set."""
+    if isinstance(data, datasets.Dataset):
+        return data
+    if isinstance(data, dict):
+        return datasets.from_arrays(**data, name=name)
+    parts = tuple(data) if isinstance(data, tuple | list) else ()
+    if len(parts) not in (2, 3):
+        raise ValueError(
+            f"data: {_code.name_of(name)} must give a pair (x, y), three pairs (train, validation, test) or a "
+            f"relin.datasets.Dataset, got {type(data).__name__}{f' of {len(parts)}' if parts else ''}."
+        )
+    return datasets.from_arrays(parts, name=name) if len(parts) == 2 else datasets.from_arrays(*parts, name=name)
+
+
+def networks_of(spec: StudySpec, data: datasets.Dataset) -> AbstractNetworks:
+    """The networks of a study on its data."""
+    options = describe(spec.model_options)
+    if spec.model in OPTIONS:
+        return NamedNetworks(spec.model, options, data.input_shape, data.num_classes)
+    example = jax.tree.map(lambda part: part[:2], data.validation.x)
+    return OwnNetworks(spec.model, spec.digests["model"], options, example)
+
+
+def check_size(shapes: Any) -> None:
+    """Raises `ValueError` for the shapes of the parameters of a network that is too large."""
+    number = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    if number > _MOST_PARAMETERS:
+        raise ValueError(
+            f"model_options: the network would have {number:,} parameters, and at most {_MOST_PARAMETERS:,} can be "
+            "trained; choose a smaller one."
+        )
