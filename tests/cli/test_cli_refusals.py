@@ -229,5 +229,14 @@ def test_data_sets_fit_80_columns_and_say_how_to_get_them(relin_command):
     assert (code, err) == (0, "")
     assert all(len(line) <= 80 for line in out.splitlines())
     assert "…" not in out
-    for name in ("digits", "mnist1d", "mnist", "fashion-mnist", "cifar10", "cifar100"):
+    for name in (
+        "digits",
+        "mnist1d",
+        "mnist",
+        "fashion-mnist",
+        "cifar10",
+        "cifar100",
+        "FILE.npz",
+        "huggingface:FOLDER",
+    ):
         assert name in out

@@ -37,7 +37,10 @@ class Runner:
             spec.require_classes(self.dataset.is_regression)
         _check_batch_size(spec, self.dataset.train.num_examples)
         if self.dataset.is_regression and spec.loss != "squared-error":
-            raise ValueError(f'loss: the targets of {spec.data} are values, got {spec.loss}; set "squared-error".')
+            raise ValueError(
+                f"loss: the targets of {spec.data} are floats, and so values to predict, got {spec.loss}; set "
+                '"squared-error", or give classes as integers or text.'
+            )
         self._networks = {place: networks_of(cell, self.dataset) for place, cell in self.cells.items()}
         self._first = next(iter(self._networks.values()))
         check_size(self._first.shapes())
