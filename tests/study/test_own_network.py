@@ -66,6 +66,7 @@ def test_a_study_trains_the_network_that_a_loop_by_hand_trains(tmp_path):
     np.testing.assert_allclose(own["test_loss"], solution.records["test_loss"], rtol=1e-5)
     assert answer.result.model.endswith("::build")
     assert answer.table["schedule"].to_list() == ["every-1", "every-4", "never"]
+    assert answer.table.to_pandas()["period"].tolist() == [1, 4, np.inf]
 
     assert "learning-curves" in answer.figures
     assert answer.report.is_file()
