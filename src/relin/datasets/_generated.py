@@ -30,7 +30,7 @@ def digits() -> tuple[RawExamples, RawExamples, RawExamples]:
     """
     from sklearn.datasets import load_digits
 
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = map(np.asarray, load_digits(return_X_y=True))
     images = pixels.astype(np.uint8).reshape(-1, 8, 8, 1)
     parts = np.split(stratified(labels, 0), [_DIGITS_TRAIN, _DIGITS_TRAIN + _DIGITS_VALIDATION])
     train, validation, test = (RawExamples(images[part], labels[part].astype(np.int32)) for part in parts)
