@@ -7,9 +7,11 @@ from collections import Counter
 
 import polars as pl
 import pytest
+from pages import points
 from report_sample import ENVIRONMENT, MAX_STEPS, NUM_STEPS, RATES, REFERENCE_RATE, SPEC, steps_at
 
 from relin.report import write_report
+from relin.report._report import check_against
 from relin.report._style import LIGHT, themed
 from relin.studies.frequency.data import (
     Schedules,
@@ -344,6 +346,25 @@ def test_preset_is_a_line_of_its_own(both):
     for drawn in (axes, panel):
         joined = [line for line in drawn.lines if line.get_color() == LIGHT.accent and len(line.get_xdata()) == 3]
         assert [list(line.get_ydata()) for line in joined] == [heights]
+
+
+def test_accuracy_is_drawn_against_updates_or_windows(both):
+    result = both[0]
+    for against, more in (("n", 0), ("T/K", 1)):
+        with themed(LIGHT):
+            axes = accuracy_against_updates(result, LIGHT, against).axes[0]
+        assert against.split("/")[0] in axes.get_xlabel()
+        marks = {x for x, _ in points(axes)}
+        assert marks == {round(o.feature_updates + more, 6) for o in result.outcomes}
+
+
+def test_what_accuracy_is_drawn_against_is_one_of_the_studys_own(study, tmp_path):
+    result, records = study
+    with pytest.raises(ValueError, match="frequency offers accuracy against n, T/K, got K"):
+        write_report(result, records, SPEC, ENVIRONMENT, tmp_path, against="K")
+    with pytest.raises(ValueError, match="layers offers no choice of what accuracy is drawn against, got n"):
+        check_against("layers", "n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def overlapping(texts) -> list[tuple[str, str]]:

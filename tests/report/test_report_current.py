@@ -40,6 +40,21 @@ def test_other_records_or_settings_are_not(folder, records, spec):
     assert not _current.is_current(folder, _current.made_from(records, spec))
 
 
+def test_a_page_drawn_against_something_else_is_not(folder):
+    made = _current.made_from(RECORDS, SPEC, "T/K")
+    assert not _current.is_current(folder, made)
+    _current.keep(folder, made)
+    assert not _current.is_current(folder, _current.made_from(RECORDS, SPEC))
+
+
+def test_a_study_that_was_changed_is_not(folder, tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text("x = 1")
+    monkeypatch.setattr(_current.inspect, "getfile", lambda study: str(tmp_path / "own.py"))
+    before = _current.made_from(RECORDS, SPEC)
+    (tmp_path / "own.py").write_text("x = 2")
+    assert before != _current.made_from(RECORDS, SPEC)
+
+
 def test_another_relin_is_not(folder, monkeypatch, tmp_path_factory):
     monkeypatch.setattr(_current, "version", lambda name: "99")
     assert not _current.is_current(folder, _current.made_from(RECORDS, SPEC))

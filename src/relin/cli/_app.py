@@ -111,11 +111,15 @@ def report(
     folder: Annotated[Path, typer.Argument(parser=folder_named, help="The folder of a study.")],
     redraw: Redraw = False,
     own: OwnStudy = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="What frequency draws accuracy against beside K: feature updates, n, or windows, T/K \\[n]."),
+    ] = None,
 ) -> None:
     """Answer a study's question again, and write its report, from the stored records only."""
     from relin.cli import _study
 
-    _study.report(folder, redraw, own)
+    _study.report(folder, redraw, own, against)
 
 
 @app.command()

@@ -88,16 +88,18 @@ def study(
     _write(spec, result, records, folder, console, shlex.join(["relin", *sys.argv[1:]]), redraw)
 
 
-def report(folder: Path, redraw: bool, own: Path | None = None) -> None:
+def report(folder: Path, redraw: bool, own: Path | None = None, against: str | None = None) -> None:
     with failures():
+        from relin.report._report import check_against
         from relin.study import load_study, stored_study
 
         if own is not None:
             load_study(own)
         spec, result, records = stored_study(folder)
+        check_against(result.study, against)
     again = ["relin", "study", str(folder / "spec.json"), "--out", str(folder)]
     again += [] if own is None else ["--study", str(own)]
-    _write(spec, result, records, folder, Console(markup=False), shlex.join(again), redraw)
+    _write(spec, result, records, folder, Console(markup=False), shlex.join(again), redraw, against)
 
 
 @contextmanager
@@ -126,14 +128,23 @@ def check_folder(data_dir: Path | None) -> None:
     check_data_dir(data_dir)
 
 
-def _write(spec: Any, result: Any, records: Any, folder: Path, console: Console, command: str, redraw: bool) -> None:
+def _write(
+    spec: Any,
+    result: Any,
+    records: Any,
+    folder: Path,
+    console: Console,
+    command: str,
+    redraw: bool,
+    against: str | None = None,
+) -> None:
     """Prints the answer; writes the report where records, settings or relin changed since, or `redraw` asks for it."""
     from relin.report import terminal_summary, write_current
     from relin.study._records import environments
 
     environment = {**environments(records, spec.axis), "command": command}
     try:
-        write_current(result, records, spec.model_dump(mode="json"), environment, folder, redraw)
+        write_current(result, records, spec.model_dump(mode="json"), environment, folder, redraw, against)
     except FileNotFoundError:
         if (folder / "spec.json").exists():
             raise

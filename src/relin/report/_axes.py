@@ -127,6 +127,15 @@ def updates_axis(axes: Axes, most: float, name: str = "feature updates during tr
     axes.set_xlabel(name)
 
 
+def windows_axis(axes: Axes, most: float, name: str = "windows in a run, T/K = n + 1") -> None:
+    """A logarithmic horizontal axis of the windows of runs, from 1 to `most`."""
+    axes.set_xscale("log")
+    axes.set_xlim(0.7, most * 2.2)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.count(value)))
+    axes.set_xlabel(name)
+
+
 def number_axis(axes: Axes, numbers: Sequence[float], name: str, most: int = 8) -> None:
     """A logarithmic horizontal axis with a tick at some of the numbers, `most` at most."""
     axes.set_xscale("log", base=2)

@@ -21,7 +21,7 @@ _SOURCES = ("report", "study", "studies")
 _WRITTEN = ("report.html", "summary.txt", "*.csv", "figures/*.png", "figures/*.pdf")
 
 
-def made_from(records: pl.DataFrame, spec: Mapping[str, Any]) -> dict[str, str]:
+def made_from(records: pl.DataFrame, spec: Mapping[str, Any], against: str | None = None) -> dict[str, str]:
     """Digests of what a report follows from: records, settings, and the code and version of relin and of the study."""
     schema = repr(list(records.schema.items())).encode()
     rows = records.hash_rows(0).to_numpy().tobytes()
@@ -29,7 +29,7 @@ def made_from(records: pl.DataFrame, spec: Mapping[str, Any]) -> dict[str, str]:
     code = [*(path for path in sources if path.is_file()), _PACKAGE / "_common" / "outcome.py", *_code_of(spec)]
     return {
         "records": _digest([schema, rows]),
-        "settings": _digest([repr(sorted(spec.items())).encode()]),
+        "settings": _digest([repr(sorted(spec.items())).encode(), *([] if against is None else [against.encode()])]),
         "relin": _digest([version("relin").encode(), *(read_file(path) for path in sorted(code))]),
     }
 
@@ -49,19 +49,21 @@ def write_current(
     environment: Mapping[str, Any],
     out_dir: Path,
     redraw: bool = False,
+    against: str | None = None,
 ) -> Path:
     """`write_report` where the report in a folder was made from other records, settings or relin, or is not whole.
 
     Args:
         redraw: write it even where nothing has changed.
+        against: as of `write_report`.
 
     Returns: the path of the page.
     """
-    made = made_from(records, spec)
+    made = made_from(records, spec, against)
     if redraw or not is_current(out_dir, made):
         for path in (out_dir, out_dir / "figures"):
             remove_parts(path)
-        write_report(result, records, spec, environment, out_dir)
+        write_report(result, records, spec, environment, out_dir, against)
         keep(out_dir, made)
     return out_dir / "report.html"
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from relin._common.words import listed
 from relin.study._registry import find
 from relin.study._result import StudyResult
 
@@ -16,6 +17,7 @@ def write_report(
     spec: Mapping[str, Any],
     environment: Mapping[str, Any],
     out_dir: Path,
+    against: str | None = None,
 ) -> Path:
     """Write the report of a study and return the path of its page.
 
@@ -29,12 +31,23 @@ def write_report(
         spec: the settings of the study, nested mappings of plain values.
         environment: versions and device; its entry `command`, if any, is shown as the way to reproduce the study.
         out_dir: created where it does not exist.
+        against: what accuracy is drawn against, of what the study offers; its default, if none.
 
     Raises:
-        ValueError: there is no outcome or no record, the records or settings are not those of the result, or there is
-            no study of the result's name.
+        ValueError: there is no outcome or no record, the records or settings are not those of the result, there is no
+            study of the result's name, or it does not offer `against`.
     """
     from relin.report._page import write_study_page
 
-    page = find(result.study).page(result, records, spec)
+    check_against(result.study, against)
+    choice = () if against is None else (against,)
+    page = find(result.study).page(result, records, spec, *choice)
     return write_study_page(result, page, spec, environment, out_dir)
+
+
+def check_against(study: str, against: str | None) -> None:
+    """Raises `ValueError` where the page of a study does not offer to draw accuracy against this."""
+    offered = find(study).drawn_against
+    if against is not None and against not in offered:
+        what = f"accuracy against {listed(offered)}" if offered else "no choice of what accuracy is drawn against"
+        raise ValueError(f"The page of the study {study} offers {what}, got {against}.")

@@ -37,6 +37,8 @@ class AbstractStudy(abc.ABC, Generic[Spec]):
     settings: ClassVar[type[StudySpec]]
     stages: ClassVar[Mapping[str, str]]
     """By name in their order, as the progress bar calls them."""
+    drawn_against: ClassVar[Sequence[str]] = ()
+    """What its page can draw accuracy against, the default first; empty where there is no choice."""
 
     def __init__(self, spec: Spec | None = None, /, **settings: Any):
         """
@@ -95,7 +97,7 @@ class AbstractStudy(abc.ABC, Generic[Spec]):
         """The answer, from stored records only, as `judged` has them."""
 
     @classmethod
-    def page(cls, result: Any, records: "pl.DataFrame", spec: Mapping[str, Any]) -> Any:
+    def page(cls, result: Any, records: "pl.DataFrame", spec: Mapping[str, Any], against: str | None = None) -> Any:
         """What the study's page shows, a `relin.report.Report`: that of the function `page` of `page.py` beside it.
 
         **Arguments:**
@@ -103,10 +105,12 @@ class AbstractStudy(abc.ABC, Generic[Spec]):
         - `result`: what was concluded.
         - `records`: those it was concluded from.
         - `spec`: the settings, nested mappings of plain values.
+        - `against`: one of `drawn_against`; the default, and the only value where that is empty, is none.
 
         **Raises:** `ValueError` if there is nothing to show, or the records are not those of the result.
         """
-        return cls.beside("page").page(result, records, spec)
+        choice = () if against is None else (against,)
+        return cls.beside("page").page(result, records, spec, *choice)
 
     @classmethod
     def terminal(cls, result: Any) -> Any:

@@ -9,6 +9,7 @@ class Frequency(AbstractGridStudy[FrequencySpec]):
 
     name = "frequency"
     settings = FrequencySpec
+    drawn_against = ("n", "T/K")
 
 
 STUDY = Frequency

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,7 +28,7 @@ from relin.report._accuracy import (
     point_below,
     shown_values,
 )
-from relin.report._axes import BESIDE_INCHES, updates_axis
+from relin.report._axes import BESIDE_INCHES, updates_axis, windows_axis
 from relin.report._curves import Line, learning_curves
 from relin.report._labels import Name, label_right, name_marks
 from relin.report._style import Theme, new_figure
@@ -96,17 +97,22 @@ def _draw_periods(
             _mark_answer(axes, own.at(star), star, f"K* = {text.period(star.period)}", theme)
 
 
-def accuracy_against_updates(result: FrequencyResult, theme: Theme) -> Figure:
-    """Test accuracy against the number of feature updates, on an axis that is logarithmic and yet has a zero."""
+def accuracy_against_updates(result: FrequencyResult, theme: Theme, against: Literal["n", "T/K"] = "n") -> Figure:
+    """Test accuracy against the feature updates n of a run, on a logarithmic axis with a zero, or its n + 1 windows."""
+    more = int(against == "T/K")
     figure = new_figure(11.5, 6.2)
     axes, schedules = figure.subplots(), Schedules(result.outcomes)
     near = [o for o in schedules.all if not is_far_below(o, result)]
-    lines = [_points([o for o in series if o in near]) for series in (schedules.periods, schedules.sparse)]
+    lines = [_points([o for o in series if o in near], more) for series in (schedules.periods, schedules.sparse)]
     for line, colour in zip(lines, (theme.grid, theme.accent), strict=True):
         axes.plot(*np.array(line).reshape(-1, 2).T, color=colour, linewidth=2, zorder=1)
-    updates_axis(axes, max(o.feature_updates for o in result.outcomes))
+    most = max(o.feature_updates for o in result.outcomes)
+    if more:
+        windows_axis(axes, most + 1)
+    else:
+        updates_axis(axes, most, "feature updates during training, n = T/K − 1")
     for outcome in schedules.all:
-        x, colour = outcome.feature_updates, schedules.colour(outcome, theme)
+        x, colour = outcome.feature_updates + more, schedules.colour(outcome, theme)
         if outcome in near:
             draw_mean(axes, x, outcome, colour, theme, schedules.marker(outcome))
         else:
@@ -118,15 +124,17 @@ def accuracy_against_updates(result: FrequencyResult, theme: Theme) -> Figure:
         lines.append([(x, margin) for x in axes.get_xlim()])
     if star is not None:
         answer = f"{text.count(result.sufficient_feature_updates)} suffice"
-        lines.append(_mark_answer(axes, star.feature_updates, star, answer, theme))
+        lines.append(_mark_answer(axes, star.feature_updates + more, star, answer, theme))
     _legend(figure, schedules, result, theme)
-    names = [Name(*_points([o])[0], *ends(o.test_accuracy), _short_name(o), schedules.colour(o, theme)) for o in near]
+    names = [
+        Name(*_points([o], more)[0], *ends(o.test_accuracy), _short_name(o), schedules.colour(o, theme)) for o in near
+    ]
     name_marks(axes, names, lines, theme, SMALL - 0.5)
     return figure
 
 
-def _points(outcomes: Sequence[ScheduleOutcome]) -> list[tuple[float, float]]:
-    return [(o.feature_updates, 100 * o.test_accuracy.mean) for o in outcomes]
+def _points(outcomes: Sequence[ScheduleOutcome], more: int) -> list[tuple[float, float]]:
+    return [(o.feature_updates + more, 100 * o.test_accuracy.mean) for o in outcomes]
 
 
 def _short_name(outcome: ScheduleOutcome) -> str:

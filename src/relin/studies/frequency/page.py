@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -39,14 +39,16 @@ from relin.study._result import ScheduleOutcome
 QUESTION = "How rarely can features be updated without loss?"
 
 
-def page(result: FrequencyResult, records: pl.DataFrame, spec: Mapping[str, Any]) -> Report:
-    """What the page of the frequency study shows."""
+def page(
+    result: FrequencyResult, records: pl.DataFrame, spec: Mapping[str, Any], against: Literal["n", "T/K"] = "n"
+) -> Report:
+    """What the page of the frequency study shows; beside K, accuracy is drawn against feature updates or windows."""
     results = [result, *([result.equal_distance] if result.equal_distance is not None else [])]
     answers = [frequency_records(each, records) for each in results]
     return Report(
         question=QUESTION,
         tiles=_tiles(answers),
-        plots=plots(answers),
+        plots=plots(answers, against),
         tables=_tables(answers),
         method=_method(answers),
         files={"table.csv": _csv(results)},
@@ -172,15 +174,15 @@ def _steps(data: FrequencyRecords) -> int:
     return data.result.num_steps if star is None else data.run_steps(star)
 
 
-def plots(answers: Sequence[FrequencyRecords]) -> list[Plot]:
+def plots(answers: Sequence[FrequencyRecords], against: Literal["n", "T/K"] = "n") -> list[Plot]:
     """Every figure of the study, in the order of the page, each with the finding as its title."""
     first, *others = answers
     checks = [_curves_plot(first), rates_plot(first.result, first), _linearity_plot(first)]
     if others:
-        updates = [_updates_plot(first, among=answers), *(_updates_plot(data, among=answers) for data in others)]
+        updates = [_updates_plot(data, against, among=answers) for data in answers]
         shown = [_both_plot(answers), *updates, *checks]
     else:
-        shown = [_period_plot(first), _updates_plot(first), *checks]
+        shown = [_period_plot(first), _updates_plot(first, against), *checks]
     return [replace(plot, title=_tied(plot.title)) for plot in shown]
 
 
@@ -252,14 +254,18 @@ def _period_caption(results: Sequence[FrequencyResult], shown: Sequence[Schedule
     return " ".join(sentences)
 
 
-def _updates_plot(data: FrequencyRecords, among: Sequence[FrequencyRecords] = ()) -> Plot:
-    """Accuracy against feature updates; `among` are the comparisons of the page, if there are several."""
+def _updates_plot(data: FrequencyRecords, against: Literal["n", "T/K"], among: Sequence[FrequencyRecords] = ()) -> Plot:
+    """Accuracy against feature updates or windows; `among` are the comparisons of the page, if there are several."""
     result = data.result
     alike = f" with {COMPARISONS[result.comparison]}" if among else ""
     updates, steps = text.count(result.sufficient_feature_updates), f"{_steps(data):,}"
+    axis = {
+        "n": "feature updates in a run, on a logarithmic axis that includes zero",
+        "T/K": "windows in a run, n + 1 with n feature updates, on a logarithmic axis",
+    }[against]
     caption = [
-        "The same accuracies against the mean number of feature updates in a run, on a logarithmic axis that includes "
-        "zero. Circles update every K steps, and a mark above their line spends its updates better than a fixed K."
+        f"The same accuracies against the mean number of {axis}. Circles update every K steps, and a mark above their "
+        "line spends its updates better than a fixed K."
     ]
     if any(sparse_period(outcome) is not None for outcome in result.outcomes):
         caption.append("Joined squares are the preset “sparse”, named by its K.")
@@ -277,7 +283,7 @@ def _updates_plot(data: FrequencyRecords, among: Sequence[FrequencyRecords] = ()
         title=title + _fewer(result),
         caption=" ".join(caption),
         description=f"Test accuracy against the number of feature updates{alike}. " + in_words(result.outcomes),
-        draw=lambda theme: accuracy_against_updates(result, theme),
+        draw=lambda theme: accuracy_against_updates(result, theme, against),
     )
 
 
