@@ -1,6 +1,8 @@
 """Imports point down: the table of docs/architecture.md, read from the source."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,7 @@ HEIGHTS = {room: height for height, rooms in enumerate(FLOORS) for room in rooms
 MODULES = sorted(ROOT.rglob("*.py"))
 MAY_READ_PROGRAMS = "relin.kernel._structure"
 """The one module that may import `jax.extend.core`, with a fallback that works without it."""
+SHOW_RESULTS = ("page", "figures", "table", "terminal", "accuracy", "sharpness", "data", "result", "verdict")
 NEVER_IN_REPORT = {"jax", "optax", "equinox", "relin._loop"}
 
 
@@ -47,10 +50,10 @@ def room_of(module):
     return parts[1] if parts[0] == "relin" and len(parts) > 1 else None
 
 
-def imported(path):
-    """The dotted names of everything a module imports, anywhere in it."""
+def imported(path, nodes=ast.walk):
+    """The dotted names of everything a module imports, anywhere in it, or in those of its nodes."""
     package = ("relin", *path.relative_to(ROOT).parts[:-1])
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -91,6 +94,52 @@ def test_reports_never_train():
             assert module not in NEVER_IN_REPORT, f"{name_of(path)} imports {module}"
             assert root not in NEVER_IN_REPORT, f"{name_of(path)} imports {module}"
             assert module != "relin", f"{name_of(path)} imports all of relin, the training loop with it"
+
+
+def run_on_import(tree):
+    """The nodes of a module that its import runs: not those of functions, nor what only type checkers read."""
+    for node in ast.iter_child_nodes(tree):
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                continue
+            yield from run_on_import(node)
+
+
+def test_no_module_waits_for_itself():
+    edges = {name_of(path): NAMES & set(imported(path, run_on_import)) for path in MODULES}
+    assert "relin.report._style" in edges["relin.report._labels"]
+    while ends := [name for name, below in edges.items() if not below & edges.keys()]:
+        for name in ends:
+            del edges[name]
+    assert not edges, f"in or above a circle of imports: {sorted(edges)}"
+
+
+def test_studies_do_not_know_each_other():
+    for path in (ROOT / "studies").rglob("*.py"):
+        for module in imported(path):
+            parts = module.split(".")
+            if parts[:2] == ["relin", "studies"]:
+                assert parts[2] == path.relative_to(ROOT).parts[1], f"{name_of(path)} imports {module}"
+
+
+def test_what_studies_share_knows_none_of_them():
+    """`FLOORS` forbids the import; this also finds what is imported by its name."""
+    known = {ROOT / "study" / "_registry.py"}  # where the studies that come with relin are looked up
+    for room in ("study", "report"):
+        for path in set((ROOT / room).rglob("*.py")) - known:
+            assert "relin.studies" not in path.read_text(), f"{name_of(path)} names relin.studies"
+
+
+def test_what_shows_results_loads_no_jax():
+    """One new process for all studies: what they show on pages and terminals, and all that this imports."""
+    shown = [p for p in MODULES if p.parent.parent == ROOT / "studies" and p.stem in SHOW_RESULTS]
+    assert len({path.parent for path in shown}) > 5
+    names = ["relin.report._public", *map(name_of, shown)]
+    code = f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\nprint(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert set(names) <= set(loaded)
+    assert not {name.split(".")[0] for name in loaded} & {"jax", "jaxlib", "optax", "equinox", "flax", "torch"}
 
 
 def test_nobody_imports_the_command_line():

@@ -17,7 +17,7 @@ from relin.study._result import StudyResult
 
 STAMP = "report.json"
 _PACKAGE = Path(__file__).parent.parent
-_SOURCES = ("report", "study", "studies")
+_SOURCES = ("report", "study")
 _WRITTEN = ("report.html", "summary.txt", "*.csv", "figures/*.png", "figures/*.pdf")
 
 

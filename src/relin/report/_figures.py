@@ -42,6 +42,15 @@ def drawn(plot: Plot) -> Figure:
     return figure
 
 
+def save_png(draw: Callable[[Theme], Figure], path: Path) -> Path:
+    """Draw a figure in the light theme and save it; the folder is created where it does not exist."""
+    content = io.BytesIO()
+    with themed(LIGHT):
+        draw(LIGHT).savefig(content, format="png", dpi=PNG_DPI)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_atomically(path, content.getvalue())
+
+
 def save_plot(plot: Plot, directory: Path) -> Html:
     """Save `plot` as PNG and PDF in `directory` and return it as an HTML figure with both themes inlined as SVG."""
     with themed(LIGHT):

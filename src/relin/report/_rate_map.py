@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -43,7 +44,11 @@ def rate_map(result: GridResult, records: StudyRecords, theme: Theme) -> Figure:
         for column, rate in enumerate(rates):
             cell = cells.get((outcome.schedule, rate))
             if cell is not None:
-                _draw_cell(axes, column, row, cell, scale, theme)
+                box = (column - 0.5, row - 0.5, column + 0.5, row + 0.5)
+                accuracy = "" if cell.hatch else text.percent(cell.validation_accuracy, 1)
+                content = f"{accuracy} {cell.untrained}".strip()
+                share = float(scale(100 * cell.validation_accuracy))
+                draw_cell(axes, box, share, content, cell.hatch, theme, fontsize=FONT_SIZE - 2)
         chosen = min(range(len(rates)), key=lambda i: abs(rates[i] - outcome.learning_rate))
         outline = {"fill": False, "edgecolor": theme.outline, "linewidth": 3.0, "zorder": 5}
         axes.add_patch(Rectangle((chosen - 0.47, row - 0.44), 0.94, 0.88, **outline))
@@ -57,25 +62,33 @@ def rate_map(result: GridResult, records: StudyRecords, theme: Theme) -> Figure:
     return figure
 
 
-def _draw_cell(axes: Axes, column: int, row: int, cell: Cell, scale: Normalize, theme: Theme) -> None:
-    colour = matplotlib.colormaps[theme.colormap](scale(100 * cell.validation_accuracy))
+def draw_cell(
+    axes: Axes,
+    box: tuple[float, float, float, float],
+    share: float,
+    content: str,
+    hatch: str | None,
+    theme: Theme,
+    **style: Any,
+) -> None:
+    """A cell of a map with a text in its middle.
+
+    Args:
+        box: left, low, right, high.
+        share: of the way through the colour map.
+        hatch: instead of a colour, as `Cell` has it.
+        style: of the text.
+    """
+    left, low, right, high = box
+    colour = matplotlib.colormaps[theme.colormap](share)
     ink = "#ffffff" if np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.5 else "#10141a"
-    axes.add_patch(
-        Rectangle(
-            (column - 0.5, row - 0.5),
-            1,
-            1,
-            facecolor=theme.background if cell.hatch else colour,
-            edgecolor=theme.muted if cell.hatch else theme.background,
-            hatch=cell.hatch,
-            linewidth=0.0 if cell.hatch else 1.5,
-        )
-    )
-    accuracy = text.percent(cell.validation_accuracy, 1)
-    content = cell.untrained if cell.hatch else f"{accuracy} {cell.untrained}" if cell.untrained else accuracy
-    style = {"ha": "center", "va": "center", "fontsize": FONT_SIZE - 2}
-    written = axes.text(column, row, content, color=theme.ink if cell.hatch else ink, **style)
-    if cell.hatch:
+    face = {"facecolor": colour, "edgecolor": theme.background, "linewidth": 1.5}
+    if hatch:
+        face = {"facecolor": theme.background, "edgecolor": theme.muted, "hatch": hatch, "linewidth": 0.0}
+    axes.add_patch(Rectangle((left, low), right - left, high - low, **face))
+    style = {"ha": "center", "va": "center", "color": theme.ink if hatch else ink, **style}
+    written = axes.text((left + right) / 2, (low + high) / 2, content, **style)
+    if hatch:
         written.set_bbox({"facecolor": theme.background, "edgecolor": "none", "pad": 1.0})
 
 

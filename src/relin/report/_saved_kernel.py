@@ -1,6 +1,5 @@
 """The drawing of a saved run's kernels: both as images in the order of the classes, and their spectra."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from relin._common.files import write_atomically
 from relin.report._accuracy import SMALL
-from relin.report._style import LIGHT, Theme, new_figure, themed
+from relin.report._figures import save_png
+from relin.report._style import Theme, new_figure
 
-PNG_DPI = 200
 _SMALLEST = 1e-7  # of an eigenvalue in the figure, relative to the trace: below is the rounding of float32
 
 
@@ -36,12 +34,8 @@ def write_kernel_figure(
     - `end`: what the second kernel is, in words.
     - `folder`: created where it does not exist.
     """
-    with themed(LIGHT):
-        content = io.BytesIO()
-        figure = _draw((initial, final), targets, eigenvalues, title, ("step 0", end), LIGHT)
-        figure.savefig(content, format="png", dpi=PNG_DPI)
-    folder.mkdir(parents=True, exist_ok=True)
-    return write_atomically(folder / "kernel.png", content.getvalue())
+    drawn = (initial, final), targets, eigenvalues, title, ("step 0", end)
+    return save_png(lambda theme: _draw(*drawn, theme), folder / "kernel.png")
 
 
 def _draw(

@@ -52,8 +52,8 @@ def p_value(value: float | None) -> str:
     return "<.001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
 
 
-def rate(value: float) -> str:
-    return f"{value:.4g}"
+def rate(value: float | None) -> str:
+    return DASH if value is None or math.isnan(value) else f"{value:.4g}"
 
 
 def chosen_rate(outcome: ScheduleOutcome) -> str:
@@ -86,10 +86,6 @@ def name_and_untrained(name: str, outcome: ScheduleOutcome) -> str:
     """The name of a schedule's curve, with the mark of its learning rate, and its runs that did not train."""
     name, words = name + EDGES[outcome.rate_edge], untrained_words(outcome.num_diverged, outcome.num_failed)
     return f"{name} ({words})" if words else name
-
-
-def optional_rate(value: float | None) -> str:
-    return DASH if value is None or math.isnan(value) else rate(value)
 
 
 def count(value: float | None) -> str:

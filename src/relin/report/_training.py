@@ -1,6 +1,5 @@
 """The learning curve of a single run: accuracy and loss against step, with the feature updates marked."""
 
-import io
 import math
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from relin._common.files import write_atomically
-from relin.report._style import LIGHT, Theme, new_figure, themed
+from relin.report._figures import save_png
+from relin.report._style import Theme, new_figure
 
-PNG_DPI = 200
 _LOSSES = ("train_loss", "validation_loss", "test_loss")
 _DRAWN = 1e12  # losses above it are on their way to divergence, and no axis shows them beside others
 _MOST_MARKS = 200
-"""More feature updates than this would be a bar, not marks: they are told as a number only."""
+"""More feature updates than this would be a bar, not marks: only their number is given."""
 
 
 def write_training_curve(records: pl.DataFrame, folder: Path) -> Path:
@@ -29,11 +27,7 @@ def write_training_curve(records: pl.DataFrame, folder: Path) -> Path:
     - `folder`: created where it does not exist.
     """
     records = records.sort("step")
-    with themed(LIGHT):
-        content = io.BytesIO()
-        _draw(records, LIGHT).savefig(content, format="png", dpi=PNG_DPI)
-    folder.mkdir(parents=True, exist_ok=True)
-    return write_atomically(folder / "learning-curve.png", content.getvalue())
+    return save_png(lambda theme: _draw(records, theme), folder / "learning-curve.png")
 
 
 def _draw(records: pl.DataFrame, theme: Theme) -> Figure:

@@ -1,4 +1,4 @@
-"""What the frequency study concludes: data computed from stored records, rendered by `relin.report`."""
+"""What studies conclude: data computed from stored records, rendered by `relin.report`."""
 
 from typing import Literal
 
@@ -16,7 +16,7 @@ class Interval(BaseModel):
 
 
 class ScheduleOutcome(BaseModel):
-    """One line of the frequency table: a schedule at the learning rate chosen for it on validation data.
+    """A schedule at the learning rate chosen for it on validation data.
 
     Accuracies and differences are fractions (0.01 is one percentage point); differences are paired by seed,
     schedule minus ordinary training (K = 1).

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import polars as pl
 from rich.table import Table
 
 from relin.report import _text as text
 from relin.report._html import Column, Html, Row, table
-from relin.report._tables import interval_columns
+from relin.report._tables import csv_of, interval_columns
 from relin.report._terminal import plain_table
 from relin.studies.damping.result import DampingResult, DampingRun
 
@@ -51,7 +50,7 @@ def damping_csv(result: DampingResult) -> str:
         for name in ("test_accuracy", "reached", "train_loss", "kernel_distance"):
             row |= interval_columns(name, getattr(run, name))
         rows.append(row)
-    return pl.DataFrame(rows, infer_schema_length=None).write_csv()
+    return csv_of(rows)
 
 
 def distances_csv(result: DampingResult) -> str:
@@ -61,7 +60,7 @@ def distances_csv(result: DampingResult) -> str:
         for period, row in zip(result.periods, ridge.distances, strict=True)
         for kappa, distance in zip(result.kappas, row, strict=True)
     ]
-    return pl.DataFrame(rows, infer_schema_length=None).write_csv()
+    return csv_of(rows)
 
 
 def damping_terminal_table(result: DampingResult) -> Table:

@@ -14,7 +14,7 @@ from relin.report._figures import Plot
 from relin.report._html import Column, Html, Row, prose, table
 from relin.report._page import Report, Tile, in_words, shared_tiles, statistics
 from relin.report._rate_map import rates_plot
-from relin.report._tables import outcomes_csv, outcomes_table
+from relin.report._tables import outcomes_csv, outcomes_table, with_interval
 from relin.studies.frequency.data import (
     FrequencyRecords,
     answer_of,
@@ -112,7 +112,7 @@ def _answers_table(answers: Sequence[FrequencyRecords]) -> Html:
             text.count(result.sufficient_feature_updates),
             text.count(_steps(data)),
             text.DASH if fewest is None else f"{text.count(fewest.feature_updates)}, {fewest.label}",
-            text.DASH if gap is None else f"{text.signed(gap.mean)} {text.bracket(gap)}",
+            with_interval(gap),
             *(f"{sum(counts)} of {sum(o.num_seeds for o in result.outcomes)}" for counts in _untrained(result)),
         ]
         rows.append(Row(cells))

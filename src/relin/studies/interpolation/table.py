@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import polars as pl
 from rich.table import Table
 
 from relin.report import _text as text
 from relin.report._html import Column, Html, Row, table
-from relin.report._tables import interval_columns
+from relin.report._tables import csv_of, interval_columns
 from relin.report._terminal import plain_table
 from relin.studies.interpolation.result import InterpolationResult, PeriodOutcome
 from relin.study._result import Interval
@@ -54,7 +53,7 @@ def interpolation_csv(result: InterpolationResult) -> str:
             cells |= interval_columns(name, getattr(at, name))
         return cells
 
-    return pl.DataFrame([row(at) for at in result.periods], infer_schema_length=None).write_csv()
+    return csv_of([row(at) for at in result.periods])
 
 
 def interpolation_terminal_table(result: InterpolationResult, gap: str) -> Table:

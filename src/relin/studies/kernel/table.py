@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import polars as pl
-
 from relin.report import _text as text
 from relin.report._html import Column
-from relin.report._tables import Extra, interval_columns
+from relin.report._tables import Extra, csv_of, interval_columns
 from relin.studies.kernel.result import KernelResult
 from relin.study._result import Interval, ScheduleOutcome
 
@@ -57,4 +55,4 @@ def frozen_csv(result: KernelResult) -> str:
         for frozen in result.frozen
         for step, accuracy in zip(frozen.steps, frozen.accuracy, strict=True)
     ]
-    return pl.DataFrame(rows, infer_schema_length=None).write_csv()
+    return csv_of(rows)

@@ -4,17 +4,16 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from relin.report import _text as text
 from relin.report._accuracy import SMALL, legend_below
+from relin.report._rate_map import draw_cell
 from relin.report._records import Cell
 from relin.report._style import Theme, halo, new_figure
 from relin.studies.phase.result import PhaseCell, PhaseResult
@@ -83,29 +82,12 @@ def _draw_cell(
     scale: Normalize,
     theme: Theme,
 ) -> None:
-    left, low, right, high = box
     counted = _counted(cell)
-    colour = matplotlib.colormaps[theme.colormap](scale(100 * (value or 0.0)))
-    ink = "#ffffff" if np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.5 else "#10141a"
-    face = {"facecolor": colour, "edgecolor": theme.background, "linewidth": 1.5}
-    if counted.hatch:
-        face = {"facecolor": theme.background, "edgecolor": theme.muted, "hatch": counted.hatch, "linewidth": 0.0}
-    axes.add_patch(Rectangle((left, low), right - left, high - low, **face))
-    accuracy = f"{text.percent(cell.outcome.test_accuracy.mean, 1)} %"
-    shown = accuracy if value is None else text.signed(value)
-    content = counted.untrained if counted.hatch else f"{shown} {counted.untrained}".strip()
-    written = axes.text(
-        math.log2(cell.total),
-        (low + high) / 2,
-        content + text.EDGES[cell.outcome.rate_edge],
-        ha="center",
-        va="center",
-        fontsize=SMALL - 1,
-        fontweight="bold" if value is None else "normal",
-        color=theme.ink if counted.hatch else ink,
-    )
-    if counted.hatch:
-        written.set_bbox({"facecolor": theme.background, "edgecolor": "none", "pad": 1.0})
+    accuracy = f"{text.percent(cell.outcome.test_accuracy.mean, 1)} %" if value is None else text.signed(value)
+    content = counted.untrained if counted.hatch else f"{accuracy} {counted.untrained}".strip()
+    content += text.EDGES[cell.outcome.rate_edge]
+    weight, share = "bold" if value is None else "normal", float(scale(100 * (value or 0.0)))
+    draw_cell(axes, box, share, content, counted.hatch, theme, fontsize=SMALL - 1, fontweight=weight)
 
 
 def _total_axis(axes: Axes, result: PhaseResult, edges: Sequence[tuple[float, float]]) -> None:

@@ -80,7 +80,7 @@ def _limit_columns(result: StabilityResult, training: Descent) -> list[Extra]:
         return text.DASH if rate is None else f"{rate.mean:.3g} [{rate.low:.3g}, {rate.high:.3g}]"
 
     columns: list[Extra] = [
-        (Column("Trains up to", "learning rate"), lambda o: text.optional_rate(limit_of(result, o).largest_rate)),
+        (Column("Trains up to", "learning rate"), lambda o: text.rate(limit_of(result, o).largest_rate)),
         (Column("2/λ_max at the anchors", "95 % interval"), stable),
     ]
     return columns[:1] if training.factor is None else columns
@@ -110,7 +110,7 @@ def tiles(result: StabilityResult, training: Descent) -> list[Tile]:
     fewest = _fewest_on_par(result)
     gap, _, *others_too = shared_tiles(result)
     return [
-        Tile("Largest rate of K = 1", text.optional_rate(largest), "at which every run trained"),
+        Tile("Largest rate of K = 1", text.rate(largest), "at which every run trained"),
         *_stable_tiles(result, training),
         Tile("Train at as large a rate", f"{as_far} of {others}", "of the other schedules"),
         Tile(
@@ -128,7 +128,7 @@ def _stable_tiles(result: StabilityResult, training: Descent) -> list[Tile]:
     if start is None or training.momentum is None:
         return []
     factor = f"times {text.tick(1 + training.momentum)} with momentum {text.tick(training.momentum)}"
-    rate = text.optional_rate(float(f"{start:.2g}"))
+    rate = text.rate(float(f"{start:.2g}"))
     return [Tile("2/λ_max at the start", rate, f"{factor}: stable for the linearised problem")]
 
 

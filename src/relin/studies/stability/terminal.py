@@ -9,6 +9,6 @@ from relin.studies.stability.result import StabilityResult
 
 def terminal(result: StabilityResult) -> Terminal:
     largest = {limit.schedule: limit.largest_rate for limit in result.limits}
-    limit: Cell = lambda outcome, _: Text(text.optional_rate(largest.get(outcome.schedule)))  # noqa: E731
+    limit: Cell = lambda outcome, _: Text(text.rate(largest.get(outcome.schedule)))  # noqa: E731
     notes = ["trains to: the largest learning rate at which every run trained", on_par_note(result)]
     return grid_terminal(result, lambda layout: {"trains\nto": limit} | accuracy_columns(layout) | par_columns(), notes)

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import polars as pl
 from rich.table import Table
 from rich.text import Text
 
 from relin.report import _text as text
 from relin.report._html import Column, Html, Row, table
-from relin.report._tables import interval_columns
+from relin.report._tables import csv_of, interval_columns, with_interval
 from relin.report._terminal import Layout, plain_table
 from relin.studies.width.result import WidthOutcome, WidthResult
 
@@ -47,7 +46,7 @@ def _cells(at: WidthOutcome) -> list[str]:
         text.chosen_rate(lazy),
         text.plus_minus(ordinary.test_accuracy),
         text.plus_minus(lazy.test_accuracy),
-        f"{text.signed(at.gap.mean)} {text.bracket(at.gap)}",
+        with_interval(at.gap),
         text.measured(at.change),
         text.measured(at.distance),
         text.measured(at.deviation),
@@ -60,7 +59,7 @@ def _cells(at: WidthOutcome) -> list[str]:
 
 def width_csv(result: WidthResult) -> str:
     """Every width as CSV: fractions throughout, three columns (mean, `_low`, `_high`) per interval."""
-    return pl.DataFrame([_record(at) for at in result.widths], infer_schema_length=None).write_csv()
+    return csv_of([_record(at) for at in result.widths])
 
 
 def _record(at: WidthOutcome) -> dict[str, Any]:

@@ -45,13 +45,13 @@ def _against_theory(slope: Interval) -> str:
 
 
 def _gaps(result: WidthResult, narrow: WidthOutcome, wide: WidthOutcome) -> str:
-    def told(at: WidthOutcome) -> str:
+    def gap(at: WidthOutcome) -> str:
         return f"{points(at.gap.mean)} points [{points(at.gap.low)}, {points(at.gap.high)}] at width {at.width}"
 
     shown = [at.width for at in result.widths if at.gap.low > 0]
     where = "at every width" if len(shown) == len(result.widths) else f"at {len(shown)} of {len(result.widths)} widths"
     return (
-        f"ordinary training is {told(narrow)} and {told(wide)} more accurate than lazy training (K = ∞), "
+        f"ordinary training is {gap(narrow)} and {gap(wide)} more accurate than lazy training (K = ∞), "
         f"above zero {where}"
     )
 
