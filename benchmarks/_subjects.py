@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 import relin as il
-from relin._loop.compiled import Programs, separate
+from relin._loop.compiled import Programs
 from relin._loop.drivers import DeviceDriver, HostDriver
 from relin._loop.program import Run, Sampling
 from relin._loop.sources import ArraySource
@@ -40,11 +40,14 @@ def relin_steps(
 ) -> Callable[..., Any]:
     """A function that takes `steps` steps of `train`'s own loop, or as many as it is told, at most `steps`."""
     run = Run(problem, solver or il.WeightSpace(OPTIMISER), schedule, params, jax.random.key(0), safeguard)
-    lane, make = separate(run)
-    programs = Programs(make, lane, Sampling(batches or il.Shuffled(batch), None), ())
+    programs = Programs(_as_it_is, run, Sampling(batches or il.Shuffled(batch), None), ())
     driver = HostDriver(programs, ArraySource(programs, data, steps)) if host else DeviceDriver(programs, data, steps)
     state, _ = driver.start()
     return lambda count=steps: driver.run(state, 0, count)
+
+
+def _as_it_is(run: Run) -> Run:
+    return run
 
 
 def plain_loop(problem: il.Problem, params: Any, data: Any, batch: int) -> Callable[[int], Any]:

@@ -205,3 +205,11 @@ def test_lanes_that_are_no_runs_are_refused():
 def test_a_negative_padding_is_refused():
     with pytest.raises(ValueError, match="`padding` must be a whole number of at least 0, got -1; 4 is usual"):
         il.PaddedCrop(-1)
+
+
+def test_former_names_stand_for_the_new_ones_and_methods_that_were_renamed_are_refused():
+    """A schedule's method of a former name would never be called."""
+    assert (il.AbstractStretchSolver, il.Verdict) == (il.AbstractMultiStepSolver, il.StepScale)
+    for old, new in (("looks", "queried"), ("moves", "relinearised")):
+        with pytest.raises(TypeError, match=f"`{new}` was once `{old}`, got Mine; rename it"):
+            type("Mine", (il.AbstractSchedule,), {"due": lambda self, step: True, old: lambda self, step, state: True})

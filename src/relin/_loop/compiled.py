@@ -12,53 +12,24 @@ from jaxtyping import PyTree
 
 from relin._core.randomness import RandomnessError, not_drawn
 from relin._core.types import Inputs, Params, Scalar, Targets
+from relin._loop.partition import StaticTree, hashable_combine, hashable_partition
 from relin._loop.program import Run, Sampling, Setup
-from relin._loop.same import identity
 from relin._observer import AbstractObserver
 
 
-class Recombine:
-    """A PyTree's static part: called with the arrays it was separated from, it gives the PyTree back.
-
-    Equal static parts are equal, so that a second run of the same kind finds the compiled program; Optax's functions
-    are compared by what they close over, see `_same`.
-    """
-
-    def __init__(self, static: PyTree):
-        self.static = static
-        leaves, structure = jax.tree.flatten(static)
-        self.identity = (tuple(map(identity, leaves)), structure)
-
-    def __call__(self, arrays: PyTree) -> Any:
-        return eqx.combine(arrays, self.static)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Recombine) and self.identity == other.identity
-
-    def __hash__(self) -> int:
-        try:
-            return hash(self.identity)
-        except TypeError:  # a static leaf without a hash: equal parts still compare equal
-            return hash(self.identity[1])
-
-
-def separate(tree: PyTree) -> tuple[PyTree, Recombine]:
-    """The arrays of a PyTree, and the function that puts them back."""
-    arrays, static = eqx.partition(tree, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
-    return arrays, Recombine(static)
+@partial(jax.jit, static_argnums=0)
+def linearised_step(
+    static: StaticTree, problem: PyTree, params: Params, displacement: Params, x: Inputs, y: Targets
+) -> tuple[Scalar, Params]:
+    """A linearised step's loss and gradient: a program to read, traced once for all runs on the same problem."""
+    return hashable_combine(problem, static).linearised_value_and_grad(params, displacement, x, y)
 
 
 @partial(jax.jit, static_argnums=0)
-def derivative(make: Recombine, problem: PyTree, params: Params, x: Inputs, y: Targets) -> tuple[Scalar, Params]:
-    """A linearised step's loss and gradient: a program to look at, traced once for all runs on the same problem."""
-    return make(problem).linearised_value_and_grad(params, params, x, y)
-
-
-@partial(jax.jit, static_argnums=0)
-def watched_outputs(make: Recombine, problem: PyTree, params: Params, x: Inputs) -> Any:
-    """The network's outputs: a program whose shapes are looked at, traced once for all runs on the same problem. Raises
+def watched_outputs(static: StaticTree, problem: PyTree, params: Params, x: Inputs) -> Any:
+    """The network's outputs: a program whose shapes are read, traced once for all runs on the same problem. Raises
     `RandomnessError`, at every attempt, where random numbers are drawn."""
-    apply = make(problem).apply
+    apply = hashable_combine(problem, static).apply
     with not_drawn(apply, _raise):
         return apply(params, x)
 
@@ -72,11 +43,13 @@ class Static(eqx.Module):
     share; and how lanes are gone through, where there are many."""
 
     make: Callable[[PyTree], Run]
-    shared: Recombine
+    lane: StaticTree
+    shared: StaticTree
     over: Literal["one", "map", "vmap"]
 
     def __call__(self, lane: PyTree, shared: PyTree) -> Setup:
-        return Setup(self.make(lane), *self.shared(shared), nested=self.over != "vmap")
+        run = self.make(hashable_combine(lane, self.lane))
+        return Setup(run, *hashable_combine(shared, self.shared), nested=self.over != "vmap")
 
 
 class Programs:
@@ -94,10 +67,11 @@ class Programs:
         observers: tuple[AbstractObserver, ...],
         over: Literal["one", "map", "vmap"] = "one",
     ):
-        shared, recombine = separate((sampling, observers))
-        self.sampling, self.observers = sampling, observers
-        self.static, self.lane, self.shared = Static(make, recombine, over), lane, shared
-        self.call = partial(_call, self.static, lane, shared)
+        self.sampling = sampling
+        self.lane, static = hashable_partition(lane)
+        self.shared, shared = hashable_partition((sampling, observers))
+        self.static = Static(make, static, shared, over)
+        self.call = partial(_call, self.static, self.lane, self.shared)
 
     @property
     def setup(self) -> Setup:

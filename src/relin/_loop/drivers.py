@@ -15,7 +15,7 @@ from relin._loop.sources import AbstractSource, ArraySource, as_array, planned_s
 CHECK_EVERY = 32
 """Steps after which the host checks again whether a run diverged."""
 _MOST_STEPS = 2**16
-"""Of which it is asked at once whether they are due: a run may have more of them than memory holds."""
+"""Of a call of `due`: a run may have more of them than memory holds."""
 
 
 class DataExhaustedError(Exception):

@@ -18,7 +18,7 @@ from relin._solver import current_params
 
 Rows = list[dict[str, Any]]
 _DIGITS = 1e-3
-"""A part of a sum of losses below this is not told from its rounding."""
+"""A part of a sum of losses below this may be its rounding."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def mean_loss_between(earlier: RunState, later: RunState) -> np.ndarray:
     )
     with np.errstate(invalid="ignore"):
         loss, count = sums[1] - sums[0], counts[1] - counts[0]
-        told = (count > 0) & (np.abs(loss) > _DIGITS * np.abs(sums[1]))
-    return np.where(told, loss / np.maximum(count, 1), np.nan)
+        known = (count > 0) & (np.abs(loss) > _DIGITS * np.abs(sums[1]))
+    return np.where(known, loss / np.maximum(count, 1), np.nan)
 
 
 def solution_of(known: Known, state: RunState, rows: Rows, result: Result, final: Any = None) -> Solution:
@@ -54,7 +54,7 @@ def solution_of(known: Known, state: RunState, rows: Rows, result: Result, final
 
     **Arguments:**
 
-    - `result`: how it ended, of one that did not diverge and is not judged yet.
+    - `result`: how it ended, of one that did not diverge, before its loss is compared.
     - `final`: mean loss of the last steps, where the last record's interval is the whole run.
     """
     diverged_at, solver = int(state.diverged_at), state.solver

@@ -19,7 +19,7 @@ from relin._loop.sources import ArraySource
 from relin._solver import AbstractMultiStepSolver
 
 _STEPS_AT_ONCE = 2**12
-"""Of how many steps it is asked at once whether they are due."""
+"""Of a call of `due`."""
 
 
 class MultiStepDriver(AbstractHostDriver):

@@ -2,7 +2,6 @@
 
 import math
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -20,9 +19,11 @@ from relin._core.primitives import backward_only, constants
 from relin._core.problem import Problem
 from relin._core.types import Flag, Inputs, Outputs, Params, Scalar, Targets
 from relin._loop import validate as _validate
-from relin._loop.compiled import Recombine, separate, watched_outputs
+from relin._loop.compiled import linearised_step, watched_outputs
+from relin._loop.partition import StaticTree, hashable_combine, hashable_partition
 from relin.kernel._arguments import OneExampleError
 from relin.kernel._independence import alone_as_in_batch, doubt
+from relin.kernel._largest import largest_eigenvalue
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,8 @@ def _obstacle(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -
         params, batch = jax.tree.map(jnp.asarray, (params, batch))
         once = _traced_once(problem, params, batch[0])
         _validate.targets(once, params, batch)
-        for program, (make, *arguments) in _programs(once, params, *batch):
-            _validate.linearisable(once, params, batch[0], partial(program, make), *arguments)
+        for program, (static, *arguments) in _programs(once, params, *batch):
+            _validate.linearisable(once, params, batch[0], partial(program, static), *arguments)
     except Exception as error:  # whatever the network raises is the answer
         if names := _backward_only(problem, params, batch[0]):
             return _validate.no_forward_mode(names)
@@ -181,17 +182,17 @@ def _traced_once(problem: Problem, params: Params, x: Inputs) -> Problem:
 
 
 def _outputs(problem: Problem, params: Params, x: Inputs) -> Outputs:
-    arrays, make = separate(problem)
-    return watched_outputs(make, arrays, params, x)
+    arrays, static = hashable_partition(problem)
+    return watched_outputs(static, arrays, params, x)
 
 
 def _programs(problem: Problem, params: Params, x: Inputs, y: Targets) -> list[tuple[Any, tuple[Any, ...]]]:
     """The programs to compile, each with its arguments: `_step`, and the linearised step where that is another."""
-    arrays, make = separate(problem)
+    arrays, static = hashable_partition(problem)
     zero = _zeros(params)
-    programs: list[tuple[Any, tuple[Any, ...]]] = [(_step, (make, arrays, params, zero, np.asarray(False), x, y))]
+    programs: list[tuple[Any, tuple[Any, ...]]] = [(_step, (static, arrays, params, zero, np.asarray(False), x, y))]
     if problem.taylor.order != 1:
-        programs.append((_linearised, (make, arrays, params, zero, x, y)))
+        programs.append((linearised_step, (static, arrays, params, zero, x, y)))
     return programs
 
 
@@ -211,7 +212,7 @@ class _Trial:
         self.network, self.problem = problem.apply, _traced_once(problem, params, x)
         self.params, self.x, self.y = params, x, y
         self.outputs = jax.eval_shape(self.problem.apply, params, x)
-        self.arrays, self.make = separate(self.problem)
+        self.arrays, self.static = hashable_partition(self.problem)
         self.zero, self.digests = _zeros(params), list[np.ndarray]()
         lowered = [function.lower(*given) for function, given in _programs(self.problem, params, x, y)]
         compiler = ThreadPoolExecutor()
@@ -291,7 +292,9 @@ class _Trial:
             self.digests.append(np.asarray(digest))
             return result
 
-        return _largest_eigenvalue(product, self.at_anchor[2])
+        random = np.random.default_rng(0)
+        start = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(leaf.dtype), self.params)
+        return float(largest_eigenvalue(product, start, tolerance=0.01))
 
     def relative_cost(self) -> float | None:
         """By the count of what the compiler is given, in which the network is linearised once; of order 2 nothing
@@ -305,19 +308,19 @@ class _Trial:
         return _flops(linearised) / flops if flops else None
 
     def _lowered(self, function: Any, *more: Any) -> Any:
-        return function.lower(self.make, self.arrays, self.params, *more, self.x, self.y)
+        return function.lower(self.static, self.arrays, self.params, *more, self.x, self.y)
 
 
 @partial(jax.jit, static_argnums=0)
 def _step(
-    make: Recombine, problem: PyTree, params: Params, vector: Params, curved: Flag, x: Inputs, y: Targets
+    static: StaticTree, problem: PyTree, params: Params, vector: Params, curved: Flag, x: Inputs, y: Targets
 ) -> tuple[Scalar, Float[Array, " batch"], Params]:
     """The loss, a digest of the outputs at the anchor, a number for each example, and the gradient, of a linearised
     step at this displacement; with `curved` vᵀGv, the digest and G v, with v the vector and G = JᵀHJ/N at the anchor.
 
     The two differ in what is done with the outputs alone.
     """
-    whole = make(problem)
+    whole = hashable_combine(problem, static)
     outputs, pullback = jax.vjp(lambda p: whole.apply(p, x), params)
     tangent = jax.jvp(lambda p: whole.apply(p, x), (params,), (vector,))[1]
     wide = jnp.promote_types(outputs.dtype, jnp.float32)
@@ -337,68 +340,16 @@ def _step(
 
 
 @partial(jax.jit, static_argnums=0)
-def _ordinary(make: Recombine, problem: PyTree, params: Params, x: Inputs, y: Targets) -> tuple[Scalar, Params]:
-    return make(problem).value_and_grad(params, x, y)
-
-
-@partial(jax.jit, static_argnums=0)
-def _linearised(
-    make: Recombine, problem: PyTree, params: Params, displacement: Params, x: Inputs, y: Targets
-) -> tuple[Scalar, Params]:
-    return make(problem).linearised_value_and_grad(params, displacement, x, y)
+def _ordinary(static: StaticTree, problem: PyTree, params: Params, x: Inputs, y: Targets) -> tuple[Scalar, Params]:
+    return hashable_combine(problem, static).value_and_grad(params, x, y)
 
 
 @partial(jax.jit, static_argnums=0)
 def _linearised_once(
-    make: Recombine, problem: PyTree, params: Params, displacement: Params, x: Inputs, y: Targets
+    static: StaticTree, problem: PyTree, params: Params, displacement: Params, x: Inputs, y: Targets
 ) -> tuple[Scalar, Params]:
-    whole = make(problem)
+    whole = hashable_combine(problem, static)
     return whole.value_and_grad_on(whole.linearise(params).on(x), displacement, y)
-
-
-_TOLERANCE = 0.01
-"""Of the residual ‖G v − λ v‖ over λ: λ is then at most so far from an eigenvalue, and commonly its square."""
-_MOST_PRODUCTS = 100
-
-
-def _largest_eigenvalue(product: Callable[[Params], Params], guess: Params) -> float:
-    """The largest eigenvalue of a symmetric operator, by Lanczos' method (Golub & Van Loan 2013, section 10.1) from a
-    guess, half of it random; what rounding takes from the vectors' orthogonality only repeats eigenvalues.
-
-    On the host: the vectors' algebra, compiled for every shape of parameter, would take longer than their products.
-    """
-    leaves, tree = jax.tree.flatten(guess)
-    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
-    dtype = np.result_type(np.float32, *[np.float64 for leaf in leaves if leaf.dtype == np.float64])
-
-    def flat(vector: Params) -> np.ndarray:
-        return np.concatenate([np.asarray(leaf, dtype).ravel() for leaf in jax.tree.leaves(vector)])
-
-    def unit(vector: np.ndarray) -> np.ndarray:
-        return vector / max(float(np.linalg.norm(vector)), np.finfo(dtype).tiny)
-
-    def multiplied(vector: np.ndarray) -> np.ndarray:
-        parts = zip(np.split(vector, ends), leaves, strict=True)
-        shaped = [part.reshape(leaf.shape).astype(leaf.dtype) for part, leaf in parts]
-        return flat(product(jax.tree.unflatten(tree, shaped)))
-
-    size = sum(leaf.size for leaf in leaves)
-    random = np.random.default_rng(0).normal(size=size).astype(dtype)
-    vector, before = unit(unit(flat(guess)) + unit(random)), np.zeros(size, dtype)
-    diagonal, beside, largest = [], [], 0.0
-    for _ in range(min(size, _MOST_PRODUCTS)):
-        following = multiplied(vector)
-        diagonal.append(float(np.vdot(following, vector)))
-        following = following - diagonal[-1] * vector - (beside[-1] if beside else 0.0) * before
-        if not np.isfinite(length := float(np.linalg.norm(following))):
-            return math.nan
-        values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, -1))
-        largest = float(values[-1])
-        if length * abs(vectors[-1, -1]) <= _TOLERANCE * abs(largest):
-            break
-        beside.append(length)
-        vector, before = following / length, vector
-    return largest
 
 
 def _largest_rate(sharpness: float) -> float | None:

@@ -15,10 +15,11 @@ from relin._core import check as _check
 from relin._core.batches import AbstractBatches, FullBatch, Shuffled
 from relin._core.primitives import slow_in_loops
 from relin._loop import validate as _validate
-from relin._loop.compiled import Programs, derivative, separate
+from relin._loop.compiled import Programs, linearised_step
 from relin._loop.drivers import AbstractDriver, DeviceDriver, HostDriver
 from relin._loop.ending import Known, constant_loss
 from relin._loop.multi_step import MultiStepDriver
+from relin._loop.partition import hashable_partition
 from relin._loop.program import Batch, Run, Sampling
 from relin._loop.reasons import Examples, Streamed
 from relin._loop.sources import ArraySource, IterableSource
@@ -46,7 +47,8 @@ class Plan:
     known: Known
 
     def programs(self, make: Callable[[PyTree], Run], lanes: PyTree, one: bool = False) -> Programs:
-        """The programs of one lane, or of many where the drive runs them together, unless only one is meant."""
+        """The programs of the run that `make` makes of a lane, or of many where the drive runs them together, unless
+        only one is meant."""
         over = "one" if one or self.drive not in ("map", "vmap") else self.drive
         return Programs(make, lanes, self.sampling, self.observers, over)
 
@@ -95,8 +97,8 @@ def _drive(run: Run, data: Batch, drive: Any, many: bool) -> Any:
         return "multi-step"
     if drive != "auto":
         return drive
-    arrays, make = separate(run.problem.trained(run.problem.variables))
-    if slow_in_loops(partial(derivative, make), arrays, run.params, *data):
+    arrays, static = hashable_partition(run.problem.trained(run.problem.variables))
+    if slow_in_loops(partial(linearised_step, static), arrays, run.params, run.params, *data):
         return "host"
     return ("map" if jax.default_backend() == "cpu" else "vmap") if many else "compiled"
 

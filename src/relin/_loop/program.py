@@ -69,7 +69,7 @@ class RunState(eqx.Module):
     loss_count: Int[Array, ""]
     safeguard: State = ()
     scale: Float[Array, ""] | None = None
-    """Of the last re-linearisation that a safeguard judged."""
+    """Of the last re-linearisation that had a safeguard."""
     evaluations: Int[Array, ""] | None = None
     """Of the network by the safeguard, so far."""
     variables: Variables | None = None

@@ -28,7 +28,7 @@ def start_on(setup: Setup, data: Data) -> tuple[RunState, State]:
 def record(
     setup: Setup, state: RunState, observed: State, traced: bool = True
 ) -> tuple[dict[str, Any], RunState, State]:
-    """A record, the state with its running loss begun anew, and the observers' new states."""
+    """A record, the state with its running loss started anew, and the observers' new states."""
     run, context = setup.run, _program.context(setup.run, state, traced=traced)
     row: dict[str, Any] = {"feature_updates": state.feature_updates}
     row["training_loss"] = state.loss_sum / state.loss_count

@@ -30,7 +30,7 @@ class Solution:
       since the last record; not a number at step 0), and what the observers measured.
     - `result`: how the run ended; `interrupted` in an error's `solution`, whose last steps are after its last record.
       `failed_to_train` where `final_loss` is not at least 1 % below `constant_loss`: the run ended no better than a
-      predictor that gives every example the same outputs. An iterable of batches is not judged so.
+      predictor that gives every example the same outputs. The loss of an iterable of batches is not compared.
     - `diverged_at`: the first step whose batch loss was not finite, or `None`.
     - `optimiser_state`: the solver's.
     - `variables`: of the network, after the last forward pass at an anchor: running statistics and the like; `None` for

@@ -45,7 +45,7 @@ class AbstractSource(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, step: int) -> Batch:
-        """The batch of a step, asked for in order; the same step may be asked for twice. `StopIteration` at the end."""
+        """The batch of a step. Steps come in order, a step perhaps twice. `StopIteration` at the end."""
 
     @abc.abstractmethod
     def check_targets(self) -> None:
@@ -85,9 +85,9 @@ class ArraySource(AbstractSource):
 
 
 class IterableSource(AbstractSource):
-    """Batches from a Python iterable, begun again when it ends if it can be.
+    """Batches from a Python iterable, started again when it ends if it can be.
 
-    `check` raises for a batch that cannot be trained on, and says what the loss expects of targets. It is asked of the
+    `check` raises for a batch that cannot be trained on, and says what the loss expects of targets. It checks the
     first batch of each form; the targets of the others are checked on the device, and the host reads what was found
     when it reads the loss.
     """

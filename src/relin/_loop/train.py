@@ -19,7 +19,6 @@ from relin._core.problem import Problem
 from relin._core.types import Key, Params
 from relin._logger import AbstractLogger, Log, Loggers
 from relin._loop import validate as _validate
-from relin._loop.compiled import separate
 from relin._loop.drivers import AbstractDriver, DataExhaustedError
 from relin._loop.ending import Rows, lane_solutions, mean_loss_between, solution_of, with_lane
 from relin._loop.preparation import Drive, LaneDrive, Plan, driver_of, prepared
@@ -68,7 +67,7 @@ def train(
       updated; an integer K is `Every(K)`.
     - `params`: θ_0, a PyTree of floating-point arrays.
     - `data`: a pair `(x, y)` of arrays with leading axis N, a data set for its training part, or any other
-      iterable of batches `(x, y)`, begun again when it ends.
+      iterable of batches `(x, y)`, started again when it ends.
     - `num_steps`: T; `math.inf` for the limit of lazy training, with `Never()`, the full batch and a solver that takes
       all steps at once.
     - `batch_size`: examples a step, drawn by shuffling once an epoch; `None` for all of them.
@@ -100,8 +99,9 @@ def train(
     run = Run(problem, solver, _as_schedule(schedule), params, key, safeguard)
     options = num_steps, record_every, batch_size, batches, augment, observers, loggers
     plan = prepared(run, data, *options, drive, ("auto", "compiled", "host"))
-    lane, make = separate(plan.run)
-    driver, examples = driver_of(plan, plan.programs(make, lane), report := _reporter(progress, plan.num_steps))
+    driver, examples = driver_of(
+        plan, plan.programs(_as_it_is, plan.run), report := _reporter(progress, plan.num_steps)
+    )
     solution = _follow(driver, plan, report, Loggers(loggers).of_run(), partial(solution_of, plan.known))
     solution = explained(solution, plan.run, examples, thorough=throw)
     warn_of_observers(solution, plan.run, observers)
@@ -256,6 +256,10 @@ def _as_schedule(schedule: Any) -> Any:
     return jax.tree.map(
         lambda leaf: jnp.asarray(leaf) if isinstance(leaf, int | float | np.ndarray) else leaf, schedule
     )
+
+
+def _as_it_is(run: Run) -> Run:
+    return run
 
 
 def _pad(lanes: PyTree, extra: int) -> PyTree:

@@ -22,7 +22,8 @@ from relin._core.problem import Problem
 from relin._core.randomness import RandomnessError
 from relin._core.types import Inputs, Params
 from relin._logger import AbstractLogger
-from relin._loop.compiled import derivative, separate, watched_outputs
+from relin._loop.compiled import linearised_step, watched_outputs
+from relin._loop.partition import hashable_partition
 from relin._loop.program import Batch, Run, Sampling
 from relin._observer import AbstractObserver
 from relin._safeguard import AbstractSafeguard, check_safeguard
@@ -167,8 +168,8 @@ def steps(
 
 def undrawn(problem: Problem, params: Params, x: Inputs) -> None:
     """Raises `RandomnessError` for a network that draws random numbers while it is traced."""
-    arrays, make = separate(problem)
-    jax.eval_shape(partial(watched_outputs, make), arrays, params, x)
+    arrays, static = hashable_partition(problem)
+    jax.eval_shape(partial(watched_outputs, static), arrays, params, x)
 
 
 def draws(problem: Problem, params: Params, x: Inputs) -> bool:
@@ -185,8 +186,8 @@ def network(problem: Problem, params: Params, batch: Batch) -> None:
     problem = problem.trained(problem.variables)
     undrawn(problem, params, batch[0])
     targets(problem, params, batch)
-    arrays, make = separate(problem)
-    linearisable(problem, params, batch[0], partial(derivative, make), arrays, params, *batch)
+    arrays, static = hashable_partition(problem)
+    linearisable(problem, params, batch[0], partial(linearised_step, static), arrays, params, params, *batch)
 
 
 def linearisable(problem: Problem, params: Params, x: Inputs, step: Callable, *arguments: Any) -> None:
@@ -223,11 +224,11 @@ def targets(problem: Problem, params: Params, batch: Batch) -> TargetCheck | Non
     outputs = outputs_of(problem, params, x)
     check_shapes(problem.loss, outputs, y)
     check_contract(problem.loss, outputs, y)
-    asked = problem.loss.check_targets(outputs, y)
-    if asked is not None and (wrong := np.argwhere(~np.asarray(asked.allowed))).size:
+    found = problem.loss.check_targets(outputs, y)
+    if found is not None and (wrong := np.argwhere(~np.asarray(found.allowed))).size:
         first = tuple(int(i) for i in wrong[0])
-        raise ValueError(wrong_target(asked, np.asarray(asked.values)[first], first[0]))
-    return asked
+        raise ValueError(wrong_target(found, np.asarray(found.values)[first], first[0]))
+    return found
 
 
 def outputs_of(problem: Problem, params: Params, x: Inputs) -> jax.ShapeDtypeStruct:
@@ -247,9 +248,9 @@ def outputs_of(problem: Problem, params: Params, x: Inputs) -> jax.ShapeDtypeStr
     return outputs
 
 
-def wrong_target(asked: TargetCheck, value: Any, example: int) -> str:
+def wrong_target(check: TargetCheck, value: Any, example: int) -> str:
     """What is wrong with the targets of an example."""
-    return f"Targets must be {asked.expected}, got {value} at example {example}; {asked.remedy}."
+    return f"Targets must be {check.expected}, got {value} at example {example}; {check.remedy}."
 
 
 def no_forward_mode(names: list[str]) -> str:

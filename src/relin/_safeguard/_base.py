@@ -33,7 +33,8 @@ class AbstractSafeguard(eqx.Module):
     @property
     def labelled(self) -> dict[str, Probe]:
         """The inputs and targets that the loss is shown, by name: they are checked before training as its data are."""
-        return {}
+        probe = getattr(self, "probe", None)
+        return {} if probe is None else {"probe": probe}
 
     def init(self, context: Context) -> State:
         """The safeguard's state before step 0."""

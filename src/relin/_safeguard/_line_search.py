@@ -39,10 +39,6 @@ class LineSearch(AbstractSafeguard):
         if not (isinstance(self.max_halvings, int) and self.max_halvings >= 0):
             raise ValueError(f"`max_halvings` must be an integer of at least 0, got {self.max_halvings!r}; 6 is usual.")
 
-    @property
-    def labelled(self) -> dict[str, Probe]:
-        return {} if self.probe is None else {"probe": self.probe}
-
     def step_scale(self, context: Context, state: State) -> tuple[StepScale, State]:
         x, y = context.batch if self.probe is None else self.probe
         before = context.network_loss(0.0, x, y)

@@ -46,10 +46,6 @@ class TrustRegion(AbstractSafeguard):
     def init(self, context: Context) -> State:
         return jnp.asarray(self.radius, _tree.norm(context.displacement).dtype)
 
-    @property
-    def labelled(self) -> dict[str, Probe]:
-        return {} if self.probe is None else {"probe": self.probe}
-
     def step_scale(self, context: Context, state: State) -> tuple[StepScale, State]:
         x, y = context.batch if self.probe is None else self.probe
         length = _tree.norm(context.displacement)

@@ -1,6 +1,7 @@
 """Schedules that measure the network."""
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -28,6 +29,23 @@ class AbstractWhen(AbstractSchedule):
     tolerance: eqx.AbstractVar[Scalar | float]
     check_every: eqx.AbstractVar[Step]
     max_check_every: eqx.AbstractVar[Step | None]
+    remedy: ClassVar[str] = "pass one"
+    """What to do about a tolerance that is none."""
+
+    def __check_init__(self):
+        tolerance, least, most = self.tolerance, self.check_every, self.max_check_every
+        check_count(least, "`check_every`", 1, "pass the number of steps between two checks")
+        if most is not None:
+            check_count(most, "`max_check_every`", 1, "pass the most steps between two checks, or None")
+            if not isinstance(least, Tracer) and not isinstance(most, Tracer) and most < least:
+                raise ValueError(
+                    f"`max_check_every` must be at least `check_every`, {least}, got {most}; pass more, or None."
+                )
+        if isinstance(tolerance, jax.Array | np.ndarray | np.generic):
+            return
+        number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
+        if not number or not tolerance >= 0:
+            raise ValueError(f"`tolerance` must be a number of at least 0, got {tolerance!r}; {self.remedy}.")
 
     @abc.abstractmethod
     def measure(self, context: Context) -> Scalar:
@@ -84,9 +102,7 @@ class WhenError(AbstractWhen):
     check_every: Step = 10
     probe: Inputs | None = None
     max_check_every: Step | None = None
-
-    def __check_init__(self):
-        check_numbers(self, "typical values are 0.05 to 0.5")
+    remedy: ClassVar[str] = "typical values are 0.05 to 0.5"
 
     def measure(self, context: Context) -> Scalar:
         return context.linearisation_error(context.half_batch[0] if self.probe is None else self.probe)
@@ -109,9 +125,7 @@ class WhenLossGap(AbstractWhen):
     check_every: Step = 10
     probe: tuple[Inputs, Targets] | None = None
     max_check_every: Step | None = None
-
-    def __check_init__(self):
-        check_numbers(self, "it is a difference of losses, such as 0.1")
+    remedy: ClassVar[str] = "it is a difference of losses, such as 0.1"
 
     @property
     def labelled(self) -> dict[str, tuple[Inputs, Targets]]:
@@ -141,28 +155,9 @@ class WhenFunctionMoves(AbstractWhen):
     check_every: Step = 10
     probe: Inputs | None = None
     max_check_every: Step | None = None
-
-    def __check_init__(self):
-        check_numbers(self, "it is a distance of outputs, such as 1.0")
+    remedy: ClassVar[str] = "it is a distance of outputs, such as 1.0"
 
     def measure(self, context: Context) -> Scalar:
         probe = context.half_batch[0] if self.probe is None else self.probe
         change = context.linearisation.jvp(context.displacement, probe)
         return jnp.linalg.norm(change) / jnp.sqrt(jnp.asarray(change.shape[0], change.dtype))
-
-
-def check_numbers(schedule: AbstractWhen, remedy: str) -> None:
-    """Raises `TypeError` or `ValueError` unless the numbers of an adaptive schedule fit it."""
-    tolerance, least, most = schedule.tolerance, schedule.check_every, schedule.max_check_every
-    check_count(least, "`check_every`", 1, "pass the number of steps between two checks")
-    if most is not None:
-        check_count(most, "`max_check_every`", 1, "pass the most steps between two checks, or None")
-        if not isinstance(least, Tracer) and not isinstance(most, Tracer) and most < least:
-            raise ValueError(
-                f"`max_check_every` must be at least `check_every`, {least}, got {most}; pass more, or None."
-            )
-    if isinstance(tolerance, jax.Array | np.ndarray | np.generic):
-        return
-    number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
-    if not number or not tolerance >= 0:
-        raise ValueError(f"`tolerance` must be a number of at least 0, got {tolerance!r}; {remedy}.")

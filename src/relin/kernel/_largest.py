@@ -49,7 +49,7 @@ def largest_eigenvalue(
 
     def multiplied(vector: Any) -> Any:
         parts = zip(xp.split(vector, ends), leaves, strict=True)
-        shaped = [jnp.asarray(part.reshape(leaf.shape), leaf.dtype) for part, leaf in parts]
+        shaped = [xp.asarray(part.reshape(leaf.shape), leaf.dtype) for part, leaf in parts]
         return flat(product(jax.tree.unflatten(tree, shaped)))
 
     def dot(one: Any, other: Any) -> Any:
@@ -59,42 +59,37 @@ def largest_eigenvalue(
         length = xp.sqrt(dot(vector, vector))
         return tuple(part / xp.where(length > 0, length, 1) for part in (vector, *images))
 
-    def orthogonal(pair: tuple[Any, ...], *others: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any]:
-        """A unit vector and its image, of what is not along the others; and whether that is more than rounding."""
-        whole = pair = unit(*pair)
+    def apart(pair: tuple[Any, ...], *others: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any]:
+        """A unit vector, with its image, of what is not along the others; and whether that is more than rounding."""
+        pair = unit(*pair)
         for other in others * 2:
             along = dot(pair[0], other[0])
             pair = tuple(part - along * image for part, image in zip(pair, other, strict=False))
-        return unit(*pair), dot(pair[0], pair[0]) > least**2 * dot(whole[0], whole[0])
-
-    def found(now: tuple[Any, ...]) -> tuple[Any, Any, Any]:
-        largest = dot(*now)
-        residual = now[1] - largest * now[0]
-        return residual, largest, xp.sqrt(dot(residual, residual))
+        return unit(*pair), dot(pair[0], pair[0]) > least**2
 
     def more(carry: Any) -> Any:
-        *_, number, largest, size = carry
-        return (number < max_products) & (size > tolerance * abs(largest))  # not a number ends it
+        *_, residual, largest, number = carry
+        return (number < max_products) & (xp.sqrt(dot(residual, residual)) > tolerance * abs(largest))  # false if NaN
 
     def body(carry: Any) -> Any:
-        now, change, residual, number, _, _ = carry
-        (slope,), steep = orthogonal((residual,), now)
+        now, change, residual, _, number = carry
+        (slope,), steep = apart((residual,), now)
         slope = slope, multiplied(slope)
-        change, changed = orthogonal(change, now, slope)
+        change, changed = apart(change, now, slope)
         basis, used = (now, slope, change), xp.stack([steep | True, steep, changed])
         projected = xp.stack([xp.stack([dot(one[0], other[1]) for other in basis]) for one in basis])
         projected = xp.where(used[:, None] & used[None, :], (projected + projected.T) / 2, 0)
         unused = xp.where(used, 0, 1 + 2 * abs(projected).sum())  # is below all eigenvalues
         c = xp.linalg.eigh(xp.where(xp.isfinite(projected), projected, 0) - xp.diag(unused))[1][:, -1]
-        following = unit(*(c[0] * a + c[1] * b + c[2] * d for a, b, d in zip(*basis, strict=True)))
-        change = tuple(c[1] * b + c[2] * d for b, d in zip(slope, change, strict=True))
-        residual, largest, size = found(following)
-        return following, change, residual, number + 1, largest, size
+        change = tuple(c[1] * a + c[2] * b for a, b in zip(slope, change, strict=True))
+        return evaluated(unit(*(c[0] * a + b for a, b in zip(now, change, strict=True))), change, number + 1)
+
+    def evaluated(now: tuple[Any, ...], change: tuple[Any, ...], number: Any) -> Any:
+        largest = dot(*now)
+        return now, change, now[1] - largest * now[0], largest, number
 
     (first,) = unit(flat(start))
-    first = first, multiplied(first)
-    residual, largest, size = found(first)
-    carry = first, (xp.zeros_like(first[0]), xp.zeros_like(first[0])), residual, xp.asarray(1), largest, size
+    carry = evaluated((first, multiplied(first)), (xp.zeros_like(first), xp.zeros_like(first)), xp.asarray(1))
     if traced:
         return jax.lax.while_loop(more, body, carry)[-2]
     while more(carry):
