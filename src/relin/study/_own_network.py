@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from relin._loop.compiled import separate
+from relin._loop.partition import hashable_combine, hashable_partition
 from relin.adapters import from_equinox, from_linen, from_nnx, from_torch
 from relin.study import _code
 from relin.study._named import Lane
@@ -76,11 +76,11 @@ class OwnNetworks(AbstractNetworks):
     def _made(self, seed: int) -> list[Any]:
         if seed not in self._built:
             network = self._build(seed)
-            arrays, static = separate(network)
+            arrays, static = hashable_partition(network)
             leaves = _leaves(arrays)
             if not self._built:
                 self._static, self._structure = static, jax.tree.structure(arrays)
-                again = _leaves(separate(self._build(seed))[0])
+                again = _leaves(hashable_partition(self._build(seed))[0])
                 self._check_same_architecture(leaves, again, "the same key")
                 self._check(_equal(leaves, again), "gives other parameters when it is called again with the same key")
             else:
@@ -91,7 +91,7 @@ class OwnNetworks(AbstractNetworks):
 
     def _network(self, leaves: list[Any]) -> tuple[Apply, PyTree]:
         """The network of the first seed with these arrays."""
-        return self._static(jax.tree.unflatten(self._structure, leaves))
+        return hashable_combine(jax.tree.unflatten(self._structure, leaves), self._static)
 
     def _build(self, seed: int) -> tuple[Apply, PyTree]:
         place, digest, options = self.identity
