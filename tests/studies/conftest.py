@@ -1,0 +1,1 @@
+from page_fixtures import both, browse, parse, report, report_of_both, study  # noqa: F401
