@@ -36,7 +36,7 @@ def is_code(text: str) -> bool:
 
 def name_of(place: str) -> str:
     """What is named, without where it is."""
-    return place.rpartition(":")[2]
+    return place.rpartition(":")[2].rpartition("<locals>.")[2]
 
 
 def digest_of(place: str) -> str:
@@ -88,6 +88,8 @@ def keep(value: Any) -> tuple[str, str]:
     function = value.func if isinstance(value, partial) else value
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", type(value).__qualname__)
     place = f"{module or type(value).__module__}::{name}"  # of this process, not of a file
+    if isinstance(value, Dataset):
+        place = f"Data::{value.name}"
     digest = f"sha256:{_sha(repr(_described(value, set())).encode())}"
     _IN_MEMORY[place, digest] = value
     return place, digest

@@ -13,12 +13,15 @@ from jaxtyping import Array, Float, Int
 
 import relin as il
 from relin import datasets
+from relin.study._code import name_of
 from relin.study._descent_jobs import DescentJob
 from relin.study._descent_specs import DescentSpec
 from relin.study._network import NamedNetworks
+from relin.study._own_network import OwnNetworks
 from relin.study._runner import device, versions
 from relin.study._specimen import check_size, data_of, networks_of
 from relin.study._store import describe
+from relin.study._trainable import check_network, is_coupled
 
 Advance = Callable[[int, int], None]
 Row = dict[str, Any]
@@ -51,13 +54,28 @@ class DescentRunner(abc.ABC, Generic[Spec]):
         self.spec = spec
         self.dataset = data_of(spec, data_dir)
         spec.require_classes(self.dataset.is_regression)
-        self._networks = networks_of(spec, self.dataset)
+        self._networks = networks_of(spec, self.dataset, self.dataset.train.num_examples)
         check_size(self._networks.shapes())
         self.apply = self._networks.of_seed(0)[0]
         if il.Problem(self.apply, il.SquaredError()).variables is not None:
             raise ValueError(
                 f"model: study {spec.study} takes many steps at once, and its network must be the same at every step; "
                 'set norm to "group" or "none" and dropout to 0, or freeze batch statistics.'
+            )
+        if isinstance(self._networks, OwnNetworks):
+            self._check_own()
+
+    def _check_own(self) -> None:
+        """Raises `ValueError` for a network of the user's own that cannot be trained or measured."""
+        x, y = self.training
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, self._dtype), self._networks.of_seed(0)[1])
+        problem = il.Problem(self.apply, il.SquaredError())
+        check_network(self.spec, problem, params, (x, y))
+        if is_coupled(problem, params, x):
+            raise ValueError(
+                f"network: the outputs of {name_of(self.spec.model)} for an example depend on the others of its batch, "
+                f"and study {self.spec.study} measures kernels example by example; normalise within each example, or "
+                "choose another study."
             )
 
     def train(self, job: DescentJob, progress: Advance = lambda done, total: None) -> pl.DataFrame:
@@ -112,18 +130,22 @@ class DescentRunner(abc.ABC, Generic[Spec]):
     def training(self) -> tuple[Float[Array, "N ..."], Float[Array, "N C"]]:
         """The training set, with one-hot targets."""
         x, y = self.dataset.train
-        return jnp.asarray(x, self._dtype), jax.nn.one_hot(y, self.dataset.num_classes, dtype=self._dtype)
+        return self._cast(x), jax.nn.one_hot(y, self.dataset.num_classes, dtype=self._dtype)
 
     @property
     def validation(self) -> Float[Array, "M ..."]:
-        return jnp.asarray(self._measured(self.dataset.validation).x, self._dtype)
+        return self._cast(self._measured(self.dataset.validation).x)
 
     @property
     def test(self) -> Float[Array, "M ..."]:
-        return jnp.asarray(self._measured(self.dataset.test).x, self._dtype)
+        return self._cast(self._measured(self.dataset.test).x)
 
     def _measured(self, part: datasets.Examples) -> datasets.Examples:
-        return datasets.Examples(*(values[: self.spec.test_limit] for values in part))
+        return datasets.Examples(*jax.tree.map(lambda values: values[: self.spec.test_limit], tuple(part)))
+
+    def _cast(self, x: Any) -> Any:
+        """Floats in the precision of the settings; integers and booleans stay."""
+        return jax.tree.map(lambda a: jnp.asarray(a, self._dtype if a.dtype.kind == "f" else None), x)
 
     @staticmethod
     def accuracy(outputs: Any, classes: Int[np.ndarray, " examples"]) -> float:

@@ -21,5 +21,4 @@ def kernel_observers(spec: KernelSettings, runner: Any) -> list[Any]:
     """How the kernel moves on the first validation examples."""
     from relin import KernelDrift
 
-    x, y = (part[: spec.kernel_probe] for part in runner.validation)
-    return [KernelDrift((x, y), outputs=spec.kernel_outputs)]
+    return [KernelDrift(runner.probe(spec.kernel_probe), outputs=spec.kernel_outputs)]

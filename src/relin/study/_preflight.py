@@ -3,7 +3,7 @@
 import relin as il
 from relin.study._grid import check_seed
 from relin.study._run_factory import LOSSES
-from relin.study._runner import Runner
+from relin.study._runner import Runner, first
 from relin.study._settings import GridSpec
 
 
@@ -14,5 +14,5 @@ def preflight(spec: GridSpec, seed: int, data_dir: str | None = None) -> il.Pref
     """
     check_seed(seed)
     runner = Runner(spec, data_dir)
-    x, y = (part[: spec.batch_size] for part in runner.data)
-    return il.check(il.Problem(runner.network, LOSSES[spec.loss]()), runner.initial(seed), (x, y))
+    problem = il.Problem(runner.network, LOSSES[spec.loss]())
+    return il.check(problem, runner.initial(seed), first(runner.data, spec.batch_size))

@@ -1,5 +1,6 @@
 """Everything public in `relin.study`, imported at its first use."""
 
+from relin.datasets._assemble import from_arrays as Data  # noqa: F401, N812
 from relin.study._abstract import AbstractStudy as AbstractStudy
 from relin.study._answer import Answer as Answer, Figures as Figures
 from relin.study._condition import Condition as Condition, parse_condition as parse_condition

@@ -16,12 +16,14 @@ import relin as il
 from relin.study._condition import Condition
 from relin.study._grid import Job, RunSpec
 from relin.study._grid_study import AbstractGridStudy
-from relin.study._run_factory import RunFactory, lanes
+from relin.study._own_network import OwnNetworks
+from relin.study._run_factory import LOSSES, RunFactory, lanes
 from relin.study._settings import GridSpec
 from relin.study._specimen import check_size, data_of, networks_of
 from relin.study._store import describe
+from relin.study._trainable import check_network, check_observers, check_schedules, is_coupled
 
-Data = tuple[jax.Array, jax.Array]
+Data = tuple[Any, jax.Array]
 _PACKAGES = ("relin", "jax", "jaxlib", "equinox", "optax", "numpy", "polars")
 
 
@@ -36,12 +38,13 @@ class Runner:
         if study is not None:
             spec.require_classes(self.dataset.is_regression)
         _check_batch_size(spec, self.dataset.train.num_examples)
+        _check_precision(self.dataset)
         if self.dataset.is_regression and spec.loss != "squared-error":
             raise ValueError(
                 f"loss: the targets of {spec.data} are floats, and so values to predict, got {spec.loss}; set "
                 '"squared-error", or give classes as integers or text.'
             )
-        self._networks = {place: networks_of(cell, self.dataset) for place, cell in self.cells.items()}
+        self._networks = {place: networks_of(cell, self.dataset, spec.batch_size) for place, cell in self.cells.items()}
         self._first = next(iter(self._networks.values()))
         check_size(self._first.shapes())
         self.data, validation, test = (
@@ -50,6 +53,9 @@ class Runner:
         )
         self.validation, self.test = validation, test
         self._observers = cache(self._all_observers)  # an optimiser in one equals no other, and is compiled anew
+        self._coupled = False
+        if isinstance(self._first, OwnNetworks) and study is not None:
+            self._check_own()
 
     def train(
         self,
@@ -64,7 +70,7 @@ class Runner:
             lanes(job.runs, self._networks[job.place]),
             self.data,
             num_steps=job.num_steps,
-            batch_size=self.spec.batch_size,
+            batch_size=None if self._takes_all else self.spec.batch_size,
             observers=self._observers(job.extra_rate),
             record_every=math.ceil(job.num_steps / self.spec.num_records),
             progress=progress,
@@ -79,12 +85,33 @@ class Runner:
         """Shapes and types of the parameters."""
         return self._first.shapes()
 
+    @property
+    def _takes_all(self) -> bool:
+        """Whether a batch is all examples; these are then seen in their order, which the nodes of a graph need."""
+        return self.spec.batch_size == self.dataset.train.num_examples
+
+    def _check_own(self) -> None:
+        """Raises `ValueError` for networks of the user's own that cannot be trained or measured, before any run is."""
+        batch = first(self.data, self.spec.batch_size)
+        for place, cell in self.cells.items():
+            apply, params = self._networks[place].of_seed(0)
+            problem = il.Problem(apply, LOSSES[cell.loss]())
+            check_network(cell, problem, params, batch)
+            check_schedules(cell, problem, params, batch)
+            self._coupled = self._coupled or is_coupled(problem, params, batch[0])
+            check_observers(cell, problem, params, self._observers(None), self._coupled)
+
+    def probe(self, size: int) -> Data:
+        """The first validation examples; all of them where they go through the network together."""
+        return self.validation if self._coupled else first(self.validation, size)
+
     def _all_observers(self, extra_rate: float | None) -> tuple[il.AbstractObserver, ...]:
         """Those of all studies, and those of this one."""
+        sizes = [len(part[1]) if self._coupled else None for part in (self.validation, self.test)]
         return (
-            il.Performance(self.validation, "validation"),
-            il.Performance(self.test, "test"),
-            il.LinearisationError(jax.tree.map(lambda part: part[: self.spec.probe_size], self.validation[0])),
+            il.Performance(self.validation, "validation", sizes[0]),
+            il.Performance(self.test, "test", sizes[1]),
+            il.LinearisationError(self.probe(self.spec.probe_size)[0], sizes[0]),
             il.Movement(),
             *(self.study.observers(extra_rate, self) if self.study else ()),
         )
@@ -147,6 +174,20 @@ class Runner:
             device=pl.lit(device()),
         )
         return told.with_columns(**place).rename({"training_loss": "train_loss"})
+
+
+def first(part: Data, size: int) -> Data:
+    """The first examples of a part."""
+    return jax.tree.map(lambda array: array[:size], part)
+
+
+def _check_precision(dataset: il.datasets.Dataset) -> None:
+    double = any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(tuple(dataset.train)))
+    if double and jnp.zeros((), float).dtype != np.float64:
+        raise ValueError(
+            f"data: {dataset.name} is in float64, and JAX computes in float32; leave dtype out where the data are "
+            'made, or call jax.config.update("jax_enable_x64", True) first.'
+        )
 
 
 def _check_batch_size(spec: GridSpec, num_examples: int) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
@@ -70,10 +69,10 @@ def saved_kernels(
     if probe < 2:
         raise ValueError(f"The probe must have at least 2 examples, got {probe}; 128 is usual.")
     run, runner = load_run(folder, lambda spec: Runner(spec, data_dir))
-    x, y = runner.dataset.validation.x, runner.dataset.validation.y
-    if probe > len(y):
+    number = len(runner.validation[1])
+    if probe > number:
         raise ValueError(
-            f"The probe is taken from the {len(y)} validation examples of {run.spec.data}, got {probe}; choose fewer."
+            f"The probe is taken from the {number} validation examples of {run.spec.data}, got {probe}; choose fewer."
         )
     rows = probe * (runner.dataset.num_classes if outputs == "full" else 1)
     if rows > _LARGEST:
@@ -81,7 +80,7 @@ def saved_kernels(
             f"The kernel would have {rows:,} rows, and at most {_LARGEST:,} can be decomposed; choose a smaller probe "
             "or the mean over outputs."
         )
-    x, y = jnp.asarray(x[:probe]), jnp.asarray(y[:probe])
+    x, y = runner.probe(probe)
     kernel = jax.jit(
         lambda network, params, inputs: _parts(ntk(network, params, inputs, outputs=outputs, per_layer=per_layer))
     )

@@ -57,12 +57,12 @@ def as_dataset(data: Any, name: str) -> datasets.Dataset:
     return datasets.from_arrays(parts, name=name) if len(parts) == 2 else datasets.from_arrays(*parts, name=name)
 
 
-def networks_of(spec: StudySpec, data: datasets.Dataset) -> AbstractNetworks:
-    """The networks of a study on its data."""
+def networks_of(spec: StudySpec, data: datasets.Dataset, batch_size: int) -> AbstractNetworks:
+    """The networks of a study on its data, which see so many training examples a step."""
     options = describe(spec.model_options)
     if spec.model in OPTIONS:
         return NamedNetworks(spec.model, options, data.input_shape, data.num_classes)
-    example = jax.tree.map(lambda part: part[:2], data.validation.x)
+    example = jax.tree.map(lambda part: part[:batch_size], data.train.x)
     return OwnNetworks(spec.model, spec.digests["model"], options, example)
 
 

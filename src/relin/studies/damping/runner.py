@@ -69,7 +69,7 @@ class DampingRunner(DescentRunner[DampingSpec]):
 
     @property
     def _kernel_probe(self) -> Array:
-        return self.validation[: self.spec.kernel_probe]
+        return jax.tree.map(lambda part: part[: self.spec.kernel_probe], self.validation)
 
 
 @partial(jax.jit, static_argnums=0)

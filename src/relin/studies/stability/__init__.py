@@ -17,7 +17,7 @@ class Stability(AbstractGridStudy[StabilitySpec]):
         from relin import Sharpness
 
         del extra_rate
-        return [Sharpness(tuple(part[: self.spec.probe_size] for part in runner.validation))]  # pyright: ignore
+        return [Sharpness(runner.probe(self.spec.probe_size))]
 
 
 STUDY = Stability

@@ -19,7 +19,7 @@ class Width(AbstractGridStudy[WidthSpec]):
 
         del extra_rate
         observers, spec = kernel_observers(self.spec, runner), self.spec
-        inputs = runner.validation[0][: spec.kernel_probe]
+        inputs = runner.probe(spec.kernel_probe)[0]
         deviation = analytic_deviation(spec.model, spec.model_options, inputs)
         return observers if deviation is None else [*observers, deviation]
 
