@@ -4,6 +4,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from relin.study._judged import trained
+from relin.study._records import RUN, in_order
 from relin.study._result import ScheduleOutcome
 
 METRICS = {
@@ -16,7 +17,6 @@ METRICS = {
 """What is said of a kernel, and the columns of the records it comes from."""
 _STILL = ("kernel_distance_last", "kernel_change_last")
 """Columns that are exactly 0 where the kernel did not move since the last record."""
-_RUN = ("schedule", "learning_rate", "seed")
 
 
 class Constancy(BaseModel):
@@ -35,10 +35,9 @@ def constancy(records: pl.DataFrame) -> Constancy:
     Compared are all metrics of the kernel, to the last bit; what is not defined equals itself. At K = ∞ there is no
     feature update, so that every record is compared with the one at step 0.
     """
-    run = [*_RUN, "run_steps"] if "run_steps" in records.columns else [*_RUN]
-    run += ["width"] if "width" in records.columns else []
+    run = [name for name in ("width", *RUN) if name in records.columns]
     columns = [*METRICS.values(), *_STILL]
-    ordered = records.unique([*run, "step"]).with_columns(pl.col(columns).fill_nan(None)).sort(*run, "step")
+    ordered = in_order(records.unique([*run, "step"]), "width").with_columns(pl.col(columns).fill_nan(None))
     same = [pl.col(name).eq_missing(pl.col(name).shift().over(run)) for name in METRICS.values()]
     still = [(pl.col(name).is_null() | (pl.col(name) == 0)) for name in _STILL]
     pairs = ordered.with_columns(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import polars as pl
 
 from relin.report import _text as text
+from relin.report._accuracy import is_far_below
 from relin.report._curves import CAPTION
 from relin.report._figures import Plot
 from relin.report._html import Column, Html, Row, prose, table
@@ -37,6 +38,7 @@ from relin.studies.frequency.result import FrequencyResult
 from relin.study._result import ScheduleOutcome
 
 QUESTION = "How rarely can features be updated without loss?"
+_ARROW = "An arrow points at an accuracy far below the others."
 
 
 def page(
@@ -183,10 +185,10 @@ def plots(answers: Sequence[FrequencyRecords], against: Literal["n", "T/K"] = "n
         shown = [_both_plot(answers), *updates, *checks]
     else:
         shown = [_period_plot(first), _updates_plot(first, against), *checks]
-    return [replace(plot, title=_tied(plot.title)) for plot in shown]
+    return [replace(plot, title=_unbroken(plot.title)) for plot in shown]
 
 
-def _tied(title: str) -> str:
+def _unbroken(title: str) -> str:
     """A title in which no line of a figure begins with a sign."""
     return re.sub(r" ([=×]) ", "\u00a0\\1\u00a0", title)
 
@@ -249,6 +251,8 @@ def _period_caption(results: Sequence[FrequencyResult], shown: Sequence[Schedule
         sentences.append(f"{text.UNTRAINED_MEANS}.")
     if any(outcome.rate_edge is not None for outcome in shown):
         sentences.append(f"{text.EDGES_MEAN}.")
+    if any(is_far_below(outcome, result) for result in results for outcome in result.outcomes if outcome in shown):
+        sentences.append(_ARROW)
     if any(map(stands_beside, shown)) and any(outcome.period is not None for outcome in results[0].outcomes):
         sentences.append("To the right of the dotted line stand schedules without a place on the axis of K.")
     return " ".join(sentences)
@@ -273,6 +277,8 @@ def _updates_plot(data: FrequencyRecords, against: Literal["n", "T/K"], among: S
         caption.append("Diamonds are schedules that are adaptive or have parts of their own.")
     if result.comparison == "equal-distance":
         caption.append("Where the chosen rate is smaller a run takes more steps, and so more updates at the same K.")
+    if any(is_far_below(outcome, result) for outcome in result.outcomes):
+        caption.append(_ARROW)
     title = (
         f"{updates} feature updates in {steps} steps suffice{alike}"
         if answer_of(result)
