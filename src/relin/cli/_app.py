@@ -108,7 +108,28 @@ def study(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(parser=folder_named, help="The folder of a study.")],
+    folder: Annotated[
+        Path | None, typer.Argument(parser=folder_named, help="The folder of a study.", show_default=False)
+    ] = None,
+    records: Annotated[
+        Path | None,
+        typer.Option(
+            parser=folder_named, metavar="<path>", help="In its place: runs made elsewhere, a .parquet or .csv file."
+        ),
+    ] = None,
+    question: Annotated[
+        str | None, typer.Option(help="Of these: which study they answer, such as frequency.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=folder_named, metavar="<path>", help="Of these: folder for the report."),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Of these: any setting, such as margin=0.5 or num_classes=10."
+        ),
+    ] = None,
     redraw: Redraw = False,
     own: OwnStudy = None,
     against: Annotated[
@@ -116,10 +137,20 @@ def report(
         typer.Option(help="What frequency draws accuracy against beside K: feature updates, n, or windows, T/K \\[n]."),
     ] = None,
 ) -> None:
-    """Answer a study's question again, and write its report, from the stored records only."""
+    """Answer a study's question, and write its report, from stored records or from runs made elsewhere."""
     from relin.cli import _study
 
-    _study.report(folder, redraw, own, against)
+    of_runs = {"--question": question, "--out": out, "--set": setting}
+    if folder is not None:
+        if given := [name for name, value in {"--records": records, **of_runs}.items() if value is not None]:
+            raise UsageError(f"{given[0]} belongs to runs made elsewhere; leave it out, or the folder {folder}.")
+        _study.report(folder, redraw, own, against)
+    elif records is None or question is None:
+        raise UsageError(
+            "Name the folder of a study, or runs made elsewhere with --records FILE --question NAME, such as frequency."
+        )
+    else:
+        _study.report_records(records, question, out, _study.read_settings(setting or []), own, against)
 
 
 @app.command()

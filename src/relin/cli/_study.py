@@ -102,6 +102,43 @@ def report(folder: Path, redraw: bool, own: Path | None = None, against: str | N
     _write(spec, result, records, folder, Console(markup=False), shlex.join(again), redraw, against)
 
 
+def report_records(records: Path, question: str, out: Path | None, settings: dict[str, Any], own: Path | None) -> None:
+    """The report of runs that were made elsewhere, from a file of them."""
+    from dataclasses import replace
+
+    with failures():
+        from relin.study import conclude, load_study
+
+        if own is not None:
+            load_study(own)
+        answer = conclude(question, _read_runs(records), **settings)
+        answer = replace(answer, command=shlex.join(["relin", *sys.argv[1:]]))
+        page = answer.write(out or Path("studies") / f"{question}-{records.stem}")
+    from relin.report import terminal_summary
+
+    console = Console(markup=False)
+    console.print(terminal_summary(answer.result))
+    console.print(f"Report: {page}", soft_wrap=True, highlight=False)
+
+
+def _read_runs(path: Path) -> Any:
+    import polars as pl
+
+    read = {
+        ".parquet": pl.read_parquet,
+        ".csv": lambda file: pl.read_csv(file, infer_schema_length=None, null_values=["", "nan", "NA"]),
+    }.get(path.suffix)
+    if read is None:
+        raise UsageError(f"--records takes a file ending in .parquet or .csv, got {path}; save the runs as one.")
+    try:
+        return read(path)
+    except OSError as error:
+        raise UsageError(f"The records {path} cannot be read ({error.strerror or error}); check the path.") from None
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        kind = path.suffix.removeprefix(".")
+        raise UsageError(f"{path} is no {kind} file with a table of runs; save them as one.") from None
+
+
 @contextmanager
 def failures() -> Iterator[None]:
     """Refusals of the library as those of the command line."""

@@ -30,6 +30,8 @@ class Plot:
     """What someone who cannot see the figure needs to know."""
     draw: Callable[[Theme], Figure]
     """Draws it without the title, which the page sets as text."""
+    shown: bool = True
+    """Whether there is something to draw, which runs that were made elsewhere need not have recorded."""
 
 
 def drawn(plot: Plot) -> Figure:

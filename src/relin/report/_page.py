@@ -64,6 +64,9 @@ class Report:
     files: Mapping[str, str] = field(default_factory=dict)
     """Text files by name, such as `table.csv`."""
 
+    def __post_init__(self):
+        object.__setattr__(self, "plots", [plot for plot in self.plots if plot.shown])
+
 
 def write_study_page(
     result: StudyResult, report: Report, spec: Mapping[str, Any], environment: Mapping[str, Any], out_dir: Path
@@ -107,7 +110,10 @@ def _reproduce(command: str | Sequence[str] | None) -> list[Html]:
     if not command:
         return [paragraph("No command was recorded.")]
     line = command if isinstance(command, str) else " ".join(map(str, command))
-    return [paragraph("The same command continues a study that was interrupted."), code_block(line)]
+    return [
+        paragraph("The same command gives the same answer; a study that was interrupted goes on."),
+        code_block(line),
+    ]
 
 
 def plain_text(shown: RenderableType) -> str:

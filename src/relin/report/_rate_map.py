@@ -30,6 +30,7 @@ def rates_plot(result: GridResult, records: StudyRecords) -> Plot:
         "not far below ordinary training.",
         description=f"Validation accuracy for every schedule and learning rate. {rates_title(result)}.",
         draw=lambda theme: rate_map(result, records, theme),
+        shown=records.has("validation_accuracy"),
     )
 
 

@@ -107,6 +107,16 @@ class StudyRecords(Generic[Result]):
         results = self._last(self._chosen(outcome))["result"]
         return text.untrained_mark(int((results == DIVERGED).sum()), int((results == FAILED).sum()), len(results))
 
+    def has(self, *columns: str) -> bool:
+        """Whether each of these was recorded at all, which it need not be in runs that were made elsewhere."""
+        own = self._records
+        return all(name in own.columns and own[name].cast(pl.Float64).is_finite().any() for name in columns)
+
+    @property
+    def has_curves(self) -> bool:
+        """Whether accuracy and training loss were recorded on the way."""
+        return self.has("train_loss") and self._records["step"].n_unique() > 1
+
     def final(self, outcome: ScheduleOutcome, column: str) -> Interval:
         """Mean and interval of `column` at the last recorded step of the runs that trained."""
         last = self._last(self._chosen(outcome)).filter(trained())

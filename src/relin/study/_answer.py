@@ -85,12 +85,20 @@ class Answer:
             raise ValueError("These runs have no folder; call answer.write(FOLDER) to write the report.")
         return self.write(self.folder)
 
-    def write(self, folder: str | Path) -> Path:
-        """Writes the report into a folder, if it is not there yet, and returns the path of its page."""
-        axis = find(self.result.study).settings.model_validate(self.settings).axis if self.settings else None
+    def write(self, folder: str | Path, against: str | None = None) -> Path:
+        """Writes the report into a folder, if it is not there yet, and returns the path of its page.
+
+        `against` is what accuracy is drawn against, of what the study offers.
+
+        **Raises:** `ValueError` for a folder that holds another study, or for what the study does not offer.
+        """
+        folder = Path(folder)
+        if self.folder is None and (folder / "spec.json").exists():
+            raise ValueError(f"{folder} holds a study that was run there; name another folder for this report.")
+        axis = find(self.result.study).settings.model_construct(**self.settings).axis
         environment = {**environments(self.records, axis), "command": self.command}
         write = import_module(_REPORT).write_current
-        return write(self.result, self.records, self.settings, environment, Path(folder))
+        return write(self.result, self.records, self.settings, environment, folder, against=against)
 
     @cached_property
     def _page(self) -> Any:

@@ -9,7 +9,10 @@ import relin as il  # JAX is imported where one of its names is first used, whic
 from relin.study._named import AT_LEAST_ZERO, LARGEST, AbstractNamed, Lane, Traced, whole
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from relin import AbstractSchedule
+    from relin.study._condition import Condition
     from relin.study._run_factory import RunFactory
 
 MOST_PLACED = 100_000
@@ -25,6 +28,16 @@ class AbstractNamedSchedule(AbstractNamed):
     def period(self) -> float | None:
         """K of a plain period, infinity for `never`; none for everything else."""
         return None
+
+    def updates_by(self, step: int, num_steps: int) -> int | None:
+        """Feature updates of a run of so many steps by a step of it; none where they depend on the run."""
+        del step, num_steps
+        return None
+
+    @classmethod
+    def numbers_of(cls, conditions: "Sequence[Condition]") -> list[float]:
+        """Of those of these conditions that are this kind of schedule, without modifiers."""
+        return [c.value for c in conditions if isinstance(c.schedule, cls) and not c.modifiers]
 
     @abstractmethod
     def make(self, lane: Lane, run: "RunFactory") -> "AbstractSchedule":
@@ -56,6 +69,9 @@ class Every(AbstractNamedSchedule, kind="every"):
 
     def traced(self, num_steps: int) -> Traced:
         return {"every": int(min(self.number, LARGEST))}
+
+    def updates_by(self, step: int, num_steps: int) -> int:
+        return 0 if self.number == math.inf else max(0, -(-step // int(self.number)) - 1)
 
     def make(self, lane: Lane, run: "RunFactory") -> "AbstractSchedule":
         return il.Every(lane["every"])
@@ -102,6 +118,9 @@ class Until(AbstractNamedSchedule, kind="until"):
 
     wording, takes = "frozen after {}", whole(0)
 
+    def updates_by(self, step: int, num_steps: int) -> int:
+        return min(int(self.number), max(0, step - 1))
+
     def make(self, lane: Lane, run: "RunFactory") -> "AbstractSchedule":
         return il.Until(il.Every(1), lane["until"] + 1)  # N updates are before steps 1 to N
 
@@ -111,6 +130,9 @@ class After(AbstractNamedSchedule, kind="after"):
     """`after-S`: an update at each step from S on."""
 
     wording, takes = "from step {}", whole(0)
+
+    def updates_by(self, step: int, num_steps: int) -> int:
+        return max(0, step - max(1, int(self.number)))
 
     def make(self, lane: Lane, run: "RunFactory") -> "AbstractSchedule":
         return il.After(il.Every(1), lane["after"])
@@ -128,6 +150,9 @@ class AbstractPlaced(AbstractNamedSchedule):
     def updates_at(self, num_steps: int) -> list[int]:
         """The steps before which features are updated, out of 1, …, T − 1."""
         return self._places(int(min(self.number, num_steps - 1)), num_steps - 1)
+
+    def updates_by(self, step: int, num_steps: int) -> int:
+        return sum(at < step for at in self.updates_at(num_steps))
 
     def traced(self, num_steps: int) -> Traced:
         return {"steps": self.updates_at(num_steps)}
@@ -183,6 +208,9 @@ class AbstractByLayer(AbstractNamedSchedule):
     @property
     def label(self) -> str:
         return f"layer {self.digits} alone {self.kind}"
+
+    def updates_by(self, step: int, num_steps: int) -> int:
+        return max(0, step - 1)
 
     def _apart(self, run: "RunFactory", layer: "AbstractSchedule", others: "AbstractSchedule") -> "AbstractSchedule":
         if self.number >= len(run.layers):

@@ -56,6 +56,9 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
     own_code: ClassVar[tuple[str, ...]] = ("data", "model")
     """The settings that may name code of the user's own."""
 
+    beyond_outcomes: ClassVar[str | None] = "measurements of its own"
+    """What the study needs of its runs beside how they came out; none where runs of any loop can answer it."""
+
     study: str = Field(description="Which question the study answers.")
     data: str = Field(
         "digits",
@@ -226,6 +229,14 @@ class GridSpec(StudySpec, frozen=True):
         cell = self.model_copy(update=settings)
         cell._place = Place(self.axis, value)  # pyright: ignore[reportAttributeAccessIssue]
         return cell
+
+    @classmethod
+    def asked_by(cls, conditions: Sequence[Condition], totals: Sequence[int]) -> dict[str, Any]:
+        """The settings of which these are the `own_conditions`, as far as they can be; and of these numbers of steps.
+
+        **Raises:** `ValueError` where they are no such study; the message is the end of *needs …*.
+        """
+        raise NotImplementedError(cls)
 
     @abstractmethod
     def own_conditions(self) -> list[Condition]:

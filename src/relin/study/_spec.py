@@ -44,7 +44,7 @@ def read_spec(name: str, data: str | None = None, overrides: dict[str, Any] | No
     try:
         return kind.model_validate(merged)
     except ValidationError as error:
-        raise SpecError(f"The settings of study {name} are wrong: {_problems(error, kind)}.") from None
+        raise SpecError(f"The settings of study {name} are wrong: {problems(error, kind)}.") from None
 
 
 def _still_of_use(fields: dict[str, Any], overrides: dict[str, Any], kind: type[StudySpec]) -> dict[str, Any]:
@@ -118,7 +118,8 @@ def _by_data(name: str, by_data: Any) -> dict[str, dict[str, Any]]:
     return tables
 
 
-def _problems(error: ValidationError, kind: type[StudySpec]) -> str:
+def problems(error: ValidationError, kind: type[StudySpec]) -> str:
+    """What is wrong with settings, as the end of a sentence."""
     parts = []
     for problem in error.errors():
         place = ".".join(str(part) for part in problem["loc"])

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
+from typing import Any, overload
 
 import polars as pl
 
 from relin.study._abstract import AbstractStudy, Read, Train
+from relin.study._answer import Answer
 from relin.study._executor import AbstractExecutor, ThreadExecutor
 from relin.study._grid import single_run
 from relin.study._job import AbstractJob
@@ -119,9 +121,37 @@ def _require(store: Store, jobs: Sequence[AbstractJob]) -> None:
         )
 
 
-def conclude(spec: StudySpec, records: pl.DataFrame) -> StudyResult:
-    """The answer, from stored records only."""
-    study = study_of(spec)
+@overload
+def conclude(question: StudySpec, records: pl.DataFrame) -> StudyResult: ...
+
+
+@overload
+def conclude(question: str, records: Any, **settings: Any) -> Answer: ...
+
+
+def conclude(question: StudySpec | str, records: Any, **settings: Any) -> StudyResult | Answer:
+    """The answer, from records only: those that relin stored, or runs that were made elsewhere.
+
+    **Arguments:**
+
+    - `question`: the settings of the stored study; or the name of a study, such as `frequency`.
+    - `records`: what was stored; or a table of runs made elsewhere, in any loop or framework: a frame of Polars or
+      pandas, or anything else that `polars.DataFrame` takes, with one row a run or a run and recorded step. Its columns
+      are those of the page *Runs made elsewhere* of the documentation.
+    - `settings`: of runs made elsewhere: those of the study, such as `margin` in percentage points, and `data`,
+      `model`, `steps`, `num_classes`, `chance`.
+
+    **Returns:** the conclusions of the stored study; or an `Answer`, which shows itself and writes its report.
+
+    **Raises:** `ValueError` for records that are none, or cannot be compared.
+    """
+    if isinstance(question, str):
+        from relin.study._foreign import answer_of
+
+        return answer_of(question, records, settings)
+    if settings:
+        raise TypeError(f"settings belong to runs made elsewhere, got {', '.join(settings)}; change the study's own.")
+    study = study_of(question)
     return study.conclude(judged(records, study.loss))
 
 

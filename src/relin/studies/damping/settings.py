@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,6 +12,8 @@ from relin.study._settings import Period, Positive, Several, whole_periods
 
 class DampingSpec(DescentSpec, frozen=True):
     """Is iterative linearisation damped Gauss–Newton, with the damping λ = 1/(ηK)?"""
+
+    beyond_outcomes: ClassVar = "the outputs of full-batch runs on the validation data, the column outputs"
 
     study: Literal["damping"] = Field("damping", description="Which question the study answers.")
     periods: Several[Period] = Field(

@@ -103,6 +103,7 @@ def plots(result: EssentialResult, data: StudyRecords) -> list[Plot]:
         caption=f"{CAPTION} Dashed lines are those of features that start to move late.",
         description=f"Test accuracy and training loss against the step. {_curves_title(result)}.",
         draw=lambda theme: essential_curves(result, data, theme),
+        shown=data.has_curves,
     )
     own = [plot for kind, plot in zip(KINDS, (frozen, late), strict=True) if family(result, kind)]
     return [*own, curves, rates_plot(result, data)]

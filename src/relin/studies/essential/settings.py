@@ -1,7 +1,8 @@
 """The settings of the essential study."""
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -12,6 +13,8 @@ from relin.study._settings import GridSpec, Positive, Several
 
 class EssentialSpec(GridSpec, frozen=True):
     """Is feature learning essential, and when? Without it, until some step only, or from some step on."""
+
+    beyond_outcomes: ClassVar = None
 
     study: Literal["essential"] = Field("essential", description="Which question the study answers.")
     frozen_after: Several[Positive] = Field(
@@ -25,6 +28,13 @@ class EssentialSpec(GridSpec, frozen=True):
     @classmethod
     def _sorted(cls, values: list[int]) -> list[int]:
         return sorted(set(values))
+
+    @classmethod
+    def asked_by(cls, conditions: Sequence[Condition], totals: Sequence[int]) -> dict[str, Any]:
+        own = {"frozen_after": Until.numbers_of(conditions), "learnt_from": After.numbers_of(conditions)}
+        if not any(own.values()) and every(math.inf) not in conditions:
+            raise ValueError("runs of the schedules until-N, after-S or never")
+        return own
 
     def own_conditions(self) -> list[Condition]:
         return [

@@ -311,6 +311,7 @@ def _curves_plot(data: FrequencyRecords) -> Plot:
         + (" The rate tells how many steps a run takes." if data.result.comparison == "equal-distance" else ""),
         description=f"Test accuracy and training loss against the step. {title}.",
         draw=lambda theme: period_curves(data, theme),
+        shown=data.has_curves,
     )
 
 
@@ -325,6 +326,7 @@ def _linearity_plot(data: FrequencyRecords) -> Plot:
         "their start, both at the last recorded step, over the runs that trained.",
         description=f"Both predictors, linearisation error and parameter movement against K. {title}.",
         draw=lambda theme: linearity(data, theme),
+        shown=data.has("network_test_accuracy", "linearisation_error", "parameter_movement"),
     )
 
 

@@ -1,11 +1,13 @@
 """The settings of the frequency study."""
 
 import math
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from relin.study._condition import Condition, every
+from relin.study._modifiers import Sparse
 from relin.study._schedules import WhenError
 from relin.study._settings import Comparison, GridSpec, Period, Positive, Rate, Several, whole_periods
 
@@ -13,6 +15,7 @@ from relin.study._settings import Comparison, GridSpec, Period, Positive, Rate, 
 class FrequencySpec(GridSpec, frozen=True):
     """How rarely can features be updated without loss?"""
 
+    beyond_outcomes: ClassVar = None
     belong_to: ClassVar = {**GridSpec.belong_to, "optimiser": (*GridSpec.belong_to["optimiser"], "reference_rate")}
 
     study: Literal["frequency"] = Field("frequency", description="Which question the study answers.")
@@ -57,6 +60,16 @@ class FrequencySpec(GridSpec, frozen=True):
             *(every(k, "sparse") for k in self.sparse_periods),
             *(Condition(WhenError(tolerance)) for tolerance in self.tolerances),
         ]
+
+    @classmethod
+    def asked_by(cls, conditions: Sequence[Condition], totals: Sequence[int]) -> dict[str, Any]:
+        return {
+            "periods": [c.value for c in conditions if c.period is not None],
+            "sparse_periods": [
+                c.value for c in conditions if c.modifiers == (Sparse(),) and c.schedule.period is not None
+            ],
+            "tolerances": WhenError.numbers_of(conditions),
+        }
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:

@@ -1,7 +1,7 @@
 """The settings of the interpolation study."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -11,6 +11,8 @@ from relin.study._settings import Period, Positive, Seeds, Several, whole_period
 
 class InterpolationSpec(DescentSpec, frozen=True):
     """Does K lead from ordinary training to NTK regression?"""
+
+    beyond_outcomes: ClassVar = "the outputs of full-batch runs, the columns outputs and network_outputs"
 
     study: Literal["interpolation"] = Field("interpolation", description="Which question the study answers.")
     seeds: Seeds = Field(3, description="Paired seeds: the same seed is the same initial network for every run.")

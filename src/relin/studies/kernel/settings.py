@@ -14,6 +14,7 @@ from relin.study._settings import Period, Positive, Rate, Several, whole_periods
 class KernelSpec(KernelSettings, frozen=True):
     """Does the NTK stay constant?"""
 
+    beyond_outcomes: ClassVar = "the NTK along each run, the columns kernel_distance and others"
     belong_to: ClassVar = {
         **KernelSettings.belong_to,
         "optimiser": (*KernelSettings.belong_to["optimiser"], "frozen_rate"),

@@ -80,6 +80,7 @@ def plots(result: LayersResult, data: StudyRecords) -> list[Plot]:
         caption=f"{CAPTION} Dashed lines are those of layers that alone are lazy.",
         description="Test accuracy and training loss against the step.",
         draw=lambda theme: _curves(result, data, theme),
+        shown=data.has_curves,
     )
     return [by_layer, curves, rates_plot(result, data)]
 

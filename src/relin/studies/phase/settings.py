@@ -1,7 +1,8 @@
 """The settings of the phase study."""
 
 import math
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,6 +13,8 @@ from relin.study._settings import LARGEST, GridSpec, Positive, Several
 
 class PhaseSpec(GridSpec, frozen=True):
     """How many feature updates suffice, as training grows longer?"""
+
+    beyond_outcomes: ClassVar = None
 
     study: Literal["phase"] = Field("phase", description="Which question the study answers.")
     steps: Positive = Field(1000, description="The largest of totals, which set it.")
@@ -51,6 +54,11 @@ class PhaseSpec(GridSpec, frozen=True):
         if self.steps != max(self.totals):
             raise ValueError(f"steps are set by totals, to the largest, {max(self.totals)}; leave them out")
         return self
+
+    @classmethod
+    def asked_by(cls, conditions: Sequence[Condition], totals: Sequence[int]) -> dict[str, Any]:
+        updates = {c.schedule.updates_by(t, t) for c in conditions if c.period not in (None, 1) for t in totals}
+        return {"totals": list(totals), "updates": sorted(n for n in updates if n is not None)}
 
     @property
     def axis(self) -> str:

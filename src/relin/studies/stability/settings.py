@@ -1,7 +1,7 @@
 """The settings of the stability study."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -12,6 +12,8 @@ from relin.study._settings import GridSpec, Period, Rate, Several, whole_periods
 
 class StabilitySpec(GridSpec, frozen=True):
     """Up to which learning rate does sparse feature learning train, and what do stabilising parts cost and bring?"""
+
+    beyond_outcomes: ClassVar = "λ_max of the linearised problem along each run, the column sharpness"
 
     study: Literal["stability"] = Field("stability", description="Which question the study answers.")
     periods: Several[Period] = Field(

@@ -116,6 +116,7 @@ def plots(result: TimingResult, data: StudyRecords) -> list[Plot]:
             caption=f"{CAPTION} Placements of {most:,} updates; dashed lines are ordinary and lazy training.",
             description=f"Test accuracy and training loss against the step. {_curves_title(result)}.",
             draw=lambda theme: placement_curves(result, data, theme),
+            shown=data.has_curves,
         ),
         rates_plot(result, data),
     ]

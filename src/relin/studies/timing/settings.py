@@ -1,17 +1,20 @@
 """The settings of the timing study."""
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from relin.study._condition import Condition, every
-from relin.study._schedules import MOST_PLACED, AbstractNamedSchedule, WhenError
+from relin.study._schedules import MOST_PLACED, AbstractNamedSchedule, AbstractPlaced, WhenError
 from relin.study._settings import GridSpec, Positive, Rate, Several
 
 
 class TimingSpec(GridSpec, frozen=True):
     """When are feature updates best spent? The same number early, late, evenly, geometrically or adaptively."""
+
+    beyond_outcomes: ClassVar = None
 
     study: Literal["timing"] = Field("timing", description="Which question the study answers.")
     feature_updates: Several[Annotated[Positive, Field(le=MOST_PLACED)]] = Field(
@@ -31,6 +34,17 @@ class TimingSpec(GridSpec, frozen=True):
     @classmethod
     def _sorted(cls, values: list[float]) -> list[float]:
         return sorted(set(values))
+
+    @classmethod
+    def asked_by(cls, conditions: Sequence[Condition], totals: Sequence[int]) -> dict[str, Any]:
+        placed = [c for c in conditions if isinstance(c.schedule, AbstractPlaced) and not c.modifiers]
+        if not placed:
+            raise ValueError("runs of the schedules early-N, even-N, geometric-N or late-N")
+        return {
+            "feature_updates": [int(c.value) for c in placed],
+            "placements": list(dict.fromkeys(c.kind for c in placed)),
+            "tolerances": WhenError.numbers_of(conditions),
+        }
 
     def own_conditions(self) -> list[Condition]:
         placed = [

@@ -1,7 +1,7 @@
 """The settings of the width study."""
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
@@ -12,6 +12,8 @@ from relin.study._settings import Positive, Rate, Several
 
 class WidthSpec(KernelSettings, frozen=True):
     """Does the NTK move less in wider networks, and does feature learning then matter less?"""
+
+    beyond_outcomes: ClassVar = "the NTK along each run at every width, the columns width and kernel_change"
 
     study: Literal["width"] = Field("width", description="Which question the study answers.")
     widths: Several[Annotated[Positive, Field(le=100_000)]] = Field(
