@@ -102,7 +102,14 @@ def report(folder: Path, redraw: bool, own: Path | None = None, against: str | N
     _write(spec, result, records, folder, Console(markup=False), shlex.join(again), redraw, against)
 
 
-def report_records(records: Path, question: str, out: Path | None, settings: dict[str, Any], own: Path | None) -> None:
+def report_records(
+    records: Path,
+    question: str,
+    out: Path | None,
+    settings: dict[str, Any],
+    own: Path | None,
+    against: str | None = None,
+) -> None:
     """The report of runs that were made elsewhere, from a file of them."""
     from dataclasses import replace
 
@@ -113,7 +120,7 @@ def report_records(records: Path, question: str, out: Path | None, settings: dic
             load_study(own)
         answer = conclude(question, _read_runs(records), **settings)
         answer = replace(answer, command=shlex.join(["relin", *sys.argv[1:]]))
-        page = answer.write(out or Path("studies") / f"{question}-{records.stem}")
+        page = answer.write(out or Path("studies") / f"{question}-{records.stem}", against)
     from relin.report import terminal_summary
 
     console = Console(markup=False)
