@@ -7,7 +7,11 @@ from tools.results.marks import Reading, unmarked
 from tools.results.quantities import ROOT
 from tools.results.tables import Words
 
-STRICT = ("docs/results/README.md", "docs/studies.md")
+STRICT = (
+    "docs/results/README.md",
+    "docs/studies.md",
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "results").glob("*/README.md")),
+)
 """Pages of results: every number on them is marked."""
 
 
