@@ -31,7 +31,7 @@ def test_no_example_is_repeated_within_an_epoch(num_examples, size):
     assert len({tuple(epoch) for epoch in epochs.tolist()}) == 3
 
 
-def test_batches_depend_on_the_key_and_not_on_where_a_stretch_begins():
+def test_batches_depend_on_the_key_and_not_on_where_the_planned_steps_begin():
     whole = drawn(il.Shuffled(4), 13, 12)
     np.testing.assert_array_equal(whole, drawn(il.Shuffled(4), 13, 12))
     for start, count in ((0, 1), (2, 5), (5, 7), (11, 1)):
