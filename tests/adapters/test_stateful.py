@@ -260,3 +260,16 @@ def test_refusals_say_what_to_do(make, match):
     with pytest.raises((ValueError, TypeError), match=match) as refusal:
         make()
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("period", [1, 2])
+def test_a_batch_that_the_optimiser_passes_over_leaves_the_statistics_alone(period):
+    apply, params = in_double("linen")
+    solver = il.WeightSpace(optax.apply_if_finite(optax.sgd(0.1, momentum=0.9), 1))
+    bad = (BATCHES[0][0] * jnp.nan, BATCHES[0][1])
+    runs = [
+        trained(apply, params, il.AtSteps(at) if period > 1 else il.Every(1), batches, solver=solver, num_steps=steps)
+        for at, batches, steps in (((2, 5), [*BATCHES[:3], bad, *BATCHES[3:]], 7), ((2, 4), BATCHES, 6))
+    ]
+    assert_close(runs[0].params, runs[1].params)
+    assert_close(runs[0].variables, runs[1].variables)

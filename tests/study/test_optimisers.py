@@ -19,6 +19,7 @@ from relin.study._runner import Runner
 
 SMALL = {"model_options": {"width": 6, "depth": 1}, "train_limit": 40, "batch_size": 40, "probe_size": 8}
 STEPS, SEED = 9, 3
+KEY = jax.random.key(0)
 OPTIONS = {
     "sgd": {},
     "momentum": {},
@@ -62,7 +63,7 @@ def runner_of():
 
 
 def started(runner):
-    return runner.make(every(1), runner.spec).build(jax.random.fold_in(jax.random.key(SEED), 0))
+    return runner.network, runner.initial(SEED)
 
 
 @pytest.mark.parametrize("name", names())
@@ -70,7 +71,8 @@ def test_runs_of_an_optimiser_are_plain_loops_and_their_rates_share_a_program(na
     runner, rates = runner_of(name), (0.03, 0.003)
     runs = tuple(RunSpec(parse_condition("every-1"), STEPS, rate, SEED) for rate in rates)
     again = runner.make(every(1), spec_of(name, warm_up=0.23, layers=runner.spec.layers))
-    assert len({runner.factory, again}) == 1  # so that later jobs and studies find the compiled program
+    made = runner.make(every(1), runner.spec)
+    assert len({made, again}) == 1  # so that later jobs and studies find the compiled program
     records = runner.train(Job("compare", runs)).filter(step=STEPS)
     (apply, params), (x, y), test = started(runner), runner.data, runner.test
 
@@ -229,3 +231,32 @@ def test_the_page_of_optimisers_says_their_options_and_rates():
         assert rates.strip() == ", ".join(f"{rate:g}" for rate in spec.learning_rates)
         wanted = ", ".join(f"`{option}` {value:g}" for option, value in spec.optimiser_options.items())
         assert options.strip() == (wanted or {"sgd": "–", "momentum": "the setting `momentum`, 0.9"}[name])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda rate: optax.contrib.schedule_free_sgd(rate), "^optimiser: .*schedule_free, .*; pass its base"),
+        (lambda rate: optax.lookahead(optax.sgd(rate), 2, 0.5), "^optimiser: .*lookahead, .*; pass its fast"),
+        (lambda rate: rate, "^optimiser: .*must return an optax.GradientTransformation"),
+    ],
+)
+def test_own_optimisers_that_cannot_train_are_refused_before_a_study_trains(make, message, tmp_path):
+    study = il.study.Frequency(**SMALL, steps=4, optimiser=make)
+    with pytest.raises(ValueError, match=message):
+        study.run(tmp_path / "study", progress=False)
+
+
+def test_an_own_optimiser_may_gather_gradients_and_pass_over_some():
+    def make(rate):
+        return optax.MultiSteps(optax.apply_if_finite(optax.sgd(rate), 3), 2)
+
+    runner = Runner(il.study.Frequency(**SMALL, steps=STEPS, num_records=1, optimiser=make).spec)
+    records = runner.train(Job("compare", (RunSpec(parse_condition("every-3"), STEPS, 0.1, SEED),)))
+    apply, params = started(runner)
+    solver = il.WeightSpace(optax.chain(optax.apply_every(2), optax.sgd(0.05)))  # two gradients, summed
+    solution = il.train(
+        il.Problem(apply, il.CrossEntropy()), solver, il.Every(3), params, runner.data, num_steps=STEPS, key=KEY,
+        observers=[il.Performance(runner.test, "test")], record_every=STEPS,
+    )  # fmt: skip
+    np.testing.assert_allclose(records["test_loss"], solution.records["test_loss"], rtol=1e-5)

@@ -22,7 +22,7 @@ from relin._core.types import Flag, Flags, Inputs, Key, Params, Scalar, State, S
 from relin._observer import AbstractObserver
 from relin._safeguard import AbstractSafeguard, StepScale
 from relin._schedule import AbstractSchedule
-from relin._solver import AbstractSolver, AbstractStepSolver, SolverState, WeightSpace
+from relin._solver import AbstractSolver, AbstractStepSolver, SolverState, WeightSpace, all_finite, forgiving
 
 Batch = tuple[Inputs, Targets]
 Data = tuple[PyTree[Shaped[Array, "examples ..."]], PyTree[Shaped[Array, "examples ..."]]]
@@ -63,7 +63,7 @@ class RunState(eqx.Module):
     schedule: State
     feature_updates: Int[Array, ""]
     diverged_at: Int[Array, ""]
-    """The first step whose batch loss was not finite; −1 before."""
+    """The first step whose batch loss was not finite, and was not passed over by the optimiser; −1 before."""
     loss_sum: Float[Array, ""]
     """Of the batches since the last record."""
     loss_count: Int[Array, ""]
@@ -188,7 +188,7 @@ def advance(setup: Setup, state: RunState, batch_at: BatchAt) -> RunState:
     """One step of the linearised problem."""
     problem, solver = setup.run.problem.trained(state.variables), cast(AbstractStepSolver, setup.run.solver)
     solved, loss, variables = solver.step_and_variables(problem, state.solver, *batch_at(state.step))
-    return _advanced(replace(state, variables=variables), solved, loss, state.feature_updates)
+    return _advanced(state, solved, loss, state.feature_updates, variables)
 
 
 def repeats(setup: Setup) -> bool:
@@ -209,21 +209,35 @@ def advance_on(setup: Setup, state: RunState, at_anchor: LinearisedOutputs, batc
     """`advance` where the batch was linearised before."""
     step_on = cast(WeightSpace, setup.run.solver).step_on
     solver, loss = step_on(setup.run.problem, state.solver, at_anchor, *batch_at(state.step))
-    return _advanced(state, solver, loss, state.feature_updates)
+    return _advanced(state, solver, loss, state.feature_updates, state.variables)
 
 
-def _advanced(state: RunState, solver: Any, loss: Scalar, feature_updates: Int[Array, ""]) -> RunState:
-    alive = state.diverged_at < 0
-    failed = alive & ~jnp.isfinite(loss)
+def _advanced(
+    state: RunState, solver: Any, loss: Scalar, feature_updates: Int[Array, ""], variables: Variables | None
+) -> RunState:
+    """After a step. A batch whose loss is not finite counts for nothing where the optimiser passed over it."""
+    alive, finite = state.diverged_at < 0, jnp.isfinite(loss)
+    failed, counted = alive & ~finite, alive
+    if (survived := _survived(solver)) is not None:
+        failed, counted = failed & ~survived, alive & (finite | ~survived)
+        variables = _tree.select(finite | ~survived, variables, state.variables)
     return replace(
         state,
         step=state.step + 1,
         solver=solver,
         feature_updates=feature_updates,
         diverged_at=jnp.where(failed, state.step, state.diverged_at),
-        loss_sum=jnp.where(alive, state.loss_sum + loss, state.loss_sum),
-        loss_count=state.loss_count + jnp.asarray(alive, jnp.int32),
+        loss_sum=jnp.where(counted, state.loss_sum + loss, state.loss_sum),
+        loss_count=state.loss_count + jnp.asarray(counted, jnp.int32),
+        variables=variables,
     )
+
+
+def _survived(solver: Any) -> Flag | None:
+    """Whether the parameters are finite, of a step with an optimiser that passes over gradients that are not; `None`
+    with any other, with which a run ends at the first loss that is not finite."""
+    params, optimiser = solver if isinstance(solver, tuple) else (solver.displacement, solver.optimiser)
+    return all_finite(params) if forgiving(optimiser) else None
 
 
 def due(setup: Setup, steps: Int[Array, " steps"]) -> Bool[Array, " steps"]:
@@ -280,7 +294,7 @@ def ordinary_advance(setup: Setup, light: Any, batch_at: BatchAt) -> Any:
     problem, solver = setup.run.problem.trained(light.variables), cast(WeightSpace, setup.run.solver)
     (params, optimiser), (x, y) = light.solver, batch_at(light.step)
     params, optimiser, loss, variables = solver.ordinary_step(problem, params, optimiser, x, y)
-    return _advanced(replace(light, variables=variables), (params, optimiser), loss, _with_ordinary_update(light))
+    return _advanced(light, (params, optimiser), loss, _with_ordinary_update(light), variables)
 
 
 def ordinary_finish(setup: Setup, light: Any, batch_at: BatchAt) -> RunState:
@@ -288,7 +302,7 @@ def ordinary_finish(setup: Setup, light: Any, batch_at: BatchAt) -> RunState:
     problem, solver = setup.run.problem.trained(light.variables), cast(WeightSpace, setup.run.solver)
     (params, optimiser), (x, y) = light.solver, batch_at(light.step)
     full, loss, variables = solver.ordinary_step_in_full(problem, params, optimiser, x, y)
-    return _advanced(replace(light, variables=variables), full, loss, _with_ordinary_update(light))
+    return _advanced(light, full, loss, _with_ordinary_update(light), variables)
 
 
 def whole(state: RunState) -> RunState:

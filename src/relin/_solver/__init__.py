@@ -13,5 +13,10 @@ from relin._solver._filters import Descent as Descent
 from relin._solver._function_space import FunctionSpace as FunctionSpace
 from relin._solver._gauss_newton import GaussNewton as GaussNewton
 from relin._solver._matrix_free import GaussNewtonProducts as GaussNewtonProducts
+from relin._solver._optax import (
+    all_finite as all_finite,
+    check_optimiser as check_optimiser,
+    forgiving as forgiving,
+)
 from relin._solver._spectral import SpectralDescent as SpectralDescent
 from relin._solver._weight_space import WeightSpace as WeightSpace

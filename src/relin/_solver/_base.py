@@ -1,12 +1,10 @@
 """How the linearised problem is advanced."""
 
 import abc
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int, Shaped
 
 from relin._core import tree as _tree
@@ -29,27 +27,6 @@ class SolverState(eqx.Module):
     displacement: Params
     optimiser: Params
     exact: Params | None = None
-
-
-def updated(
-    optimiser: optax.GradientTransformation,
-    gradient: Params,
-    state: Any,
-    params: Params,
-    value: Scalar,
-    value_fn: Callable[[Params], Scalar],
-) -> tuple[Params, Any]:
-    """An optimiser's update and new state; raises `TypeError` for one that needs more than it is given."""
-    update = optax.with_extra_args_support(optimiser).update
-    try:
-        return update(gradient, state, params, value=value, grad=gradient, value_fn=value_fn)
-    except TypeError as error:
-        if "argument" not in str(error):
-            raise
-        raise TypeError(
-            "An optimiser must be content with gradients, state, parameters and the keywords `value`, `grad` and "
-            f"`value_fn`, got one that is not ({str(error).splitlines()[0]}); wrap it so that it needs no others."
-        ) from error
 
 
 class AbstractSolver(eqx.Module):

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from relin._core import tree as _tree
 from relin._core.types import Params
-from relin._solver._base import updated
+from relin._solver._optax import updated
 
 Dual = dict[str, Array]
 """A vector Σ_n J_s(x_n)ᵀ a_n + Σ_i c_i m_i of weight space: `dual` holds a, of the outputs' shape `(n, C)`, and

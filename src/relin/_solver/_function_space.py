@@ -18,6 +18,7 @@ from relin._core.types import Inputs, Outputs, Params, Scalar, Targets
 from relin._schedule import AbstractSchedule
 from relin._solver._base import AbstractMultiStepSolver, MultiStep, SolverState
 from relin._solver._dual import Dual, from_dual, refuse_unless_linear, to_dual, vectors_of
+from relin._solver._optax import check_optimiser, forgiving
 from relin._solver._weight_space import WeightSpace
 from relin.kernel._independence import refuse_coupled
 from relin.kernel._ntk import unchecked_ntk
@@ -66,6 +67,12 @@ class FunctionSpace(AbstractMultiStepSolver):
 
     def check(self, problem: Problem, schedule: AbstractSchedule, batches: AbstractBatches, params: Params) -> None:
         _check.single_precision(params, "FunctionSpace")
+        check_optimiser(self.optimiser, params)
+        if forgiving(jax.eval_shape(self.optimiser.init, params)):
+            raise ValueError(
+                "FunctionSpace ends a run at its first loss that is not finite, got optax.apply_if_finite, which is to "
+                "pass over some; use WeightSpace for it."
+            )
         refuse_unless_linear(self.optimiser, params)
 
     def init(self, params: Params) -> SolverState:

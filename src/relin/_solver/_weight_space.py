@@ -9,19 +9,14 @@ import jax.numpy as jnp
 import optax
 
 from relin._core import check as _check, tree as _tree
+from relin._core.batches import AbstractBatches
 from relin._core.linearise import LinearisedOutputs
 from relin._core.network import Variables
 from relin._core.problem import Problem
 from relin._core.types import Inputs, Params, Scalar, Targets
-from relin._solver._base import AbstractStepSolver, SolverState, current_params, updated
-
-SCHEDULES = (optax.ScaleByScheduleState,)
-WITHOUT_MOMENTS = (
-    optax.ScaleByLBFGSState,
-    optax.ScaleByZoomLinesearchState,
-    optax.ScaleByBacktrackingLinesearchState,
-)
-"""States whose numbers mean nothing when shrunk: L-BFGS's differences, a line search's last step size and loss."""
+from relin._schedule import AbstractSchedule
+from relin._solver._base import AbstractStepSolver, SolverState, current_params
+from relin._solver._optax import LIVING_ON, WITHOUT_MOMENTS, check_optimiser, inner, stuck, updated
 
 
 class WeightSpace(AbstractStepSolver):
@@ -29,15 +24,20 @@ class WeightSpace(AbstractStepSolver):
 
     **Arguments:**
 
-    - `optimiser`: any `optax.GradientTransformation`. It is shown θ_t = anchor + displacement as its parameters, so
+    - `optimiser`: an `optax.GradientTransformation`. It is shown θ_t = anchor + displacement as its parameters, so
       weight decay acts on the network's parameters. One that asks for more is given `value` and `grad`, the batch's
-      loss and gradient, and `value_fn`, that loss as a function of the parameters: line searches (`optax.lbfgs`) and
-      `optax.contrib.reduce_on_plateau` work as in a plain loop. The loss is that of the network linearised at the
-      anchor, with the proximal term.
+      loss and gradient, and `value_fn`, that loss as a function of the parameters, under the names that it knows:
+      `optax.lbfgs`, `optax.contrib.reduce_on_plateau`, `optax.contrib.sophia` and `optax.contrib.sam` in
+      opaque mode work as in a plain loop. The loss is that of the network linearised at the anchor, with the proximal
+      term; with `Every(1)` the function is the network's own, where that period is not traced. With
+      `optax.apply_if_finite` a run goes on after a loss that is not finite, as long as the parameters are. The
+      documentation's page on optimisers has a table of what works. One whose parameters are not those to evaluate,
+      such as `optax.contrib.schedule_free`, is refused with a `ValueError` where a run begins.
     - `on_relinearise`: `"keep"` lets the optimiser's state live on through a re-linearisation; `"reset"` starts it
-      anew; a number between them, in (0, 1), shrinks its moments by that factor. The step counts and values of
-      learning-rate schedules always live on; under a factor so do a line search and the memory of `optax.lbfgs`, which
-      are no moments. That memory compares gradients: with `"reset"` only those of the same linear model.
+      anew; a number between them, in (0, 1), shrinks its moments by that factor. Courses of learning rates,
+      `reduce_on_plateau` among them, always live on, as do counts of steps and of failures, gradients gathered by
+      `optax.MultiSteps` and keys of random numbers; under a factor so do a line search and the memory of `optax.lbfgs`,
+      which are no moments. That memory compares gradients: with `"reset"` only those of the same linear model.
     - `proximal`: λ of a term λ/2 ‖δ‖² added to the linearised problem's loss: the damping of Levenberg–Marquardt. It
       leaves ordinary training as it is, where the displacement is zero at every step.
     """
@@ -56,6 +56,12 @@ class WeightSpace(AbstractStepSolver):
             )
         if isinstance(self.proximal, int | float) and not 0 <= self.proximal < float("inf"):
             raise ValueError(f"`proximal` must be at least 0 and finite, got {self.proximal}; pass 0 for no damping.")
+
+    def check(self, problem: Problem, schedule: AbstractSchedule, batches: AbstractBatches, params: Params) -> None:
+        check_optimiser(self.optimiser, params)
+
+    def failure(self, state: SolverState) -> str:
+        return stuck(state.optimiser)
 
     def init(self, params: Params) -> SolverState:
         return SolverState(params, _tree.zeros_like(params), self.optimiser.init(params))
@@ -145,14 +151,14 @@ class WeightSpace(AbstractStepSolver):
         if self.on_relinearise == "keep":
             return state
         if self.on_relinearise == "reset":
-            return _all_but(SCHEDULES, lambda old, new: new, state, self.optimiser.init(params))
+            return _all_but(LIVING_ON, lambda old, new: new, state, self.optimiser.init(params))
         factor = self.on_relinearise
 
         def shrunk(old: Any, new: Any) -> Any:
             moment = jnp.issubdtype(jnp.result_type(old), jnp.inexact)
             return (new + factor * (old - new)).astype(old.dtype) if moment else old
 
-        return _all_but(SCHEDULES + WITHOUT_MOMENTS, partial(jax.tree.map, shrunk), state, self.optimiser.init(params))
+        return _all_but(LIVING_ON + WITHOUT_MOMENTS, partial(jax.tree.map, shrunk), state, self.optimiser.init(params))
 
 
 def _loss_of(problem: Problem, x: Inputs, y: Targets) -> Callable[[Params], Scalar]:
@@ -163,8 +169,8 @@ def _all_but(kept: tuple[type, ...], join: Callable[[Any, Any], Any], state: Any
     """`join` of the parts of an optimiser's state and of a fresh one; parts of the `kept` types from `state`."""
     if isinstance(state, kept):
         return state
-    if hasattr(state, "hyperparams") and hasattr(state, "inner_state"):  # optax.inject_hyperparams
-        return state._replace(inner_state=_all_but(kept, join, state.inner_state, fresh.inner_state))
+    if field := inner(state):
+        return state._replace(**{field: _all_but(kept, join, getattr(state, field), getattr(fresh, field))})
     if isinstance(state, dict):  # optax.partition
         return {name: _all_but(kept, join, part, fresh[name]) for name, part in state.items()}
     if isinstance(state, tuple):

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, final
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, final
 
 from relin._common.words import listed, shortened
 from relin.study import _code
@@ -252,11 +252,11 @@ class OwnOptimiser:
                 f"optimiser: {self.name} could not make an optimiser of a learning rate ({type(error).__name__}: "
                 f"{error}); correct it there."
             ) from error
-        if not isinstance(optimiser, optax.GradientTransformation):
+        if not isinstance(optimiser, optax.GradientTransformation | optax.MultiSteps):
             raise ValueError(
                 f"optimiser: {self.name} must return an optax.GradientTransformation, got {type(optimiser).__name__}."
             )
-        return optimiser
+        return cast("optax.GradientTransformation", optimiser)
 
 
 def _num_positional(function: Any) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 import relin as il
+from relin._solver import check_optimiser
 from relin.study._condition import Condition
 from relin.study._grid import Job, RunSpec
 from relin.study._grid_study import AbstractGridStudy
@@ -47,6 +48,7 @@ class Runner:
         self._networks = {place: networks_of(cell, self.dataset, spec.batch_size) for place, cell in self.cells.items()}
         self._first = next(iter(self._networks.values()))
         check_size(self._first.shapes())
+        _check_optimiser(spec, self._first.shapes())
         self.data, validation, test = (
             jax.tree.map(jnp.asarray, tuple(part))
             for part in (self.dataset.train, self.dataset.validation, self.dataset.test)
@@ -188,6 +190,14 @@ def _check_precision(dataset: il.datasets.Dataset) -> None:
             f"data: {dataset.name} is in float64, and JAX computes in float32; leave dtype out where the data are "
             'made, or call jax.config.update("jax_enable_x64", True) first.'
         )
+
+
+def _check_optimiser(spec: GridSpec, shapes: Any) -> None:
+    try:
+        check_optimiser(spec.trained_by.make(spec.learning_rates[0], spec.steps), shapes)
+    except (TypeError, ValueError) as error:
+        said = str(error)
+        raise ValueError(said if said.startswith("optimiser: ") else f"optimiser: {said}") from error
 
 
 def _check_batch_size(spec: GridSpec, num_examples: int) -> None:

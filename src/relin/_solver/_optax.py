@@ -1,0 +1,165 @@
+"""What Optax's optimisers are given, which of them cannot train here, and what of their states outlives an anchor."""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool
+
+from relin._core.types import Params, Scalar
+
+LIVING_ON = (
+    optax.ScaleByScheduleState,
+    optax.contrib.ReduceLROnPlateauState,
+    optax.AddNoiseState,
+    optax.contrib.HutchinsonState,
+)
+"""States that no re-linearisation begins anew: courses of learning rates, and random keys, whose numbers would come
+again."""
+WITHOUT_MOMENTS = (
+    optax.ScaleByLBFGSState,
+    optax.ScaleByZoomLinesearchState,
+    optax.ScaleByBacktrackingLinesearchState,
+)
+"""States whose numbers mean nothing when shrunk: L-BFGS's differences, a line search's last step size and loss."""
+_INNER = {
+    optax.MultiStepsState: "inner_opt_state",
+    optax.ApplyIfFiniteState: "inner_state",
+    optax.ConditionallyTransformState: "inner_state",
+    optax.ConditionallyMaskState: "inner_state",
+}
+"""Of states that count steps, or gather gradients of several, and hold that of an optimiser: its field."""
+
+
+def inner(state: Any) -> str | None:
+    """The field of an optimiser's state with all that may be begun anew; `None` where that is the state itself."""
+    if hasattr(state, "hyperparams") and hasattr(state, "inner_state"):  # optax.inject_hyperparams
+        return "inner_state"
+    return _INNER.get(type(state))
+
+
+def updated(
+    optimiser: optax.GradientTransformation,
+    gradient: Params,
+    state: Any,
+    params: Params,
+    value: Scalar,
+    value_fn: Callable[[Params], Scalar],
+) -> tuple[Params, Any]:
+    """An optimiser's update and new state; raises `TypeError` for one that needs more than it is given.
+
+    Keywords that it does not take, as `optax.contrib.sam` takes no `value`, are left out; those that Optax's line
+    searches would refuse are for Optax's own alone that ask for them.
+    """
+    update = optax.with_extra_args_support(optimiser).update
+    given: dict[str, Any] = {"value": value, "grad": gradient, "value_fn": value_fn}
+    if parts(state, optax.contrib.SAMState):
+        given["grad_fn"] = lambda p, _: jax.grad(value_fn)(p)
+    if parts(state, optax.contrib.HutchinsonState):
+        given["obj_fn"] = value_fn
+    while True:
+        try:
+            return update(gradient, state, params, **given)
+        except TypeError as error:
+            refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if refused and refused[1] in given:
+                del given[refused[1]]
+                continue
+            if "argument" not in str(error):
+                raise
+            raise TypeError(
+                "An optimiser must be content with gradients, state, parameters and the keywords `value`, `grad` and "
+                f"`value_fn`, got one that is not ({str(error).splitlines()[0]}); wrap it so that it needs no others."
+            ) from error
+
+
+class _Unsuited(NamedTuple):
+    """A kind of state, by which an optimiser is known, its name, and what is wrong with it, with the way out."""
+
+    kind: type
+    name: str
+    why: str
+    but: Callable[[Any], bool] = lambda state: False
+    """Of which states nothing is wrong."""
+
+
+_UNSUITED = (
+    _Unsuited(
+        optax.contrib.ScheduleFreeState,
+        "optax.contrib.schedule_free",
+        "which computes gradients at one point and is evaluated at another, an average that relin does not look at; "
+        "pass its base optimiser, with a schedule of the learning rate",
+    ),
+    _Unsuited(
+        optax.LookaheadState,
+        "optax.lookahead",
+        "which trains a pair of fast and slow parameters; pass its fast optimiser",
+    ),
+    _Unsuited(
+        optax.contrib.SAMState,
+        "optax.contrib.sam without opaque_mode",
+        "which leaves them at a step of ascent, where they would be recorded and linearised; pass opaque_mode=True, "
+        "with which each step is a whole one",
+        but=lambda state: state.cache is None,
+    ),
+    _Unsuited(
+        optax.contrib.DifferentiallyPrivateAggregateState,
+        "optax.contrib.differentially_private_aggregate",
+        "which needs the gradient of each example, where relin has the batch's; train with it in a loop of your own",
+    ),
+)
+
+
+def check_optimiser(optimiser: optax.GradientTransformation, params: Params) -> None:
+    """Raises unless each step of an optimiser goes from these parameters to better ones, and asks for no more than it
+    is given; nothing is computed."""
+    state = jax.eval_shape(optimiser.init, params)
+    for unsuited in _UNSUITED:
+        if not all(map(unsuited.but, parts(state, unsuited.kind))):
+            raise ValueError(
+                "`optimiser` must update the parameters themselves at every step, by the gradient of the batch's loss, "
+                f"got {unsuited.name}, {unsuited.why}."
+            )
+    made = jax.eval_shape(lambda p, s: updated(optimiser, p, s, p, _some_loss(p), _some_loss)[0], params, state)
+    if _shapes(made) != _shapes(params):
+        raise ValueError(
+            "`optimiser` must return an update of each parameter, in their structure and shapes, got another; return "
+            "the gradients, changed."
+        )
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.shape, tree)
+
+
+def _some_loss(params: Params) -> Scalar:
+    return jnp.asarray(optax.tree.sum(params))
+
+
+def parts(state: Any, kind: type) -> list[Any]:
+    """The parts of an optimiser's state that are of a kind."""
+    leaves = jax.tree.leaves(state, is_leaf=lambda part: isinstance(part, kind))
+    return [leaf for leaf in leaves if isinstance(leaf, kind)]
+
+
+def forgiving(state: Any) -> bool:
+    """Whether an optimiser passes over gradients that are not finite, and counts them: `optax.apply_if_finite`."""
+    return bool(parts(state, optax.ApplyIfFiniteState))
+
+
+def stuck(state: Any) -> str:
+    """What is wrong with an optimiser's last state where it passed over all that came in the end; nothing if it did
+    not. One gradient more or less is nothing."""
+    count = max((int(part.notfinite_count) for part in parts(state, optax.ApplyIfFiniteState)), default=0)
+    return "" if count < 2 else (
+        f"the last {count} gradients were not finite, and optax.apply_if_finite passed over them; lower the learning "
+        "rate, or look for what is not finite in the data"
+    )  # fmt: skip
+
+
+def all_finite(params: Params) -> Bool[Array, ""]:
+    """Whether all numbers are finite."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]))
