@@ -10,12 +10,14 @@ from made_up_studies import ENVIRONMENT, NUM_STEPS, OFFSETS, SPEC, essential
 from pages import check_csv, check_page, is_filled, plain, points, texts
 
 from relin.report import write_report
+from relin.report._accuracy import floor
 from relin.report._curves import Line, learning_curves
 from relin.report._rate_map import rate_map
 from relin.report._records import StudyRecords
 from relin.report._style import DARK, LIGHT, themed
 from relin.studies.essential.figures import accuracy_against_number, essential_curves, selection
 from relin.studies.essential.page import plots
+from relin.study._result import Interval
 
 FIGURES = ("frozen-after", "learnt-from", "learning-curves", "learning-rates")
 
@@ -110,6 +112,19 @@ def test_what_lies_far_below_is_pointed_at(study):
     assert "31.0" in texts(axes)
     assert not any(y < 86 for _, y in points(axes))
     assert axes.get_ylim()[0] > 80
+
+
+def test_a_mean_is_in_view_where_its_interval_is_not(study):
+    result, records, _ = study
+    spread = result.outcome("until-16")
+    mean = floor(result) / 100 + 0.005  # next to what is pointed at, with an interval far beyond and no seed near it
+    wide = spread.model_copy(update={"test_accuracy": Interval(mean=mean, low=0.1, high=1.0)})
+    outcomes = [wide if o.schedule == spread.schedule else o for o in result.outcomes]
+    changed = result.model_copy(update={"outcomes": outcomes})
+    with themed(LIGHT):
+        (axes,) = accuracy_against_number(changed, StudyRecords(changed, records), "until", LIGHT).axes
+    assert any(y == pytest.approx(100 * mean) for _, y in points(axes))
+    assert axes.get_ylim()[0] < 100 * mean
 
 
 def test_curves_are_those_of_the_records(study):
