@@ -147,13 +147,15 @@ def test_one_rate_each_needs_no_validation_data():
     assert outcome.difference.mean == pytest.approx(-0.003)
 
 
-def test_pandas_frames_are_read_without_pyarrow():
-    class Pandas:
-        def to_dict(self, orient):
-            assert orient == "list"
-            return table_of().to_dict(as_series=False)
-
-    assert concluded(Pandas()).result == concluded(table_of()).result
+def test_pandas_frames_are_read():
+    pandas = pytest.importorskip("pandas")
+    periods = ["inf" if K == 4 else "1" for K in table_of()["period"]]
+    frame = table_of().with_columns(
+        period=pl.Series(periods), test_accuracy=pl.Series([0.9, 0.91, 0.92, 0.9, None, 0.9])
+    )
+    read = concluded(pandas.DataFrame(frame.to_dict(as_series=False)))
+    assert read.result == concluded(frame).result
+    assert read.result.outcome("never").num_diverged == 1
 
 
 @pytest.mark.parametrize("outcome", [math.nan, None, math.inf])
@@ -176,6 +178,13 @@ def test_a_run_that_says_it_diverged_did():
     assert concluded(frame).result.outcome("every-4").num_diverged == 1
 
 
+def test_failing_to_train_is_judged_where_the_losses_are_known():
+    judged = concluded(table_of(train_loss=pl.Series([0.1, 0.1, 0.1, 0.1, 2.3, 0.1])))
+    assert judged.result.outcome("every-4").num_failed == 1
+    assert "not known" not in judged.verdict
+    assert concluded(table_of()).verdict.endswith("Whether runs failed to train is not known.")
+
+
 def test_unknown_columns_are_kept():
     assert concluded(table_of(host=pl.lit("mine"))).records["host"].unique().to_list() == ["mine"]
 
@@ -194,7 +203,7 @@ REFUSED = {
     "no seed": (with_value("seed", None), "seed must be a whole number, got None in row 3"),
     "no seeds": (lambda f: f.drop("seed"), "none named seed; add"),
     "rate of 0": (with_value("learning_rate", 0.0), "learning_rate must be a number above 0, got 0.0"),
-    "period 0": (with_value("period", 0.0), "whole number K of at least 1, or inf for lazy training, got 0.0 in row 3"),
+    "period 0": (with_value("period", 0.0), "or inf for lazy training, got 0.0 in row 3"),
     "half a period": (with_value("period", 2.5), "got 2.5 in row 3"),
     "no period": (with_value("period", None), "got None in row 3"),
     "no schedules": (lambda f: f.drop("period"), "column period .* or schedule"),
@@ -214,6 +223,11 @@ REFUSED = {
         lambda f: f.with_columns(validation_accuracy=pl.Series([0.9, None, 0.9, 0.9, 0.9, 0.9])),
         "seed 1, ends without validation_accuracy",
     ),
+    "a list": (lambda f: f.with_columns(seed=pl.lit([1])), r"seed must be a whole number, got \[1\] in row 0"),
+    "updates of some": (
+        lambda f: f.with_columns(feature_updates=pl.Series([99, 99, 99, 24, 24, None])),
+        "every-4 .*seed 2, ends without feature_updates",
+    ),
     "no rows": (lambda f: f.head(0), "without rows"),
     "no table": (lambda f: 3, "Expected a table of runs"),
 }
@@ -232,6 +246,8 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence(case):
     ("settings", "message"),
     [
         ({"num_classes": None}, "neither num_classes nor chance"),
+        ({"num_classes": 1}, "num_classes must be a whole number of at least 2"),
+        ({"steps": "many"}, "run_steps must be a whole number of at least 1, got 'many'"),
         ({"steps": None}, "number of training steps T"),
         ({"margin": -1}, "margin"),
         ({"margn": 1}, "no setting margn .did you mean margin"),

@@ -44,6 +44,7 @@ def answer_of(question: str, runs: Any, settings: Mapping[str, Any]) -> Answer:
     they must not, and for runs that cannot be compared.
     """
     kind = _settings_of(question)
+    settings = {name: value for name, value in settings.items() if value is not None}
     table = with_checked_columns(_with_settings(table_of(runs), settings))
     _require(table, "seed", "learning_rate", "test_accuracy")
     _check_one_setting(table)
@@ -64,8 +65,10 @@ def answer_of(question: str, runs: Any, settings: Mapping[str, Any]) -> Answer:
     unmeasured = [name for name in ("validation_accuracy", "network_test_accuracy") if not _is_measured(table, name)]
     # One rate each leaves nothing to choose, and nothing is concluded from the network's accuracy.
     result = study.conclude(records.with_columns(pl.lit(0.5).alias(name) for name in unmeasured))
+    if not _knows_failures(records):
+        result = result.model_copy(update={"verdict": f"{result.verdict} Whether runs failed to train is not known."})
     made = "elsewhere, by another program than relin; one seed is taken to mean the same initial network and batches"
-    return Answer(_without(result, unmeasured), records, {**shown, "runs_made": made, "runs_read": notes})
+    return Answer(_without(result, unmeasured), records, {**shown, "runs_made": made, "runs_read": "; ".join(notes)})
 
 
 def _settings_of(question: str) -> type[GridSpec]:
@@ -206,15 +209,14 @@ def _with_outcomes(table: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     """With how each run ended, and null for what was not recorded; and what was inferred, in words."""
     absent = {name: kind for name, kind in _OPTIONAL.items() if name not in table.columns}
     table = table.with_columns(pl.lit(None, kind).alias(name) for name, kind in absent.items())
-    known = _is_measured(table, "final_loss") or _is_measured(table, "train_loss")
-    if (table["result"] == FAILED).any() and not (known and _knows_constant(table)):
+    if (table["result"] == FAILED).any() and not _knows_failures(table):
         raise ValueError(
             f"A run's result is {FAILED!r}, which follows from its final loss and that of a constant predictor, got "
             "none; add the columns train_loss and constant_loss."
         )
     table = _with_divergence(table)
     notes = [f"a run {DIVERGED} where its accuracy or loss at its end is not finite, or result says so"]
-    if not (known and _knows_constant(table)):
+    if not _knows_failures(table):
         notes.append("whether a run failed to train is not known without train_loss and num_classes or constant_loss")
     if not _is_measured(table, "feature_updates"):
         table = _with_updates(table)
@@ -223,9 +225,10 @@ def _with_outcomes(table: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     return _with_origin(table), [*notes, *([f"not recorded: {', '.join(unseen)}"] if unseen else [])]
 
 
-def _knows_constant(table: pl.DataFrame) -> bool:
-    """Whether the loss of the best constant predictor is known."""
-    return _is_measured(table, "constant_loss") or bool((table["num_classes"] > 1).any())
+def _knows_failures(table: pl.DataFrame) -> bool:
+    """Whether final losses are known, and that of the best constant predictor."""
+    final = any(_is_measured(table, name) for name in ("final_loss", "train_loss"))
+    return final and any(_is_measured(table, name) for name in ("constant_loss", "num_classes"))
 
 
 def _with_divergence(table: pl.DataFrame) -> pl.DataFrame:
@@ -238,13 +241,13 @@ def _with_divergence(table: pl.DataFrame) -> pl.DataFrame:
     lost = told | (at_end & (broken | pl.col("test_accuracy").is_null()))
     final = pl.coalesce(*losses).sort_by("step").last().over(_RUN)
     begun = pl.coalesce("diverged_at", pl.when(broken | at_end).then("step")).min().over(_RUN)
-    table = table.with_columns(_diverged=lost.any().over(_RUN), _at_end=at_end)
-    _check_ends(table.filter(pl.col("_at_end") & ~pl.col("_diverged")))
+    table = table.with_columns(_relin_diverged=lost.any().over(_RUN), _relin_at_end=at_end)
+    _check_ends(table.filter(pl.col("_relin_at_end") & ~pl.col("_relin_diverged")))
     return table.with_columns(
-        final_loss=pl.when("_diverged").then(math.nan).otherwise(final),
-        diverged_at=pl.when("_diverged").then(begun).otherwise(None).cast(pl.Int64),
-        result=pl.when("_diverged").then(pl.lit(DIVERGED)).otherwise(pl.lit(TRAINED)),
-    ).drop("_diverged", "_at_end")
+        final_loss=pl.when("_relin_diverged").then(math.nan).otherwise(final),
+        diverged_at=pl.when("_relin_diverged").then(begun).otherwise(None).cast(pl.Int64),
+        result=pl.when("_relin_diverged").then(pl.lit(DIVERGED)).otherwise(pl.lit(TRAINED)),
+    ).drop("_relin_diverged", "_relin_at_end")
 
 
 def _check_ends(ends: pl.DataFrame) -> None:
@@ -256,7 +259,9 @@ def _check_ends(ends: pl.DataFrame) -> None:
             f"{_name(row)}, did not diverge and ends at step {row['step']} of {row['run_steps']}; add the row of its "
             'last step, or say "diverged" in a column result.'
         )
-    for name in ("validation_accuracy", "network_test_accuracy"):
+    for name in ("validation_accuracy", "network_test_accuracy", "feature_updates"):
+        if name not in ends.columns:
+            continue
         missing = ends.filter(~pl.col(name).is_finite().fill_null(value=False))
         if 0 < missing.height < ends.height:
             row = missing.row(0, named=True)

@@ -10,6 +10,7 @@ import polars as pl
 from relin._common.words import listed, shortened
 from relin.study._condition import every, parse_condition
 from relin.study._judged import DIVERGED, FAILED, TRAINED
+from relin.study._named import LARGEST
 
 _INFINITE = ("inf", "infinity", "∞")
 
@@ -48,7 +49,7 @@ NUMBERS: Mapping[str, _Kind] = {
     "feature_updates": _Kind("a number of at least 0", lambda value: value >= 0),
     "diverged_at": _whole(0),
     "batch_size": _whole(1),
-    "num_classes": _whole(1),
+    "num_classes": _whole(2),
     "test_accuracy": _FRACTION,
     "validation_accuracy": _FRACTION,
     "network_test_accuracy": _FRACTION,
@@ -112,14 +113,15 @@ def _with_numbers(table: pl.DataFrame, name: str, kind: _Kind) -> pl.DataFrame:
     right = kind.contains(value).fill_null(value=not kind.required)
     if not kind.required and name not in ("test_accuracy", "validation_accuracy", "network_test_accuracy"):
         right = right | value.is_nan()
-    wrong = table.with_row_index("_row").filter(~right)
+    wrong = table.select(~right).to_series().arg_true()
     if not wrong.is_empty():
-        _refuse(name, kind, wrong[name][0], wrong["_row"][0], kind.remedy)
+        _refuse(name, kind, table[name][wrong[0]], wrong[0], kind.remedy)
     number = value.fill_nan(None).cast(pl.Int64) if kind.whole else value
     return table.with_columns(number.alias(name))
 
 
 def _refuse(name: str, kind: _Kind, value: Any, row: int, remedy: str) -> None:
+    value = value.to_list() if isinstance(value, pl.Series) else value
     raise ValueError(f"{name} must be {kind.words}, got {shortened(value)} in row {row}, counted from 0; {remedy}.")
 
 
@@ -166,9 +168,9 @@ def _period(value: Any, row: int) -> float:
         period = math.inf if text in _INFINITE else float(text)
     except ValueError:
         period = math.nan
-    if not (period >= 1 and (math.isinf(period) or period.is_integer())):
+    if period != math.inf and not (1 <= period <= LARGEST and period.is_integer()):
         raise ValueError(
-            f"period must be a whole number K of at least 1, or inf for lazy training, got {shortened(value)} in row "
-            f"{row}, counted from 0; correct it."
+            f"period must be a whole number K from 1 to {LARGEST:,}, or inf for lazy training, got "
+            f"{shortened(value)} in row {row}, counted from 0; correct it."
         )
     return period

@@ -149,6 +149,8 @@ def conclude(question: StudySpec | str, records: Any, **settings: Any) -> StudyR
         from relin.study._foreign import answer_of
 
         return answer_of(question, records, settings)
+    if not isinstance(question, StudySpec):
+        raise TypeError(f"question must be the name of a study or its settings, got {type(question).__name__}.")
     if settings:
         raise TypeError(f"settings belong to runs made elsewhere, got {', '.join(settings)}; change the study's own.")
     study = study_of(question)
