@@ -11,6 +11,7 @@ NAMES = (
     "convolution",
     "alternatives",
     "sweep",
+    "own_study",
     "startup",
     "parts",
     "preset",

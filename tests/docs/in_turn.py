@@ -1,7 +1,7 @@
 """Runs programs and relin's commands one after another in this process: jobs as JSON on standard input.
 
-A job has a folder to run in and `code`, or the `arguments` of `relin` or of a `file`; an end has the exit code and what
-was said.
+A job has a folder to run in, perhaps with `files`, and `code`, or the `arguments` of `relin` or of a `file`; an end has
+the exit code and what was said.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import os
 import runpy
 import sys
 import traceback
+from pathlib import Path
 
 from relin.cli import main
 
@@ -30,6 +31,8 @@ def work(job):
 def ended(job):
     os.makedirs(job["folder"], exist_ok=True)
     os.chdir(job["folder"])
+    for name, text in job.get("files", {}).items():
+        Path(name).write_text(text, encoding="utf-8")
     code, out, err = 0, io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:

@@ -47,6 +47,13 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("relin")
 ]
+FILES = {
+    found[1]: block
+    for page in PAGES
+    for block in blocks(page, "python")
+    if (found := re.match(r"# (\w+\.py)\n", block))
+}
+"""Code that a page shows as a file, with its name in the first line: commands find it there."""
 WITH_CODE = [page for page in PAGES if blocks(page, "python")]
 
 
@@ -55,7 +62,7 @@ def ends(in_turn):
     jobs = {page: {"code": "\n".join(blocks(page, "python"))} for page in WITH_CODE}
     for command in COMMANDS:
         settings = ["--settings"] if command[1] == "study" and "--settings" not in command else []
-        jobs[" ".join(command)] = {"arguments": [*command[1:], *settings]}
+        jobs[" ".join(command)] = {"arguments": [*command[1:], *settings], "files": FILES}
     return in_turn(jobs)
 
 

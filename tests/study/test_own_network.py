@@ -64,7 +64,7 @@ def test_a_study_trains_the_network_that_a_loop_by_hand_trains(tmp_path):
     )
     own = answer.records.filter(pl.col("schedule") == "every-4", pl.col("seed") == 1).sort("step")
     np.testing.assert_allclose(own["test_loss"], solution.records["test_loss"], rtol=1e-5)
-    assert answer.result.model.endswith("::build")
+    assert (answer.result.data, answer.result.model) == ("digits", "build")
     assert answer.table["schedule"].to_list() == ["every-1", "every-4", "never"]
     assert answer.table.to_pandas()["period"].tolist() == [1, 4, np.inf]
 

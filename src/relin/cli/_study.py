@@ -68,7 +68,7 @@ def study(
     from relin.datasets._names import folder_name
     from relin.study import run_study
 
-    folder = out or Path("studies") / f"{spec.study}-{folder_name(spec.data)}-{spec.model}"
+    folder = out or Path("studies") / f"{spec.study}-{folder_name(spec.data_name)}-{spec.model_name}"
     with progress_bar(console) as bar, failures():
         task = bar.add_task("preparing", total=None)
         stages, before = set[str](), 0

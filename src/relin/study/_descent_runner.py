@@ -86,8 +86,8 @@ class DescentRunner(abc.ABC, Generic[Spec]):
         spec = self.spec
         shared = {
             "study": spec.study,
-            "data": spec.data,
-            "model": spec.model,
+            "data": spec.data_name,
+            "model": spec.model_name,
             "schedule": job.schedule,
             "way": job.way,
             "number": job.number,

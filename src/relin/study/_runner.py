@@ -154,8 +154,8 @@ class Runner:
         told = measured.with_columns(
             pl.col("step", "feature_updates").cast(pl.Int64),
             study=pl.lit(spec.study),
-            data=pl.lit(spec.data),
-            model=pl.lit(spec.model),
+            data=pl.lit(spec.data_name),
+            model=pl.lit(spec.model_name),
             stage=pl.lit(job.stage),
             schedule=pl.lit(run.condition.name),
             period=pl.lit(run.condition.period, pl.Float64),

@@ -21,7 +21,7 @@ from relin._common.words import listed
 from relin.datasets._names import FORMS, has_values, is_known, names, own
 from relin.models._names import OPTIONS
 from relin.study import _optimisers
-from relin.study._code import digest_of, is_code, is_place
+from relin.study._code import digest_of, is_code, is_place, name_of
 from relin.study._condition import Condition, parse_condition
 from relin.study._named import LARGEST
 from relin.study._optimisers import Decay, NamedOptimiser, Optimiser, OwnOptimiser, RateCourse
@@ -82,6 +82,16 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
     seeds: Seeds = Field(
         10, description="Paired seeds: the same seed is the same initial network and batches for every schedule."
     )
+
+    @property
+    def data_name(self) -> str:
+        """As records and verdicts say it: of code of one's own, what is named without where it is."""
+        return self.data if is_known(self.data) else name_of(self.data)
+
+    @property
+    def model_name(self) -> str:
+        """The same of the network."""
+        return self.model if self.model in OPTIONS else name_of(self.model)
 
     @property
     def axis(self) -> str | None:
