@@ -18,21 +18,45 @@ COMMANDS = [
 LONG = ("study", "report", "ntk")
 
 
-(EXAMPLE,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EXAMPLE, OWN_STUDY = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+OWN = """
+import jax, optax
+import numpy as np
+
+def build(key):
+    return lambda params, x: x @ params, jax.random.normal(key, (4, 3))
+
+def load():
+    x = np.random.default_rng(0).normal(size=(60, 4))
+    return x, np.argmax(x[:, :3], axis=1)
+
+def make(rate):
+    return optax.sgd(rate)
+
+x, y = load()
+"""
+"""What is the reader's own in the README."""
 RELIN = [c for c in COMMANDS if c[0] == "relin" and c[1] not in LONG]
 STUDIES = [c if "--settings" in c else [*c, "--settings"] for c in COMMANDS if c[:2] == ["relin", "study"]]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("readme")
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "FILE.py").write_text(OWN)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def ends(in_turn, folder):
     commands = [*RELIN, *(c for c in COMMANDS if c[:2] == ["relin", "ntk"]), *STUDIES]
     jobs = {" ".join(c): {"arguments": c[1:], "folder": str(folder)} for c in commands}
-    return in_turn({"example": {"code": EXAMPLE}} | jobs)
+    short = OWN_STUDY
+    for long, quick in (("seeds=5", "seeds=2"), ("steps=2000", "steps=4, batch_size=8"), ("16, 256", "2")):
+        assert long in short
+        short = short.replace(long, quick)
+    codes = {"example": {"code": EXAMPLE}, "own study": {"code": OWN + short, "folder": str(folder)}}
+    return in_turn(codes | jobs)
 
 
 def test_the_python_example_runs(ends):
@@ -40,6 +64,11 @@ def test_the_python_example_runs(ends):
     assert code == 0, err
     assert float(out.strip().rstrip("]").split()[-1]) > 0.9
     assert out.startswith("7 ")  # ⌈500/64⌉ − 1 feature updates
+
+
+def test_the_own_study_runs(ends, folder):
+    assert ends["own study"].code == 0, ends["own study"].err
+    assert (folder / "my-study" / "report.html").is_file()
 
 
 @pytest.mark.parametrize("command", [" ".join(command) for command in RELIN])
