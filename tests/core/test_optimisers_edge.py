@@ -158,6 +158,18 @@ def test_function_space_does_not_forgive():
         il.train(PROBLEM, solver, il.Never(), oracles.mlp_params(), (X, Y), num_steps=2, key=oracles.KEY)
 
 
+def test_function_space_gathers_gradients_in_the_parameters_type_alone():
+    def run(solver):
+        arguments = il.Every(3), oracles.mlp_params(), (X, Y)
+        return oracles.flat(il.train(PROBLEM, solver, *arguments, num_steps=STEPS, key=oracles.KEY).params)
+
+    sgd = optax.sgd(0.3, momentum=0.9)
+    with pytest.raises(ValueError, match=r"in the parameters' own types.*accumulator_dtype; pass theirs"):
+        run(il.FunctionSpace(optax.MultiSteps(sgd, 2)))
+    gathered = optax.MultiSteps(sgd, 2, accumulator_dtype=jnp.float64)
+    np.testing.assert_allclose(run(il.FunctionSpace(gathered)), run(il.WeightSpace(gathered)), atol=1e-12)
+
+
 @pytest.mark.parametrize("on_relinearise", ["reset", 0.5])
 def test_counts_and_courses_outlive_a_linearisation(on_relinearise):
     """Of accumulation, of failures, of noise and of a plateau, where the moments inside begin anew."""

@@ -44,6 +44,18 @@ def refuse_unless_linear(optimiser: optax.GradientTransformation, params: Params
             "FunctionSpace needs an optimiser that is linear in the gradients and the same for all parameters, got one "
             f"that is not, as Adam, clipping and rates of single tensors are not; {_REMEDY}."
         )
+    if _of_another_type(optimiser.init(params), params):
+        raise ValueError(
+            "FunctionSpace needs an optimiser that keeps vectors in the parameters' own types, got one that does not, "
+            f"as optax.MultiSteps does not with its usual accumulator_dtype; pass theirs, or {_REMEDY}."
+        )
+
+
+def _of_another_type(state: Any, params: Params) -> bool:
+    """Whether an optimiser's state has a vector of weight space in another floating-point type."""
+    parts = jax.tree.leaves(state, is_leaf=lambda part: _has_shapes(part, params))
+    vectors = [part for part in parts if _has_shapes(part, params) and not _is_like(part, params)]
+    return any(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in jax.tree.leaves(vectors))
 
 
 def _of_numbers(optimiser: optax.GradientTransformation, weights: Array) -> list[Array] | None:
@@ -100,13 +112,16 @@ def from_dual(state: Any, like: Any, params: Params, to_weights: Any) -> Any:
     return jax.tree.map(converted, like, is_leaf=lambda s: _is_like(s, params))
 
 
-def _is_like(part: Any, params: Params) -> bool:
+def _has_shapes(part: Any, params: Params) -> bool:
     if jax.tree.structure(part) != jax.tree.structure(params):
         return False
-    return all(
-        jnp.shape(a) == jnp.shape(b) and jnp.result_type(a) == jnp.result_type(b)
-        for a, b in zip(jax.tree.leaves(part), jax.tree.leaves(params), strict=True)
-    )
+    return jax.tree.map(jnp.shape, part) == jax.tree.map(jnp.shape, params)
+
+
+def _is_like(part: Any, params: Params) -> bool:
+    if not _has_shapes(part, params):
+        return False
+    return jax.tree.map(jnp.result_type, part) == jax.tree.map(jnp.result_type, params)
 
 
 def _is_dual(part: Any) -> bool:
