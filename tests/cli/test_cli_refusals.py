@@ -52,7 +52,7 @@ USAGE = [
     ("study study.toml --set periods=[1,0]", "a period must be a whole number"),
     ("study study.toml --set model_options={widht=3}", "mlp has no option widht"),
     ("study study.toml --out other", "other holds a study with other settings (steps)"),
-    ("report", "Missing argument 'folder'"),
+    ("report", "Name the folder of a study, or runs made elsewhere"),
     ("report missing", "missing holds no study (no spec.json)"),
     ("train --rate 0", "learning rate must be above 0 and finite, from 1e-30 to 1e30, got 0"),
     ("train --rate=-0.1", "learning rate must be above 0 and finite, from 1e-30 to 1e30, got -0.1"),
