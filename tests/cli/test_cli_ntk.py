@@ -55,7 +55,7 @@ def test_a_trained_run_is_saved_and_its_kernel_computed(relin_command, tmp_path)
         "train", "--steps", 40, "--schedule", "every-8", "--rate", 0.05, "--out", "run", *SMALL
     )
     assert (code, err) == (0, "")
-    assert "Parameters: run/parameters.safetensors" in out
+    assert "Parameters: run/solution.safetensors" in out
     settings = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (settings["schedule"], settings["learning_rate"], settings["seed"]) == ("every-8", 0.05, 0)
     assert (settings["step"], settings["feature_updates"], settings["result"]) == (40, 4, "successful")
@@ -146,6 +146,8 @@ def damage(folder, name, content):
         ("run.json", b'{"format": 9}', "has the format 9, and this version of relin reads 1"),
         ("parameters.safetensors", None, "parameters.safetensors is missing"),
         ("parameters.safetensors", b"nonsense", "parameters.safetensors is damaged"),
+        ("solution.safetensors", None, "solution.safetensors is missing"),
+        ("solution.safetensors", b"nonsense", "solution.safetensors is damaged"),
         ("records.parquet", None, "records.parquet is missing"),
         ("records.parquet", b"nonsense", "records.parquet is damaged"),
     ],

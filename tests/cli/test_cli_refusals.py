@@ -152,7 +152,7 @@ def test_names_of_folders_in_brackets_are_shown(relin_command, monkeypatch):
     monkeypatch.setattr("relin.study._saved.save_run", lambda *_: None)
     code, out, _ = relin_command("train", "--steps", 2, "--out", "[red]run", *SMALL)
     assert code == 0
-    assert "Parameters: [red]run/parameters.safetensors" in out
+    assert "Parameters: [red]run/solution.safetensors" in out
 
 
 def test_a_message_has_at_most_ten_names():

@@ -86,7 +86,7 @@ def train(
     if out is not None:
         _write(records, out, console)
         save_run(run, out)
-        console.print(f"Parameters: {out / 'parameters.safetensors'}", soft_wrap=True, highlight=False)
+        console.print(f"Parameters: {out / 'solution.safetensors'}", soft_wrap=True, highlight=False)
 
 
 def check(settings: dict[str, Any], seed: int, data_dir: Path | None) -> None:

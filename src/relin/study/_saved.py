@@ -10,7 +10,7 @@ import polars as pl
 
 import relin as il
 from relin._common.files import as_json, from_json, read_file, remove_parts, write_atomically
-from relin._core.storage import MismatchError, from_safetensors, tensors_of, to_safetensors, tree_of
+from relin._core.storage import TENSORS, MismatchError, from_safetensors, tensors_of, to_safetensors, tree_of
 from relin.study._errors import SpecError
 from relin.study._grid import single_run
 from relin.study._records import faults, from_parquet, identities
@@ -74,8 +74,8 @@ class _Alone(il.AbstractLogger):
 
 
 def save_run(run: SavedRun, folder: Path) -> None:
-    """Writes `run.json`, the settings, `parameters.safetensors`, the parameters by their path in the network, and the
-    solution, which `relin.load` reads.
+    """Writes `run.json`, the settings, `parameters.safetensors`, the initial parameters by their path in the network,
+    and the solution, which `relin.load` reads, with those at the anchor and at the end.
 
     **Raises:** `OSError` where the folder cannot be written.
     """
@@ -95,11 +95,9 @@ def save_run(run: SavedRun, folder: Path) -> None:
         "versions": versions(),
         "device": device(),
     }
-    trees = {"initial": run.initial, "anchor": run.anchor, "params": run.params, "variables": run.variables}
-    tensors = {path: leaf for name, tree in trees.items() for path, leaf in tensors_of(tree, name).items()}
-    if run.solution is not None:
-        run.solution.save(folder)
-    write_atomically(folder / _PARAMETERS, to_safetensors(tensors, "relin run"))
+    assert run.solution is not None, "a run that was just trained"
+    run.solution.save(folder)
+    write_atomically(folder / _PARAMETERS, to_safetensors(tensors_of(run.initial, "initial"), "relin run"))
     write_atomically(folder / _SETTINGS, as_json(settings))  # last: where it is, everything is
 
 
@@ -147,15 +145,22 @@ def _settings(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{path} is not a run's settings; restore it, or train the run again.") from None
 
 
-def _parameters(folder: Path, shapes: Params, variables: Any) -> tuple[Params, Params, Params, Any]:
-    """θ at step 0, at the anchor and at the end, each in the network's structure, and its variables."""
-    path = folder / _PARAMETERS
+def _tensors(path: Path) -> dict[str, np.ndarray]:
     try:
-        tensors = from_safetensors(path)
+        return from_safetensors(path)
     except FileNotFoundError:
         raise StoreError(f"{path} is missing; restore it, or train the run again.") from None
     except ValueError as error:
         raise StoreError(f"{path} is damaged ({error}); restore it, or train the run again.") from None
+
+
+def _parameters(folder: Path, shapes: Params, variables: Any) -> tuple[Params, Params, Params, Any]:
+    """θ at step 0, at the anchor and at the end, each in the network's structure, and its variables."""
+    path = folder / _PARAMETERS
+    tensors = _tensors(path)
+    if not any(name.startswith("params") for name in tensors):  # earlier versions kept all of them here too
+        path = folder / TENSORS
+        tensors |= _tensors(path)
     try:
         initial, anchor, params = (tree_of(tensors, name, shapes) for name in ("initial", "anchor", "params"))
         kept = None if variables is None else tree_of(tensors, "variables", variables)
