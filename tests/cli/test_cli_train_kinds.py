@@ -38,7 +38,7 @@ def test_a_table(relin_command, tmp_path):
     assert (tmp_path / "table" / "learning-curve.png").stat().st_size > 10_000
     code, _, told = relin_command("train", "--data", "diabetes", *COMMON)
     assert (code, "values, got cross-entropy" in told) == (2, True)
-    code, _, told = relin_command("study", "frequency", "--data", "diabetes", "--set", 'loss="squared-error"')
+    code, _, told = relin_command("study", "phase", "--data", "diabetes", "--set", 'loss="squared-error"')
     assert (code, "compares accuracies" in told) == (2, True)
 
 

@@ -4,14 +4,16 @@ import io
 import re
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from relin._common.files import write_atomically
 from relin.report._html import Html, escape, prose
 from relin.report._style import DARK, FONT_SIZE, LIGHT, Theme, themed
+from relin.study._verdict import in_measure
 
 PNG_DPI = 200
 
@@ -32,6 +34,19 @@ class Plot:
     """Draws it without the title, which the page sets as text."""
     shown: bool = True
     """Whether there is something to draw, which runs that were made elsewhere need not have recorded."""
+
+    def in_measure(self, measure: str) -> "Plot":
+        """The plot with the name of what was measured in the place of the word accuracy."""
+
+        def draw(theme: Theme) -> Figure:
+            figure = self.draw(theme)
+            for label in figure.findobj(Text):
+                assert isinstance(label, Text)
+                label.set_text(in_measure(label.get_text(), measure))
+            return figure
+
+        words = {name: in_measure(getattr(self, name), measure) for name in ("title", "caption", "description")}
+        return replace(self, **words, draw=draw)
 
 
 def drawn(plot: Plot) -> Figure:

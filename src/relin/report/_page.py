@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -19,6 +19,7 @@ from relin.report._terminal import terminal_summary
 from relin.study._descent_result import DescentResult
 from relin.study._kernel import Constancy
 from relin.study._result import GridResult, ScheduleOutcome, StudyResult
+from relin.study._verdict import in_measure
 
 
 @dataclass(frozen=True)
@@ -68,17 +69,39 @@ class Report:
         object.__setattr__(self, "plots", [plot for plot in self.plots if plot.shown])
 
 
+def in_words_of(result: StudyResult, report: Report) -> Report:
+    """The report with the name of what was measured in figures and files; the page follows when it is written."""
+    measure = getattr(result, "measure", "accuracy")
+    if measure == "accuracy":
+        return report
+
+    def headed(content: str) -> str:
+        head, line, rest = content.partition("\n")
+        return head.replace("accuracy", "r2") + line + rest
+
+    files = {name: headed(content) if name.endswith(".csv") else content for name, content in report.files.items()}
+    return replace(report, plots=[plot.in_measure(measure) for plot in report.plots], files=files)
+
+
 def write_study_page(
     result: StudyResult, report: Report, spec: Mapping[str, Any], environment: Mapping[str, Any], out_dir: Path
 ) -> Path:
     """Write the files of a report, each in one step and the page last, and return the path of the page."""
-    out_dir = Path(out_dir)
+    out_dir, report = Path(out_dir), in_words_of(result, report)
     (out_dir / "figures").mkdir(parents=True, exist_ok=True)  # here only: a folder removed meanwhile stays away
     figures = [save_plot(plot, out_dir / "figures") for plot in report.plots]
     for name, content in report.files.items():
         write_atomically(out_dir / name, content)
     write_atomically(out_dir / "summary.txt", plain_text(terminal_summary(result)))
-    return write_atomically(out_dir / "report.html", render_page(_page(result, report, figures, spec, environment)))
+    page = render_page(_page(result, report, figures, spec, environment))
+    return write_atomically(out_dir / "report.html", in_measure(page, getattr(result, "measure", "accuracy")))
+
+
+_R_SQUARED = (
+    "The targets are values. R² is 1 less the test error as a part of that of the constant predictor, the mean over "
+    "the training set, in percent; a difference of one point of R² is one hundredth of that error. The margin is a "
+    "part of ordinary training’s mean test error."
+)
 
 
 def _page(
@@ -89,10 +112,11 @@ def _page(
     environment: Mapping[str, Any],
 ) -> Page:
     versions = {name: value for name, value in environment.items() if name != "command"}
+    done = [*report.method, *([_R_SQUARED] if getattr(result, "relative_margin", None) is not None else [])]
     sections = [
         Section("results", "What came out", figures),
         Section("table", "The numbers", report.tables),
-        Section("method", "What was done", [*map(paragraph, report.method), definitions(spec)]),
+        Section("method", "What was done", [*map(paragraph, done), definitions(spec)]),
         Section("environment", "Where it ran", [definitions(versions)]),
         Section("reproduce", "How to do it again", _reproduce(environment.get("command"))),
     ]

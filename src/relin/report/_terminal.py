@@ -15,6 +15,7 @@ from rich.text import Text
 from relin.report import _text as text
 from relin.study._registry import find
 from relin.study._result import GridResult, ScheduleOutcome, StudyResult
+from relin.study._verdict import in_measure
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ class Terminal:
 class _Summary:
     """Picks the roomiest layout that fits when it is rendered, so that from 70 characters on no number is cut."""
 
-    def __init__(self, verdict: str, shown: Terminal):
-        self._verdict, self._shown = verdict, shown
+    def __init__(self, result: StudyResult, shown: Terminal):
+        self._verdict, self._shown, self._measure = result.verdict, shown, getattr(result, "measure", "accuracy")
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         tables = self._shown.tables(_LAYOUTS[-1])
@@ -72,8 +73,10 @@ class _Summary:
             if all(Measurement.get(console, wide, table).maximum <= options.max_width for table in candidates):
                 tables = candidates
                 break
+        for column in (column for table in tables for column in table.columns):
+            column.header = Text(in_measure(str(column.header), self._measure), justify=column.justify)
         shown: list[RenderableType] = [Padding(table, (0, 0, 1, 0)) for table in tables]
-        note = Text("; ".join(self._shown.notes), style="dim")
+        note = Text(in_measure("; ".join(self._shown.notes), self._measure), style="dim")
         verdict = Group(Text(self._verdict, style="bold"), note)
         yield Group(*shown, Panel(verdict, title="verdict", title_align="left"))
 
@@ -92,7 +95,7 @@ def terminal_summary(result: StudyResult) -> _Summary:
             "run the study before asking for its summary."
         )
     shown = find(result.study).terminal(result) or grid_terminal(cast(GridResult, result))
-    return _Summary(result.verdict, shown)
+    return _Summary(result, shown)
 
 
 def grid_terminal(

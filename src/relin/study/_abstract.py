@@ -35,6 +35,8 @@ class AbstractStudy(abc.ABC, Generic[Spec]):
     name: ClassVar[str]
     """As settings and the command line have it."""
     settings: ClassVar[type[StudySpec]]
+    shows_schedules: ClassVar[bool] = False
+    """Whether a terminal can show the table of every schedule, where there is no `terminal.py`."""
     stages: ClassVar[Mapping[str, str]]
     """By name in their order, as the progress bar calls them."""
     drawn_against: ClassVar[Sequence[str]] = ()
@@ -123,7 +125,8 @@ class AbstractStudy(abc.ABC, Generic[Spec]):
     @classmethod
     def modules_needed(cls) -> list[str]:
         """Names of the modules that must be beside the study, since it has no methods of its own in their place."""
-        return ["page"] if cls.page.__func__ is AbstractStudy.page.__func__ else []
+        needed = ("page",) if cls.shows_schedules else ("page", "terminal")
+        return [name for name in needed if getattr(cls, name).__func__ is vars(AbstractStudy)[name].__func__]
 
     @classmethod
     def has_beside(cls, module: str) -> bool:

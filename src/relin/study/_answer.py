@@ -102,7 +102,8 @@ class Answer:
 
     @cached_property
     def _page(self) -> Any:
-        return find(self.result.study).page(self.result, self.records, self.settings)
+        page = find(self.result.study).page(self.result, self.records, self.settings)
+        return import_module(f"{_REPORT}._page").in_words_of(self.result, page)
 
     def __repr__(self) -> str:
         return f"Answer({self.result.study!r}): {self.verdict}"

@@ -29,6 +29,7 @@ Spec = TypeVar("Spec", bound=GridSpec)
 class AbstractGridStudy(AbstractStudy[Spec]):
     """A study whose settings name the schedules; the stages are those of `Stage`."""
 
+    shows_schedules: ClassVar = True
     stages: ClassVar = {
         "select": "trying learning rates",
         "finals": "choosing among the best",
@@ -105,8 +106,10 @@ class AbstractGridStudy(AbstractStudy[Spec]):
 
     def conclude(self, records: "pl.DataFrame") -> "GridResult":
         from relin.study._judged import chance_of
+        from relin.study._verdict import in_measure
 
-        return self.answer(by_comparison(self.spec, records), chance_of(records))
+        result = self.answer(by_comparison(self.spec, records), chance_of(records))
+        return result.model_copy(update={"verdict": in_measure(result.verdict, result.measure)})
 
 
 def by_comparison(spec: GridSpec, records: "pl.DataFrame") -> "dict[Comparison, pl.DataFrame]":

@@ -27,6 +27,8 @@ from relin.study._statistics import (
     p_value_not_worse,
 )
 
+R_SQUARED = "R²"
+"""Of values to predict: 1 − error over that of the constant predictor, the mean over the training set."""
 _ACCURACIES = ("validation_accuracy", "test_accuracy", "network_test_accuracy")
 _SETTINGS = ("study", "data", "model", "num_steps", "batch_size")
 _RUN = ("schedule", "learning_rate", "seed")
@@ -48,6 +50,8 @@ class Compared:
     margin: float
     confidence: float
     chance: float
+    relative_margin: float | None = None
+    """Of values: the largest acceptable rise of the error, as a part of that of ordinary training; `margin` in R²."""
 
     def outcome(self, schedule: str) -> ScheduleOutcome | None:
         return next((outcome for outcome in self.outcomes if outcome.schedule == schedule), None)
@@ -62,6 +66,8 @@ class Compared:
         return {
             **self.runs.select("study", "data", "model", "num_steps").row(0, named=True),
             "num_seeds": self.num_paired[0],
+            "measure": "accuracy" if self.relative_margin is None else R_SQUARED,
+            "relative_margin": self.relative_margin,
             "margin": self.margin,
             "confidence": self.confidence,
             "chance": self.chance,
@@ -110,7 +116,9 @@ def compare(
 
     - `records`: one row per run and recorded step, as `judged` has them; the last recorded step of a run is its
       outcome.
-    - `margin`: the largest acceptable loss of test accuracy, a fraction (0.01 is one percentage point).
+    - `margin`: the largest acceptable loss of test accuracy, a fraction (0.01 is one percentage point); where the
+      records hold R² of values, the largest acceptable rise of the test error as a part of ordinary training's mean
+      error, which is margin · (1 − its R²) in R².
     - `confidence`: of the one-sided bounds, and 1 − the family-wise error; a fraction such as 0.95.
     - `chance`: accuracy at which a run that did not train counts, such as 1/C.
     - `comparison`: with `equal-distance`, runs at different learning rates may end at different steps.
@@ -119,11 +127,15 @@ def compare(
     **Raises:** `ValueError` without K = 1, with fewer than two paired seeds of a schedule, or with records of
     more than one setting.
     """
-    _check_arguments(margin, confidence, chance)
+    of_values = "measure" in records.columns
+    _check_arguments(margin, confidence, chance, of_values)
     runs = _final_runs(records, chance, comparison)
     rates = {name: ranked[0] for name, ranked in _rank_rates(runs).items()}
     chosen = {name: runs.filter(schedule=name, learning_rate=rate) for name, rate in rates.items()}
     ordinary = _ordinary_schedule(chosen)
+    relative = margin if of_values else None
+    if of_values:
+        margin = margin * float(1 - np.mean(chosen[ordinary]["test_accuracy"].to_numpy()))
     others = sorted(chosen.keys() - {ordinary})
     differences = {name: _paired_differences(name, chosen[name], chosen[ordinary]) for name in others}
     compared = {name: _compare(values, margin, confidence) for name, values in differences.items()}
@@ -140,7 +152,7 @@ def compare(
     ]
     periodic = [differences[name].size for name in others if _period(chosen[name]) is not None]
     paired = periodic or [differences[name].size for name in others] or [chosen[ordinary].height]
-    return Compared(outcomes, chosen, runs, (min(paired), max(paired)), margin, confidence, chance)
+    return Compared(outcomes, chosen, runs, (min(paired), max(paired)), margin, confidence, chance, relative)
 
 
 def _lazy_gap(outcomes: list[ScheduleOutcome]) -> Interval | None:
@@ -160,7 +172,7 @@ def schedule_label(schedule: str) -> str:
         return schedule
 
 
-def _check_arguments(margin: float, confidence: float, chance: float) -> None:
+def _check_arguments(margin: float, confidence: float, chance: float, of_values: bool) -> None:
     if not 0 <= margin < 1:
         raise ValueError(
             f"Expected a margin between 0 and 1, got {margin}; please give a fraction (0.01 is one percentage point)."
@@ -169,7 +181,7 @@ def _check_arguments(margin: float, confidence: float, chance: float) -> None:
         raise ValueError(
             f"Expected a confidence between 0 and 1, got {confidence}; please give a fraction such as 0.95."
         )
-    if not 0 < chance <= 1:
+    if not (0 < chance <= 1 or (of_values and chance == 0)):
         raise ValueError(
             f"Expected a chance accuracy above 0 and at most 1, got {chance}; please give 1/C for C classes alike."
         )
@@ -194,11 +206,11 @@ def _final_runs(records: pl.DataFrame, chance: float, comparison: Comparison) ->
         .with_columns(pl.when("untrained").then(math.inf).otherwise("validation_loss").alias("validation_loss"))
         .sort(_RUN)
     )
-    _check_runs(runs, comparison)
+    _check_runs(runs, comparison, "measure" in records.columns)
     return runs
 
 
-def _check_runs(runs: pl.DataFrame, comparison: Comparison) -> None:
+def _check_runs(runs: pl.DataFrame, comparison: Comparison, of_values: bool) -> None:
     for name in _SETTINGS:
         if runs[name].n_unique() > 1:
             raise ValueError(
@@ -218,7 +230,10 @@ def _check_runs(runs: pl.DataFrame, comparison: Comparison) -> None:
             f"Expected all runs {alike}that did not diverge to end at step {early['last'][0]}, got "
             f"step {early['step'][0]} for {_run_name(early)}; please finish the study first."
         )
-    valid = pl.all_horizontal(pl.col(name).is_between(0, 1).fill_null(False) for name in _ACCURACIES)
+    least = -math.inf if of_values else 0
+    valid = pl.all_horizontal(
+        (pl.col(name).is_finite() & pl.col(name).is_between(least, 1)).fill_null(False) for name in _ACCURACIES
+    )
     wrong = finished.filter(~valid)
     if not wrong.is_empty():
         raise ValueError(

@@ -16,7 +16,7 @@ from relin.study._settings import StudySpec
 RUN = ("schedule", "run_steps", "learning_rate", "seed")
 _NUMBERS = (*RUN[1:], "step", "diverged_at")
 _TEXTS = frozenset(
-    ("study", "data", "model", "stage", "schedule", "mode", "way", "result", "spec", "versions", "device")
+    ("study", "data", "model", "stage", "schedule", "mode", "way", "result", "measure", "spec", "versions", "device")
 )
 _LISTS = frozenset(("outputs", "network_outputs"))
 _REQUIRED = ("schedule", *_NUMBERS, "result", "spec", "versions", "device")

@@ -76,6 +76,10 @@ class StudyResult(BaseModel):
 class GridResult(StudyResult):
     """How the schedules of a study came out."""
 
+    measure: str = Field("accuracy", description="What the accuracies are; R² of values to predict.")
+    relative_margin: float | None = Field(
+        None, description="Of values: the largest acceptable rise of the test error, as a part of ordinary training's."
+    )
     margin: float = Field(description="The largest acceptable loss of accuracy, a fraction.")
     confidence: float = Field(description="Of the one-sided bound, for example 0.95.")
     chance: float = Field(description="Accuracy at which a run that did not train counts: the constant predictor's.")

@@ -3,7 +3,7 @@
 import math
 import platform
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -17,6 +17,7 @@ from relin._solver import check_optimiser
 from relin.study._condition import Condition
 from relin.study._grid import Job, RunSpec
 from relin.study._grid_study import AbstractGridStudy
+from relin.study._outcomes import R_SQUARED
 from relin.study._own_network import OwnNetworks
 from relin.study._run_factory import LOSSES, RunFactory, lanes
 from relin.study._settings import GridSpec
@@ -120,11 +121,22 @@ class Runner:
 
     @property
     def constant_accuracy(self) -> float | None:
-        """That of the best constant predictor: the share of the most frequent class in the training set."""
+        """That of the best constant predictor: the most frequent class's share of the training set, or an R² of 0."""
         if self.dataset.is_regression:
-            return None
+            return 0.0
         counts = np.unique_counts(np.asarray(self.dataset.train.y)).counts
         return float(counts.max() / counts.sum())
+
+    @cached_property
+    def _r_squared(self) -> dict[str, pl.Expr]:
+        """R² of both predictors on each part, from their losses, in the place of accuracies."""
+        loss, y = LOSSES[self.spec.loss](), self.data[1]
+        columns = dict[str, pl.Expr]()
+        for part, (_, targets) in (("validation", self.validation), ("test", self.test)):
+            constant = float(loss.mean(jnp.broadcast_to(y.mean(0), targets.shape), targets))
+            for name in (part, f"network_{part}"):
+                columns[f"{name}_accuracy"] = 1 - pl.col(f"{name}_loss") / constant
+        return columns
 
     @property
     def network(self) -> Any:
@@ -150,6 +162,8 @@ class Runner:
     def _records(self, job: Job, run: RunSpec, solution: il.Solution) -> pl.DataFrame:
         spec = self.spec
         measured = pl.DataFrame(solution.records).with_columns(pl.col(pl.Float32).cast(pl.Float64))
+        if self.study is not None and self.dataset.is_regression:
+            measured = measured.with_columns(measure=pl.lit(R_SQUARED), **self._r_squared)
         place = {} if run.place is None else {run.place.axis: pl.lit(run.place.value, pl.Int64)}
         told = measured.with_columns(
             pl.col("step", "feature_updates").cast(pl.Int64),

@@ -53,6 +53,8 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
 
     belong_to: ClassVar[Mapping[str, tuple[str, ...]]] = {"model": ("model_options",)}
     """Settings that are of no use where the one that they belong to is another one than a file's."""
+    takes_values: ClassVar[bool] = False
+    """Whether the targets may be values to predict."""
     own_code: ClassVar[tuple[str, ...]] = ("data", "model")
     """The settings that may name code of the user's own."""
 
@@ -150,12 +152,12 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
         return {"data": f"sha256:{identity(data)['sha256']}"}
 
     def require_classes(self, values: bool | None = None) -> None:
-        """Raises `ValueError` for data whose targets are `values`, by their name if it is none: studies compare
-        accuracies."""
-        if has_values(self.data) if values is None else values:
+        """Raises `ValueError` for data whose targets are `values`, by their name if it is none, where the study needs
+        classes."""
+        if not self.takes_values and (has_values(self.data) if values is None else values):
             raise ValueError(
                 f"data: the study {self.study} compares accuracies, and {self.data} has values for targets; name a "
-                "data set with classes, or use relin train."
+                "data set with classes, or ask another study, such as frequency."
             )
 
 
@@ -173,6 +175,7 @@ class GridSpec(StudySpec, frozen=True):
         **StudySpec.belong_to,
         "optimiser": ("momentum", "optimiser_options", "learning_rates"),
     }
+    takes_values: ClassVar[bool] = True
     own_code: ClassVar[tuple[str, ...]] = ("data", "model", "optimiser")
     _place: Place | None = PrivateAttr(None)
 

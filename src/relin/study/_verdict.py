@@ -1,6 +1,7 @@
 """What a study concluded, in words."""
 
 import math
+import re
 
 from relin.study._result import GridResult, Interval, ScheduleOutcome
 from relin.study._statistics import INTERVAL_CONFIDENCE
@@ -18,12 +19,25 @@ def criterion(result: GridResult, tested: str = "", most_paired: int | None = No
     - `most_paired`: the most seeds any schedule has in common with K = 1, if not as many as the fewest.
     """
     seeds = f"{result.num_seeds}" if most_paired in (None, result.num_seeds) else f"{result.num_seeds} to {most_paired}"
-    margin = f"{100 * result.margin:g} percentage point" + ("" if 100 * result.margin == 1 else "s")
     return (
-        f"{'' if tested else 'on par: '}test accuracy at most {margin} below ordinary training, "
+        f"{'' if tested else 'on par: '}{_least(result)}, "
         f"one-sided {100 * result.confidence:g} % confidence, Holm-corrected {tested or 'over schedules of a kind'}, "
         f"{seeds} paired seeds"
     )
+
+
+def _least(result: GridResult) -> str:
+    if result.relative_margin is not None:
+        return f"test error at most {100 * result.relative_margin:g} % above that of ordinary training"
+    margin = f"{100 * result.margin:g} percentage point" + ("" if 100 * result.margin == 1 else "s")
+    return f"test accuracy at most {margin} below ordinary training"
+
+
+def in_measure(text: str, measure: str) -> str:
+    """A text with the name of what is measured in the place of the word accuracy; names of files stay."""
+    if measure == "accuracy":
+        return text
+    return re.sub(r"(?<![-/#.\w])[Aa]ccurac(?:y|ies)(?![-\w])", measure, text)
 
 
 def nothing_to_compare_with() -> str:

@@ -1,0 +1,97 @@
+"""Studies of values to predict: R² in the place of accuracy, a margin relative to ordinary training's error."""
+
+import math
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+from frequency_records import records, runs
+from matplotlib.text import Text
+
+import relin as il
+from relin import study
+from relin.study._outcomes import compare
+from relin.study._statistics import p_value_not_worse
+from relin.study._verdict import in_measure
+
+
+@pytest.fixture(scope="module")
+def answer(tmp_path_factory):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(200, 6)).astype(np.float32)
+    y = (x[:, :1] * x[:, 1:2] + x[:, 2:3]).astype(np.float32)
+    return study.Frequency(
+        network="mlp",
+        network_options={"width": 16, "depth": 1},
+        data=study.Data((x, y)),
+        loss="squared-error",
+        periods=[1, 4, "inf"],
+        sparse_periods=[],
+        tolerances=[],
+        learning_rates=[0.03],
+        steps=60,
+        batch_size=16,
+        seeds=2,
+        select_seeds=1,
+        finalists=None,
+        num_records=2,
+        margin=5.0,
+    ).run(tmp_path_factory.mktemp("values") / "study", progress=False)
+
+
+def test_what_is_compared_is_the_share_of_the_constant_predictors_error(answer):
+    last = answer.records.filter(pl.col("step") == 60)
+    assert last["measure"].unique().to_list() == ["R²"]
+    random = np.random.default_rng(0)
+    x = random.normal(size=(200, 6)).astype(np.float32)
+    y = (x[:, :1] * x[:, 1:2] + x[:, 2:3]).astype(np.float32)
+    data = il.datasets.from_arrays((x, y))
+    constant = np.mean(0.5 * (data.test.y - data.train.y.mean(0)) ** 2)
+    np.testing.assert_allclose(last["test_accuracy"], 1 - last["test_loss"] / constant, rtol=1e-5)
+    assert last["test_accuracy"].min() > 0.1
+    assert last["constant_accuracy"].unique().to_list() == [0.0]
+
+
+def test_the_margin_is_a_part_of_ordinary_trainings_error(answer):
+    result = answer.result
+    error = 1 - result.outcomes[0].test_accuracy.mean
+    assert result.relative_margin == 0.05
+    assert result.margin == pytest.approx(0.05 * error)
+    assert "test error at most 5 % above that of ordinary training" in answer.verdict
+    assert "R² is" in answer.verdict
+
+
+def test_nothing_shown_speaks_of_accuracy(answer):
+    assert not re.search("accurac", answer.verdict)
+    page = re.sub(r"<svg.*?</svg>|<[^>]*>", " ", answer.report.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert not re.search(r"(?<![-/#.\w])[Aa]ccurac(y|ies)(?![-\w])", page)
+    assert "test error as a part of that of the constant predictor" in page
+    assert {"test_r2", "test_r2_low", "validation_r2"} <= set(answer.table.columns)
+    labels = {label.get_text() for label in answer.figures["accuracy-against-period"].findobj(Text)}
+    assert any("R²" in label for label in labels)
+    assert not any("accuracy" in label for label in labels)
+
+
+def test_the_test_is_that_of_errors():
+    """On par is decided as if errors were compared, each as a part of ordinary training's mean error."""
+    ordinary, other = [0.8, 0.7, 0.75], [0.79, 0.705, 0.74]
+    frame = records(runs("every-1", ordinary), runs("every-4", other)).with_columns(measure=pl.lit("R²"))
+    compared = compare(frame, margin=0.1, confidence=0.95, chance=0.0)
+    errors = 1 - np.array(ordinary), 1 - np.array(other)
+    rise = (errors[1] - errors[0]) / errors[0].mean()
+    assert compared.outcomes[1].p_value == pytest.approx(p_value_not_worse(-rise, 0.1))
+    negative = frame.with_columns(test_accuracy=pl.col("test_accuracy") - 3)
+    assert compare(negative, margin=0.1, confidence=0.95, chance=0.0).outcomes[0].test_accuracy.mean < -2
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        compare(negative.drop("measure"), margin=0.1, confidence=0.95, chance=0.1)
+    wrong = frame.with_columns(test_accuracy=pl.lit(math.inf))
+    with pytest.raises(ValueError, match="Expected accuracies"):
+        compare(wrong, margin=0.1, confidence=0.95, chance=0.0)
+
+
+def test_names_of_files_keep_their_words():
+    assert in_measure("Test accuracy, accuracies; accuracy-against-period.png, a/accuracy, test_accuracy", "R²") == (
+        "Test R², R²; accuracy-against-period.png, a/accuracy, test_accuracy"
+    )
+    assert in_measure("accuracy", "accuracy") == "accuracy"
