@@ -30,7 +30,8 @@ def saved(tmp_path_factory):
         run = train_run(SPEC, schedule, 0.05, 3)
         save_run(run, folder / name)
         run.records.write_parquet(folder / name / "records.parquet")
-    lost = dataclasses.replace(run, anchor=jax.tree.map(lambda a: a * jnp.nan, run.anchor))
+    anchor = jax.tree.map(lambda a: a * jnp.nan, run.anchor)
+    lost = dataclasses.replace(run, solution=dataclasses.replace(run.solution, anchor=anchor))
     save_run(lost, folder / "diverged")
     run.records.with_columns(result=pl.lit("diverged")).write_parquet(folder / "diverged" / "records.parquet")
     return folder

@@ -39,4 +39,6 @@ def test_a_run_with_an_optimiser(relin_command, tmp_path):
     assert (run["learning_rate"], run["spec"]["optimiser"]) == (0.003, "muon")
     code, _, err = relin_command("train", "--optimiser", "adm")
     assert code == 2
-    assert "the optimisers are sgd, momentum, adam, adamw, lion, muon (got 'adm')" in err
+    assert (
+        "the optimisers are sgd, momentum, adam, adamw, lion, muon; a function of your own is named FILE.py:NAME" in err
+    )

@@ -37,7 +37,7 @@ def test_a_table(relin_command, tmp_path):
     assert "network" in shown
     assert (tmp_path / "table" / "learning-curve.png").stat().st_size > 10_000
     code, _, told = relin_command("train", "--data", "diabetes", *COMMON)
-    assert (code, "values, got cross-entropy" in told) == (2, True)
+    assert (code, "values to predict, got cross-entropy" in told) == (2, True)
     code, _, told = relin_command("study", "phase", "--data", "diabetes", "--set", 'loss="squared-error"')
     assert (code, "compares accuracies" in told) == (2, True)
 

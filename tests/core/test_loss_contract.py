@@ -20,6 +20,7 @@ from core.own_losses import (
     log_softmax,
     trained_on_values,
 )
+from relin._core import interpret, loss_contract
 
 
 class BatchMean(il.AbstractLoss):
@@ -155,7 +156,7 @@ class MultiLabel(BatchMean):
 @pytest.mark.parametrize("loss", [Absolute(), Rounded(), Probabilities(), BackwardOnly(), MultiLabel()])
 def test_a_loss_that_keeps_it_is_not(loss):
     shape = jax.ShapeDtypeStruct((N, 3), jnp.float32)
-    il._loss_contract.check_contract(loss, shape, jnp.asarray(VALUES[:, :3] > 0, jnp.float32))
+    loss_contract.check_contract(loss, shape, jnp.asarray(VALUES[:, :3] > 0, jnp.float32))
 
 
 def test_a_loss_with_a_backward_rule_alone_trains():
@@ -169,11 +170,11 @@ def test_a_loss_with_a_backward_rule_alone_trains():
 
 def test_the_contract_is_tried_once(monkeypatch):
     tried = []
-    original = il._loss_contract._try
-    monkeypatch.setattr(il._loss_contract, "_try", lambda *a: tried.append(original(*a)))
+    original = loss_contract._try
+    monkeypatch.setattr(loss_contract, "_try", lambda *a: tried.append(original(*a)))
     shape, targets = jax.ShapeDtypeStruct((N, 2), jnp.float32), jnp.zeros((N, 2))
     for loss in (ClassWeights(jnp.ones(2)), ClassWeights(jnp.zeros(2)), ClassWeights(jnp.ones(3))):
-        il._loss_contract.check_contract(loss, shape, targets[:, 0].astype(int))
+        loss_contract.check_contract(loss, shape, targets[:, 0].astype(int))
     assert len(tried) == 2  # the second differs from the first in values alone
 
 
@@ -203,7 +204,7 @@ def test_losses_are_tried_without_compiling(name):
     """NumPy's numbers are those of a compiled program."""
     loss, (f, v) = Given(OPERATIONS[name]), (RANDOM.normal(size=(N, 3)) for _ in range(2))
     arguments = f, np.arange(N) % 3, v, 1e-3
-    found = il._interpret.interpreted(lambda *a: il._loss_contract._tried(loss, *a), *arguments)
-    wanted = il._loss_contract._compiled(loss, *map(jnp.asarray, arguments))
+    found = interpret.interpreted(lambda *a: loss_contract._tried(loss, *a), *arguments)
+    wanted = loss_contract._compiled(loss, *map(jnp.asarray, arguments))
     for one, other in zip(found, wanted, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-10)

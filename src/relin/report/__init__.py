@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from relin._common.lazy import names_of
+from relin.report._current import write_current as write_current
 from relin.report._report import write_report as write_report
 from relin.report._terminal import terminal_summary as terminal_summary
 

@@ -1,6 +1,5 @@
 """Everything public in `relin.report` that draws, imported at its first use."""
 
-from relin.report._current import write_current as write_current
 from relin.report._figures import Plot as Plot
 from relin.report._html import Column as Column, Html as Html, Row as Row, table as table
 from relin.report._page import (
