@@ -117,6 +117,7 @@ def test_resnet18_is_the_modules_in_both_modes(statistics, single):
         np.testing.assert_allclose(state[name], tensor, rtol=2e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_transformer_is_the_modules(single):
     module = made(Transformer)
     apply, params = il.from_torch(module, dropout=True, key=KEY)

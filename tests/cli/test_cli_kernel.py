@@ -58,6 +58,7 @@ def stored_settings(folder):
     return read_spec(str(folder / "spec.json"))
 
 
+@pytest.mark.slow
 def test_width_study_from_the_command_to_the_page(relin_command, tmp_path):
     folder = tmp_path / "study"
     code, out, err = relin_command("study", "width", "--out", "study", *WIDTH)
@@ -129,6 +130,7 @@ def test_wrong_settings_are_refused(study, overrides, message):
         read_spec(study, overrides=overrides)
 
 
+@pytest.mark.slow
 def test_the_limit_is_that_of_the_networks_options():
     """Deviation falls with width only from the kernel that the network tends to."""
     deviations = []

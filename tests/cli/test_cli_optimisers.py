@@ -3,6 +3,7 @@
 import json
 import re
 
+import pytest
 from cli_sample import SMALL
 
 from relin.study import stored_study
@@ -14,6 +15,7 @@ GRID = [
 ]
 
 
+@pytest.mark.slow
 def test_a_stability_study_with_adam_says_nothing_of_what_is_stable_for_sgd(relin_command, tmp_path):
     code, out, err = relin_command("study", "stability", "--optimiser", "adam", *TINY, *GRID, "--out", "adam")
     assert (code, err) == (0, "")

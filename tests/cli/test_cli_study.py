@@ -89,7 +89,9 @@ def test_a_killed_study_resumes_to_the_same_records(finished, commands):
     polars.testing.assert_frame_equal(records_in(folder), records_in(finished[0]), check_exact=True)
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_an_interrupt_stops_promptly_and_says_how_to_resume(commands, number, expected):
     folder = commands.folder / f"interrupted-{expected}"
     # Long stretches between records: stopping must not wait for the next one.

@@ -78,7 +78,10 @@ run(app)
 
 def started(place, number=signal.SIGTERM, then=True, **options):
     code = START.replace("NUMBER", str(int(number))) + place + END.replace("THEN", str(then))
-    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{code}"
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"signal.signal(signal.SIGHUP, signal.SIG_DFL)\n{code}"  # whatever the tests themselves run under
+    )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "ascii"}
     return subprocess.Popen([sys.executable, "-c", code], env=environment, **{**pipes, **options})

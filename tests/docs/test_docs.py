@@ -18,6 +18,7 @@ def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", PAGES[page], re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_site_builds_strictly(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", tmp_path / "site"]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "true"}
@@ -66,11 +67,13 @@ def ends(in_turn):
     return in_turn(jobs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_CODE)
 def test_every_python_block_runs(ends, page):
     assert ends[page].code == 0, ends[page].err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [" ".join(command) for command in COMMANDS])
 def test_every_command_is_accepted(ends, command):
     assert ends[command].code == 0, ends[command].err

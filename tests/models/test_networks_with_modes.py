@@ -97,7 +97,7 @@ def test_every_parameter_has_a_gradient_that_lowers_the_loss(case):
     np.testing.assert_allclose([loss - down, up - loss], slope, rtol=0.05)
 
 
-@pytest.mark.parametrize("case", ["vgg11-batch", "vit", "gpt"])
+@pytest.mark.parametrize("case", [pytest.param("vgg11-batch", marks=pytest.mark.slow), "vit", "gpt"])
 def test_it_trains(case):
     apply, params, x, y = build(case)
     problem = il.Problem(apply, il.CrossEntropy())

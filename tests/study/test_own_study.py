@@ -90,6 +90,7 @@ def coupled(params, x):
     return linear(params, x - x.mean(0, keepdims=True))
 
 
+@pytest.mark.slow
 def test_a_coupled_network_is_measured_on_whole_parts_and_refused_by_studies_of_kernels(tmp_path):
     def network(key):
         return coupled, start(key)
@@ -165,7 +166,7 @@ def of_both(params, x):
     return linear(params, jnp.concatenate([x["a"], x["b"]], 1))
 
 
-@pytest.mark.parametrize("question", [study.Frequency, study.Kernel])
+@pytest.mark.parametrize("question", [study.Frequency, pytest.param(study.Kernel, marks=pytest.mark.slow)])
 def test_inputs_that_are_a_dictionary(question, tmp_path):
     def network(key):
         return of_both, start(key)
