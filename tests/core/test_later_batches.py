@@ -55,7 +55,8 @@ def test_later_batches_are_checked_as_the_first(batch, error, message):
 
 
 def test_pytorchs_batches_are_arrays():
-    torch = pytest.importorskip("torch")
+    import torch
+
     died, time = CASES["survival"][3][1]
     dataset = torch.utils.data.TensorDataset(*map(torch.as_tensor, (VALUES, died, time)))
     loader = torch.utils.data.DataLoader(dataset, batch_size=3)
