@@ -1,6 +1,7 @@
 """Studies of networks of the user's own: each framework, what identifies them, and what is refused."""
 
 import json
+import threading
 
 import equinox as eqx
 import jax
@@ -206,3 +207,52 @@ def test_modules_of_every_framework(function):
     assert not np.array_equal(*(jax.tree.leaves(own.of_seed(seed)[1])[-1] for seed in (3, 5)))
     assert own == networks(function)
     assert hash(own) == hash(networks(function))
+
+
+class Options:
+    def __init__(self, width):
+        self.width = width
+
+
+TABLE = {"width": 1}
+
+
+def of_a_table(key):
+    return TABLE["width"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Options(1), Options(2)),
+        (eqx.nn.Linear(2, 2, key=jax.random.key(0)), eqx.nn.Linear(2, 2, key=jax.random.key(1))),
+        (jax.random.key(0), jax.random.key(1)),
+        (np.random.default_rng(0), np.random.default_rng(1)),
+        ([1, {"a": Options(2)}], [1, {"a": Options(3)}]),
+        (optax.adam(1e-3), optax.adam(1e-2)),
+        (lambda x: x + 1, lambda x: x + 2),  # of one line, and so of one source
+        (jax.jit(lambda x: x * 1), jax.jit(lambda x: x * 2)),
+    ],
+)
+def test_what_a_function_closes_over_tells_it_apart(one, other):
+    def closing(inner):
+        return lambda key: inner
+
+    assert keep(closing(one)) == keep(closing(one))
+    assert keep(closing(one)) != keep(closing(other))
+
+
+def test_weights_and_globals_tell_functions_apart(monkeypatch):
+    import torch
+
+    layers = [torch.nn.Linear(2, 2) for _ in range(2)]
+    assert keep(lambda seed, inner=layers[0]: inner) != keep(lambda seed, inner=layers[1]: inner)
+    before = keep(of_a_table)
+    monkeypatch.setitem(TABLE, "width", 2)
+    assert keep(of_a_table) != before
+
+
+def test_what_cannot_be_told_apart_is_refused():
+    lock = threading.Lock()
+    with pytest.raises(study.SpecError, match=r"lock cannot be told from another one, .* FILE\.py:NAME"):
+        keep(lambda key: lock)

@@ -4,7 +4,6 @@ A study's settings hold both, so that a changed file is another study. Code is r
 """
 
 import hashlib
-import inspect
 import re
 import sys
 from functools import partial
@@ -12,7 +11,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from relin.datasets._dataset import Dataset
@@ -82,76 +81,18 @@ def load(place: str, digest: str) -> Any:
 def keep(value: Any) -> tuple[str, str]:
     """A place and a digest for an object that was given in Python, so that `load` gives it back in this process.
 
-    A function's digest is of its source text and of what it closes over, with the functions it calls by name in its own
-    module; that of another object of its type and, where it has one, its `repr`.
+    **Raises:** `SpecError` where it cannot be told from another one, see `fingerprint`.
     """
+    from relin.study._fingerprint import fingerprint
+
     function = value.func if isinstance(value, partial) else value
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", type(value).__qualname__)
     place = f"{module or type(value).__module__}::{name}"  # of this process, not of a file
     if isinstance(value, Dataset):
         place = f"Data::{value.name}"
-    digest = f"sha256:{_sha(repr(_described(value, set())).encode())}"
+    digest = fingerprint(value)
     _IN_MEMORY[place, digest] = value
     return place, digest
-
-
-def _described(value: Any, seen: set[int]) -> Any:
-    """What tells objects apart that were given in Python: the same in every process, as far as that can be known."""
-    import numpy as np
-
-    from relin.datasets._identity import identity
-
-    if id(value) in seen:
-        return "seen"
-    if isinstance(value, Dataset):
-        return "dataset", identity(value)
-    if isinstance(value, str | bytes | int | float | complex | bool | None):
-        return value
-    seen.add(id(value))
-    inner = partial(_described, seen=seen)
-    if isinstance(value, partial):
-        return "partial", inner(value.func), inner(value.args), inner(value.keywords)
-    if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or () if not _is_empty(cell)]
-        called = [value.__globals__[name] for name in _names(value.__code__) if name in value.__globals__]
-        own = [f for f in called if isinstance(f, FunctionType | type) and f.__module__ == value.__module__]
-        numbers = [f for f in called if isinstance(f, str | bytes | int | float | np.ndarray)]
-        return "function", _text(value), *map(inner, (cells, value.__defaults__, value.__kwdefaults__, own, numbers))
-    if isinstance(value, type):
-        return "class", value.__qualname__, _text(value)
-    if isinstance(value, dict):
-        return "dict", [(inner(key), inner(one)) for key, one in value.items()]
-    if isinstance(value, list | tuple | set | frozenset):
-        return type(value).__name__, [inner(one) for one in value]
-    if hasattr(value, "__array__"):
-        array = np.asarray(value)
-        return "array", array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).hexdigest()
-    if isinstance(value, ModuleType):
-        return "module", value.__name__
-    text = re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-    return type(value).__module__, type(value).__qualname__, text
-
-
-def _is_empty(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return True
-    return False
-
-
-def _names(code: CodeType) -> list[str]:
-    """The globals that a function and those defined in it name."""
-    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    return sorted({*code.co_names, *(name for one in inner for name in _names(one))})
-
-
-def _text(function: Any) -> str:
-    try:
-        return inspect.getsource(function)
-    except (OSError, TypeError):
-        code = getattr(function, "__code__", None)
-        return repr((code.co_code, code.co_consts, code.co_names)) if code else repr(function)
 
 
 def _source(place: str) -> str:

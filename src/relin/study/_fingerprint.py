@@ -1,0 +1,138 @@
+"""What tells objects apart that are given in Python: functions and what they close over, arrays, objects by state."""
+
+import hashlib
+import inspect
+from functools import partial
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from relin.datasets._dataset import Dataset
+from relin.datasets._identity import identity
+from relin.study._errors import SpecError
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 of a value's description: the same in every process of one Python, and another one for another value.
+
+    A function is described by its source text, defaults, closure, and by the globals it names, with the functions
+    among them that are of its own module; other objects by their type and state, as pickling would see it.
+
+    **Raises:** `SpecError` for a value that holds something without a state that can be read, such as a lock.
+    """
+    root = inspect.unwrap(value.func if isinstance(value, partial) else value) if callable(value) else value
+    described = _Describing(getattr(root, "__module__", None))
+    try:
+        text = repr(described(value))
+    except RecursionError:
+        raise SpecError(f"{type(value).__name__} {_ADVICE}") from None
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+_ADVICE = (
+    "cannot be told from another one, so that a study of it could not be known again; define it in a file and name "
+    "that, FILE.py:NAME."
+)
+
+
+class _Describing:
+    """Describes values; what stands in them several times, or in a circle, is described once."""
+
+    def __init__(self, module: str | None):
+        self.module = module
+        """That of the user: of functions of other modules the globals are not looked at."""
+        self.seen = dict[int, tuple[int, Any]]()
+        """By identity: in which order it was met, and the object itself, so that its identity is not given again."""
+
+    def __call__(self, value: Any) -> Any:
+        if isinstance(value, str | bytes | int | float | complex | bool | None):
+            return value
+        if id(value) in self.seen:
+            return "seen", self.seen[id(value)][0]
+        self.seen[id(value)] = len(self.seen), value
+        match value:
+            case Dataset():
+                return "dataset", identity(value)
+            case ModuleType():
+                return "module", value.__name__
+            case type():
+                return "class", value.__module__, value.__qualname__, self._text(value)
+            case FunctionType():
+                return self._function(value)
+            case MethodType():
+                return "method", self(value.__self__), self(value.__func__)
+            case dict():
+                return type(value).__qualname__, [(self(key), self(one)) for key, one in value.items()]
+            case list() | tuple():
+                return type(value).__qualname__, [self(one) for one in value]
+            case set() | frozenset():
+                return type(value).__qualname__, sorted(repr(self(one)) for one in value)
+        return self._array(value) or self._object(value)
+
+    def _function(self, function: FunctionType) -> Any:
+        cells = [cell.cell_contents for cell in function.__closure__ or () if not _is_empty(cell)]
+        names = _names(function.__code__) if function.__module__ == self.module else []
+        found = {name: function.__globals__[name] for name in names if name in function.__globals__}
+        own = {name: self(one) for name, one in found.items() if not self._is_of_a_library(one)}
+        parts = (cells, function.__defaults__, function.__kwdefaults__)
+        return "function", function.__qualname__, self._text(function), *map(self, parts), own
+
+    def _is_of_a_library(self, value: Any) -> bool:
+        return isinstance(value, ModuleType) or (callable(value) and getattr(value, "__module__", None) != self.module)
+
+    def _text(self, value: Any) -> Any:
+        """The source, and the code: two lambdas of one line have the same source."""
+        code = getattr(value, "__code__", None)
+        compiled = None if code is None else self(code)
+        try:
+            return inspect.getsource(value), compiled
+        except (OSError, TypeError):
+            return compiled or value.__qualname__
+
+    def _array(self, value: Any) -> Any:
+        """Of NumPy's, JAX's and PyTorch's arrays, keys among them; none for other objects."""
+        if hasattr(value, "detach"):
+            value = value.detach().cpu()
+        if "key<" in str(getattr(value, "dtype", "")):
+            import jax
+
+            return "key", str(value.dtype), self(jax.random.key_data(value))
+        if not hasattr(value, "__array__"):
+            return None
+        array = np.asarray(value)
+        if array.dtype == object:
+            return "array", array.shape, [self(one) for one in array.ravel()]
+        return "array", str(array.dtype), array.shape, hashlib.sha256(array.tobytes()).hexdigest()
+
+    def _object(self, value: Any) -> Any:
+        if wrapped := getattr(value, "__wrapped__", None):  # a compiled function, for example
+            return "wrapped", type(value).__qualname__, self(wrapped)
+        if isinstance(value, CodeType):
+            return "code", value.co_code, self(value.co_consts), value.co_names
+        kind = type(value).__module__, type(value).__qualname__
+        try:
+            reduced = value.__reduce_ex__(4)
+        except Exception:
+            if state := getattr(value, "__dict__", None):
+                return "object", kind, self(dict(state))
+            raise SpecError(f"{type(value).__name__} {_ADVICE}") from None
+        if isinstance(reduced, str):
+            return "global", kind, reduced
+        made, arguments, *state = reduced
+        parts = [list(part) if hasattr(part, "__next__") else part for part in state]
+        return "object", kind, made.__qualname__, self(arguments), self(parts)
+
+
+def _is_empty(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return True
+    return False
+
+
+def _names(code: CodeType) -> list[str]:
+    """The globals that a function and those defined in it name."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return sorted({*code.co_names, *(name for one in inner for name in _names(one))})
