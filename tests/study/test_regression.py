@@ -90,6 +90,25 @@ def test_the_test_is_that_of_errors():
         compare(wrong, margin=0.1, confidence=0.95, chance=0.0)
 
 
+def test_nothing_is_on_par_with_what_is_no_better_than_a_constant():
+    """All runs of another schedule that diverged, at R² = 0, would be above ordinary training of R² = −0.5."""
+    frame = records(runs("every-1", [-0.5, -0.6, -0.4]), runs("every-4", [0.0, 0.01, -0.01]))
+    compared = compare(frame.with_columns(measure=pl.lit("R²")), margin=0.1, confidence=0.95, chance=0.0)
+    assert [outcome.on_par for outcome in compared.outcomes] == [None, None]
+
+
+def test_targets_that_are_all_the_same_are_refused(tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    y = np.linspace(-1, 1, 60, dtype=np.float32)[:, None]
+    still = np.full((10, 1), y.mean(), np.float32)
+    asked = study.Frequency(
+        data=study.Data((x, y), (x[:10], still), (x[:10], y[:10])), loss="squared-error", batch_size=8
+    )
+    with pytest.raises(ValueError, match="every target of the validation part of arrays is the mean"):
+        asked.run(tmp_path / "study", progress=False)
+    assert not (tmp_path / "study").exists()
+
+
 def test_names_of_files_keep_their_words():
     assert in_measure("Test accuracy, accuracies; accuracy-against-period.png, a/accuracy, test_accuracy", "R²") == (
         "Test R², R²; accuracy-against-period.png, a/accuracy, test_accuracy"

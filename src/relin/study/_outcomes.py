@@ -110,7 +110,8 @@ def compare(
     """How every schedule came out at its own learning rate, and whether it is on par with ordinary training, K = 1.
 
     A schedule is on par where the Holm-adjusted p-value of *the mean difference is −margin or less* is below
-    1 − `confidence`. Intervals of means and differences are two-sided at 95 %.
+    1 − `confidence`. Intervals of means and differences are two-sided at 95 %. Whether any is on par is not said where
+    no run of ordinary training trained, or, of values, where its mean R² is not above the constant predictor's.
 
     **Arguments:**
 
@@ -133,9 +134,11 @@ def compare(
     rates = {name: ranked[0] for name, ranked in _rank_rates(runs).items()}
     chosen = {name: runs.filter(schedule=name, learning_rate=rate) for name, rate in rates.items()}
     ordinary = _ordinary_schedule(chosen)
+    reached = float(np.mean(chosen[ordinary]["test_accuracy"].to_numpy()))
+    no_yardstick = bool(chosen[ordinary]["untrained"].all()) or (of_values and reached <= chance)
     relative = margin if of_values else None
     if of_values:
-        margin = margin * float(1 - np.mean(chosen[ordinary]["test_accuracy"].to_numpy()))
+        margin = margin * (1 - reached)
     others = sorted(chosen.keys() - {ordinary})
     differences = {name: _paired_differences(name, chosen[name], chosen[ordinary]) for name in others}
     compared = {name: _compare(values, margin, confidence) for name, values in differences.items()}
@@ -143,7 +146,7 @@ def compare(
         members = [name for name in others if family(name) == kind]
         adjusted = holm(np.array([compared[name]["p_value"] for name in members]))
         for name, p_value in zip(members, adjusted.tolist(), strict=True):
-            on_par = None if chosen[ordinary]["untrained"].all() else p_value < 1 - confidence
+            on_par = None if no_yardstick else p_value < 1 - confidence
             compared[name] |= {"p_value_holm": p_value, "on_par": on_par}
     compared[ordinary] = dict.fromkeys(("difference", "bound", "p_value", "p_value_holm", "on_par"))
     outcomes = [

@@ -3,7 +3,7 @@
 import math
 import platform
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -26,6 +26,8 @@ from relin.study._store import describe
 from relin.study._trainable import check_network, check_observers, check_schedules, is_coupled
 
 Data = tuple[Any, jax.Array]
+_NO_SPREAD = 1e-10
+"""Of targets, as a part of those of the training set: rounding in single precision leaves as much."""
 _PACKAGES = ("relin", "jax", "jaxlib", "equinox", "optax", "numpy", "polars")
 
 
@@ -57,6 +59,8 @@ class Runner:
         self.validation, self.test = validation, test
         self._observers = cache(self._all_observers)  # an optimiser in one equals no other, and is compiled anew
         self._coupled = False
+        of_values = study is not None and self.dataset.is_regression
+        self._r_squared = self._shares_of_error() if of_values else {}
         if isinstance(self._first, OwnNetworks) and study is not None:
             self._check_own()
 
@@ -127,13 +131,24 @@ class Runner:
         counts = np.unique_counts(np.asarray(self.dataset.train.y)).counts
         return float(counts.max() / counts.sum())
 
-    @cached_property
-    def _r_squared(self) -> dict[str, pl.Expr]:
-        """R² of both predictors on each part, from their losses, in the place of accuracies."""
+    def _shares_of_error(self) -> dict[str, pl.Expr]:
+        """R² of both predictors on each part, from their losses, in the place of accuracies.
+
+        **Raises:** `ValueError` for a part whose targets are all the mean of the training set's.
+        """
         loss, y = LOSSES[self.spec.loss](), self.data[1]
         columns = dict[str, pl.Expr]()
+
+        def of_constant(targets: jax.Array) -> float:
+            return float(loss.mean(jnp.broadcast_to(y.mean(0), targets.shape), targets))
+
         for part, (_, targets) in (("validation", self.validation), ("test", self.test)):
-            constant = float(loss.mean(jnp.broadcast_to(y.mean(0), targets.shape), targets))
+            constant = of_constant(targets)
+            if constant <= _NO_SPREAD * of_constant(y):
+                raise ValueError(
+                    f"data: every target of the {part} part of {self.spec.data_name} is the mean of the training "
+                    "set's, so that no predictor is better than a constant; choose other examples."
+                )
             for name in (part, f"network_{part}"):
                 columns[f"{name}_accuracy"] = 1 - pl.col(f"{name}_loss") / constant
         return columns
@@ -162,7 +177,7 @@ class Runner:
     def _records(self, job: Job, run: RunSpec, solution: il.Solution) -> pl.DataFrame:
         spec = self.spec
         measured = pl.DataFrame(solution.records).with_columns(pl.col(pl.Float32).cast(pl.Float64))
-        if self.study is not None and self.dataset.is_regression:
+        if self._r_squared:
             measured = measured.with_columns(measure=pl.lit(R_SQUARED), **self._r_squared)
         place = {} if run.place is None else {run.place.axis: pl.lit(run.place.value, pl.Int64)}
         told = measured.with_columns(

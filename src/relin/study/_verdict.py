@@ -40,7 +40,12 @@ def in_measure(text: str, measure: str) -> str:
     return re.sub(r"(?<![-/#.\w])[Aa]ccurac(?:y|ies)(?![-\w])", measure, text)
 
 
-def nothing_to_compare_with() -> str:
+def nothing_to_compare_with(result: GridResult) -> str:
+    if result.relative_margin is not None:
+        return (
+            "ordinary training (K = 1) is no better on test data than the constant predictor even at the best of its "
+            "learning rates, so there is nothing to compare with and other rates or settings must be tried"
+        )
     return (
         "no run of ordinary training (K = 1) trained even at the best of its learning rates, so there is nothing to "
         "compare with and other rates must be offered"

@@ -52,7 +52,7 @@ def _last_on_par(outcomes: list[ScheduleOutcome | None]) -> int | None:
 
 def _verdict(result: EssentialResult, spec: EssentialSpec) -> str:
     if result.outcomes[0].on_par is None and all(outcome.on_par is None for outcome in result.outcomes):
-        return f"On {result.data}, {nothing_to_compare_with()}."
+        return f"On {result.data}, {nothing_to_compare_with(result)}."
     clauses = []
     gap = result.lazy_gap
     if gap is not None:

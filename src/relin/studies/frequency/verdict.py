@@ -26,7 +26,7 @@ def verdict(result: FrequencyResult, num_steps: int, most_paired: int, fewest_st
     if not tested:
         clauses = [f"On {result.data}, no K above 1 was tested, so nothing is known about rarer feature updates"]
     elif result.k_star is None:
-        clauses = [f"On {result.data}, {nothing_to_compare_with()}"]
+        clauses = [f"On {result.data}, {nothing_to_compare_with(result)}"]
     else:
         equal = ", equal learning rate × steps" if result.comparison == "equal-distance" else ""
         rule = criterion(result, f"over {len(tested)} K", most_paired) + equal

@@ -12,7 +12,7 @@ def phase_verdict(result: PhaseResult) -> str:
         rule = criterion(result, "over the n of each T").replace("ordinary training", "ordinary training of the same T")
         clauses = [f"On {result.data}, {enough_words(answered)} ({rule})", growth_clause(result)]
     elif result.best_total is None:
-        clauses = [f"On {result.data}, {nothing_to_compare_with()}"]
+        clauses = [f"On {result.data}, {nothing_to_compare_with(result)}"]
     else:
         clauses = [
             f"On {result.data}, nothing but ordinary training was tested, so nothing is known about fewer updates"
