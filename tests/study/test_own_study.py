@@ -265,3 +265,40 @@ def test_modules_of_pytorch(network, x, mode, tmp_path):
     steps = records.filter(schedule="every-1").sort("seed", "step")
     assert steps.filter(step=0)["test_loss"].n_unique() == 2, "each seed its own network"
     assert found.report.is_file()
+
+
+def test_files_of_data_that_change_on_the_way_are_refused(tmp_path):
+    file = tmp_path / "x.npz"
+    np.savez(file, x=X, y=Y)
+    folder = tmp_path / "study"
+    study.Frequency(network=build, data=str(file), **TINY).run(folder, progress=False)
+    spec = study.read_spec(str(folder / "spec.json"))
+    next((folder / "packs").glob("*.parquet")).unlink()  # something is left to train
+    np.savez(file, x=X + 1, y=Y)
+    with pytest.raises(ValueError, match=r"the files of .*npz have changed since the study began"):
+        study.run_study(spec, folder)
+
+
+def test_runs_on_other_data_of_the_same_function_are_refused(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\ndef load():\n    data = np.load(__file__.replace('mine.py', 'x.npz'))\n"
+        "    return data['x'], data['y']\n"
+    )
+    np.savez(tmp_path / "x.npz", x=X, y=Y)
+    folder, place = tmp_path / "study", f"{tmp_path}/mine.py:load"
+    study.Frequency(network=build, data=place, **TINY).run(folder, progress=False)
+    next((folder / "packs").glob("*.parquet")).unlink()
+    np.savez(tmp_path / "x.npz", x=X + 1, y=Y)
+    with pytest.raises(study.StoreError, match=r"holds runs on different data: what .*:load gives has changed"):
+        study.Frequency(network=build, data=place, **TINY).run(folder, progress=False)
+
+
+def test_settings_that_name_other_code_have_its_digest(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.py").write_text(f"def build(key): return {name!r}\n")
+    first, second = (study.read_spec("frequency", overrides={"model": f"{tmp_path}/{n}.py:build"}) for n in "ab")
+    (tmp_path / "spec.toml").write_text(
+        f'study = "frequency"\nmodel = "{first.model}"\ndigests = {{ model = "{first.digests["model"]}" }}\n'
+    )
+    asked = study.read_spec(str(tmp_path / "spec.toml"), overrides={"model": second.model})
+    assert asked.digests == second.digests != first.digests

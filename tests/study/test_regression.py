@@ -90,6 +90,41 @@ def test_the_test_is_that_of_errors():
         compare(wrong, margin=0.1, confidence=0.95, chance=0.0)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("question", "settings"),
+    [
+        ("Essential", {"frozen_after": [4], "learnt_from": [4]}),
+        ("Layers", {"layers": ["layers.0", "layers.1"]}),
+        ("Timing", {"feature_updates": [4], "placements": ["early", "even"], "tolerances": [0.4]}),
+        ("Stability", {"periods": [1, 4, "inf"], "parts": ["clip-3"], "tolerances": []}),
+    ],
+)
+def test_every_other_study_that_takes_values_speaks_of_them(question, settings, tmp_path):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(200, 6)).astype(np.float32)
+    data = study.Data((x, (x[:, :1] * x[:, 1:2] + x[:, 2:3]).astype(np.float32)))
+    tiny = {"steps": 40, "batch_size": 16, "seeds": 2, "select_seeds": 1, "finalists": None, "num_records": 2}
+    asked = getattr(study, question)(
+        data=data,
+        network_options={"width": 8, "depth": 1},
+        loss="squared-error",
+        learning_rates=[0.03],
+        **tiny,
+        **settings,
+    )
+    answer = asked.run(tmp_path / "study", progress=False)
+    assert answer.result.measure == "R²"
+    assert "test error at most" in answer.verdict
+    page = re.sub(r"<svg.*?</svg>|<[^>]*>", " ", answer.report.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert not re.search(r"(?<![-/#.\w])[Aa]ccurac(y|ies)(?![-\w])", page)
+
+
+def test_a_column_of_that_name_says_nothing_of_values():
+    frame = records(runs("every-1", [0.9, 0.91]), runs("every-4", [0.9, 0.9])).with_columns(measure=pl.lit("top-1"))
+    assert compare(frame, margin=0.1, confidence=0.95, chance=0.1).relative_margin is None
+
+
 def test_nothing_is_on_par_with_what_is_no_better_than_a_constant():
     """All runs of another schedule that diverged, at R² = 0, would be above ordinary training of R² = −0.5."""
     frame = records(runs("every-1", [-0.5, -0.6, -0.4]), runs("every-4", [0.0, 0.01, -0.01]))

@@ -19,7 +19,7 @@ from relin.study._descent_specs import DescentSpec
 from relin.study._network import NamedNetworks
 from relin.study._own_network import OwnNetworks
 from relin.study._runner import device, versions
-from relin.study._specimen import check_size, data_of, networks_of
+from relin.study._specimen import check_size, data_digest, data_of, networks_of
 from relin.study._store import describe
 from relin.study._trainable import check_network, is_coupled
 
@@ -99,6 +99,7 @@ class DescentRunner(abc.ABC, Generic[Spec]):
             "num_examples": len(self.dataset.train.y),
             "spec": describe(spec.model_dump(mode="json")),
             "versions": describe(versions()),
+            **data_digest(spec, self.dataset),
             "device": device(),
         }
         types = {name: kind for name, kind in _TYPES.items() if name in {**shared, **rows[0]}}

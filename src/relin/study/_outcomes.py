@@ -128,7 +128,7 @@ def compare(
     **Raises:** `ValueError` without K = 1, with fewer than two paired seeds of a schedule, or with records of
     more than one setting.
     """
-    of_values = "measure" in records.columns
+    of_values = _is_of_values(records)
     _check_arguments(margin, confidence, chance, of_values)
     runs = _final_runs(records, chance, comparison)
     rates = {name: ranked[0] for name, ranked in _rank_rates(runs).items()}
@@ -175,6 +175,11 @@ def schedule_label(schedule: str) -> str:
         return schedule
 
 
+def _is_of_values(records: pl.DataFrame) -> bool:
+    """Whether what the records call accuracy is R²."""
+    return "measure" in records.columns and bool((records["measure"] == R_SQUARED).all())
+
+
 def _check_arguments(margin: float, confidence: float, chance: float, of_values: bool) -> None:
     if not 0 <= margin < 1:
         raise ValueError(
@@ -209,7 +214,7 @@ def _final_runs(records: pl.DataFrame, chance: float, comparison: Comparison) ->
         .with_columns(pl.when("untrained").then(math.inf).otherwise("validation_loss").alias("validation_loss"))
         .sort(_RUN)
     )
-    _check_runs(runs, comparison, "measure" in records.columns)
+    _check_runs(runs, comparison, _is_of_values(records))
     return runs
 
 

@@ -14,9 +14,25 @@ from relin.study._registry import find
 from relin.study._settings import StudySpec
 
 RUN = ("schedule", "run_steps", "learning_rate", "seed")
+DATA_DIGEST = "data_digest"
+"""A column of data that a function of the user's own gave, whose settings know the function's text alone."""
 _NUMBERS = (*RUN[1:], "step", "diverged_at")
 _TEXTS = frozenset(
-    ("study", "data", "model", "stage", "schedule", "mode", "way", "result", "measure", "spec", "versions", "device")
+    (
+        "study",
+        "data",
+        "model",
+        "stage",
+        "schedule",
+        "mode",
+        "way",
+        "result",
+        "measure",
+        "spec",
+        "versions",
+        "device",
+        DATA_DIGEST,
+    )
 )
 _LISTS = frozenset(("outputs", "network_outputs"))
 _REQUIRED = ("schedule", *_NUMBERS, "result", "spec", "versions", "device")

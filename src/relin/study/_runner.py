@@ -21,7 +21,7 @@ from relin.study._outcomes import R_SQUARED
 from relin.study._own_network import OwnNetworks
 from relin.study._run_factory import LOSSES, RunFactory, lanes
 from relin.study._settings import GridSpec
-from relin.study._specimen import check_size, data_of, networks_of
+from relin.study._specimen import check_size, data_digest, data_of, networks_of
 from relin.study._store import describe
 from relin.study._trainable import check_network, check_observers, check_schedules, is_coupled
 
@@ -202,6 +202,7 @@ class Runner:
             diverged_at=pl.lit(solution.diverged_at, pl.Int64),
             spec=pl.lit(describe(spec.model_dump(mode="json"))),
             versions=pl.lit(describe(versions())),
+            **{name: pl.lit(digest) for name, digest in data_digest(spec, self.dataset).items()},
             device=pl.lit(device()),
         )
         return told.with_columns(**place).rename({"training_loss": "train_loss"})

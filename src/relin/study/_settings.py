@@ -138,18 +138,10 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
             if name in digests or not isinstance(value, str):
                 continue
             if name == "data" and is_known(value):
-                digests |= cls._of_files(value)
+                digests |= {} if (digest := digest_of_files(value)) is None else {name: digest}
             elif is_place(value) and value not in OPTIONS:
                 digests[name] = digest_of(value)
         return {**fields, "digests": digests} if digests else fields
-
-    @staticmethod
-    def _of_files(data: str) -> dict[str, str]:
-        if own(data) is None:
-            return {}
-        from relin.datasets._identity import identity
-
-        return {"data": f"sha256:{identity(data)['sha256']}"}
 
     def require_classes(self, values: bool | None = None) -> None:
         """Raises `ValueError` for data whose targets are `values`, by their name if it is none, where the study needs
@@ -159,6 +151,15 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
                 f"data: the study {self.study} compares accuracies, and {self.data} has values for targets; name a "
                 "data set with classes, or ask another study, such as frequency."
             )
+
+
+def digest_of_files(data: str) -> str | None:
+    """What identifies the files of one's own data by their name; none for the named sets, whose files are published."""
+    if own(data) is None:
+        return None
+    from relin.datasets._identity import identity
+
+    return f"sha256:{identity(data)['sha256']}"
 
 
 class Place(NamedTuple):

@@ -53,7 +53,11 @@ def _still_of_use(fields: dict[str, Any], overrides: dict[str, Any], kind: type[
     for owner, owned in kind.belong_to.items():
         own = fields.get(owner, kind.model_fields[owner].default)
         idle |= set(owned) if overrides.get(owner, own) != own else set()
-    return {name: value for name, value in fields.items() if name not in idle}
+    kept = {name: value for name, value in fields.items() if name not in idle}
+    digests = kept.get("digests")
+    if isinstance(digests, dict):  # those of code and data that another one takes the place of are not of these
+        kept["digests"] = {name: digest for name, digest in digests.items() if name not in overrides}
+    return kept
 
 
 def _read(name: str) -> dict[str, Any]:

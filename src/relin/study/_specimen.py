@@ -12,7 +12,8 @@ from relin.models._names import OPTIONS
 from relin.study import _code
 from relin.study._network import AbstractNetworks, NamedNetworks
 from relin.study._own_network import OwnNetworks
-from relin.study._settings import StudySpec
+from relin.study._records import DATA_DIGEST
+from relin.study._settings import StudySpec, digest_of_files
 from relin.study._store import describe
 
 _MOST_PARAMETERS = 2**31
@@ -24,6 +25,7 @@ def data_of(spec: StudySpec, data_dir: str | None = None) -> datasets.Dataset:
     **Raises:** `ValueError` for data that do not exist, do not fit, or are not those that the settings were made for.
     """
     if is_known(spec.data) or not _code.is_code(spec.data):
+        _check_same(spec)
         return datasets.load(spec.data, data_dir=data_dir, limit=spec.train_limit)
     data = _code.load(spec.data, spec.digests["data"])
     if callable(data):
@@ -40,6 +42,21 @@ def data_of(spec: StudySpec, data_dir: str | None = None) -> datasets.Dataset:
     if spec.train_limit > len(dataset.train.y):
         raise ValueError(f"train_limit: there are {len(dataset.train.y)} training examples, got {spec.train_limit}.")
     return limited(dataset, spec.train_limit, spread=True)
+
+
+def data_digest(spec: StudySpec, dataset: datasets.Dataset) -> dict[str, str]:
+    """A column for the records of data that a function gave, of which the settings know the function's text alone."""
+    if "data" not in spec.digests or is_known(spec.data):
+        return {}
+    return {DATA_DIGEST: datasets.identity(dataset)["sha256"]}
+
+
+def _check_same(spec: StudySpec) -> None:
+    """Raises `ValueError` for files of data that have changed since the settings were made."""
+    if spec.digests.get("data") != digest_of_files(spec.data):
+        raise ValueError(
+            f"data: the files of {spec.data} have changed since the study began; restore them, or begin a new study."
+        )
 
 
 def as_dataset(data: Any, name: str) -> datasets.Dataset:

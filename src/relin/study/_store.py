@@ -209,6 +209,11 @@ class Store:
         for job, fault in self.damaged(jobs).items():
             raise StoreError(f"{self.path(job)} is damaged ({fault}); run the study again, which recomputes it.")
         records = pl.concat([self._frame(self.path(job)) for job in jobs], how="diagonal_relaxed")
+        if _records.DATA_DIGEST in records.columns and records[_records.DATA_DIGEST].n_unique() > 1:
+            raise StoreError(
+                f"{self.folder} holds runs on different data: what {self.spec().data} gives has changed since the "
+                "study began; run the study in a new folder."
+            )
         return _records.in_order(records, self.spec().axis)
 
     def damaged(self, jobs: Sequence[AbstractJob]) -> dict[AbstractJob, _records.Fault]:
