@@ -17,7 +17,7 @@ from relin._common.words import listed
 from relin.study._condition import parse_condition
 from relin.study._judged import DIVERGED, FAILED, trained
 from relin.study._result import Interval, ScheduleOutcome
-from relin.study._settings import Comparison
+from relin.study._settings import Comparison, GridSpec
 from relin.study._statistics import (
     INTERVAL_CONFIDENCE,
     RESOLUTION,
@@ -156,6 +156,16 @@ def compare(
     periodic = [differences[name].size for name in others if _period(chosen[name]) is not None]
     paired = periodic or [differences[name].size for name in others] or [chosen[ordinary].height]
     return Compared(outcomes, chosen, runs, (min(paired), max(paired)), margin, confidence, chance, relative)
+
+
+def compare_by(
+    spec: GridSpec,
+    records: pl.DataFrame,
+    chance: float,
+    family: Callable[[str], Hashable] = lambda schedule: parse_condition(schedule).period is None,
+) -> Compared:
+    """`compare` with the margin and the confidence of a study's settings."""
+    return compare(records, margin=spec.margin / 100, confidence=spec.confidence, chance=chance, family=family)
 
 
 def _lazy_gap(outcomes: list[ScheduleOutcome]) -> Interval | None:

@@ -5,7 +5,7 @@ import polars as pl
 from relin.studies.essential.result import EssentialResult
 from relin.studies.essential.settings import EssentialSpec
 from relin.study._condition import parse_condition
-from relin.study._outcomes import compare
+from relin.study._outcomes import compare_by
 from relin.study._result import ScheduleOutcome
 from relin.study._schedules import After, Until
 from relin.study._settings import Comparison
@@ -23,13 +23,7 @@ def conclude(spec: EssentialSpec, records: dict[Comparison, pl.DataFrame], chanc
     - `records`: those of each comparison, one row per run and recorded step.
     - `chance`: accuracy at which a run that did not train counts.
     """
-    compared = compare(
-        records["equal-steps"],
-        margin=spec.margin / 100,
-        confidence=spec.confidence,
-        chance=chance,
-        family=lambda schedule: parse_condition(schedule).kind,
-    )
+    compared = compare_by(spec, records["equal-steps"], chance, family=lambda schedule: parse_condition(schedule).kind)
     frozen = [compared.outcome(Until(number).name) for number in reversed(spec.frozen_after)]
     late = [compared.outcome(After(step).name) for step in spec.learnt_from]
     result = EssentialResult(

@@ -7,7 +7,7 @@ from relin.studies.kernel.settings import KernelSpec
 from relin.studies.kernel.verdict import kernel_verdict
 from relin.study._judged import DIVERGED
 from relin.study._kernel import METRICS, constancy, final_records
-from relin.study._outcomes import Compared, compare
+from relin.study._outcomes import Compared, compare_by
 from relin.study._result import ScheduleOutcome
 from relin.study._settings import Comparison
 from relin.study._statistics import INTERVAL_CONFIDENCE, finite_interval, mean_interval
@@ -23,7 +23,7 @@ def conclude(spec: KernelSpec, records: dict[Comparison, pl.DataFrame], chance: 
     - `chance`: accuracy at which a run that did not train counts.
     """
     own = records["equal-steps"]
-    compared = compare(own, margin=spec.margin / 100, confidence=spec.confidence, chance=chance)
+    compared = compare_by(spec, own, chance)
     start = own.filter(pl.col("step") == 0).unique("seed").sort("seed")
     taken = [_frozen(name, compared, own, chance) for name in spec.frozen_methods]
     result = KernelResult(

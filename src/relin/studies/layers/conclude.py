@@ -8,7 +8,7 @@ import polars as pl
 from relin.studies.layers.result import LayerOutcome, LayersResult
 from relin.studies.layers.settings import LayersSpec
 from relin.study._condition import parse_condition
-from relin.study._outcomes import Compared, compare
+from relin.study._outcomes import Compared, compare_by
 from relin.study._result import Interval
 from relin.study._schedules import Lazy, Rich
 from relin.study._settings import Comparison
@@ -27,13 +27,7 @@ def conclude(spec: LayersSpec, records: dict[Comparison, pl.DataFrame], chance: 
     - `records`: those of each comparison, one row per run and recorded step.
     - `chance`: accuracy at which a run that did not train counts.
     """
-    compared = compare(
-        records["equal-steps"],
-        margin=spec.margin / 100,
-        confidence=spec.confidence,
-        chance=chance,
-        family=lambda schedule: parse_condition(schedule).kind,
-    )
+    compared = compare_by(spec, records["equal-steps"], chance, family=lambda schedule: parse_condition(schedule).kind)
     layers = [_layer(compared, number, layer) for number, layer in enumerate(spec.layers)]
     names = {name: f"{layer.layer} alone {how}" for layer in layers for how, name in _schedules(layer).items()}
     outcomes = [o.model_copy(update={"label": names.get(o.schedule, o.label)}) for o in compared.outcomes]

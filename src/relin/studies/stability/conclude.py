@@ -6,7 +6,7 @@ import polars as pl
 from relin.studies.stability.result import RateLimit, StabilityResult
 from relin.studies.stability.settings import StabilitySpec
 from relin.study._condition import parse_condition
-from relin.study._outcomes import Compared, compare
+from relin.study._outcomes import Compared, compare_by
 from relin.study._result import Interval, ScheduleOutcome
 from relin.study._settings import Comparison
 from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
@@ -26,13 +26,7 @@ def conclude(spec: StabilitySpec, records: dict[Comparison, pl.DataFrame], chanc
     - `chance`: accuracy at which a run that did not train counts.
     """
     own = records["equal-steps"]
-    compared = compare(
-        own,
-        margin=spec.margin / 100,
-        confidence=spec.confidence,
-        chance=chance,
-        family=_family,
-    )
+    compared = compare_by(spec, own, chance, family=_family)
     rates = sorted(spec.learning_rates)
     at_start = own.filter(pl.col("step") == 0)["sharpness"]
     result = StabilityResult(

@@ -5,7 +5,7 @@ import polars as pl
 
 from relin.studies.timing.result import Placement, TimingResult
 from relin.studies.timing.settings import TimingSpec
-from relin.study._outcomes import Compared, compare
+from relin.study._outcomes import Compared, compare_by
 from relin.study._schedules import WhenError
 from relin.study._settings import Comparison
 from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
@@ -24,7 +24,7 @@ def conclude(spec: TimingSpec, records: dict[Comparison, pl.DataFrame], chance: 
     - `records`: those of each comparison, one row per run and recorded step.
     - `chance`: accuracy at which a run that did not train counts.
     """
-    compared = compare(records["equal-steps"], margin=spec.margin / 100, confidence=spec.confidence, chance=chance)
+    compared = compare_by(spec, records["equal-steps"], chance)
     placements = [placement for budget in spec.feature_updates for placement in _placements(spec, compared, budget)]
     result = TimingResult(
         **compared.shared,

@@ -11,7 +11,7 @@ from relin.studies.width.result import WidthOutcome, WidthResult
 from relin.studies.width.settings import WidthSpec
 from relin.studies.width.verdict import width_verdict
 from relin.study._kernel import constancy, final_records
-from relin.study._outcomes import compare
+from relin.study._outcomes import compare_by
 from relin.study._result import Interval, ScheduleOutcome
 from relin.study._settings import Comparison
 from relin.study._statistics import INTERVAL_CONFIDENCE, finite_interval, mean_interval
@@ -55,7 +55,7 @@ def labelled(outcome: ScheduleOutcome, width: int) -> ScheduleOutcome:
 
 
 def _at_width(width: int, records: pl.DataFrame, spec: WidthSpec, chance: float) -> WidthOutcome:
-    compared = compare(records, margin=spec.margin / 100, confidence=spec.confidence, chance=chance)
+    compared = compare_by(spec, records, chance)
     ordinary, lazy = compared.outcome("every-1"), compared.outcome("never")
     if ordinary is None or lazy is None:
         raise ValueError(
