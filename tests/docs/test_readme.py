@@ -59,6 +59,7 @@ def ends(in_turn, folder):
     return in_turn(codes | jobs)
 
 
+@pytest.mark.slow
 def test_the_python_example_runs(ends):
     code, out, err = ends["example"]
     assert code == 0, err
@@ -66,23 +67,27 @@ def test_the_python_example_runs(ends):
     assert out.startswith("7 ")  # ⌈500/64⌉ − 1 feature updates
 
 
+@pytest.mark.slow
 def test_the_own_study_runs(ends, folder):
     assert ends["own study"].code == 0, ends["own study"].err
     assert (folder / "my-study" / "report.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [" ".join(command) for command in RELIN])
 def test_short_commands_run(ends, command):
     assert ends[command].code == 0, ends[command].err
     assert ends[command].out.strip()
 
 
+@pytest.mark.slow
 def test_what_was_saved_has_a_kernel(ends, folder):
     (command,) = (c for c in COMMANDS if c[:2] == ["relin", "ntk"])
     assert ends[" ".join(command)].code == 0, ends[" ".join(command)].err
     assert (folder / command[2] / "kernel.npz").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [" ".join(command) for command in STUDIES])
 def test_studies_are_accepted(ends, command):
     code, out, err = ends[command]

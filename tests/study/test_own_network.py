@@ -1,6 +1,7 @@
 """Studies of networks of the user's own: each framework, what identifies them, and what is refused."""
 
 import json
+import shutil
 import threading
 
 import equinox as eqx
@@ -10,6 +11,7 @@ import numpy as np
 import optax
 import polars as pl
 import pytest
+from tiny_studies import TINY
 
 import relin as il
 from relin import study
@@ -17,20 +19,7 @@ from relin.study._code import digest_of, keep, load
 from relin.study._network import key_of_network
 from relin.study._own_network import OwnNetworks
 
-SETTINGS = {
-    "data": "digits",
-    "train_limit": 64,
-    "periods": [1, 4, "inf"],
-    "sparse_periods": [],
-    "tolerances": [],
-    "learning_rates": [0.1],
-    "steps": 8,
-    "batch_size": 16,
-    "seeds": 2,
-    "select_seeds": 1,
-    "finalists": None,
-    "num_records": 2,
-}
+SETTINGS = TINY | {"data": "digits", "train_limit": 64, "periods": [1, 4, "inf"]}
 EXAMPLE = np.linspace(0, 1, 2 * 64, dtype=np.float32).reshape(2, 8, 8, 1)
 
 
@@ -101,6 +90,11 @@ def test_code_in_a_file_is_known_by_its_text_and_run_only_when_it_trains(tmp_pat
     (tmp_path / "helper.py").write_text("f = abs\n")
     place, digest = f"{file}:build", digest_of(f"{file}:build")
     assert load(place, digest)(0) == (abs, {"w": 1})
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(file, other / "mine.py")
+    (other / "helper.py").write_text("f = len\n")
+    assert load(f"{other}/mine.py:build", digest)(0) == (len, {"w": 1})  # its own helper
     spec = study.read_spec("frequency", overrides={"model": place, "data": "digits"})
     assert spec.digests == {"model": digest}
     assert study.read_spec("frequency", overrides=spec.model_dump(mode="json")) == spec

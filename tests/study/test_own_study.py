@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import polars as pl
 import pytest
+from tiny_studies import TINY
 
 import relin as il
 from relin import study
@@ -14,18 +15,6 @@ from relin.study._network import key_of_network
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(60, 6)).astype(np.float32)
 Y = np.argmax(X[:, :3] + 0.1 * RANDOM.normal(size=(60, 3)), axis=1)
-TINY = {
-    "periods": [1, "inf"],
-    "sparse_periods": [],
-    "tolerances": [],
-    "learning_rates": [0.1],
-    "steps": 8,
-    "batch_size": 16,
-    "seeds": 2,
-    "select_seeds": 1,
-    "finalists": None,
-    "num_records": 2,
-}
 KERNEL = {"periods": [1, "inf"], "frozen_methods": [], "kernel_probe": 8}
 
 

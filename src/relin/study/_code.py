@@ -130,6 +130,7 @@ def _run_file(path: Path) -> ModuleType:
     assert found is not None
     assert found.loader is not None
     module = sys.modules[name] = module_from_spec(found)
+    before = set(sys.modules)
     sys.path.insert(0, str(file.parent))
     try:
         found.loader.exec_module(module)
@@ -138,6 +139,9 @@ def _run_file(path: Path) -> ModuleType:
         raise
     finally:
         sys.path.remove(str(file.parent))
+    for other in set(sys.modules) - before:  # another folder may have files of the same names
+        if Path(getattr(sys.modules[other], "__file__", None) or "/").parent == file.parent:
+            del sys.modules[other]
     return module
 
 
