@@ -11,6 +11,7 @@ from tiny_studies import TINY
 import relin as il
 from relin import study
 from relin.study._network import key_of_network
+from relin.study._settings import STORED
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(60, 6)).astype(np.float32)
@@ -266,6 +267,16 @@ def test_files_of_data_that_change_on_the_way_are_refused(tmp_path):
     np.savez(file, x=X + 1, y=Y)
     with pytest.raises(ValueError, match=r"the files of .*npz have changed since the study began"):
         study.run_study(spec, folder)
+
+
+def test_a_report_needs_no_data(tmp_path):
+    file, folder = tmp_path / "x.npz", tmp_path / "study"
+    np.savez(file, x=X, y=Y)
+    first = study.Frequency(network=build, data=str(file), **TINY).run(folder, progress=False)
+    file.unlink()
+    assert study.stored_study(folder)[1] == first.result
+    old = {name: value for name, value in first.settings.items() if name != "digests"}  # as earlier versions wrote them
+    assert study.Frequency.settings.model_validate(old, context=STORED).digests == {}
 
 
 def test_runs_on_other_data_of_the_same_function_are_refused(tmp_path):

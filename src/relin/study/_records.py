@@ -11,7 +11,7 @@ from relin._common.files import BLANK, is_damaged, sealed
 from relin._common.words import listed
 from relin.study._job import Identity
 from relin.study._registry import find
-from relin.study._settings import StudySpec
+from relin.study._settings import STORED, StudySpec
 
 RUN = ("schedule", "run_steps", "learning_rate", "seed")
 DATA_DIGEST = "data_digest"
@@ -143,7 +143,7 @@ def check_settings(records: pl.DataFrame, spec: StudySpec) -> Fault | None:
     for text, versions in records.select("spec", "versions").unique().iter_rows():
         try:
             settings = json.loads(text)
-            own = find(settings["study"]).settings.model_validate(settings)
+            own = find(settings["study"]).settings.model_validate(settings, context=STORED)
         except (ValueError, KeyError, TypeError, RecursionError):
             return "settings that no study has"
         if own != spec:

@@ -16,7 +16,7 @@ from relin.study._grid import single_run
 from relin.study._records import faults, from_parquet, identities
 from relin.study._registry import find
 from relin.study._runner import Runner, device, versions
-from relin.study._settings import GridSpec
+from relin.study._settings import STORED, GridSpec
 from relin.study._store import StoreError
 
 Params = Any
@@ -134,7 +134,7 @@ def _settings(folder: Path) -> dict[str, Any]:
                 f"{path} has the format {settings['format']!r}, and this version of relin reads {_FORMAT}; train the "
                 "run again, or use the version that wrote it."
             )
-        spec = find(settings["spec"]["study"]).settings.model_validate(settings["spec"])
+        spec = find(settings["spec"]["study"]).settings.model_validate(settings["spec"], context=STORED)
         kinds = (("schedule", str), ("learning_rate", int | float), ("seed", int), ("step", int))
         if not all(isinstance(settings[name], kind) for name, kind in kinds):
             raise TypeError

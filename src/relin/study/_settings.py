@@ -48,6 +48,10 @@ Entry = TypeVar("Entry")
 Several = Annotated[list[Entry], Field(max_length=100)]
 
 
+STORED = {"stored": True}
+"""The context in which settings are validated that were stored: nothing is looked up for them."""
+
+
 class StudySpec(BaseModel, extra="forbid", frozen=True):
     """What every study is told: data, network, seeds."""
 
@@ -128,9 +132,9 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
 
     @model_validator(mode="before")
     @classmethod
-    def _identified(cls, fields: Any) -> Any:
-        """With the digests of code of one's own, where they are not there yet."""
-        if not isinstance(fields, dict) or not isinstance(fields.get("digests", {}), dict):
+    def _identified(cls, fields: Any, info: ValidationInfo) -> Any:
+        """With the digests of code and data of one's own, where they are not there yet; what is stored is as it was."""
+        if info.context is STORED or not isinstance(fields, dict) or not isinstance(fields.get("digests", {}), dict):
             return fields
         digests = dict(fields.get("digests", {}))
         for name in cls.own_code:

@@ -16,7 +16,7 @@ from relin.study import _records
 from relin.study._errors import SpecError, StoreError as StoreError
 from relin.study._job import AbstractJob, Identity
 from relin.study._registry import find, names
-from relin.study._settings import StudySpec
+from relin.study._settings import STORED, StudySpec
 
 Claim = Literal["ours", "finished", "busy"]
 _MOST_LANES = 1_000_000
@@ -97,7 +97,7 @@ class Store:
                     f"{path} is that of a study that is not installed, {shortened(study)}; name its Python file with "
                     "--study, or install the package it comes with."
                 )
-            return find(study).settings.model_validate(settings)
+            return find(study).settings.model_validate(settings, context=STORED)
         except SpecError:
             raise
         except (ValueError, KeyError, TypeError):
