@@ -53,6 +53,7 @@ class DescentRunner(abc.ABC, Generic[Spec]):
         """**Raises:** `ValueError` for data or a network that does not exist or does not fit."""
         self.spec = spec
         self.dataset = data_of(spec, data_dir)
+        self._data_digest = data_digest(spec, self.dataset)
         spec.require_classes(self.dataset.is_regression)
         self._networks = networks_of(spec, self.dataset, self.dataset.train.num_examples)
         check_size(self._networks.shapes())
@@ -99,7 +100,7 @@ class DescentRunner(abc.ABC, Generic[Spec]):
             "num_examples": len(self.dataset.train.y),
             "spec": describe(spec.model_dump(mode="json")),
             "versions": describe(versions()),
-            **data_digest(spec, self.dataset),
+            **self._data_digest,
             "device": device(),
         }
         types = {name: kind for name, kind in _TYPES.items() if name in {**shared, **rows[0]}}

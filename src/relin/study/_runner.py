@@ -58,6 +58,7 @@ class Runner:
         )
         self.validation, self.test = validation, test
         self._observers = cache(self._all_observers)  # an optimiser in one equals no other, and is compiled anew
+        self._data_digest = data_digest(spec, self.dataset)
         self._coupled = False
         of_values = study is not None and self.dataset.is_regression
         self._r_squared = self._shares_of_error() if of_values else {}
@@ -202,7 +203,7 @@ class Runner:
             diverged_at=pl.lit(solution.diverged_at, pl.Int64),
             spec=pl.lit(describe(spec.model_dump(mode="json"))),
             versions=pl.lit(describe(versions())),
-            **{name: pl.lit(digest) for name, digest in data_digest(spec, self.dataset).items()},
+            **{name: pl.lit(digest) for name, digest in self._data_digest.items()},
             device=pl.lit(device()),
         )
         return told.with_columns(**place).rename({"training_loss": "train_loss"})
