@@ -53,7 +53,8 @@ def limits(values: Iterable[float], lowest: float = 0.0, rows: int = 0) -> tuple
     shown = shown[np.isfinite(shown) & (shown >= lowest)]
     low, high = (shown.min(), shown.max()) if shown.size else (0.0, 100.0)
     pad = max(0.5, 0.07 * (high - low))
-    return max(-12.0 if rows else -3.0, low - (1.3 + 1.2 * rows) * pad), min(102.0, high + pad)
+    bottom = low - (1.3 + 1.2 * rows) * pad
+    return bottom if low < 0 else max(-12.0 if rows else -3.0, bottom), min(102.0, high + pad)
 
 
 def draw_schedule(

@@ -154,7 +154,7 @@ def statistics(result: GridResult) -> str:
         "schedule, so the difference to ordinary training (K = 1) is taken seed by seed, and intervals are two-sided "
         f"95 % over {result.num_seeds} seeds. The learning rate is chosen for each schedule by validation accuracy, "
         "over the seeds that ran at every rate, and never by test data. A schedule is on par if the one-sided "
-        f"{100 * result.confidence:g} % lower bound of its difference excludes a loss of {text.points(result.margin)}, "
+        f"{100 * result.confidence:g} % lower bound of its difference excludes a loss of {text.margin(result)}, "
         "after Holm’s correction over the schedules of its kind. "
         f"{outcomes_of_runs(result.chance)} Neither is ever left out of a mean of accuracy."
     )
@@ -180,6 +180,7 @@ def shared_tiles(result: GridResult) -> list[Tile]:
     """The key numbers of every study: lazy gap, margin, seeds, runs that did not train."""
     gap = result.lazy_gap
     chosen = sum(outcome.num_untrained for outcome in result.outcomes)
+    margin, unit = text.margin(result).split(" ", 1)
     bound = f"one-sided {100 * result.confidence:g} % bound, Holm-corrected"
     return [
         Tile(
@@ -189,7 +190,7 @@ def shared_tiles(result: GridResult) -> list[Tile]:
             if gap
             else "lazy training was not part of the study",
         ),
-        Tile("Margin", text.tick(100 * result.margin), f"{text.points(result.margin).split(' ', 1)[1]}, {bound}"),
+        Tile("Margin", margin, f"{unit}, {bound}"),
         Tile("Seeds", text.count(result.num_seeds), "for each schedule, paired"),
         untrained_tile(result, f" at any rate; {chosen} at a chosen rate"),
     ]

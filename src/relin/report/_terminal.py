@@ -205,7 +205,7 @@ def untrained_note(result: Any) -> str:
 def grid_notes(result: GridResult, first: Sequence[str] | None = None, bold: bool = True) -> list[str]:
     """What the words of a table of schedules mean; `first` stands in the place of what *on par* means."""
     par = (
-        f"on par: the one-sided {100 * result.confidence:g} % bound excludes a loss of {text.points(result.margin)} "
+        f"on par: the one-sided {100 * result.confidence:g} % bound excludes a loss of {text.margin(result)} "
         "(Holm-corrected)"
     )
     clauses = [

@@ -2,7 +2,7 @@
 
 import math
 
-from relin.study._result import Interval, ScheduleOutcome
+from relin.study._result import GridResult, Interval, ScheduleOutcome
 
 DASH = "–"
 MINUS = "−"
@@ -110,6 +110,12 @@ def points(fraction: float) -> str:
     """A margin in words: 0.01 is "1 percentage point"."""
     value = f"{100 * fraction:.4g}"
     return f"{value} percentage point{'' if value == '1' else 's'}"
+
+
+def margin(result: GridResult) -> str:
+    """The margin of a study in words: "1 percentage point" or, of values, "5 % of ordinary training’s test error"."""
+    relative = result.relative_margin
+    return points(result.margin) if relative is None else f"{100 * relative:.4g} % of ordinary training’s test error"
 
 
 def short_points(fraction: float) -> str:

@@ -1,6 +1,6 @@
 """What the studies of the neural tangent kernel are told, and what they measure."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -9,8 +9,6 @@ from relin.study._settings import GridSpec, Positive
 
 class KernelSettings(GridSpec, frozen=True):
     """What both studies of the kernel are told."""
-
-    takes_values: ClassVar[bool] = False
 
     kernel_probe: Positive = Field(128, description="Validation examples on which the kernel is computed.")
     kernel_outputs: Literal["mean", "diagonal", "full"] = Field(

@@ -52,6 +52,12 @@ class Compared:
     chance: float
     relative_margin: float | None = None
     """Of values: the largest acceptable rise of the error, as a part of that of ordinary training; `margin` in R²."""
+    has_yardstick: bool = True
+    """Whether a run of ordinary training trained and, of values, its mean R² is above the constant predictor's."""
+
+    def margin_at(self, accuracy: float) -> float:
+        """The margin of what is compared with ordinary training of this mean accuracy."""
+        return self.margin if self.relative_margin is None else self.relative_margin * (1 - accuracy)
 
     def outcome(self, schedule: str) -> ScheduleOutcome | None:
         return next((outcome for outcome in self.outcomes if outcome.schedule == schedule), None)
@@ -135,7 +141,7 @@ def compare(
     chosen = {name: runs.filter(schedule=name, learning_rate=rate) for name, rate in rates.items()}
     ordinary = _ordinary_schedule(chosen)
     reached = float(np.mean(chosen[ordinary]["test_accuracy"].to_numpy()))
-    no_yardstick = bool(chosen[ordinary]["untrained"].all()) or (of_values and reached <= chance)
+    has_yardstick = not chosen[ordinary]["untrained"].all() and not (of_values and reached <= chance)
     relative = margin if of_values else None
     if of_values:
         margin = margin * (1 - reached)
@@ -146,7 +152,7 @@ def compare(
         members = [name for name in others if family(name) == kind]
         adjusted = holm(np.array([compared[name]["p_value"] for name in members]))
         for name, p_value in zip(members, adjusted.tolist(), strict=True):
-            on_par = None if no_yardstick else p_value < 1 - confidence
+            on_par = p_value < 1 - confidence if has_yardstick else None
             compared[name] |= {"p_value_holm": p_value, "on_par": on_par}
     compared[ordinary] = dict.fromkeys(("difference", "bound", "p_value", "p_value_holm", "on_par"))
     outcomes = [
@@ -155,7 +161,8 @@ def compare(
     ]
     periodic = [differences[name].size for name in others if _period(chosen[name]) is not None]
     paired = periodic or [differences[name].size for name in others] or [chosen[ordinary].height]
-    return Compared(outcomes, chosen, runs, (min(paired), max(paired)), margin, confidence, chance, relative)
+    num_paired = min(paired), max(paired)
+    return Compared(outcomes, chosen, runs, num_paired, margin, confidence, chance, relative, has_yardstick)
 
 
 def compare_by(

@@ -86,6 +86,10 @@ class GridResult(StudyResult):
     outcomes: list[ScheduleOutcome] = Field(description="Periods in increasing order, then the other schedules.")
     lazy_gap: Interval | None = Field(description="Accuracy of K = 1 minus K = ∞, paired by seed, two-sided.")
 
+    def margin_of(self, ordinary: ScheduleOutcome) -> float:
+        """The margin, in the unit of accuracies, of what is compared with this ordinary training."""
+        return self.margin if self.relative_margin is None else self.relative_margin * (1 - ordinary.test_accuracy.mean)
+
     @property
     def num_runs(self) -> int:
         """At any learning rate, as are the next two."""

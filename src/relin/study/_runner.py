@@ -132,13 +132,15 @@ class Runner:
         counts = np.unique_counts(np.asarray(self.dataset.train.y)).counts
         return float(counts.max() / counts.sum())
 
-    def _shares_of_error(self) -> dict[str, pl.Expr]:
-        """R² of both predictors on each part, from their losses, in the place of accuracies.
+    def _shares_of_error(self) -> dict[str, tuple[str, pl.Expr]]:
+        """R² of every predictor that is measured on a part, in the place of its accuracy, with the loss it is from.
 
         **Raises:** `ValueError` for a part whose targets are all the mean of the training set's.
         """
         loss, y = LOSSES[self.spec.loss](), self.data[1]
-        columns = dict[str, pl.Expr]()
+        columns = dict[str, tuple[str, pl.Expr]]()
+        measured: dict[str, tuple[str, ...]] = {name: (name, f"network_{name}") for name in ("validation", "test")}
+        measured["test"] += ("frozen_kernel",)  # of `relin.FrozenKernelAccuracy`
 
         def of_constant(targets: jax.Array) -> float:
             return float(loss.mean(jnp.broadcast_to(y.mean(0), targets.shape), targets))
@@ -150,8 +152,8 @@ class Runner:
                     f"data: every target of the {part} part of {self.spec.data_name} is the mean of the training "
                     "set's, so that no predictor is better than a constant; choose other examples."
                 )
-            for name in (part, f"network_{part}"):
-                columns[f"{name}_accuracy"] = 1 - pl.col(f"{name}_loss") / constant
+            for name in measured[part]:
+                columns[f"{name}_accuracy"] = f"{name}_loss", 1 - pl.col(f"{name}_loss") / constant
         return columns
 
     @property
@@ -179,7 +181,8 @@ class Runner:
         spec = self.spec
         measured = pl.DataFrame(solution.records).with_columns(pl.col(pl.Float32).cast(pl.Float64))
         if self._r_squared:
-            measured = measured.with_columns(measure=pl.lit(R_SQUARED), **self._r_squared)
+            shares = {name: r for name, (loss, r) in self._r_squared.items() if loss in measured.columns}
+            measured = measured.with_columns(measure=pl.lit(R_SQUARED), **shares)
         place = {} if run.place is None else {run.place.axis: pl.lit(run.place.value, pl.Int64)}
         told = measured.with_columns(
             pl.col("step", "feature_updates").cast(pl.Int64),

@@ -40,16 +40,16 @@ def in_measure(text: str, measure: str) -> str:
     return re.sub(r"(?<![-/#.\w])[Aa]ccurac(?:y|ies)(?![-\w])", measure, text)
 
 
-def nothing_to_compare_with(result: GridResult) -> str:
+def no_yardstick(result: GridResult) -> str:
+    """That ordinary training is nothing that could be compared with."""
     if result.relative_margin is not None:
-        return (
-            "ordinary training (K = 1) is no better on test data than the constant predictor even at the best of its "
-            "learning rates, so there is nothing to compare with and other rates or settings must be tried"
-        )
-    return (
-        "no run of ordinary training (K = 1) trained even at the best of its learning rates, so there is nothing to "
-        "compare with and other rates must be offered"
-    )
+        return "ordinary training (K = 1) is no better on test data than the constant predictor even at the best of its"
+    return "no run of ordinary training (K = 1) trained even at the best of its"
+
+
+def nothing_to_compare_with(result: GridResult) -> str:
+    tried = "rates must be offered" if result.relative_margin is None else "rates or settings must be tried"
+    return f"{no_yardstick(result)} learning rates, so there is nothing to compare with and other {tried}"
 
 
 def outcome_clauses(result: GridResult, cells: str = "cells") -> list[str]:

@@ -239,6 +239,19 @@ def test_width_fits_the_power_laws_seed_by_seed():
     assert "exactly constant, bit for bit in all 36 pairs" in result.verdict
 
 
+def test_width_of_values_has_a_margin_at_each_width():
+    """The gap of 0.05 is above the margin where R² is 0.95, and below it where R² is 0.45."""
+    records = widths(gaps=(0.05, 0.05, 0.05)).with_columns(measure=pl.lit("R²"))
+    lower = pl.col("test_accuracy") - 0.5 * (pl.col("width") == 256)
+    spec = WidthSpec(widths=[16, 64, 256], learning_rates=[0.1], margin=40.0)
+    result = conclude_width(spec, {"equal-steps": records.with_columns(test_accuracy=lower)}, 0.0)
+    assert (result.measure, result.relative_margin) == ("R²", 0.4)
+    reached = [at.ordinary.test_accuracy.mean for at in result.widths]
+    assert [result.margin_of(at.ordinary) for at in result.widths] == pytest.approx([0.4 * (1 - r) for r in reached])
+    assert [at.lazy.on_par for at in result.widths] == [False, False, True]
+    assert "higher in R² than lazy training (K = ∞), above zero at every width" in result.verdict
+
+
 def test_width_without_a_limit_or_with_a_kernel_that_moves_more():
     result = conclude_widths(widths(power=0.3, deviation=False, gaps=(0.05, 0.05, 0.05)))
     assert result.deviation_slope is None

@@ -54,13 +54,17 @@ def rows(spec, needed, accuracies=None, seeds=4, spread=0.001, dead=()):
                     }
 
 
-def made_up(needed, updates=(0, 1, 3, 7, 15, 31), methods=(), margin=1.0, **options):
+def made_up(needed, **options):
     """Settings, records in an order of their own, and what is concluded from them."""
+    spec, records = made_up_records(needed, **options)
+    return spec, records, conclude(spec, {"equal-steps": records}, CHANCE)
+
+
+def made_up_records(needed, updates=(0, 1, 3, 7, 15, 31), methods=(), margin=1.0, **options):
     spec = PhaseSpec(
         totals=list(needed), updates=list(updates), learning_rates=[0.1], methods=list(methods), margin=margin
     )
     schema = {"diverged_at": pl.Int64, "period": pl.Float64}
     found = list(rows(spec, needed, **options))
     records = pl.DataFrame(found, infer_schema_length=None, schema_overrides=schema)
-    records = records.sample(fraction=1.0, shuffle=True, seed=0)
-    return spec, records, conclude(spec, {"equal-steps": records}, CHANCE)
+    return spec, records.sample(fraction=1.0, shuffle=True, seed=0)

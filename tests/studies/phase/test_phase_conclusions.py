@@ -5,10 +5,10 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from made_up_phase import CHANCE, made_up
+from made_up_phase import CHANCE, made_up, made_up_records
 from scipy import stats
 
-from relin.studies.phase.conclude import crossing, power
+from relin.studies.phase.conclude import conclude, crossing, power
 from relin.studies.phase.settings import PhaseSpec, period_of
 
 GROWING = {64: 2, 256: 4, 1024: 8}
@@ -181,3 +181,47 @@ def test_schedules_without_a_period_stand_beside_the_map():
     assert [outcome.schedule for outcome in result.outcomes][-1] == "when-error-0.1"
     assert len(result.cells) == len(result.outcomes) - 1
     assert star(result) == {64: 1}
+
+
+def of_values(needed, accuracies, margin=10.0, **options):
+    """The same map with R² in the place of accuracy, each seed's shifted by as much under all schedules."""
+    spec, records = made_up_records(needed, accuracies=accuracies, margin=margin, **options)
+    shifted = [(pl.col(name) + 0.01 * pl.col("seed")).alias(name) for name in ("test_accuracy", "validation_accuracy")]
+    records = records.with_columns(*shifted, measure=pl.lit("R²"))
+    return conclude(spec, {"equal-steps": records}, 0.0)
+
+
+def test_of_values_the_margin_of_each_total_is_a_part_of_its_own_error():
+    totals = {64: 8, 256: 8}
+    result = of_values(totals, {64: 0.485, 256: 0.885})  # and 0.015 of the seeds
+    assert (result.measure, result.relative_margin) == ("R²", 0.1)
+    assert star(result) == {64: 3, 256: 7}  # halving costs 0.04, of errors of 0.5 and 0.1
+    assert [own.crossing for own in result.totals] == pytest.approx([8 * 2**-1.25, 8 * 2**-0.25])
+    assert "test error at most 10 % above that of ordinary training of the same T" in result.verdict
+    assert result.best_total == 256
+    reaching = [(cell.total, cell.updates) for cell in result.cells if cell.reaches_best]
+    assert reaching == [(256, n) for n in (7, 15, 31)]  # n = 3 loses less than the margin of 64 steps
+
+
+def test_of_values_the_jackknife_leaves_a_seed_out_of_the_margin_too():
+    result = of_values(GROWING, dict.fromkeys(GROWING, 0.8), margin=20.0)
+
+    def power_without(seed):
+        kept = [s for s in range(4) if s != seed]
+        losses = [0, *(0.04 * halvings + 0.001 * (np.mean(kept) - 1.5) for halvings in (1, 2, 3))]
+        halved = np.interp(0.2 * (1 - 0.8 - 0.01 * np.mean(kept)), losses, range(4))
+        crossings = [max(needed * 2.0**-halved, 1) for needed in GROWING.values()]
+        return np.polyfit(np.log(list(GROWING)), np.log(crossings), 1)[0]
+
+    pseudo = [4 * power_without(None) - 3 * power_without(seed) for seed in range(4)]
+    assert result.growth.mean == pytest.approx(np.mean(pseudo), abs=1e-3)
+
+
+def test_of_values_nothing_is_compared_with_what_is_no_better_than_a_constant():
+    result = of_values({64: 2, 256: 4}, {64: -0.5, 256: 0.5})
+    assert star(result) == {64: None, 256: 1}
+    assert result.best_total == 256
+    assert "in 64 steps ordinary training (K = 1) is no better on test data than the constant" in result.verdict
+    result = of_values({64: 2}, {64: -0.5})
+    assert result.best_total is None
+    assert "ordinary training (K = 1) is no better on test data than the constant predictor" in result.verdict

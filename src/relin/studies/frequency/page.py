@@ -195,7 +195,7 @@ def _unbroken(title: str) -> str:
 
 def _period_plot(data: FrequencyRecords) -> Plot:
     result = data.result
-    margin = text.points(result.margin)
+    margin = text.margin(result)
     return Plot(
         name="accuracy-against-period",
         title=f"Up to K = {text.period(result.k_star)} the loss of test accuracy is less than {margin}"

@@ -61,6 +61,7 @@ def _frozen(result: KernelResult, frozen: FrozenKernel) -> str:
     outcome = result.outcome(frozen.schedule)
     name = "" if frozen.schedule == "every-1" or outcome is None else f" from {outcome.label}"
     gain, last = frozen.gain, frozen.steps[-1]
+    measure = "" if result.measure == "accuracy" else f"{result.measure} of "
     if gain.low > 0:
         how = "do better"
     elif gain.high < 0:
@@ -69,7 +70,7 @@ def _frozen(result: KernelResult, frozen: FrozenKernel) -> str:
         how = "are not shown to do better"
     return (
         f"frozen kernels taken later{name} {how}: lazy training on the one of step {last:,} reaches "
-        f"{points(frozen.accuracy[-1].mean)} % against {points(frozen.accuracy[0].mean)} % on the initial one, "
-        f"a difference of {points(gain.mean)} points [{points(gain.low)}, {points(gain.high)}] "
+        f"{measure}{points(frozen.accuracy[-1].mean)} % against {points(frozen.accuracy[0].mean)} % on the initial "
+        f"one, a difference of {points(gain.mean)} points [{points(gain.low)}, {points(gain.high)}] "
         f"over {count(frozen.num_seeds, 'seed')}"
     )

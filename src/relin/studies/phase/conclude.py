@@ -1,7 +1,6 @@
 """The phase study: what n feature updates in T steps reach, and how many suffice in each T."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -10,7 +9,7 @@ from jaxtyping import Float
 from relin.studies.phase.result import FEWEST_SEEDS, FEWEST_TOTALS, PhaseCell, PhaseResult, TotalOutcome
 from relin.studies.phase.settings import PhaseSpec
 from relin.studies.phase.verdict import phase_verdict
-from relin.study._outcomes import Compared, compare
+from relin.study._outcomes import Compared, compare_by
 from relin.study._result import Interval, ScheduleOutcome
 from relin.study._settings import Comparison
 from relin.study._statistics import INTERVAL_CONFIDENCE, RESOLUTION, holm, mean_interval, p_value_not_worse
@@ -34,15 +33,12 @@ def conclude(spec: PhaseSpec, records: dict[Comparison, pl.DataFrame], chance: f
     - `records`: those of each comparison, one row per run and recorded step, T as `run_steps`.
     - `chance`: accuracy at which a run that did not train counts.
     """
-    own, margin = records["equal-steps"], spec.margin / 100
-    compared = {
-        total: compare(own.filter(run_steps=total), margin=margin, confidence=spec.confidence, chance=chance)
-        for total in spec.totals
-    }
+    own = records["equal-steps"]
+    compared = {total: compare_by(spec, own.filter(run_steps=total), chance) for total in spec.totals}
     best, longest = _best_total(compared), compared[spec.totals[-1]]
-    losses = {total: _losses(at) for total, at in compared.items()}
-    totals = [_total(total, at, losses[total], margin) for total, at in compared.items()]
-    growth, misfit = _growth({own.total: losses[own.total] for own in totals if own.crossing is not None}, margin)
+    losses = {total: Losses(at) for total, at in compared.items()}
+    totals = [_total(total, at, losses[total]) for total, at in compared.items()]
+    growth, misfit = _growth({own.total: losses[own.total] for own in totals if own.crossing is not None})
     result = PhaseResult(
         **longest.shared
         | {
@@ -77,9 +73,8 @@ def _best_total(compared: dict[int, Compared]) -> int | None:
     """By mean validation accuracy of ordinary training; of equals the shorter one."""
     best, highest = None, -math.inf
     for total, at in compared.items():
-        runs = at.chosen[_ORDINARY]
-        accuracy = float(np.mean(runs["validation_accuracy"].to_numpy()))
-        if not runs["untrained"].all() and accuracy > highest + RESOLUTION:
+        accuracy = float(np.mean(at.chosen[_ORDINARY]["validation_accuracy"].to_numpy()))
+        if at.has_yardstick and accuracy > highest + RESOLUTION:
             best, highest = total, accuracy
     return best
 
@@ -94,7 +89,8 @@ def _cells(compared: dict[int, Compared], best: int | None) -> list[PhaseCell]:
         for total, period, outcome in tested
         if reference is not None
     }
-    margin, confidence = compared[places[0][0]].margin, compared[places[0][0]].confidence
+    of_best = compared[places[0][0] if best is None else best]
+    margin, confidence = of_best.margin, of_best.confidence
     p_values = holm(np.array([p_value_not_worse(values, margin) for values in differences.values()]))
     adjusted = dict(zip(differences, p_values.tolist(), strict=True))
     return [
@@ -118,7 +114,7 @@ def _paired(runs: pl.DataFrame, reference: pl.DataFrame) -> Float[np.ndarray, " 
     return (pairs["test_accuracy"] - pairs["test_accuracy_reference"]).to_numpy()
 
 
-def _total(total: int, compared: Compared, losses: "Losses", margin: float) -> TotalOutcome:
+def _total(total: int, compared: Compared, losses: "Losses") -> TotalOutcome:
     tested = [(period, outcome) for period, outcome in _periodic(compared) if period != 1]
     star = None
     if tested and tested[0][1].on_par is not None:
@@ -132,34 +128,34 @@ def _total(total: int, compared: Compared, losses: "Losses", margin: float) -> T
         total=total,
         enough_updates=None if star is None else updates_of(total, star),
         period=star,
-        crossing=crossing(*losses.means(), margin) if trained else None,
+        crossing=losses.crossing() if trained else None,
     )
 
 
 class Losses:
     """What each n of a T loses against its ordinary training, seed by seed."""
 
-    def __init__(self, windows: Sequence[int], frame: pl.DataFrame):
-        """`windows` are the n + 1, decreasing; `frame` has a column of losses for each, and `seed`."""
-        self.windows, self.frame = windows, frame
+    def __init__(self, compared: Compared):
+        total = int(compared.shared["num_steps"])
+        frame = compared.chosen[_ORDINARY].select("seed", ordinary="test_accuracy")
+        for period, outcome in _periodic(compared):
+            own = compared.chosen[outcome.schedule].select("seed", pl.col("test_accuracy").alias(f"{period}"))
+            frame = frame.join(own, on="seed")
+        periods = [period for period, _ in _periodic(compared)]
+        losses = [(pl.col("ordinary") - pl.col(f"{period}")).alias(f"{period}") for period in periods]
+        self._frame, self._margin_at = frame.sort("seed").select("seed", "ordinary", *losses), compared.margin_at
+        self.windows = np.array([updates_of(total, period) + 1 for period in periods], float)
+        """n + 1, from ordinary training downwards."""
 
-    def means(self, without: int | None = None) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-        """n + 1, from ordinary training downwards, and the mean loss over seeds; `without` leaves a seed out."""
-        kept = self.frame if without is None else self.frame.filter(pl.col("seed") != without)
-        return np.array(self.windows, float), kept.drop("seed").mean().to_numpy()[0]
+    @property
+    def seeds(self) -> set[int]:
+        return set(self._frame["seed"].to_list())
 
-
-def _losses(compared: Compared) -> Losses:
-    ordinary = compared.chosen[_ORDINARY].select("seed", ordinary="test_accuracy")
-    periodic = _periodic(compared)
-    total = int(compared.shared["num_steps"])
-    frame = ordinary
-    for period, outcome in periodic:
-        own = compared.chosen[outcome.schedule].select("seed", pl.col("test_accuracy").alias(f"{period}"))
-        frame = frame.join(own, on="seed")
-    names = [f"{period}" for period, _ in periodic]
-    losses = frame.sort("seed").select("seed", *((pl.col("ordinary") - pl.col(name)).alias(name) for name in names))
-    return Losses([updates_of(total, period) + 1 for period, _ in periodic], losses)
+    def crossing(self, without: int | None = None) -> float | None:
+        """n + 1 at which the mean loss over seeds reaches the margin; `without` leaves a seed out."""
+        kept = self._frame if without is None else self._frame.filter(pl.col("seed") != without)
+        ordinary, *losses = kept.drop("seed").mean().row(0)
+        return crossing(self.windows, np.array(losses), self._margin_at(ordinary))
 
 
 def crossing(windows: Float[np.ndarray, " m"], losses: Float[np.ndarray, " m"], margin: float) -> float | None:
@@ -171,9 +167,9 @@ def crossing(windows: Float[np.ndarray, " m"], losses: Float[np.ndarray, " m"], 
 
     - `windows`: n + 1, decreasing, the first of ordinary training.
     - `losses`: of accuracy against ordinary training, 0 for itself.
-    - `margin`: above 0, in the unit of the losses.
+    - `margin`: in the unit of the losses; 0 where ordinary training's error is.
     """
-    beyond = np.flatnonzero(losses >= margin)
+    beyond = np.flatnonzero((losses >= margin) & (losses > 0))
     if not beyond.size:
         return None
     after = int(beyond[0])
@@ -182,20 +178,20 @@ def crossing(windows: Float[np.ndarray, " m"], losses: Float[np.ndarray, " m"], 
     return float(np.exp((1 - share) * np.log(windows[before]) + share * np.log(windows[after])))
 
 
-def _growth(losses: dict[int, Losses], margin: float) -> tuple[Interval | None, float | None]:
+def _growth(losses: dict[int, Losses]) -> tuple[Interval | None, float | None]:
     """The power of T in the crossings, of these T that have one, with its jackknife interval over the common seeds.
 
     The second is the largest factor between a crossing and the fitted power.
     """
     if len(losses) < FEWEST_TOTALS:
         return None, None
-    seeds = sorted(set.intersection(*(set(own.frame["seed"].to_list()) for own in losses.values())))
+    seeds = sorted(set.intersection(*(own.seeds for own in losses.values())))
     if len(seeds) < FEWEST_SEEDS:
         return None, None
     totals, number = np.array(list(losses), float), len(seeds)
 
     def crossings(without: int | None) -> Float[np.ndarray, " m"]:
-        found = [crossing(*own.means(without), margin) or min(own.windows) for own in losses.values()]
+        found = [own.crossing(without) or min(own.windows) for own in losses.values()]
         return np.array(found, float)
 
     whole = crossings(None)

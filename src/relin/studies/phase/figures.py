@@ -40,7 +40,8 @@ def phase_map(result: PhaseResult, value: Value, theme: Theme, line: bool = True
     axes.grid(visible=False)
     edges = _edges([math.log2(own.total) for own in result.totals], reach=1.2)
     known = [v for cell in result.cells if (v := value(cell)) is not None and not _counted(cell).hatch]
-    scale = Normalize(100 * max(min(known, default=0.0), -10 * result.margin), 100 * max(known, default=0.0), clip=True)
+    lowest = max(min(known, default=0.0), -10 * result.widest_margin)
+    scale = Normalize(100 * lowest, 100 * max(known, default=0.0), clip=True)
     lines, before = list[tuple[float, float]](), None
     for own, (left, right) in zip(result.totals, edges, strict=True):
         cells = result.at(own.total)
@@ -152,10 +153,10 @@ def _log_axes(axes: Axes, totals: np.ndarray) -> None:
 
 def _handles(result: PhaseResult, theme: Theme) -> list[Line2D]:
     open_mark = {"marker": "o", "linestyle": "", "markerfacecolor": theme.background, "markeredgewidth": 2}
-    margin = f"mean loss is {text.short_points(result.margin)}"
+    margin = "the margin" if result.relative_margin is not None else text.short_points(result.margin)
     handles = [
         Line2D([], [], color=theme.outline, marker="o", linestyle="", markersize=10, label="n*, shown to suffice"),
-        Line2D([], [], color=theme.muted, markersize=9, label=margin, **open_mark),
+        Line2D([], [], color=theme.muted, markersize=9, label=f"mean loss is {margin}", **open_mark),
         Line2D([], [], color=theme.ordinary, linestyle=(0, (5, 3)), linewidth=1.6, label="ordinary training, K = 1"),
     ]
     if result.growth is not None:

@@ -76,7 +76,7 @@ def _tiles(result: PhaseResult) -> list[Tile]:
             text.count(longest.enough_updates if longest else None),
             f"in {longest.total:,} steps, of {longest.total - 1:,}"
             if longest
-            else "no run of ordinary training trained",
+            else "ordinary training is nothing to compare with",
         ),
         Tile(
             "Power of T",

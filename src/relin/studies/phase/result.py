@@ -35,7 +35,7 @@ class TotalOutcome(BaseModel):
     total: int
     enough_updates: int | None = Field(
         description="n*, the fewest updates on par together with every larger number tested; T − 1 if none is; none "
-        "if no run of K = 1 trained, or no other n was tested."
+        "if no run of K = 1 trained, or of values none is better than a constant, or no other n was tested."
     )
     period: float | None = Field(description="K of these.")
     crossing: float | None = Field(
@@ -55,7 +55,8 @@ class PhaseResult(GridResult):
     cells: list[PhaseCell] = Field(description="By T, then by n.")
     totals: list[TotalOutcome] = Field(description="In increasing order of T.")
     best_total: int | None = Field(
-        description="The T whose ordinary training has the highest mean validation accuracy; none if none trained."
+        description="The T whose ordinary training has the highest mean validation accuracy; none as n* where no T "
+        "has one."
     )
     growth: Interval | None = Field(
         description="Power of T with which the crossing grows: least squares of logarithms, interval by the jackknife "
@@ -66,6 +67,11 @@ class PhaseResult(GridResult):
     def at(self, total: int) -> list[PhaseCell]:
         """The cells of a T, by increasing n."""
         return [cell for cell in self.cells if cell.total == total]
+
+    @property
+    def widest_margin(self) -> float:
+        """The largest margin of any T; of classes all have the same."""
+        return max(self.margin_of(self.at(own.total)[-1].outcome) for own in self.totals)
 
     def answer_at(self, total: int) -> int | None:
         """n* of a T."""

@@ -14,8 +14,6 @@ from relin.study._settings import LARGEST, GridSpec, Positive, Several
 class PhaseSpec(GridSpec, frozen=True):
     """How many feature updates suffice, as training grows longer?"""
 
-    takes_values: ClassVar[bool] = False
-
     beyond_outcomes: ClassVar = None
 
     study: Literal["phase"] = Field("phase", description="Which question the study answers.")

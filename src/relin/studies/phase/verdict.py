@@ -2,7 +2,7 @@
 
 from relin._common.words import listed
 from relin.studies.phase.result import FEWEST_SEEDS, FEWEST_TOTALS, PhaseResult, TotalOutcome
-from relin.study._verdict import count, criterion, nothing_to_compare_with, outcome_clauses, spelled
+from relin.study._verdict import count, criterion, no_yardstick, nothing_to_compare_with, outcome_clauses, spelled
 
 
 def phase_verdict(result: PhaseResult) -> str:
@@ -21,7 +21,7 @@ def phase_verdict(result: PhaseResult) -> str:
         f"{own.total:,}" for own in result.totals if own.enough_updates is None and len(result.at(own.total)) > 1
     ]
     if answered and missing:
-        clauses.append(f"in {listed(missing)} steps no run of ordinary training (K = 1) trained even at its best rate")
+        clauses.append(f"in {listed(missing)} steps {no_yardstick(result)} learning rates")
     clauses += best_clauses(result)
     return "; ".join([*clauses, *outcome_clauses(result, "T")]) + "."
 

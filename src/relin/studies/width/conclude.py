@@ -11,7 +11,7 @@ from relin.studies.width.result import WidthOutcome, WidthResult
 from relin.studies.width.settings import WidthSpec
 from relin.studies.width.verdict import width_verdict
 from relin.study._kernel import constancy, final_records
-from relin.study._outcomes import compare_by
+from relin.study._outcomes import Compared, compare_by
 from relin.study._result import Interval, ScheduleOutcome
 from relin.study._settings import Comparison
 from relin.study._statistics import INTERVAL_CONFIDENCE, finite_interval, mean_interval
@@ -30,21 +30,19 @@ def conclude(spec: WidthSpec, records: dict[Comparison, pl.DataFrame], chance: f
     - `chance`: accuracy at which a run that did not train counts.
     """
     own = records["equal-steps"]
-    widths = [_at_width(width, own.filter(width=width), spec, chance) for width in spec.widths]
-    whole = own.row(0, named=True)
+    compared = {width: compare_by(spec, own.filter(width=width), chance) for width in spec.widths}
+    widths = [_at_width(width, at, own.filter(width=width)) for width, at in compared.items()]
     result = WidthResult(
-        **{name: whole[name] for name in ("study", "data", "model", "num_steps")},
-        num_seeds=min(min(outcome.ordinary.num_seeds, outcome.lazy.num_seeds) for outcome in widths),
-        margin=spec.margin / 100,
-        confidence=spec.confidence,
-        chance=chance,
-        outcomes=[labelled(outcome, at.width) for at in widths for outcome in (at.ordinary, at.lazy)],
-        lazy_gap=widths[-1].gap,
+        **compared[spec.widths[-1]].shared
+        | {
+            "num_seeds": min(min(outcome.ordinary.num_seeds, outcome.lazy.num_seeds) for outcome in widths),
+            "outcomes": [labelled(outcome, at.width) for at in widths for outcome in (at.ordinary, at.lazy)],
+            "lazy_gap": widths[-1].gap,
+        },
         widths=widths,
         change_slope=_slope(widths, own, final_records, "kernel_change"),
         deviation_slope=_slope(widths, own, _first_records, "analytic_deviation"),
         constancy=constancy(own),
-        verdict="",
     )
     return result.model_copy(update={"verdict": width_verdict(result)})
 
@@ -54,8 +52,7 @@ def labelled(outcome: ScheduleOutcome, width: int) -> ScheduleOutcome:
     return outcome.model_copy(update={"label": f"width {width}, {outcome.label}"})
 
 
-def _at_width(width: int, records: pl.DataFrame, spec: WidthSpec, chance: float) -> WidthOutcome:
-    compared = compare_by(spec, records, chance)
+def _at_width(width: int, compared: Compared, records: pl.DataFrame) -> WidthOutcome:
     ordinary, lazy = compared.outcome("every-1"), compared.outcome("never")
     if ordinary is None or lazy is None:
         raise ValueError(

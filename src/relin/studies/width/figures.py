@@ -49,7 +49,8 @@ def against_width(result: WidthResult, seeds: Seeds, theme: Theme) -> Figure:
 
 
 def _margin(result: WidthResult) -> str:
-    return f"margin, {text.short_points(result.margin)}"
+    relative = result.relative_margin
+    return "margin" if relative is not None else f"margin, {text.short_points(result.margin)}"
 
 
 def _power_law(
@@ -95,7 +96,12 @@ def _power_law(
 def _gaps(axes: Axes, result: WidthResult, theme: Theme) -> None:
     """The paired difference of ordinary and lazy training, in points; below zero lazy training is better."""
     axes.axhline(0.0, color=theme.muted, linewidth=1.2, zorder=1)
-    axes.axhline(100 * result.margin, color=theme.ordinary, linewidth=1.4, linestyle=_DASHES, zorder=1)
+    margins = [100 * result.margin_of(at.ordinary) for at in result.widths]
+    if len(set(margins)) == 1:
+        axes.axhline(margins[0], color=theme.ordinary, linewidth=1.4, linestyle=_DASHES, zorder=1)
+    else:
+        line = [at.width for at in result.widths], margins
+        axes.plot(*line, color=theme.ordinary, linewidth=1.4, linestyle=_DASHES, zorder=1)
     for at in result.widths:
         low, high = ends(at.gap)
         axes.plot([at.width, at.width], [low, high], color=theme.lazy, linewidth=2.6, solid_capstyle="butt", zorder=3)
