@@ -20,6 +20,7 @@ from relin.report._html import Column, Row, definitions, prose, table
 from relin.report._labels import spread
 from relin.report._page import Page, Tile, render_page
 from relin.studies.frequency.data import frequency_records
+from relin.study._scale import PERCENT, Scale
 
 
 def printed(result, width: int) -> list[str]:
@@ -41,11 +42,11 @@ def test_terminal_table_has_one_whole_line_per_schedule(study, width):
         name = outcome.label if outcome.period is None else text.period(outcome.period)
         difference = outcome.difference
         assert row.startswith(f"{name} ")
-        assert text.plus_minus(outcome.test_accuracy, 2, "") in compact
+        assert PERCENT.plus_minus(outcome.test_accuracy, 2, "") in compact
         assert f"{outcome.feature_updates:g}" in row.split()
         if difference is not None:
             ends = f"[{text.percent(difference.low)},{text.percent(difference.high)}]"
-            assert text.signed(difference.mean) + ends + text.signed(outcome.bound) in compact
+            assert PERCENT.signed(difference.mean) + ends + PERCENT.signed(outcome.bound) in compact
             assert text.p_value(outcome.p_value_holm) in row.split()
             assert ("✓" if outcome.on_par else "✗") in row
         assert row.split()[-2:] == [f"{outcome.num_diverged},", f"{outcome.num_failed}"]
@@ -120,10 +121,10 @@ def test_spread_is_the_nearest_placement_that_keeps_the_gap():
     ("shown", "expected"),
     [
         (text.percent(0.94344), "94.34"),
-        (text.signed(-0.00001), "0.00"),
-        (text.signed(-0.0123), "−1.23"),
-        (text.signed(0.0123, 1), "+1.2"),
-        (text.signed(float("nan")), "–"),
+        (PERCENT.signed(-0.00001), "0.00"),
+        (PERCENT.signed(-0.0123), "−1.23"),
+        (PERCENT.signed(0.0123, 1), "+1.2"),
+        (PERCENT.signed(float("nan")), "–"),
         (text.p_value(0.0004), "<.001"),
         (text.p_value(0.0312), ".031"),
         (text.p_value(1.0), "1.000"),
@@ -131,9 +132,9 @@ def test_spread_is_the_nearest_placement_that_keeps_the_gap():
         (text.period(None), "–"),
         (text.count(1999), "1,999"),
         (text.count(61.333), "61.3"),
-        (text.points(0.01), "1 percentage point"),
-        (text.points(0.005), "0.5 percentage points"),
-        (text.short_points(-0.007), "−0.7 points"),
+        (Scale(margin=0.01).margin_words(), "1 percentage point"),
+        (Scale(margin=0.005).margin_words(), "0.5 percentage points"),
+        (PERCENT.short(-0.007), "−0.7 points"),
     ],
 )
 def test_numbers_as_people_read_them(shown, expected):

@@ -6,8 +6,9 @@ import pytest
 from made_up_studies import ENVIRONMENT, SPEC, essential, stability, timing
 from rich.console import Console
 
-from relin.report import _text as text, terminal_summary, write_report
+from relin.report import terminal_summary, write_report
 from relin.study import SpecError
+from relin.study._scale import PERCENT
 
 STUDIES = {"essential": essential, "timing": timing, "stability": stability}
 
@@ -27,8 +28,10 @@ def test_every_number_is_whole(study, width):
     assert "…" not in shown
     compact = "".join(shown.split())
     for outcome in result.outcomes:
-        assert text.plus_minus(outcome.test_accuracy, 2, "") in compact
-        assert text.bracket(outcome.difference).replace("+", "").replace(", ", ",") in compact or not outcome.difference
+        assert PERCENT.plus_minus(outcome.test_accuracy, 2, "") in compact
+        assert (
+            PERCENT.bracket(outcome.difference).replace("+", "").replace(", ", ",") in compact or not outcome.difference
+        )
         assert all(part in shown for part in outcome.label.split(", "))
     flat = " ".join(shown.replace("│", " ").split())
     assert result.verdict in flat

@@ -9,6 +9,7 @@ from frequency_records import answer, by_name, records, run, runs, steady
 
 from relin.study import GridSpec, stored_study
 from relin.study._judged import chance_of, judged, trained
+from relin.study._scale import PERCENT
 from relin.study._verdict import untrained
 
 RESULTS = sorted(path.parent for path in (Path(__file__).parents[2] / "docs/results").glob("*/spec.json"))
@@ -103,9 +104,10 @@ def test_nothing_is_compared_with_ordinary_training_that_collapsed():
 
 
 def test_counts_are_told_in_words():
-    assert untrained(0, 0, "8 runs", 0.1) == []
-    assert untrained(0, 1, "8 runs", 0.1) == ["1 of the 8 runs failed to train and counts at chance accuracy (10 %)"]
-    assert untrained(2, 0, "8 runs", 0.5) == ["2 of the 8 runs diverged and count at chance accuracy (50 %)"]
+    tenth = PERCENT.counted(0.1)
+    assert untrained(0, 0, "8 runs", tenth) == []
+    assert untrained(0, 1, "8 runs", tenth) == ["1 of the 8 runs failed to train and counts at chance accuracy (10 %)"]
+    assert untrained(2, 0, "8 runs", tenth) == ["2 of the 8 runs diverged and count at chance accuracy (10 %)"]
 
 
 # Chosen rates at an end of those offered

@@ -1,5 +1,6 @@
 """What figures of test accuracy share: means with intervals, dots of seeds, bands to compare with, their legend."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -14,47 +15,65 @@ from relin.report._labels import label_right, size_of
 from relin.report._records import StudyRecords
 from relin.report._style import FONT_SIZE, Theme, halo
 from relin.study._result import GridResult, Interval, ScheduleOutcome
+from relin.study._scale import Scale
 
 SMALL = FONT_SIZE - 1.5
 
 
-def ends(interval: Interval) -> tuple[float, float]:
-    """Ends of the interval in percent, or its mean where one seed gives no interval."""
+def ends(interval: Interval, scale: Scale) -> tuple[float, float]:
+    """Ends of the interval on an axis, or its mean where one seed gives no interval."""
     both = np.array([interval.low, interval.high])
     both = np.where(np.isfinite(both), both, interval.mean)
-    return 100 * float(both[0]), 100 * float(both[1])
+    return scale.factor * float(both[0]), scale.factor * float(both[1])
 
 
-def shown_values(outcome: ScheduleOutcome) -> list[float]:
-    """Mean and ends of a schedule's interval in percent, for the limits of an axis."""
-    return [100 * outcome.test_accuracy.mean, *ends(outcome.test_accuracy)]
+def shown_values(outcome: ScheduleOutcome, scale: Scale) -> list[float]:
+    """Mean and ends of a schedule's interval, for the limits of an axis."""
+    return [scale.factor * outcome.test_accuracy.mean, *ends(outcome.test_accuracy, scale)]
 
 
 def floor(result: GridResult) -> float:
-    """The lowest accuracy in percent that figures make room for: what lies far below would squeeze all the rest.
+    """The lowest accuracy that figures make room for: what lies far below would squeeze all the rest.
 
     Three lazy gaps below ordinary training, at least ten margins.
     """
     ordinary = result.outcome("every-1")
     if ordinary is None:
-        return 0.0
+        return -math.inf if result.scale.is_own else 0.0
     gap = 0.0 if result.lazy_gap is None else abs(result.lazy_gap.mean)
-    return 100 * (ordinary.test_accuracy.mean - max(3 * gap, 10 * result.margin))
+    return result.scale.factor * (ordinary.test_accuracy.mean - max(3 * gap, 10 * result.margin))
 
 
 def is_far_below(outcome: ScheduleOutcome, result: GridResult) -> bool:
     """Whether a schedule is so much worse than ordinary and lazy training that figures only point at it."""
-    return 100 * outcome.test_accuracy.mean < floor(result)
+    return result.scale.factor * outcome.test_accuracy.mean < floor(result)
 
 
-def limits(values: Iterable[float], lowest: float = 0.0, rows: int = 0) -> tuple[float, float]:
-    """Of an axis of accuracy in percent that shows all `values` above `lowest`, above so many rows of marks."""
-    shown = np.array(list(values), dtype=float)
+def limits(
+    values: Iterable[float], result: GridResult, lowest: float = -math.inf, rows: int = 0
+) -> tuple[float, float]:
+    """Of an axis of accuracy that shows all `values` above `lowest`, above so many rows of marks."""
+    scale, shown = result.scale, np.array(list(values), dtype=float)
     shown = shown[np.isfinite(shown) & (shown >= lowest)]
     low, high = (shown.min(), shown.max()) if shown.size else (0.0, 100.0)
-    pad = max(0.5, 0.07 * (high - low))
-    bottom = low - (1.3 + 1.2 * rows) * pad
-    return bottom if low < 0 else max(-12.0 if rows else -3.0, bottom), min(102.0, high + pad)
+    pad = max(0.5 if not scale.is_own else 0.5 * scale.factor * scale.margin, 0.07 * (high - low))
+    bottom, top = low - (1.3 + 1.2 * rows) * pad, high + pad
+    if scale.is_own:
+        return bottom, top
+    return bottom if low < 0 else max(-12.0 if rows else -3.0, bottom), min(102.0, top)
+
+
+def turn_axis(axes: Axes, result: GridResult, horizontal: bool = False) -> None:
+    """Name the values of the measure on an axis of scores, where lower ones are better."""
+    if result.scale.turned:
+        axis = axes.xaxis if horizontal else axes.yaxis
+        axis.set_major_formatter(lambda value, _: text.tick(-value))
+
+
+def name_axis(axes: Axes, result: GridResult, horizontal: bool = False) -> None:
+    """Name an axis of test accuracy and its values."""
+    (axes.set_xlabel if horizontal else axes.set_ylabel)(result.scale.axis("test accuracy"))
+    turn_axis(axes, result, horizontal)
 
 
 def draw_schedule(
@@ -70,21 +89,22 @@ def draw_schedule(
 ) -> list[float]:
     """A schedule at `at` on the other axis: mean, interval and a dot for each seed, or an arrow if it is far below.
 
-    Returns the accuracies shown, in percent.
+    Returns the values shown.
     """
     if is_far_below(outcome, records.result):
-        point_below(axes, at, outcome, colour, theme, horizontal, records.untrained(outcome))
+        point_below(axes, at, outcome, records.result.scale, colour, theme, horizontal, records.untrained(outcome))
         return []
-    accuracy, trained = records.seeds(outcome)
-    draw_seeds(axes, at, accuracy[trained], colour, width, horizontal)
-    draw_mean(axes, at, outcome, colour, theme, marker, horizontal=horizontal)
-    return [*shown_values(outcome), *(100 * accuracy[trained])]
+    (accuracy, trained), scale = records.seeds(outcome), records.result.scale
+    draw_seeds(axes, at, scale.factor * accuracy[trained], colour, width, horizontal)
+    draw_mean(axes, at, outcome, scale, colour, theme, marker, horizontal=horizontal)
+    return [*shown_values(outcome, scale), *(scale.factor * accuracy[trained])]
 
 
 def draw_mean(
     axes: Axes,
     at: float,
     outcome: ScheduleOutcome,
+    scale: Scale,
     colour: str,
     theme: Theme,
     marker: str = "o",
@@ -98,8 +118,8 @@ def draw_mean(
         horizontal: whether accuracy is the horizontal axis.
         faint: whether the interval steps back behind those of others.
     """
-    low, high = ends(outcome.test_accuracy)
-    mean = 100 * outcome.test_accuracy.mean
+    low, high = ends(outcome.test_accuracy, scale)
+    mean = scale.factor * outcome.test_accuracy.mean
     line, point = ([at, at], [low, high]), ([at], [mean])
     if horizontal:
         line, point = line[::-1], point[::-1]
@@ -139,6 +159,7 @@ def point_below(
     axes: Axes,
     at: float,
     outcome: ScheduleOutcome,
+    scale: Scale,
     colour: str,
     theme: Theme,
     horizontal: bool = False,
@@ -147,7 +168,7 @@ def point_below(
     """An arrow at the low end of the accuracy axis, with the accuracy beyond it and the mark of untrained runs."""
     along, across = ("axes fraction", "data")
     place, coordinates = ((0.0, at), (along, across)) if horizontal else ((at, 0.0), (across, along))
-    accuracy = text.percent(outcome.test_accuracy.mean, 1) + text.EDGES[outcome.rate_edge]
+    accuracy = scale.value(outcome.test_accuracy.mean, 1) + text.EDGES[outcome.rate_edge]
     axes.annotate(
         f"{accuracy}{' ' if horizontal else chr(10)}{untrained}".rstrip(),
         place,
@@ -168,37 +189,39 @@ def point_below(
 def draw_seeds(
     axes: Axes, at: float, accuracy: np.ndarray, colour: str, width: float, horizontal: bool = False
 ) -> None:
-    """Accuracy of each seed (a fraction, shape (seeds,)) as a faint dot beside the mean."""
+    """Accuracy of each seed, as on the axis, of shape (seeds,), as a faint dot beside the mean."""
     beside = at + width * (np.arange(accuracy.size) - (accuracy.size - 1) / 2) / max(accuracy.size - 1, 1)
-    place = (100 * accuracy, beside) if horizontal else (beside, 100 * accuracy)
+    place = (accuracy, beside) if horizontal else (beside, accuracy)
     axes.plot(*place, ".", color=colour, alpha=0.35, markersize=6, zorder=2)
 
 
 def draw_bands(axes: Axes, result: GridResult, theme: Theme, horizontal: bool = False) -> None:
     """Bands of ordinary and lazy training with their means, and the line one margin below the former."""
+    scale = result.scale
     span, line = (axes.axvspan, axes.axvline) if horizontal else (axes.axhspan, axes.axhline)
     for schedule, colour in (("every-1", theme.ordinary), ("never", theme.lazy)):
         outcome = result.outcome(schedule)
         if outcome is None:
             continue
-        span(*ends(outcome.test_accuracy), color=colour, alpha=0.18, linewidth=0, zorder=0)
-        mean = 100 * outcome.test_accuracy.mean
+        span(*ends(outcome.test_accuracy, scale), color=colour, alpha=0.18, linewidth=0, zorder=0)
+        mean = scale.factor * outcome.test_accuracy.mean
         line(mean, color=colour, linewidth=1.0, alpha=0.8, zorder=1)
         if schedule == "every-1":
-            line(mean - 100 * result.margin, color=colour, linewidth=1.4, linestyle=(0, (5, 3)), zorder=1)
+            line(mean - scale.factor * result.margin, color=colour, linewidth=1.4, linestyle=(0, (5, 3)), zorder=1)
 
 
 def band_values(result: GridResult) -> list[float]:
-    """What the bands span, in percent, for the limits of an axis."""
-    shown = [ends(o.test_accuracy) for o in map(result.outcome, ("every-1", "never")) if o is not None]
+    """What the bands span, for the limits of an axis."""
+    scale = result.scale
+    shown = [ends(o.test_accuracy, scale) for o in map(result.outcome, ("every-1", "never")) if o is not None]
     ordinary = result.outcome("every-1")
-    floor = [] if ordinary is None else [100 * (ordinary.test_accuracy.mean - result.margin)]
+    floor = [] if ordinary is None else [scale.factor * (ordinary.test_accuracy.mean - result.margin)]
     return [value for pair in shown for value in pair] + floor
 
 
 def band_labels(result: GridResult, theme: Theme) -> list[tuple[float, str, str]]:
     """Names of the bands and the margin's line, for `label_right`."""
-    labels = []
+    labels, scale = [], result.scale
     for schedule, name, colour in (
         ("every-1", "ordinary (K = 1)", theme.ordinary),
         ("never", "lazy (K = ∞)", theme.lazy),
@@ -206,11 +229,11 @@ def band_labels(result: GridResult, theme: Theme) -> list[tuple[float, str, str]
         outcome = result.outcome(schedule)
         if outcome is None:
             continue
-        mean = 100 * outcome.test_accuracy.mean
-        labels.append((mean, f"{name}\n{text.fixed(mean, 1)} %{text.EDGES[outcome.rate_edge]}", colour))
+        mean, edge = scale.factor * outcome.test_accuracy.mean, text.EDGES[outcome.rate_edge]
+        labels.append((mean, f"{name}\n{scale.told(outcome.test_accuracy.mean, 1)}{edge}", colour))
         if schedule == "every-1":
-            margin = f"margin, {text.short_points(-result.margin)}"
-            labels.append((mean - 100 * result.margin, margin, colour))
+            margin = f"margin, {scale.short(-result.margin)}"
+            labels.append((mean - scale.factor * result.margin, margin, colour))
     return labels
 
 
@@ -225,12 +248,12 @@ def accuracy_axis(
     """A vertical axis of test accuracy that holds what is shown and the bands, with names at the right.
 
     Args:
-        shown: accuracies in percent.
+        shown: values on the axis.
         rows: of `note_untrained`.
         labels: more names, as `label_right` takes them.
     """
-    axes.set_ylabel("test accuracy, %")
-    axes.set_ylim(*limits([*band_values(result), *shown], floor(result), rows))
+    name_axis(axes, result)
+    axes.set_ylim(*limits([*band_values(result), *shown], result, floor(result), rows))
     draw_bands(axes, result, theme)
     label_right(axes, [*band_labels(result, theme), *labels])
 
@@ -238,17 +261,17 @@ def accuracy_axis(
 def band_handles(result: GridResult, theme: Theme) -> list[Patch | Line2D]:
     """The bands and the margin's line, for a legend."""
     handles: list[Patch | Line2D] = []
-    ordinary, lazy = result.outcome("every-1"), result.outcome("never")
+    ordinary, lazy, scale = result.outcome("every-1"), result.outcome("never"), result.scale
     if ordinary is not None:
-        mean = text.percent(ordinary.test_accuracy.mean, 1)
+        mean = scale.told(ordinary.test_accuracy.mean, 1)
         handles.append(
-            Patch(color=theme.ordinary, alpha=0.4, label=f"ordinary (K = 1), {mean} %{text.EDGES[ordinary.rate_edge]}")
+            Patch(color=theme.ordinary, alpha=0.4, label=f"ordinary (K = 1), {mean}{text.EDGES[ordinary.rate_edge]}")
         )
-        name = f"margin, {text.short_points(-result.margin)}"
+        name = f"margin, {scale.short(-result.margin)}"
         handles.append(Line2D([], [], color=theme.ordinary, linewidth=1.4, linestyle=(0, (5, 3)), label=name))
     if lazy is not None:
-        mean = text.percent(lazy.test_accuracy.mean, 1)
-        handles.append(Patch(color=theme.lazy, alpha=0.4, label=f"lazy (K = ∞), {mean} %{text.EDGES[lazy.rate_edge]}"))
+        mean = scale.told(lazy.test_accuracy.mean, 1)
+        handles.append(Patch(color=theme.lazy, alpha=0.4, label=f"lazy (K = ∞), {mean}{text.EDGES[lazy.rate_edge]}"))
     return handles
 
 

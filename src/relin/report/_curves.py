@@ -9,18 +9,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from relin.report import _text as text
-from relin.report._accuracy import floor
+from relin.report._accuracy import floor, turn_axis
 from relin.report._axes import log_axis, step_axis
 from relin.report._labels import label_right
 from relin.report._records import StudyRecords
 from relin.report._style import Theme, new_figure
 from relin.study._result import GridResult, Interval, ScheduleOutcome
+from relin.study._scale import Scale
 
 CAPTION = (
     f"Mean over seeds and its 95 % interval at the learning rate chosen for each schedule. {text.EDGES_MEAN}. "
     "From where a run diverged, and at the end of one that failed to train, accuracy counts at chance; a training loss "
-    "has no such value, so there the mean is over the runs that are left. The accuracy axis leaves out what lies far "
-    "below ordinary and lazy training."
+    "has no such value, so there the mean is over the runs that are left. The accuracy axis leaves out what is far "
+    "worse than ordinary and lazy training."
 )
 
 
@@ -80,7 +81,10 @@ def learning_curves(result: GridResult, records: StudyRecords, lines: Sequence[L
     figure = new_figure(13.5, 6.0)
     lowest = floor(result)
     accuracy, loss = figure.subplots(1, 2)
-    for axes, column, name in ((accuracy, "test_accuracy", "test accuracy, %"), (loss, "train_loss", "training loss")):
+    for axes, column, name in (
+        (accuracy, "test_accuracy", result.scale.axis("test accuracy")),
+        (loss, "train_loss", "training loss"),
+    ):
         shown = _draw(axes, records, lines, column)
         axes.set_title(name)
         step_axis(axes, max([result.num_steps, *(int(line.get_xdata()[-1]) for line in axes.lines)]))
@@ -91,10 +95,19 @@ def learning_curves(result: GridResult, records: StudyRecords, lines: Sequence[L
         if column == "train_loss":
             log_axis(axes, low, high)
         else:
-            axes.set_ylim(max(lowest, low - 2), min(101.0, high + 2))
-            labels = [(y, f"{name} ↓ {text.fixed(y, 1)}" if y < lowest else name, colour) for y, name, colour in labels]
+            axes.set_ylim(*_limits(result.scale, lowest, low, high))
+            turn_axis(axes, result)
+            ended = [(y, name, colour, result.scale.value(y / result.scale.factor, 1)) for y, name, colour in labels]
+            labels = [(y, f"{name} ↓ {end}" if y < lowest else name, colour) for y, name, colour, end in ended]
         label_right(axes, labels)
     return figure
+
+
+def _limits(scale: Scale, lowest: float, low: float, high: float) -> tuple[float, float]:
+    if not scale.is_own:
+        return max(lowest, low - 2), min(101.0, high + 2)
+    pad = 2 * scale.factor * scale.margin
+    return max(lowest, low - pad), high + pad
 
 
 def _draw(
@@ -102,13 +115,14 @@ def _draw(
 ) -> list[tuple[float, float, tuple[float, str, str]]]:
     """Draw every line; returns the lowest and the highest mean of each and the label at its end."""
     shown, is_loss = [], column == "train_loss"
+    factor = 1.0 if is_loss else records.result.scale.factor
     for line in lines:
         curve = records.curve(line.outcome, column)
         usable = np.isfinite(curve.mean) & ((curve.mean > 0) | (not is_loss))
         if not usable.any():
             continue
         steps = curve.steps[usable]
-        mean, low, high = ((1.0 if is_loss else 100.0) * c[usable] for c in (curve.mean, curve.low, curve.high))
+        mean, low, high = (factor * c[usable] for c in (curve.mean, curve.low, curve.high))
         draw_line(axes, steps, mean, low, high, line.colour, line.style, log=is_loss)
         # The untrained network, at step 0, would squeeze all curves together.
         learnt = mean if is_loss or not (steps > 0).any() else mean[steps > 0]

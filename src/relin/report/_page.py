@@ -19,6 +19,7 @@ from relin.report._terminal import terminal_summary
 from relin.study._descent_result import DescentResult
 from relin.study._kernel import Constancy
 from relin.study._result import GridResult, ScheduleOutcome, StudyResult
+from relin.study._scale import PERCENT, Scale
 from relin.study._verdict import in_measure
 
 
@@ -149,24 +150,26 @@ def plain_text(shown: RenderableType) -> str:
 
 def statistics(result: GridResult) -> str:
     """How runs are paired, rates chosen and schedules judged, in every study."""
+    scale = result.scale
     return (
         "Runs are paired by seed: one seed means the same initial parameters and the same batches under every "
         "schedule, so the difference to ordinary training (K = 1) is taken seed by seed, and intervals are two-sided "
         f"95 % over {result.num_seeds} seeds. The learning rate is chosen for each schedule by validation accuracy, "
         "over the seeds that ran at every rate, and never by test data. A schedule is on par if the one-sided "
-        f"{100 * result.confidence:g} % lower bound of its difference excludes a loss of {text.margin(result)}, "
-        "after Holm’s correction over the schedules of its kind. "
-        f"{outcomes_of_runs(result.chance)} Neither is ever left out of a mean of accuracy."
+        f"{100 * result.confidence:g} % lower bound of its difference excludes a {scale.loss} of "
+        f"{scale.margin_words()}, after Holm’s correction over the schedules of its kind. "
+        f"{outcomes_of_runs(result.chance, scale)} Neither is ever left out of a mean of accuracy."
     )
 
 
-def outcomes_of_runs(chance: float) -> str:
+def outcomes_of_runs(chance: float, scale: Scale = PERCENT) -> str:
     """When a run diverged and when it failed to train, and what it then counts as."""
+    at = scale.told(chance) if scale.is_own else f"{text.tick(round(100 * chance, 4))} %"
     return (
         "A run diverged if the loss of a batch was not finite. It failed to train if its training loss at the end, the "
         "mean since the record before, was not at least 1 % below that of the best constant predictor, which knows the "
         "frequencies of the classes only. Such runs are counted apart and count at a constant predictor’s accuracy, "
-        f"{text.tick(round(100 * chance, 4))} %."
+        f"{at}."
     )
 
 
@@ -178,27 +181,27 @@ def untrained_tile(result: GridResult | DescentResult, note: str = "") -> Tile:
 
 def shared_tiles(result: GridResult) -> list[Tile]:
     """The key numbers of every study: lazy gap, margin, seeds, runs that did not train."""
-    gap = result.lazy_gap
+    gap, scale = result.lazy_gap, result.scale
     chosen = sum(outcome.num_untrained for outcome in result.outcomes)
-    margin, unit = text.margin(result).split(" ", 1)
+    margin, _, unit = scale.margin_words().partition(" ")
     bound = f"one-sided {100 * result.confidence:g} % bound, Holm-corrected"
     return [
         Tile(
             "Lazy gap, K = 1 less K = ∞",
-            text.percent(gap.mean if gap else None, 1),
-            f"points, 95 % interval {text.percent(gap.low, 1)} to {text.percent(gap.high, 1)}"
+            scale.value(gap.mean if gap else None, 1),
+            scale.headed(f"95 % interval {scale.to(gap)}", difference=True)
             if gap
             else "lazy training was not part of the study",
         ),
-        Tile("Margin", margin, f"{unit}, {bound}"),
+        Tile("Margin", margin, ", ".join(filter(None, (unit, bound)))),
         Tile("Seeds", text.count(result.num_seeds), "for each schedule, paired"),
         untrained_tile(result, f" at any rate; {chosen} at a chosen rate"),
     ]
 
 
-def in_words(outcomes: Sequence[ScheduleOutcome]) -> str:
+def in_words(result: GridResult, outcomes: Sequence[ScheduleOutcome]) -> str:
     """The accuracies of a figure, for who cannot see it."""
-    return "; ".join(f"{o.label}: {text.percent(o.test_accuracy.mean, 1)} %" for o in outcomes) + "."
+    return "; ".join(f"{o.label}: {result.scale.told(o.test_accuracy.mean, 1)}" for o in outcomes) + "."
 
 
 def constancy_tile(constancy: Constancy) -> Tile:

@@ -21,13 +21,14 @@ from relin.study._result import GridResult
 
 def rates_plot(result: GridResult, records: StudyRecords) -> Plot:
     """The map with its words, the same for every study."""
+    percent = " in percent" if result.scale.unit == "%" else ""
     return Plot(
         name="learning-rates",
         title=rates_title(result),
-        caption="Mean final validation accuracy in percent of each schedule at each learning rate, with the chosen "
+        caption=f"Mean final validation accuracy{percent} of each schedule at each learning rate, with the chosen "
         f"rate outlined. {text.UNTRAINED_MEANS}; cells of which no run trained are hatched, with dots where none "
         f"diverged. {text.EDGES_MEAN}. Colours span the accuracies of cells of which every run trained and that are "
-        "not far below ordinary training.",
+        "not far worse than ordinary training.",
         description=f"Validation accuracy for every schedule and learning rate. {rates_title(result)}.",
         draw=lambda theme: rate_map(result, records, theme),
         shown=records.has("validation_accuracy"),
@@ -46,9 +47,9 @@ def rate_map(result: GridResult, records: StudyRecords, theme: Theme) -> Figure:
             cell = cells.get((outcome.schedule, rate))
             if cell is not None:
                 box = (column - 0.5, row - 0.5, column + 0.5, row + 0.5)
-                accuracy = "" if cell.hatch else text.percent(cell.validation_accuracy, 1)
+                accuracy = "" if cell.hatch else result.scale.value(cell.validation_accuracy, 1)
                 content = f"{accuracy} {cell.untrained}".strip()
-                share = float(scale(100 * cell.validation_accuracy))
+                share = float(scale(result.scale.factor * cell.validation_accuracy))
                 draw_cell(axes, box, share, content, cell.hatch, theme, fontsize=FONT_SIZE - 2)
         chosen = min(range(len(rates)), key=lambda i: abs(rates[i] - outcome.learning_rate))
         outline = {"fill": False, "edgecolor": theme.outline, "linewidth": 3.0, "zorder": 5}
@@ -95,8 +96,9 @@ def draw_cell(
 
 def _scale(result: GridResult, cells: Sequence[Cell]) -> Normalize:
     """Colours span the accuracies of cells of which every run trained; what lies far below would use them all up."""
-    clean = [100 * c.validation_accuracy for c in cells if not c.untrained and math.isfinite(c.validation_accuracy)]
-    low, high = (max(min(clean), floor(result)), max(clean)) if clean else (100 * result.chance, 100.0)
+    factor = result.scale.factor
+    clean = [factor * c.validation_accuracy for c in cells if not c.untrained and math.isfinite(c.validation_accuracy)]
+    low, high = (max(min(clean), floor(result)), max(clean)) if clean else (factor * result.chance, factor)
     return Normalize(low, max(high, low + 1e-9), clip=True)
 
 

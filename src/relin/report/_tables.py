@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from relin.report import _text as text
 from relin.report._html import Column, Html, Row, table
 from relin.study._result import GridResult, Interval, ScheduleOutcome
+from relin.study._scale import Scale
 
 Extra = tuple[Column, Callable[[ScheduleOutcome], str]]
 """A column that only one study has, and its cell of each schedule."""
@@ -22,25 +23,26 @@ def outcomes_table(result: GridResult, marked: Collection[str], note: str, extra
         note: says what is marked.
         extra: columns of this study, after the test accuracy.
     """
+    scale = result.scale
     columns = [
         Column("Schedule", numeric=False),
         Column("On par"),
         Column("Feature updates", "mean of a run"),
         Column("Learning rate", "chosen"),
-        Column("Test accuracy", "%, ± 95 % interval"),
+        Column("Test accuracy", scale.headed("± 95 % interval")),
         *(column for column, _ in extra),
-        Column("Difference to K = 1", "points, 95 % interval"),
+        Column("Difference to K = 1", scale.headed("95 % interval", difference=True)),
         Column("Bound", f"one-sided {100 * result.confidence:g} %"),
         Column("p", "Holm"),
         Column("Diverged", "of seeds"),
         Column("Failed to train", "of seeds"),
         Column("Diverged", "at any rate"),
         Column("Failed to train", "at any rate"),
-        Column("Network accuracy", "%, f(·; θ)"),
-        Column("Validation accuracy", "%"),
+        Column("Network accuracy", scale.headed("f(·; θ)")),
+        Column("Validation accuracy", scale.unit),
         Column("p", "uncorrected"),
     ]
-    rows = [Row(_cells(o, [cell(o) for _, cell in extra]), marked=o.schedule in marked) for o in result.outcomes]
+    rows = [Row(_cells(o, scale, [cell(o) for _, cell in extra]), marked=o.schedule in marked) for o in result.outcomes]
     caption = (
         f"Every schedule at the learning rate chosen for it, {result.num_seeds} seeds. {note} "
         f"{text.EDGES_MEAN}. All numbers in full precision are in table.csv beside this page."
@@ -48,29 +50,25 @@ def outcomes_table(result: GridResult, marked: Collection[str], note: str, extra
     return table(caption, columns, rows)
 
 
-def _cells(outcome: ScheduleOutcome, extra: Sequence[str]) -> list[str]:
+def _cells(outcome: ScheduleOutcome, scale: Scale, extra: Sequence[str]) -> list[str]:
     return [
         outcome.label,
         text.on_par(outcome.on_par),
         text.count(outcome.feature_updates),
         text.chosen_rate(outcome),
-        text.plus_minus(outcome.test_accuracy),
+        scale.plus_minus(outcome.test_accuracy),
         *extra,
-        with_interval(outcome.difference),
-        text.signed(outcome.bound),
+        scale.with_interval(outcome.difference),
+        scale.signed(outcome.bound),
         text.p_value(outcome.p_value_holm),
         f"{outcome.num_diverged} of {outcome.num_seeds}",
         f"{outcome.num_failed} of {outcome.num_seeds}",
         f"{outcome.num_diverged_all_rates} of {outcome.num_runs_all_rates}",
         f"{outcome.num_failed_all_rates} of {outcome.num_runs_all_rates}",
-        text.plus_minus(outcome.network_test_accuracy),
-        text.percent(outcome.validation_accuracy),
+        scale.plus_minus(outcome.network_test_accuracy),
+        scale.value(outcome.validation_accuracy),
         text.p_value(outcome.p_value),
     ]
-
-
-def with_interval(difference: Interval | None) -> str:
-    return text.DASH if difference is None else f"{text.signed(difference.mean)} {text.bracket(difference)}"
 
 
 def outcomes_csv(outcomes: Sequence[ScheduleOutcome], extra: Mapping[str, Mapping[str, Any]] | None = None) -> str:

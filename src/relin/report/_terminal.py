@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast, final
 
 from rich import box
@@ -15,6 +16,7 @@ from rich.text import Text
 from relin.report import _text as text
 from relin.study._registry import find
 from relin.study._result import GridResult, ScheduleOutcome, StudyResult
+from relin.study._scale import Scale
 from relin.study._verdict import in_measure
 
 
@@ -84,7 +86,8 @@ class _Summary:
 def terminal_summary(result: StudyResult) -> _Summary:
     """The result of any study as something `rich.print` shows: its tables, and the verdict in a panel.
 
-    Accuracies are in percent, differences, intervals and bounds in percentage points.
+    Accuracies are in percent, differences, intervals and bounds in percentage points; measures of one's own in their
+    unit.
 
     Raises:
         ValueError: the result has no outcome, or there is no study of its name.
@@ -110,7 +113,7 @@ def grid_terminal(
         columns: those after the name, by heading; `accuracy_columns` and `test_columns` by default.
         notes: in the place of what *on par* means.
     """
-    own = columns or (lambda layout: accuracy_columns(layout) | test_columns())
+    own = columns or (lambda layout: accuracy_columns(layout, result.scale) | test_columns(result.scale))
     return Terminal(lambda layout: [schedules_table(result, layout, own(layout))], grid_notes(result, notes))
 
 
@@ -144,24 +147,26 @@ def schedules_table(
     return table
 
 
-def run_columns() -> dict[str, Cell]:
-    """Learning rate and feature updates."""
+def run_columns(scale: Scale) -> dict[str, Cell]:
+    """Learning rate, feature updates and accuracy."""
     return {
         "rate": lambda outcome, _: Text(text.chosen_rate(outcome)),
         "up-\ndates": lambda outcome, _: Text(text.count(outcome.feature_updates).replace(",", "")),
-        "accuracy\n%": lambda outcome, own: Text(text.plus_minus(outcome.test_accuracy, own.digits, own.gap)),
+        f"accuracy\n{scale.unit}": lambda outcome, own: Text(
+            scale.plus_minus(outcome.test_accuracy, own.digits, own.gap)
+        ),
     }
 
 
-def accuracy_columns(layout: Layout) -> dict[str, Cell]:
+def accuracy_columns(layout: Layout, scale: Scale) -> dict[str, Cell]:
     """These, and the difference to ordinary training."""
-    return run_columns() | {f"difference{layout.wrap}to K = 1\npoints": _difference}
+    return run_columns(scale) | {f"difference{layout.wrap}to K = 1\n{scale.points}": partial(_difference, scale)}
 
 
-def test_columns() -> dict[str, Cell]:
+def test_columns(scale: Scale) -> dict[str, Cell]:
     """Bound and p-value of the test against the margin, its outcome, and runs that did not train."""
     return {
-        "bound": lambda outcome, own: Text(text.signed(outcome.bound, own.digits)),
+        "bound": lambda outcome, own: Text(scale.signed(outcome.bound, own.digits)),
         "Holm\np": lambda outcome, _: Text(text.p_value(outcome.p_value_holm)),
     } | par_columns()
 
@@ -180,12 +185,12 @@ def _counts(outcome: ScheduleOutcome, _: Layout) -> Text:
     return Text(counts, style="yellow" if outcome.num_untrained else "")
 
 
-def _difference(outcome: ScheduleOutcome, layout: Layout) -> Text:
+def _difference(scale: Scale, outcome: ScheduleOutcome, layout: Layout) -> Text:
     difference = outcome.difference
     if difference is None:
         return Text(text.DASH)
-    interval = text.bracket(difference, layout.digits).replace("+", "").replace(", ", "," + layout.gap)
-    return Text(f"{text.signed(difference.mean, layout.digits)}{layout.wrap}{interval}")
+    interval = scale.bracket(difference, layout.digits).replace("+", "").replace(", ", "," + layout.gap)
+    return Text(f"{scale.signed(difference.mean, layout.digits)}{layout.wrap}{interval}")
 
 
 def _on_par(outcome: ScheduleOutcome, _: Layout) -> Text:
@@ -204,8 +209,9 @@ def untrained_note(result: Any) -> str:
 
 def grid_notes(result: GridResult, first: Sequence[str] | None = None, bold: bool = True) -> list[str]:
     """What the words of a table of schedules mean; `first` stands in the place of what *on par* means."""
+    scale = result.scale
     par = (
-        f"on par: the one-sided {100 * result.confidence:g} % bound excludes a loss of {text.margin(result)} "
+        f"on par: the one-sided {100 * result.confidence:g} % bound excludes a {scale.loss} of {scale.margin_words()} "
         "(Holm-corrected)"
     )
     clauses = [

@@ -2,48 +2,18 @@
 
 import math
 
-from relin.study._result import GridResult, Interval, ScheduleOutcome
+from relin.study._result import Interval, ScheduleOutcome
+from relin.study._scale import DASH as DASH, MINUS, fixed as fixed, tick as tick
 
-DASH = "–"
-MINUS = "−"
 EDGES = {"largest": "↥", "smallest": "↧", None: ""}
 """What marks a schedule whose chosen learning rate is an end of those offered."""
 EDGES_MEAN = "↥ marks a chosen rate that is the largest offered, and ↧ the smallest"
 UNTRAINED_MEANS = "×2∅1/12 says that of twelve runs two diverged and one failed to train, each counted at chance"
 
 
-def fixed(value: float | None, digits: int) -> str:
-    """`value` with a true minus sign, without a negative zero."""
-    if value is None or math.isnan(value):
-        return DASH
-    text = f"{value:.{digits}f}"
-    if float(text) == 0:
-        text = text.lstrip("-")
-    return text.replace("-", MINUS)
-
-
 def percent(fraction: float | None, digits: int = 2) -> str:
     """A fraction as percent, without the sign: 0.943 is "94.30"."""
     return fixed(None if fraction is None else 100 * fraction, digits)
-
-
-def signed(fraction: float | None, digits: int = 2) -> str:
-    """A difference of fractions in percentage points, with its sign: 0.004 is "+0.40"."""
-    text = percent(fraction, digits)
-    return text if text == DASH or text.startswith(MINUS) or float(text) == 0 else f"+{text}"
-
-
-def plus_minus(interval: Interval, digits: int = 2, gap: str = " ") -> str:
-    """Mean ± half the width of the interval, both in percent."""
-    half = percent((interval.high - interval.low) / 2, digits)
-    return f"{percent(interval.mean, digits)}{gap}±{gap}{half}"
-
-
-def bracket(interval: Interval | None, digits: int = 2) -> str:
-    """The two ends of an interval of differences, in percentage points."""
-    if interval is None:
-        return DASH
-    return f"[{signed(interval.low, digits)}, {signed(interval.high, digits)}]"
 
 
 def p_value(value: float | None) -> str:
@@ -104,29 +74,6 @@ def period(K: float | None) -> str:
 def schedule(outcome: ScheduleOutcome) -> str:
     """The shortest name that still says what it is: "K = ∞", "error ≤ 0.1"."""
     return outcome.label if outcome.period is None else f"K = {period(outcome.period)}"
-
-
-def points(fraction: float) -> str:
-    """A margin in words: 0.01 is "1 percentage point"."""
-    value = f"{100 * fraction:.4g}"
-    return f"{value} percentage point{'' if value == '1' else 's'}"
-
-
-def margin(result: GridResult) -> str:
-    """The margin of a study in words: "1 percentage point" or, of values, "5 % of ordinary training’s test error"."""
-    relative = result.relative_margin
-    return points(result.margin) if relative is None else f"{100 * relative:.4g} % of ordinary training’s test error"
-
-
-def short_points(fraction: float) -> str:
-    """A difference on a figure: -0.01 is "−1 point"."""
-    value = tick(round(100 * fraction, 4))
-    return f"{value} point{'' if value.lstrip(MINUS) == '1' else 's'}"
-
-
-def tick(value: float) -> str:
-    """A tick label without mathematics, so that no label can be read as a formula."""
-    return f"{value:.6g}".replace("-", MINUS)
 
 
 def significant(value: float | None) -> str:

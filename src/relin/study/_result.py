@@ -4,22 +4,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
-class Interval(BaseModel):
-    """An estimate with its two-sided confidence interval, in the unit of the estimate."""
-
-    model_config = ConfigDict(frozen=True)
-
-    mean: float
-    low: float
-    high: float
+from relin.study._interval import Interval as Interval
+from relin.study._scale import Better, Scale
 
 
 class ScheduleOutcome(BaseModel):
     """A schedule at the learning rate chosen for it on validation data.
 
-    Accuracies and differences are fractions (0.01 is one percentage point); differences are paired by seed,
-    schedule minus ordinary training (K = 1).
+    Accuracies and differences are fractions (0.01 is one percentage point), or scores in the unit of the study's
+    measure, which are higher the better: of a measure of which lower values are better, its negative. Differences are
+    paired by seed, schedule minus ordinary training (K = 1).
     """
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")  # JSON has no ∞, and null means no period
@@ -77,10 +71,14 @@ class GridResult(StudyResult):
     """How the schedules of a study came out."""
 
     measure: str = Field("accuracy", description="What the accuracies are; R² of values to predict.")
+    unit: str = Field("%", description="Of the measure; % for fractions, empty for numbers without a unit.")
+    better: Better = Field(
+        "higher", description="Which values of the measure are; if lower ones, all scores here are its negative."
+    )
     relative_margin: float | None = Field(
         None, description="Of values: the largest acceptable rise of the test error, as a part of ordinary training's."
     )
-    margin: float = Field(description="The largest acceptable loss of accuracy, a fraction.")
+    margin: float = Field(description="The largest acceptable loss of accuracy, a fraction, or of the score.")
     confidence: float = Field(description="Of the one-sided bound, for example 0.95.")
     chance: float = Field(description="Accuracy at which a run that did not train counts: the constant predictor's.")
     outcomes: list[ScheduleOutcome] = Field(description="Periods in increasing order, then the other schedules.")
@@ -89,6 +87,11 @@ class GridResult(StudyResult):
     def margin_of(self, ordinary: ScheduleOutcome) -> float:
         """The margin, in the unit of accuracies, of what is compared with this ordinary training."""
         return self.margin if self.relative_margin is None else self.relative_margin * (1 - ordinary.test_accuracy.mean)
+
+    @property
+    def scale(self) -> Scale:
+        """How its numbers are read."""
+        return Scale(self.measure, self.unit, self.better, self.margin, self.relative_margin)
 
     @property
     def num_runs(self) -> int:

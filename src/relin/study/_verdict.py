@@ -4,6 +4,7 @@ import math
 import re
 
 from relin.study._result import GridResult, Interval, ScheduleOutcome
+from relin.study._scale import Scale
 from relin.study._statistics import INTERVAL_CONFIDENCE
 
 ORDINARY = "every-1"
@@ -29,8 +30,8 @@ def criterion(result: GridResult, tested: str = "", most_paired: int | None = No
 def _least(result: GridResult) -> str:
     if result.relative_margin is not None:
         return f"test error at most {100 * result.relative_margin:g} % above that of ordinary training"
-    margin = f"{100 * result.margin:g} percentage point" + ("" if 100 * result.margin == 1 else "s")
-    return f"test accuracy at most {margin} below ordinary training"
+    margin = result.scale.margin_words(significant=6)
+    return f"test accuracy at most {margin} {result.scale.worse} ordinary training"
 
 
 def in_measure(text: str, measure: str) -> str:
@@ -59,18 +60,21 @@ def outcome_clauses(result: GridResult, cells: str = "cells") -> list[str]:
     """
     diverged, failed = (sum(getattr(o, f"num_{how}") for o in result.outcomes) for how in ("diverged", "failed"))
     total = sum(outcome.num_seeds for outcome in result.outcomes)
-    lost = untrained(diverged, failed, f"{total} runs at the chosen learning rates", result.chance)
+    lost = untrained(
+        diverged, failed, f"{total} runs at the chosen learning rates", result.scale.counted(result.chance)
+    )
     return [*edge_clauses(result, cells), *lost]
 
 
-def untrained(diverged: int, failed: int, runs: str, chance: float) -> list[str]:
-    """How many of `runs`, such as `8 runs`, diverged, and how many failed to train; nothing if none did."""
+def untrained(diverged: int, failed: int, runs: str, at: str) -> list[str]:
+    """How many of `runs`, such as `8 runs`, diverged, and how many failed to train, and at what they count; nothing if
+    none did."""
     if not diverged + failed:
         return []
     first, how = (diverged, "diverged") if diverged else (failed, "failed to train")
     counted = f", {failed} failed to train, and all count" if diverged and failed else " and count"
     counted += "s" if diverged + failed == 1 else ""
-    return [f"{first} of the {runs} {how}{counted} at chance accuracy ({100 * chance:.3g} %)"]
+    return [f"{first} of the {runs} {how}{counted} at {at}"]
 
 
 def edge_clauses(result: GridResult, cells: str = "cells") -> list[str]:
@@ -103,20 +107,16 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def lazy_clause(gap: Interval) -> str:
+def lazy_clause(gap: Interval, scale: Scale) -> str:
     """The lazy gap in words; the interval is told in their direction, so that the mean lies in it."""
-    lower = gap.mean >= 0
-    low, high = (gap.low, gap.high) if lower else (-gap.high, -gap.low)
+    worse = gap.mean >= 0
+    low, high = (gap.low, gap.high) if worse else (-gap.high, -gap.low)
     zero = ", which contains zero" if low <= 0 <= high else ""
     return (
-        f"without feature learning (K = ∞) accuracy is {points(abs(gap.mean))} points "
-        f"{'lower' if lower else 'higher'}, "
-        f"{100 * INTERVAL_CONFIDENCE:g} % interval [{points(low)}, {points(high)}]{zero}"
+        f"without feature learning (K = ∞) accuracy is {scale.in_points(scale.gain(abs(gap.mean)))} "
+        f"{'lower' if worse != scale.turned else 'higher'}, "
+        f"{100 * INTERVAL_CONFIDENCE:g} % interval [{scale.gain(low)}, {scale.gain(high)}]{zero}"
     )
-
-
-def points(fraction: float) -> str:
-    return f"{round(100 * fraction, 2) + 0.0:.2f}".replace("-", "−")  # + 0.0 turns −0.0 into 0.0
 
 
 def spelled(interval: Interval) -> str:

@@ -12,6 +12,7 @@ from relin.studies.damping.figures import after, against_damping, ridge_in_words
 from relin.studies.damping.result import Choice, DampingResult
 from relin.studies.damping.table import damping_csv, damping_table, distances_csv
 from relin.study._result import Interval
+from relin.study._scale import PERCENT
 
 QUESTION = "Is iterative linearisation damped Gauss–Newton?"
 
@@ -69,10 +70,10 @@ def _doubled(logarithm: Interval) -> str:
 
 
 def _choice(label: str, choice: Choice) -> Tile:
-    interval = f"{text.percent(choice.difference.low, 1)} to {text.percent(choice.difference.high, 1)}"
+    interval = PERCENT.to(choice.difference)
     return Tile(
         label,
-        text.signed(choice.difference.mean, 1),
+        PERCENT.signed(choice.difference.mean, 1),
         f"points, 95 % interval {interval}; best at {text.short(choice.best)} on validation data",
     )
 
@@ -82,7 +83,7 @@ def plots(result: DampingResult) -> list[Plot]:
     ridges = ", ".join(f"{ridge_in_words(ridge)} {after(ridge)}" for ridge in result.ridges)
     newton = result.gauss_newton
     title = (
-        f"Gauss–Newton with next to no damping: {text.signed(newton.difference.mean, 1)} points against "
+        f"Gauss–Newton with next to no damping: {PERCENT.signed(newton.difference.mean, 1)} points against "
         f"κ = {text.short(newton.best)}"
     )
     return [

@@ -9,6 +9,7 @@ from relin.report._html import Column, Html, Row, table
 from relin.report._tables import csv_of, interval_columns
 from relin.report._terminal import plain_table
 from relin.studies.damping.result import DampingResult, DampingRun
+from relin.study._scale import PERCENT
 
 NAMES = {"every": "K steps at an anchor", "gauss-newton": "Gauss–Newton"}
 
@@ -32,8 +33,8 @@ def damping_table(result: DampingResult) -> Html:
 def _damping_cells(run: DampingRun) -> list[str]:
     return [
         text.short(run.number),
-        text.plus_minus(run.test_accuracy),
-        text.DASH if run.reached is None else text.plus_minus(run.reached),
+        PERCENT.plus_minus(run.test_accuracy),
+        text.DASH if run.reached is None else PERCENT.plus_minus(run.reached),
         text.measured(run.train_loss),
         text.measured(run.kernel_distance),
         text.count(run.num_diverged),

@@ -2,8 +2,9 @@
 
 from relin.studies.damping.result import Choice, DampingResult, Ridge
 from relin.study._result import Interval
+from relin.study._scale import PERCENT
 from relin.study._statistics import INTERVAL_CONFIDENCE
-from relin.study._verdict import count, points, untrained
+from relin.study._verdict import count, untrained
 
 
 def damping_verdict(result: DampingResult) -> str:
@@ -15,7 +16,9 @@ def damping_verdict(result: DampingResult) -> str:
         _generalises(result),
         _kernel(result),
     ]
-    clauses += untrained(result.num_diverged, result.num_failed, f"{result.num_runs} runs", result.chance)
+    clauses += untrained(
+        result.num_diverged, result.num_failed, f"{result.num_runs} runs", PERCENT.counted(result.chance)
+    )
     seeds = count(result.num_seeds, "paired seed")
     return f"{'; '.join(clauses)} ({100 * INTERVAL_CONFIDENCE:g} % intervals over {seeds})."
 
@@ -44,7 +47,8 @@ def _against_best(choice: Choice) -> str:
     if choice.best == choice.least:
         return "is the best on validation data"
     low, high = choice.difference.low, choice.difference.high
-    interval = f"{points(abs(choice.difference.mean))} points [{points(low)}, {points(high)}]"
+    apart = PERCENT.gain(abs(choice.difference.mean))
+    interval = f"{apart} points [{PERCENT.gain(low)}, {PERCENT.gain(high)}]"
     if high < 0:
         return f"generalises worse than at its best damping, by {interval}"
     if low > 0:

@@ -53,7 +53,7 @@ def _verdict(result: EssentialResult, spec: EssentialSpec) -> str:
         essential = (
             "is essential" if gap.low > result.margin else "matters" if gap.low > 0 else "is not shown to matter"
         )
-        clauses.append(f"On {result.data}, feature learning {essential}: {lazy_clause(gap)}")
+        clauses.append(f"On {result.data}, feature learning {essential}: {lazy_clause(gap, result.scale)}")
     if spec.frozen_after:
         if result.enough_updates is None:
             most = count(max(spec.frozen_after), "update")

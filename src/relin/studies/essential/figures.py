@@ -58,7 +58,7 @@ def accuracy_against_number(result: EssentialResult, records: StudyRecords, kind
     joined = [(axis.at(number), outcome) for number, outcome in members if not is_far_below(outcome, result)]
     axes.plot(
         [x for x, _ in joined],
-        [100 * outcome.test_accuracy.mean for _, outcome in joined],
+        [result.scale.factor * outcome.test_accuracy.mean for _, outcome in joined],
         color=theme.muted,
         alpha=0.4,
         zorder=1,

@@ -26,8 +26,9 @@ _METHOD = (
 )
 _READING = (
     "Mean test accuracy of the linearised network and its 95 % interval; faint dots are seeds. Bands are the intervals "
-    "of ordinary and lazy training, the dashed line is one margin below ordinary training, and filled marks are on par "
-    f"with it. {text.UNTRAINED_MEANS}; {text.EDGES_MEAN}; an arrow points at an accuracy far below the others."
+    "of ordinary and lazy training, the dashed line is one margin worse than ordinary training, and filled marks are "
+    f"on par with it. {text.UNTRAINED_MEANS}; {text.EDGES_MEAN}; "
+    "an arrow points at an accuracy far worse than the others."
 )
 
 
@@ -85,7 +86,7 @@ def plots(result: EssentialResult, data: StudyRecords) -> list[Plot]:
         caption="Features are updated before every step until the number of updates on the axis is spent, then they "
         f"stay frozen. {_READING}",
         description="Test accuracy against the number of feature updates before features are frozen. "
-        + in_words([outcome for _, outcome in family(result, "until")]),
+        + in_words(result, [outcome for _, outcome in family(result, "until")]),
         draw=lambda theme: accuracy_against_number(result, data, "until", theme),
     )
     late = Plot(
@@ -94,7 +95,7 @@ def plots(result: EssentialResult, data: StudyRecords) -> list[Plot]:
         caption="Training is lazy until the step on the axis; from it on, features move as in ordinary training. "
         f"{_READING}",
         description="Test accuracy against the step from which features move. "
-        + in_words([outcome for _, outcome in family(result, "after")]),
+        + in_words(result, [outcome for _, outcome in family(result, "after")]),
         draw=lambda theme: accuracy_against_number(result, data, "after", theme),
     )
     curves = Plot(
@@ -128,5 +129,5 @@ def _late_title(result: EssentialResult) -> str:
 def _curves_title(result: EssentialResult) -> str:
     chosen = [o for o in selection(result) if o.period is not None or o.schedule in result.answers]
     shown = chosen or selection(result)[:3]
-    ended = ", ".join(f"{text.percent(o.test_accuracy.mean, 1)} % for {text.schedule(o)}" for o in shown)
+    ended = ", ".join(f"{result.scale.told(o.test_accuracy.mean, 1)} for {text.schedule(o)}" for o in shown)
     return f"Test accuracy ends at {ended}"

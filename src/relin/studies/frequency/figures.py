@@ -23,10 +23,12 @@ from relin.report._accuracy import (
     is_far_below,
     legend_below,
     limits,
+    name_axis,
     note_untrained,
     par_handles,
     point_below,
     shown_values,
+    turn_axis,
 )
 from relin.report._axes import BESIDE_INCHES, updates_axis, windows_axis
 from relin.report._curves import Line, learning_curves
@@ -42,6 +44,7 @@ from relin.studies.frequency.data import (
 )
 from relin.studies.frequency.result import FrequencyResult
 from relin.study._result import Interval, ScheduleOutcome
+from relin.study._scale import Scale
 
 COMPARISONS = {"equal-steps": "equal steps", "equal-distance": "equal learning rate × steps"}
 """What a comparison keeps equal, in words."""
@@ -84,17 +87,19 @@ def _draw_periods(
             width = min(0.28, 0.018 * own.axis.extent)
             values += draw_schedule(axes, place, outcome, records, colour, theme, width, marker)
         near = [o for o in own.sparse if sparse_period(o) != math.inf and not is_far_below(o, records.result)]
-        joined = [(own.at(o), 100 * o.test_accuracy.mean) for o in near]
+        joined = [(own.at(o), records.result.scale.factor * o.test_accuracy.mean) for o in near]
         axes.plot(*np.array(joined).reshape(-1, 2).T, color=theme.accent, linewidth=1.6, zorder=1.5)
         rows = max(rows, note_untrained(axes, [(own.at(o), o) for o in own.all], records, theme))
-    panels[0].set_ylim(*limits(values, min(floor(records.result) for records in answers), rows))
-    panels[0].set_ylabel("test accuracy, %")
+    first = answers[0].result
+    panels[0].set_ylim(*limits(values, first, min(floor(records.result) for records in answers), rows))
+    name_axis(panels[0], first)
     for axes, own, records in zip(panels, schedules, answers, strict=True):
         draw_bands(axes, records.result, theme)
         label_right(axes, band_labels(records.result, theme))
         star = answer_of(records.result)
         if star is not None:
-            _mark_answer(axes, own.at(star), star, f"K* = {text.period(star.period)}", theme)
+            place = (own.at(star), records.result.scale.factor * star.test_accuracy.mean)
+            _mark_answer(axes, place, f"K* = {text.period(star.period)}", theme)
 
 
 def accuracy_against_updates(result: FrequencyResult, theme: Theme, against: Literal["n", "T/K"] = "n") -> Figure:
@@ -102,8 +107,8 @@ def accuracy_against_updates(result: FrequencyResult, theme: Theme, against: Lit
     more = int(against == "T/K")
     figure = new_figure(11.5, 6.2)
     axes, schedules = figure.subplots(), Schedules(result.outcomes)
-    near = [o for o in schedules.all if not is_far_below(o, result)]
-    lines = [_points([o for o in series if o in near], more) for series in (schedules.periods, schedules.sparse)]
+    near, scale = [o for o in schedules.all if not is_far_below(o, result)], result.scale
+    lines = [_points([o for o in series if o in near], more, scale) for series in (schedules.periods, schedules.sparse)]
     for line, colour in zip(lines, (theme.grid, theme.accent), strict=True):
         axes.plot(*np.array(line).reshape(-1, 2).T, color=colour, linewidth=2, zorder=1)
     most = max(o.feature_updates for o in result.outcomes)
@@ -114,27 +119,29 @@ def accuracy_against_updates(result: FrequencyResult, theme: Theme, against: Lit
     for outcome in schedules.all:
         x, colour = outcome.feature_updates + more, schedules.colour(outcome, theme)
         if outcome in near:
-            draw_mean(axes, x, outcome, colour, theme, schedules.marker(outcome))
+            draw_mean(axes, x, outcome, result.scale, colour, theme, schedules.marker(outcome))
         else:
-            point_below(axes, x, outcome, colour, theme)
-    accuracy_axis(axes, result, [value for o in near for value in shown_values(o)], theme)
+            point_below(axes, x, outcome, result.scale, colour, theme)
+    accuracy_axis(axes, result, [value for o in near for value in shown_values(o, scale)], theme)
     ordinary, star = with_period(result.outcomes, 1.0), answer_of(result)
     if ordinary is not None:
-        margin = 100 * (ordinary.test_accuracy.mean - result.margin)
+        margin = scale.factor * (ordinary.test_accuracy.mean - result.margin)
         lines.append([(x, margin) for x in axes.get_xlim()])
     if star is not None:
         answer = f"{text.count(result.sufficient_feature_updates)} suffice"
-        lines.append(_mark_answer(axes, star.feature_updates + more, star, answer, theme))
+        place = (star.feature_updates + more, scale.factor * star.test_accuracy.mean)
+        lines.append(_mark_answer(axes, place, answer, theme))
     _legend(figure, schedules, result, theme)
     names = [
-        Name(*_points([o], more)[0], *ends(o.test_accuracy), _short_name(o), schedules.colour(o, theme)) for o in near
+        Name(*_points([o], more, scale)[0], *ends(o.test_accuracy, scale), _short_name(o), schedules.colour(o, theme))
+        for o in near
     ]
     name_marks(axes, names, lines, theme, SMALL - 0.5)
     return figure
 
 
-def _points(outcomes: Sequence[ScheduleOutcome], more: int) -> list[tuple[float, float]]:
-    return [(o.feature_updates + more, 100 * o.test_accuracy.mean) for o in outcomes]
+def _points(outcomes: Sequence[ScheduleOutcome], more: int, scale: Scale) -> list[tuple[float, float]]:
+    return [(o.feature_updates + more, scale.factor * o.test_accuracy.mean) for o in outcomes]
 
 
 def _short_name(outcome: ScheduleOutcome) -> str:
@@ -143,15 +150,13 @@ def _short_name(outcome: ScheduleOutcome) -> str:
     return text.schedule(outcome) if sparse is None else f"K = {text.period(sparse)}"
 
 
-def _mark_answer(
-    axes: Axes, x: float, outcome: ScheduleOutcome, answer: str, theme: Theme
-) -> list[tuple[float, float]]:
+def _mark_answer(axes: Axes, place: tuple[float, float], answer: str, theme: Theme) -> list[tuple[float, float]]:
     """A dotted line from the outcome of K* to the top of the axes, with the answer in words above; returns the line."""
-    line = [(x, 100 * outcome.test_accuracy.mean), (x, axes.get_ylim()[1])]
+    line = [place, (place[0], axes.get_ylim()[1])]
     axes.plot(*zip(*line, strict=True), color=theme.ink, linewidth=1.4, linestyle=(0, (1, 2)), zorder=1)
     axes.annotate(
         answer,
-        (x, 1.0),
+        (place[0], 1.0),
         xycoords=("data", "axes fraction"),
         xytext=(0, 5),
         textcoords="offset points",
@@ -203,7 +208,10 @@ def linearity(records: FrequencyRecords, theme: Theme) -> Figure:
     # The panels have no room for names, unless those are all there is.
     schedules = Schedules(outcomes, beside=all(stands_beside(o) for o in outcomes), inches=6.0)
     accuracy, apart = panels["accuracy"], min(0.12, 0.008 * schedules.axis.extent)
-    trained, network = ([_percent(getattr(o, f"{of}test_accuracy")) for o in schedules.all] for of in ("", "network_"))
+    factor = records.result.scale.factor
+    trained, network = (
+        [_times(factor, getattr(o, f"{of}test_accuracy")) for o in schedules.all] for of in ("", "network_")
+    )
     _series(accuracy, schedules, trained, theme.ink, "o", "-", -apart, "linearised network, as trained")
     _series(accuracy, schedules, network, theme.accent, "s", "--", apart, "network at the same parameters")
     handles = accuracy.get_legend_handles_labels()[0]
@@ -211,7 +219,8 @@ def linearity(records: FrequencyRecords, theme: Theme) -> Figure:
         style = {"linestyle": "", "markeredgewidth": 1.8, "markersize": 7.5, "markerfacecolor": theme.background}
         handles.append(Line2D([], [], marker="o", color=theme.ink, label="hollow: preset sparse", **style))
     legend_below(figure, handles, theme, columns=3)
-    accuracy.set_title("test accuracy, %")
+    accuracy.set_title(records.result.scale.axis("test accuracy"))
+    turn_axis(accuracy, records.result)
     schedules.axis.draw(accuracy, theme, PERIOD, text.period)
     quantities = (
         ("error", "linearisation_error", "linearisation error at the end", "v"),
@@ -228,8 +237,8 @@ def linearity(records: FrequencyRecords, theme: Theme) -> Figure:
     return figure
 
 
-def _percent(interval: Interval) -> Interval:
-    return Interval(mean=100 * interval.mean, low=100 * interval.low, high=100 * interval.high)
+def _times(factor: float, interval: Interval) -> Interval:
+    return Interval(mean=factor * interval.mean, low=factor * interval.low, high=factor * interval.high)
 
 
 def _series(

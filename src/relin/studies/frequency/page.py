@@ -15,7 +15,7 @@ from relin.report._figures import Plot
 from relin.report._html import Column, Html, Row, prose, table
 from relin.report._page import Report, Tile, in_words, shared_tiles, statistics
 from relin.report._rate_map import rates_plot
-from relin.report._tables import outcomes_csv, outcomes_table, with_interval
+from relin.report._tables import outcomes_csv, outcomes_table
 from relin.studies.frequency.data import (
     FrequencyRecords,
     answer_of,
@@ -38,7 +38,7 @@ from relin.studies.frequency.result import FrequencyResult
 from relin.study._result import ScheduleOutcome
 
 QUESTION = "How rarely can features be updated without loss?"
-_ARROW = "An arrow points at an accuracy far below the others."
+_ARROW = "An arrow points at an accuracy far worse than the others."
 
 
 def page(
@@ -100,7 +100,7 @@ def _answers_table(answers: Sequence[FrequencyRecords]) -> Html:
         Column("Feature updates that suffice"),
         Column("in steps", "of K*’s runs"),
         Column("Fewest feature updates on par", "of any schedule", numeric=False),
-        Column("Lazy gap", "points, 95 % interval"),
+        Column("Lazy gap", answers[0].result.scale.headed("95 % interval", difference=True)),
         Column("Diverged", "at chosen rates"),
         Column("Failed to train", "at chosen rates"),
     ]
@@ -114,7 +114,7 @@ def _answers_table(answers: Sequence[FrequencyRecords]) -> Html:
             text.count(result.sufficient_feature_updates),
             text.count(_steps(data)),
             text.DASH if fewest is None else f"{text.count(fewest.feature_updates)}, {fewest.label}",
-            with_interval(gap),
+            result.scale.with_interval(gap),
             *(f"{sum(counts)} of {sum(o.num_seeds for o in result.outcomes)}" for counts in _untrained(result)),
         ]
         rows.append(Row(cells))
@@ -195,14 +195,15 @@ def _unbroken(title: str) -> str:
 
 def _period_plot(data: FrequencyRecords) -> Plot:
     result = data.result
-    margin = text.margin(result)
+    margin, scale = result.scale.margin_words(), result.scale
+    kept = f"raise test accuracy by less than {margin}" if scale.turned else f"lose less than {margin} of test accuracy"
     return Plot(
         name="accuracy-against-period",
-        title=f"Up to K = {text.period(result.k_star)} the loss of test accuracy is less than {margin}"
+        title=f"Up to K = {text.period(result.k_star)} the {scale.loss} of test accuracy is less than {margin}"
         if answer_of(result)
-        else f"No K above 1 is shown to lose less than {margin} of test accuracy",
+        else f"No K above 1 is shown to {kept}",
         caption=_period_caption([result], result.outcomes),
-        description=f"Test accuracy against K. {in_words(result.outcomes)}",
+        description=f"Test accuracy against K. {in_words(result, result.outcomes)}",
         draw=lambda theme: accuracy_against_period(data, theme),
     )
 
@@ -218,7 +219,7 @@ def _both_plot(answers: Sequence[FrequencyRecords]) -> Plot:
     shown = [outcome for result in results for outcome in result.outcomes if not stands_beside(outcome)]
     described = [
         f"{COMPARISONS[result.comparison]}: "
-        + in_words([outcome for outcome in result.outcomes if not stands_beside(outcome)])
+        + in_words(result, [outcome for outcome in result.outcomes if not stands_beside(outcome)])
         for result in results
     ]
     left_out = (
@@ -244,7 +245,8 @@ def _period_caption(results: Sequence[FrequencyResult], shown: Sequence[Schedule
         if with_period(shown, math.inf)
         else "The band is the interval of ordinary (K = 1) training",
     ]
-    sentences[-1] += ", the dashed line is one margin below ordinary training, and filled marks are on par with it."
+    sentences[-1] += ", the dashed line is one margin worse than ordinary training"
+    sentences[-1] += ", and filled marks are on par with it."
     if any(sparse_period(outcome) is not None for outcome in shown):
         sentences.append("Joined squares are the preset “sparse” at the same K.")
     if any(outcome.num_untrained for outcome in shown):
@@ -288,7 +290,7 @@ def _updates_plot(data: FrequencyRecords, against: Literal["n", "T/K"], among: S
         name="accuracy-against-updates" + ("" if data in among[:1] or not among else f"-{result.comparison}"),
         title=title + _fewer(result),
         caption=" ".join(caption),
-        description=f"Test accuracy against the number of feature updates{alike}. " + in_words(result.outcomes),
+        description=f"Test accuracy against the number of feature updates{alike}. " + in_words(result, result.outcomes),
         draw=lambda theme: accuracy_against_updates(result, theme, against),
     )
 
@@ -317,7 +319,8 @@ def _curves_plot(data: FrequencyRecords) -> Plot:
 
 def _linearity_plot(data: FrequencyRecords) -> Plot:
     gap, label = widest_gap(data.result)
-    title = f"Linearised and true network differ by at most {text.percent(gap, 1)} points of accuracy, at {label}"
+    gap = data.result.scale.gain(gap, 1)
+    title = f"Linearised and true network differ by at most {data.result.scale.in_points(gap)} of accuracy, at {label}"
     return Plot(
         name="linearity",
         title=title,
@@ -331,7 +334,7 @@ def _linearity_plot(data: FrequencyRecords) -> Plot:
 
 
 def _curves_title(result: FrequencyResult) -> str:
-    ends = [(o.period, f"{text.percent(o.test_accuracy.mean, 1)} %") for o in selection(result)]
+    ends = [(o.period, result.scale.told(o.test_accuracy.mean, 1)) for o in selection(result)]
     shown = [(K, end) for K, end in ends if K in (1.0, result.k_star, math.inf)]
     if not shown:
         return "Test accuracy and training loss as training goes on"

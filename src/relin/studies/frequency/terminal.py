@@ -19,7 +19,7 @@ def terminal(result: FrequencyResult) -> Terminal:
 
 
 def _table(result: FrequencyResult, layout: Layout, more: str = "") -> Table:
-    columns = accuracy_columns(layout) | test_columns()
+    columns = accuracy_columns(layout, result.scale) | test_columns(result.scale)
     return schedules_table(result, layout, columns, "K", _name, more)
 
 

@@ -42,7 +42,7 @@ def verdict(result: FrequencyResult, num_steps: int, most_paired: int, fewest_st
             f"{fewest.feature_updates:,.4g} in {fewest_steps} steps"
         )
     if result.lazy_gap is not None and result.k_star is not None:
-        clauses.append(lazy_clause(result.lazy_gap))
+        clauses.append(lazy_clause(result.lazy_gap, result.scale))
     clauses += outcome_clauses(result)
     return "; ".join(clauses) + "."
 

@@ -10,6 +10,7 @@ from relin.report._tables import csv_of, interval_columns
 from relin.report._terminal import plain_table
 from relin.studies.interpolation.result import InterpolationResult, PeriodOutcome
 from relin.study._result import Interval
+from relin.study._scale import PERCENT
 
 
 def interpolation_table(result: InterpolationResult) -> Html:
@@ -28,8 +29,8 @@ def interpolation_table(result: InterpolationResult) -> Html:
                 text.short(at.period),
                 _distance(at.to_ordinary),
                 _distance(at.to_regression),
-                text.plus_minus(at.test_accuracy),
-                text.plus_minus(at.network_test_accuracy),
+                PERCENT.plus_minus(at.test_accuracy),
+                PERCENT.plus_minus(at.network_test_accuracy),
                 text.count(at.num_diverged),
                 text.count(at.num_failed),
             ]
@@ -66,8 +67,8 @@ def interpolation_terminal_table(result: InterpolationResult, gap: str) -> Table
             text.short(at.period),
             _distance(at.to_ordinary, gap),
             _distance(at.to_regression, gap),
-            text.plus_minus(at.test_accuracy, 1, gap),
-            text.plus_minus(at.network_test_accuracy, 1, gap),
+            PERCENT.plus_minus(at.test_accuracy, 1, gap),
+            PERCENT.plus_minus(at.network_test_accuracy, 1, gap),
             text.untrained_counts(at.num_diverged, at.num_failed),
         )
     return shown

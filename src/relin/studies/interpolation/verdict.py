@@ -4,6 +4,7 @@ import math
 
 from relin.studies.interpolation.result import InterpolationResult
 from relin.study._result import Interval
+from relin.study._scale import PERCENT
 from relin.study._statistics import INTERVAL_CONFIDENCE
 from relin.study._verdict import count, untrained
 
@@ -23,7 +24,9 @@ def interpolation_verdict(result: InterpolationResult) -> str:
         f"test accuracy goes from {_percent(result.ordinary_accuracy)} to {_percent(result.regression_accuracy)}, "
         f"and is highest at K = {_highest(result)}",
     ]
-    clauses += untrained(result.num_diverged, result.num_failed, f"{result.num_runs} runs", result.chance)
+    clauses += untrained(
+        result.num_diverged, result.num_failed, f"{result.num_runs} runs", PERCENT.counted(result.chance)
+    )
     seeds = count(result.num_seeds, "paired seed")
     return f"{'; '.join(clauses)} ({100 * INTERVAL_CONFIDENCE:g} % intervals over {seeds})."
 

@@ -107,11 +107,12 @@ def accuracy_on_frozen_kernels(result: KernelResult, theme: Theme) -> Figure:
     figure = new_figure(11.5, 6.0)
     axes = figure.subplots()
     shown, labels, own = list[float](), list[tuple[float, str, str]](), colours(result, theme)
+    scale = result.scale
     for frozen in result.frozen:
-        shown += [value for interval in frozen.accuracy for value in ends(interval)]
+        shown += [value for interval in frozen.accuracy for value in ends(interval, scale)]
         colour = own[frozen.schedule] if len(result.frozen) > 1 else theme.adaptive
-        low, high = np.array([ends(interval) for interval in frozen.accuracy]).T
-        mean = np.array([100 * interval.mean for interval in frozen.accuracy])
+        low, high = np.array([ends(interval, scale) for interval in frozen.accuracy]).T
+        mean = np.array([scale.factor * interval.mean for interval in frozen.accuracy])
         draw_line(axes, frozen.steps, mean, low, high, colour, "o-", markersize=8)
         labels.append((float(mean[-1]), _frozen_label(result, frozen), colour))
     step_axis(axes, result.num_steps, "step at which the kernel was taken", before=0.03, after=0.03)
@@ -122,7 +123,7 @@ def accuracy_on_frozen_kernels(result: KernelResult, theme: Theme) -> Figure:
 def _frozen_label(result: KernelResult, frozen: FrozenKernel) -> str:
     outcome: ScheduleOutcome | None = result.outcome(frozen.schedule)
     whose = "" if outcome is None or len(result.frozen) == 1 else f" of {text.schedule(outcome)}"
-    return f"frozen kernel{whose}\n{text.percent(frozen.accuracy[-1].mean, 1)} %"
+    return f"frozen kernel{whose}\n{result.scale.told(frozen.accuracy[-1].mean, 1)}"
 
 
 def kernel_curves(result: KernelResult, records: StudyRecords, theme: Theme) -> Figure:

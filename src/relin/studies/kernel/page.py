@@ -24,6 +24,7 @@ from relin.studies.kernel.figures import (
 from relin.studies.kernel.result import FrozenKernel, KernelOutcome, KernelResult
 from relin.studies.kernel.table import frozen_csv, kernel_columns, kernel_extra
 from relin.study._result import Interval
+from relin.study._scale import Scale
 
 QUESTION = "Does the NTK stay constant?"
 _METHOD = (
@@ -70,7 +71,7 @@ def _tiles(result: KernelResult) -> list[Tile]:
     return [
         Tile("Kernel distance, K = 1", *_shown(ordinary and ordinary.distance, "from step 0 to the end")),
         Tile("Relative kernel change, K = 1", *_shown(ordinary and ordinary.change, "‖K − K₀‖/‖K₀‖ at the end")),
-        *map(_frozen_tile, result.frozen[:1]),
+        *(_frozen_tile(frozen, result.scale) for frozen in result.frozen[:1]),
         constancy_tile(result.constancy),
         gap,
         *others,
@@ -83,11 +84,11 @@ def _shown(interval: Interval | None, note: str) -> tuple[str, str]:
     return text.significant(interval.mean), f"{note}, 95 % interval {text.span(interval)}"
 
 
-def _frozen_tile(frozen: FrozenKernel) -> Tile:
+def _frozen_tile(frozen: FrozenKernel, scale: Scale) -> Tile:
     gain = frozen.gain
-    interval = f"95 % interval {text.percent(gain.low, 1)} to {text.percent(gain.high, 1)}"
+    interval = f"95 % interval {scale.to(gain)}"
     note = f"points, kernel of step {frozen.steps[-1]:,} against the initial one, {interval}"
-    return Tile("Gain of a frozen kernel taken late", text.percent(gain.mean, 1), note)
+    return Tile("Gain of a frozen kernel taken late", scale.value(gain.mean, 1), note)
 
 
 def plots(result: KernelResult, data: StudyRecords) -> list[Plot]:
@@ -98,7 +99,7 @@ def plots(result: KernelResult, data: StudyRecords) -> list[Plot]:
         title=_frozen_title(result),
         caption="Test accuracy of lazy training on the kernel of a step of the run, against that step; mean and 95 % "
         "interval over seeds. Bands are the intervals of ordinary and lazy training, the dashed line is one margin "
-        f"below ordinary training. {text.EDGES_MEAN}.",
+        f"worse than ordinary training. {text.EDGES_MEAN}.",
         description=f"Accuracy on frozen kernels against the step at which they were taken. {_frozen_title(result)}.",
         draw=lambda theme: accuracy_on_frozen_kernels(result, theme),
     )
@@ -106,7 +107,7 @@ def plots(result: KernelResult, data: StudyRecords) -> list[Plot]:
         name="learning-curves",
         title=_curves_title(result),
         caption=CAPTION,
-        description=f"Test accuracy and training loss against the step. {in_words(result.outcomes)}",
+        description=f"Test accuracy and training loss against the step. {in_words(result, result.outcomes)}",
         draw=lambda theme: kernel_curves(result, data, theme),
     )
     return [*moved[:2], *([frozen] if result.frozen else []), *moved[2:], curves, rates_plot(result, data)]
@@ -170,11 +171,11 @@ def _frozen_title(result: KernelResult) -> str:
     frozen = result.frozen[0]
     gain = frozen.gain
     how = "do better" if gain.low > 0 else "do worse" if gain.high < 0 else "are not shown to do better"
-    first, last = (text.percent(interval.mean, 1) for interval in (frozen.accuracy[0], frozen.accuracy[-1]))
+    first, last = (result.scale.value(interval.mean, 1) for interval in (frozen.accuracy[0], frozen.accuracy[-1]))
     return f"Frozen kernels taken later {how}: {last} % on that of step {frozen.steps[-1]:,}, {first} % on the first"
 
 
 def _curves_title(result: KernelResult) -> str:
     chosen = [o for o in map(result.outcome, ("every-1", "never")) if o is not None]
-    ended = ", ".join(f"{text.percent(o.test_accuracy.mean, 1)} % for {text.schedule(o)}" for o in chosen)
+    ended = ", ".join(f"{result.scale.told(o.test_accuracy.mean, 1)} for {text.schedule(o)}" for o in chosen)
     return f"Test accuracy ends at {ended}"

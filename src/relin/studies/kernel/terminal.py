@@ -16,4 +16,4 @@ def terminal(result: KernelResult) -> Terminal:
 
     own = {heading: cell(field) for heading, field in metrics.items()}
     notes = ["distance and change: of the kernel, from step 0; alignment: with the targets, at the end"]
-    return grid_terminal(result, lambda _: run_columns() | own | untrained_columns(), notes)
+    return grid_terminal(result, lambda _: run_columns(result.scale) | own | untrained_columns(), notes)

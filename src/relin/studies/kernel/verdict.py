@@ -5,7 +5,7 @@ import math
 from relin.studies.kernel.result import FrozenKernel, KernelOutcome, KernelResult
 from relin.study._kernel import constancy_clause, violated
 from relin.study._statistics import INTERVAL_CONFIDENCE
-from relin.study._verdict import count, outcome_clauses, points, spelled
+from relin.study._verdict import count, outcome_clauses, spelled
 
 _NEARLY = 0.01
 """Of the relative change: a kernel that moved by less is nearly constant."""
@@ -60,7 +60,8 @@ def _rarer(result: KernelResult) -> list[str]:
 def _frozen(result: KernelResult, frozen: FrozenKernel) -> str:
     outcome = result.outcome(frozen.schedule)
     name = "" if frozen.schedule == "every-1" or outcome is None else f" from {outcome.label}"
-    gain, last = frozen.gain, frozen.steps[-1]
+    gain, last, scale = frozen.gain, frozen.steps[-1], result.scale
+    first, reached = (scale.told(interval.mean) for interval in (frozen.accuracy[0], frozen.accuracy[-1]))
     measure = "" if result.measure == "accuracy" else f"{result.measure} of "
     if gain.low > 0:
         how = "do better"
@@ -70,7 +71,7 @@ def _frozen(result: KernelResult, frozen: FrozenKernel) -> str:
         how = "are not shown to do better"
     return (
         f"frozen kernels taken later{name} {how}: lazy training on the one of step {last:,} reaches "
-        f"{measure}{points(frozen.accuracy[-1].mean)} % against {points(frozen.accuracy[0].mean)} % on the initial "
-        f"one, a difference of {points(gain.mean)} points [{points(gain.low)}, {points(gain.high)}] "
+        f"{measure}{reached} against {first} on the initial one, "
+        f"a difference of {scale.in_points(scale.gain(gain.mean))} [{scale.gain(gain.low)}, {scale.gain(gain.high)}] "
         f"over {count(frozen.num_seeds, 'seed')}"
     )

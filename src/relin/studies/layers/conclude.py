@@ -13,7 +13,7 @@ from relin.study._result import Interval
 from relin.study._schedules import Lazy, Rich
 from relin.study._settings import Comparison
 from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
-from relin.study._verdict import criterion, lazy_clause, outcome_clauses, points
+from relin.study._verdict import criterion, lazy_clause, outcome_clauses
 
 
 def conclude(spec: LayersSpec, records: dict[Comparison, pl.DataFrame], chance: float) -> LayersResult:
@@ -57,14 +57,14 @@ def _difference(compared: Compared, schedule: str, other: str) -> Interval | Non
 
 
 def _verdict(result: LayersResult) -> str:
-    clauses = [f"On {result.data}, {lazy_clause(result.lazy_gap)}"] if result.lazy_gap is not None else []
+    clauses = [f"On {result.data}, {lazy_clause(result.lazy_gap, result.scale)}"] if result.lazy_gap is not None else []
     gains = [layer for layer in result.layers if layer.gain is not None]
     if gains:
         best = max(gains, key=lambda layer: cast(Interval, layer.gain).mean)
-        gain, on_par = cast(Interval, best.gain), _on_par(result, best.rich)
+        gain, on_par, scale = cast(Interval, best.gain), _on_par(result, best.rich), result.scale
         clauses.append(
-            f"feature updates of {best.layer} alone bring most, {points(gain.mean)} points over none "
-            f"[{points(gain.low)}, {points(gain.high)}]{', on par with those of all layers' if on_par else ''}"
+            f"feature updates of {best.layer} alone bring most, {scale.in_points(scale.gain(gain.mean))} over none "
+            f"[{scale.gain(gain.low)}, {scale.gain(gain.high)}]{', on par with those of all layers' if on_par else ''}"
         )
     spared = [layer.layer for layer in result.layers if _on_par(result, layer.lazy)]
     if spared:

@@ -10,6 +10,7 @@ from relin.report._accuracy import (
     floor,
     legend_below,
     limits,
+    name_axis,
     note_untrained,
     par_handles,
 )
@@ -37,8 +38,8 @@ def accuracy_by_layer(result: LayersResult, records: StudyRecords, theme: Theme)
         axes.set_xlabel(f"layer that alone is {how}")
         rows = max(rows, note_untrained(axes, places, records, theme))
         draw_bands(axes, result, theme)
-    panels[0].set_ylabel("test accuracy, %")
-    panels[0].set_ylim(*limits(shown, floor(result), rows))
+    name_axis(panels[0], result)
+    panels[0].set_ylim(*limits(shown, result, floor(result), rows))
     label_right(panels[1], band_labels(result, theme))
     legend_below(figure, par_handles(result, theme), theme)
     return figure

@@ -40,15 +40,15 @@ def page(result: LayersResult, records: pl.DataFrame, spec: Mapping[str, Any]) -
 
 
 def _tiles(result: LayersResult) -> list[Tile]:
-    gap, *others = shared_tiles(result)
+    (gap, *others), scale = shared_tiles(result), result.scale
     best = most_gain(result)
     worst = min((layer for layer in result.layers if layer.loss is not None), key=_loss, default=None)
     tiles = [gap]
     if best is not None and best.gain is not None:
-        note = f"{text.percent(best.gain.mean)} points over lazy training, updated alone"
+        note = f"{scale.in_points(scale.gain(best.gain.mean))} over lazy training, updated alone"
         tiles.append(Tile("Layer that gains most", best.layer, note))
     if worst is not None and worst.loss is not None:
-        note = f"{text.signed(worst.loss.mean)} points from ordinary training, lazy alone"
+        note = f"{scale.in_points(scale.signed(worst.loss.mean))} from ordinary training, lazy alone"
         tiles.append(Tile("Layer that is missed most", worst.layer, note))
     return [*tiles, *others]
 
@@ -69,9 +69,9 @@ def plots(result: LayersResult, data: StudyRecords) -> list[Plot]:
         title=_title(result),
         caption="Mean test accuracy of the linearised network and its 95 % interval where a layer alone is "
         "re-linearised at every step, and where it alone never is; faint dots are seeds. Bands are the intervals of "
-        "ordinary and lazy training, the dashed line is one margin below ordinary training, and filled marks are on "
-        "par with it.",
-        description="Test accuracy by layer. " + in_words([o for o in result.outcomes if o.period is None]),
+        "ordinary and lazy training, the dashed line is one margin worse than ordinary training, and filled marks are "
+        "on par with it.",
+        description="Test accuracy by layer. " + in_words(result, [o for o in result.outcomes if o.period is None]),
         draw=lambda theme: accuracy_by_layer(result, data, theme),
     )
     curves = Plot(
@@ -101,4 +101,5 @@ def _title(result: LayersResult) -> str:
     best = most_gain(result)
     if best is None or best.gain is None:
         return "Layers with feature updates of their own beside ordinary training"
-    return f"Updated alone, {best.layer} gains most over lazy training, {text.percent(best.gain.mean)} points"
+    gain = result.scale.in_points(result.scale.gain(best.gain.mean))
+    return f"Updated alone, {best.layer} gains most over lazy training, {gain}"

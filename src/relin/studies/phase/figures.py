@@ -17,6 +17,7 @@ from relin.report._rate_map import draw_cell
 from relin.report._records import Cell
 from relin.report._style import Theme, halo, new_figure
 from relin.studies.phase.result import PhaseCell, PhaseResult
+from relin.study._scale import Scale
 
 Value = Callable[[PhaseCell], float | None]
 _REACH = 0.5
@@ -41,13 +42,13 @@ def phase_map(result: PhaseResult, value: Value, theme: Theme, line: bool = True
     edges = _edges([math.log2(own.total) for own in result.totals], reach=1.2)
     known = [v for cell in result.cells if (v := value(cell)) is not None and not _counted(cell).hatch]
     lowest = max(min(known, default=0.0), -10 * result.widest_margin)
-    scale = Normalize(100 * lowest, 100 * max(known, default=0.0), clip=True)
+    colours = Normalize(lowest, max(known, default=0.0), clip=True)
     lines, before = list[tuple[float, float]](), None
     for own, (left, right) in zip(result.totals, edges, strict=True):
         cells = result.at(own.total)
         rows = _edges([math.log2(cell.updates + 1) for cell in cells], _REACH)
         for cell, (low, high) in zip(cells, rows, strict=True):
-            _draw_cell(axes, (left, low, right, high), cell, value(cell), scale, theme)
+            _draw_cell(axes, (left, low, right, high), cell, value(cell), (colours, result.scale), theme)
             if line and cell.updates == own.enough_updates:
                 if before is None:
                     lines.append((math.nan, math.nan))
@@ -80,14 +81,14 @@ def _draw_cell(
     box: tuple[float, float, float, float],
     cell: PhaseCell,
     value: float | None,
-    scale: Normalize,
+    shown: tuple[Normalize, Scale],
     theme: Theme,
 ) -> None:
-    counted = _counted(cell)
-    accuracy = f"{text.percent(cell.outcome.test_accuracy.mean, 1)} %" if value is None else text.signed(value)
+    counted, (colours, scale) = _counted(cell), shown
+    accuracy = scale.told(cell.outcome.test_accuracy.mean, 1) if value is None else scale.signed(value)
     content = counted.untrained if counted.hatch else f"{accuracy} {counted.untrained}".strip()
     content += text.EDGES[cell.outcome.rate_edge]
-    weight, share = "bold" if value is None else "normal", float(scale(100 * (value or 0.0)))
+    weight, share = "bold" if value is None else "normal", float(colours(value or 0.0))
     draw_cell(axes, box, share, content, counted.hatch, theme, fontsize=SMALL - 1, fontweight=weight)
 
 
@@ -153,10 +154,9 @@ def _log_axes(axes: Axes, totals: np.ndarray) -> None:
 
 def _handles(result: PhaseResult, theme: Theme) -> list[Line2D]:
     open_mark = {"marker": "o", "linestyle": "", "markerfacecolor": theme.background, "markeredgewidth": 2}
-    margin = "the margin" if result.relative_margin is not None else text.short_points(result.margin)
     handles = [
         Line2D([], [], color=theme.outline, marker="o", linestyle="", markersize=10, label="n*, shown to suffice"),
-        Line2D([], [], color=theme.muted, markersize=9, label=f"mean loss is {margin}", **open_mark),
+        Line2D([], [], color=theme.muted, markersize=9, label=f"mean loss is {result.scale.short_margin}", **open_mark),
         Line2D([], [], color=theme.ordinary, linestyle=(0, (5, 3)), linewidth=1.6, label="ordinary training, K = 1"),
     ]
     if result.growth is not None:

@@ -21,7 +21,7 @@ _METHOD = (
     "training (K = 1). Every place (T, n) has the learning rate that validation data choose for it, whose decay "
     "spans its own T steps. n* of a T is the fewest updates on par with ordinary training of the same T together with "
     "every larger number tested; the K above 1 of a T are a family of Holm’s correction. Every place is also compared "
-    "with ordinary training of the T at which that has the highest mean validation accuracy; these comparisons are "
+    "with ordinary training of the T at which that has the best mean validation accuracy; these comparisons are "
     "one family."
 )
 _GROWTH = (

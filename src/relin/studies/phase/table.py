@@ -7,10 +7,11 @@ from rich.text import Text
 
 from relin.report import _text as text
 from relin.report._html import Column, Html, Row, prose, table
-from relin.report._tables import csv_of, interval_columns, outcomes_table, record_of, with_interval
+from relin.report._tables import csv_of, interval_columns, outcomes_table, record_of
 from relin.report._terminal import Layout, plain_table
 from relin.studies.phase.result import PhaseCell, PhaseResult, TotalOutcome
 from relin.study._result import ScheduleOutcome
+from relin.study._scale import Scale
 
 
 def phase_tables(result: PhaseResult) -> list[Html]:
@@ -22,7 +23,7 @@ def phase_tables(result: PhaseResult) -> list[Html]:
         marked = [name for name, cell in cells.items() if cell.updates == own.enough_updates]
         tables += [
             Html(f'<h3 style="margin-top: 2rem">{prose(f"T = {own.total:,} steps")}</h3>'),
-            outcomes_table(part, marked, "Marked: n*, the fewest updates that suffice.", _extra(cells)),
+            outcomes_table(part, marked, "Marked: n*, the fewest updates that suffice.", _extra(cells, result.scale)),
         ]
     return tables
 
@@ -34,17 +35,17 @@ def outcomes_of(result: PhaseResult, total: int) -> list[ScheduleOutcome]:
     return [outcome.model_copy(update={"label": outcome.label.removeprefix(prefix)}) for outcome in own]
 
 
-def _extra(cells: dict[str, PhaseCell]) -> list[tuple[Column, Callable[[ScheduleOutcome], str]]]:
+def _extra(cells: dict[str, PhaseCell], scale: Scale) -> list[tuple[Column, Callable[[ScheduleOutcome], str]]]:
     def versus(outcome: ScheduleOutcome) -> str:
         cell = cells.get(outcome.schedule)
-        return text.DASH if cell is None else with_interval(cell.versus_best)
+        return text.DASH if cell is None else scale.with_interval(cell.versus_best)
 
     def reaches(outcome: ScheduleOutcome) -> str:
         cell = cells.get(outcome.schedule)
         return text.DASH if cell is None else text.on_par(cell.reaches_best)
 
     return [
-        (Column("Difference to the best T", "points, 95 % interval"), versus),
+        (Column("Difference to the best T", scale.headed("95 % interval", difference=True)), versus),
         (Column("On par", "with the best T"), reaches),
     ]
 
@@ -56,7 +57,7 @@ def _totals_table(result: PhaseResult) -> Html:
         Column("K", "of n*"),
         Column("Share", "n* of T − 1, %"),
         Column("n + 1", "where the mean loss is the margin"),
-        Column("Test accuracy K = 1", "%, ± 95 % interval"),
+        Column("Test accuracy K = 1", result.scale.headed("± 95 % interval")),
         Column("Learning rate", "K = 1"),
     ]
     rows = [Row(_total_cells(result, own), marked=own.total == result.best_total) for own in result.totals]
@@ -76,7 +77,7 @@ def _total_cells(result: PhaseResult, own: TotalOutcome) -> list[str]:
         text.period(own.period),
         text.percent(share, 1),
         text.significant(own.crossing),
-        text.plus_minus(ordinary.test_accuracy),
+        result.scale.plus_minus(ordinary.test_accuracy),
         text.chosen_rate(ordinary),
     ]
 
@@ -102,14 +103,17 @@ def totals_csv(result: PhaseResult) -> str:
 
 def phase_terminal_table(result: PhaseResult, layout: Layout) -> Table:
     """Every T for a terminal."""
+    scale = result.scale
     heading = f"{result.model} on {result.data}, up to {result.num_steps:,} steps, {result.num_seeds} seeds"
     columns: dict[str, Callable[[TotalOutcome, list[PhaseCell]], str]] = {
         "n*": lambda own, _: text.count(own.enough_updates),
         "K": lambda own, _: text.period(own.period),
         "n + 1 at\nmargin": lambda own, _: text.significant(own.crossing),
         "rate\nK = 1": lambda _, cells: text.chosen_rate(cells[-1].outcome),
-        "K = 1\n%": lambda _, cells: text.plus_minus(cells[-1].outcome.test_accuracy, layout.digits, layout.gap),
-        "fewest updates\npoints": lambda _, cells: _fewest(cells, layout),
+        f"K = 1\n{scale.unit}": lambda _, cells: scale.plus_minus(
+            cells[-1].outcome.test_accuracy, layout.digits, layout.gap
+        ),
+        f"fewest updates\n{scale.points}": lambda _, cells: _fewest(cells, layout, scale),
         text.UNTRAINED_HEADING: lambda _, cells: text.untrained_counts(
             sum(cell.outcome.num_diverged for cell in cells), sum(cell.outcome.num_failed for cell in cells)
         ),
@@ -120,9 +124,9 @@ def phase_terminal_table(result: PhaseResult, layout: Layout) -> Table:
     return shown
 
 
-def _fewest(cells: list[PhaseCell], layout: Layout) -> str:
+def _fewest(cells: list[PhaseCell], layout: Layout, scale: Scale) -> str:
     """What the fewest updates tested lose."""
     first = cells[0]
     if first.outcome.difference is None:
         return text.DASH
-    return f"{text.signed(first.outcome.difference.mean, layout.digits)} (n = {text.count(first.updates)})"
+    return f"{scale.signed(first.outcome.difference.mean, layout.digits)} (n = {text.count(first.updates)})"

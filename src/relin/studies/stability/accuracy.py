@@ -18,9 +18,11 @@ from relin.report._accuracy import (
     is_far_below,
     legend_below,
     limits,
+    name_axis,
     par_handles,
     point_below,
     shown_values,
+    turn_axis,
 )
 from relin.report._axes import updates_axis
 from relin.report._labels import label_right
@@ -46,21 +48,21 @@ def accuracy_against_updates(result: StabilityResult, theme: Theme) -> Figure:
     """Test accuracy against feature updates of every schedule, coloured by part, with the Pareto front."""
     figure = new_figure(13.0, 7.4)
     axes = figure.subplots()
-    styles = group_styles(result, theme)
+    styles, scale = group_styles(result, theme), result.scale
     values = band_values(result)
     for group in groups(result):
         own = styles[group.name]
         for outcome in group.outcomes:
             colour, x = _colour(outcome, own, theme), outcome.feature_updates
             if is_far_below(outcome, result):
-                point_below(axes, x, outcome, colour, theme)
+                point_below(axes, x, outcome, result.scale, colour, theme)
                 continue
             faint = outcome.schedule not in result.pareto
-            draw_mean(axes, x, outcome, colour, theme, marker=own.marker, size=8.5, faint=faint)
-            values += [ends(outcome.test_accuracy)[1], 100 * outcome.test_accuracy.mean]
+            draw_mean(axes, x, outcome, result.scale, colour, theme, marker=own.marker, size=8.5, faint=faint)
+            values += [ends(outcome.test_accuracy, scale)[1], scale.factor * outcome.test_accuracy.mean]
     updates_axis(axes, max(outcome.feature_updates for outcome in result.outcomes))
-    axes.set_ylabel("test accuracy, %")
-    axes.set_ylim(*limits(values, floor(result)))
+    name_axis(axes, result)
+    axes.set_ylim(*limits(values, result, floor(result)))
     draw_bands(axes, result, theme)
     _draw_front(axes, result, styles, theme)
     handles = [
@@ -78,12 +80,12 @@ def _draw_front(axes: Axes, result: StabilityResult, styles: dict[str, Style], t
         return
     by_schedule = {o.schedule: styles[group.name] for group in groups(result) for o in group.outcomes}
     x = [outcome.feature_updates for outcome in front]
-    y = [100 * outcome.test_accuracy.mean for outcome in front]
+    y = [result.scale.factor * outcome.test_accuracy.mean for outcome in front]
     axes.plot(x, y, drawstyle="steps-post", color=theme.ink, linewidth=1.8, alpha=0.55, zorder=1.5)
     labels = []
     for number, outcome in enumerate(front, start=1):
         colour = _colour(outcome, by_schedule[outcome.schedule], theme)
-        place = (outcome.feature_updates, 100 * outcome.test_accuracy.mean)
+        place = (outcome.feature_updates, result.scale.factor * outcome.test_accuracy.mean)
         axes.annotate(
             str(number),
             place,
@@ -118,8 +120,9 @@ def what_parts_bring(result: StabilityResult, theme: Theme) -> Figure:
         axes.set_xlabel("K")
         axes.set_xticks([math.log2(n) for n in numbers], [text.period(n) for n in numbers])
         axes.set_xlim(math.log2(numbers[0]) - 0.8, math.log2(numbers[-1]) + 0.8)
-    panels[0].set_ylim(*limits(values, floor(result)))
-    name_rows(panels, "test accuracy, %")
+    panels[0].set_ylim(*limits(values, result, floor(result)))
+    turn_axis(panels[0], result)
+    name_rows(panels, result.scale.axis("test accuracy"))
     alone = Line2D([], [], color=theme.muted, marker="o", markersize=8, label=PLAIN)
     legend_below(figure, [alone, *band_handles(result, theme), *par_handles(result, theme)], theme, columns=3)
     return figure
@@ -133,10 +136,12 @@ def _draw_periods(
     members = [(math.log2(number) + beside, outcome) for number, outcome in numbered if 1 < number < math.inf]
     near = [(place, outcome) for place, outcome in members if not is_far_below(outcome, result)]
     x = [place for place, _ in near]
-    axes.plot(x, [100 * o.test_accuracy.mean for _, o in near], color=own.colour, linewidth=1.8, zorder=1)
+    axes.plot(
+        x, [result.scale.factor * o.test_accuracy.mean for _, o in near], color=own.colour, linewidth=1.8, zorder=1
+    )
     for place, outcome in members:
         if is_far_below(outcome, result):
-            point_below(axes, place, outcome, own.colour, theme)
+            point_below(axes, place, outcome, result.scale, own.colour, theme)
         else:
-            draw_mean(axes, place, outcome, own.colour, theme, marker=own.marker, size=7.5)
-    return [value for _, outcome in near for value in shown_values(outcome)]
+            draw_mean(axes, place, outcome, result.scale, own.colour, theme, marker=own.marker, size=7.5)
+    return [value for _, outcome in near for value in shown_values(outcome, result.scale)]

@@ -1,5 +1,7 @@
 """The stability study: up to which learning rate schedules and parts train, and what their feature updates bring."""
 
+import math
+
 import numpy as np
 import polars as pl
 
@@ -46,7 +48,7 @@ def _family(schedule: str) -> tuple[str, ...]:
 
 def pareto_front(outcomes: list[ScheduleOutcome]) -> list[str]:
     """Schedules whose mean test accuracy none reaches with as few or fewer feature updates; fewest updates first."""
-    front, best = list[str](), -1.0
+    front, best = list[str](), -math.inf
     for outcome in sorted(outcomes, key=lambda o: (o.feature_updates, -o.test_accuracy.mean)):
         if outcome.test_accuracy.mean > best:
             front.append(outcome.schedule)
@@ -97,7 +99,7 @@ def _verdict(result: StabilityResult, spec: StabilitySpec) -> str:
     ]
     best = [result.outcome(name) for name in result.pareto]
     front = ", ".join(
-        f"{outcome.label} ({outcome.feature_updates:.4g}: {100 * outcome.test_accuracy.mean:.1f} %)"
+        f"{outcome.label} ({outcome.feature_updates:.4g}: {result.scale.told(outcome.test_accuracy.mean, 1)})"
         for outcome in best
         if outcome is not None
     )

@@ -155,10 +155,10 @@ def plots(result: StabilityResult, data: StudyRecords, training: Descent) -> lis
             caption="Mean test accuracy of the linearised network and its 95 % interval against the number of feature "
             "updates in a run, at the rate chosen for each schedule. The step line is the Pareto front: no schedule "
             "lies above it. Its members are numbered from the fewest updates on and named at the right. Filled marks "
-            "are on par with ordinary training, and an arrow points at an accuracy far below the others. "
+            "are on par with ordinary training, and an arrow points at an accuracy far worse than the others. "
             f"{text.EDGES_MEAN}.",
             description=f"Test accuracy against the number of feature updates. Front: "
-            f"{in_words([o for o in map(result.outcome, result.pareto) if o is not None])}",
+            f"{in_words(result, [o for o in map(result.outcome, result.pareto) if o is not None])}",
             draw=lambda theme: accuracy_against_updates(result, theme),
         ),
     ]
@@ -217,7 +217,8 @@ def _parts_title(result: StabilityResult) -> str:
     gain = best_gain(result)
     if gain is None or gain[0] <= 0:
         return "No part is more accurate than the same K alone"
-    return f"Largest gain over a fixed K alone: {text.signed(gain[0], 1)} points by {gain[1].label}"
+    scale = result.scale
+    return f"Largest gain over a fixed K alone: {scale.in_points(scale.signed(gain[0], 1))} by {gain[1].label}"
 
 
 def _sharpness_title(result: StabilityResult, data: StudyRecords, training: Descent) -> str:

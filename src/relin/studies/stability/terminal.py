@@ -11,4 +11,6 @@ def terminal(result: StabilityResult) -> Terminal:
     largest = {limit.schedule: limit.largest_rate for limit in result.limits}
     limit: Cell = lambda outcome, _: Text(text.rate(largest.get(outcome.schedule)))  # noqa: E731
     notes = ["trains to: the largest learning rate at which every run trained", on_par_note(result)]
-    return grid_terminal(result, lambda layout: {"trains\nto": limit} | accuracy_columns(layout) | par_columns(), notes)
+    return grid_terminal(
+        result, lambda layout: {"trains\nto": limit} | accuracy_columns(layout, result.scale) | par_columns(), notes
+    )

@@ -9,7 +9,7 @@ from relin.study._outcomes import Compared, compare_by
 from relin.study._schedules import WhenError
 from relin.study._settings import Comparison
 from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
-from relin.study._verdict import count, criterion, outcome_clauses, points
+from relin.study._verdict import count, criterion, outcome_clauses
 
 
 def conclude(spec: TimingSpec, records: dict[Comparison, pl.DataFrame], chance: float) -> TimingResult:
@@ -87,14 +87,17 @@ def _clause(result: TimingResult, budget: int) -> str:
     outcome, ordinary = result.outcome(best.schedule), result.outcome("every-1")
     assert outcome is not None, best
     assert ordinary is not None, "K = 1"
-    accuracy, whole = points(outcome.test_accuracy.mean), points(ordinary.test_accuracy.mean)
+    scale = result.scale
+    reached, whole = (scale.told(o.test_accuracy.mean) for o in (outcome, ordinary))
     spent = "" if best.placement != "adaptive" else f" ({best.feature_updates:.4g} of them)"
     text = f"{count(budget, 'feature update')} in {result.num_steps} steps {'is' if budget == 1 else 'are'} best spent "
-    text += f"{_WORDS[best.placement]}{spent}, {accuracy} % against {whole} % of ordinary training"
+    text += f"{_WORDS[best.placement]}{spent}, {reached} against {whole} of ordinary training"
     if best.versus_even is not None:
         gain = best.versus_even
         sure = "" if gain.low > 0 else ", which contains zero"
-        text += f", {points(gain.mean)} points above evenly [{points(gain.low)}, {points(gain.high)}]{sure}"
+        above = "better than" if scale.turned else "above"
+        text += f", {scale.in_points(scale.gain(gain.mean))} {above} evenly "
+        text += f"[{scale.gain(gain.low)}, {scale.gain(gain.high)}]{sure}"
     return text + (", on par with it" if outcome.on_par else "")
 
 

@@ -19,6 +19,7 @@ from relin.report._accuracy import (
     is_far_below,
     legend_below,
     limits,
+    name_axis,
     par_handles,
     point_below,
     shown_values,
@@ -75,9 +76,9 @@ def accuracy_of_placements(result: TimingResult, records: StudyRecords, theme: T
     first = panels[0, 0]
     first.set_yticks(range(len(shown_names)), shown_names)
     first.set_ylim(len(shown_names) - 0.45, -0.6)
-    first.set_xlim(*limits(values, floor(result)))
+    first.set_xlim(*limits(values, result, floor(result)))
     for axes in panels[-1]:
-        axes.set_xlabel("test accuracy, %")
+        name_axis(axes, result, horizontal=True)
     legend_below(
         figure, [*band_handles(result, theme), *par_handles(result, theme)], theme, columns=3 if columns < 3 else 4
     )
@@ -94,13 +95,13 @@ def _write_numbers(
     theme: Theme,
 ) -> None:
     """Above the mark the accuracy and runs that did not train, below it the updates spent if not all were."""
-    above = text.percent(outcome.test_accuracy.mean, 1)
+    above = records.result.scale.value(outcome.test_accuracy.mean, 1)
     above = f"{above} {records.untrained(outcome)}".rstrip()
     below = f"{text.count(placement.feature_updates)} spent" if placement.feature_updates != placement.budget else ""
     for content, offset, va in ((above, 9, "bottom"), (below, -9, "top")):
         axes.annotate(
             content,
-            (100 * outcome.test_accuracy.mean, row),
+            (records.result.scale.factor * outcome.test_accuracy.mean, row),
             xytext=(0, offset),
             textcoords="offset points",
             ha="center",
@@ -126,18 +127,20 @@ def accuracy_against_updates(result: TimingResult, theme: Theme) -> Figure:
         aside = 1.0 if name == "adaptive" else 1.045 ** (ORDER.index(name) - 1.5)
         near = [outcome for outcome in outcomes if not is_far_below(outcome, result)]
         x = [aside * outcome.feature_updates for outcome in near]
-        axes.plot(x, [100 * o.test_accuracy.mean for o in near], color=own.colour, alpha=0.55, zorder=1)
+        axes.plot(x, [result.scale.factor * o.test_accuracy.mean for o in near], color=own.colour, alpha=0.55, zorder=1)
         for outcome in outcomes:
             if outcome not in near:
-                point_below(axes, outcome.feature_updates, outcome, own.colour, theme)
+                point_below(axes, outcome.feature_updates, outcome, result.scale, own.colour, theme)
                 continue
-            draw_mean(axes, aside * outcome.feature_updates, outcome, own.colour, theme, marker=own.marker)
-            values += shown_values(outcome)
+            draw_mean(
+                axes, aside * outcome.feature_updates, outcome, result.scale, own.colour, theme, marker=own.marker
+            )
+            values += shown_values(outcome, result.scale)
         handles.append(Line2D([], [], color=own.colour, marker=own.marker, markersize=9, label=name))
     for schedule, colour in (("every-1", theme.ordinary), ("never", theme.lazy)):
         outcome = result.outcome(schedule)
         if outcome is not None:
-            draw_mean(axes, outcome.feature_updates, outcome, colour, theme)
+            draw_mean(axes, outcome.feature_updates, outcome, result.scale, colour, theme)
     updates_axis(axes, most)
     accuracy_axis(axes, result, values, theme)
     legend_below(figure, [*handles, *par_handles(result, theme)], theme, columns=4)

@@ -62,12 +62,13 @@ def _best(result: TimingResult, budget: int) -> tuple[Placement, ScheduleOutcome
 
 
 def _tile(result: TimingResult, budget: int) -> Tile:
-    placement, outcome = _best(result, budget)
+    (placement, outcome), scale = _best(result, budget), result.scale
     note = placement.placement
     gain = placement.versus_even
     if gain is not None:
-        note += f", {text.signed(gain.mean, 1)} points to even, 95 % interval {text.bracket(gain, 1)}"
-    accuracy = f"{text.percent(outcome.test_accuracy.mean, 1)} %"
+        apart = scale.in_points(scale.signed(gain.mean, 1))
+        note += f", {apart} to even, 95 % interval {scale.bracket(gain, 1)}"
+    accuracy = scale.told(outcome.test_accuracy.mean, 1)
     return Tile(f"Best for {budget:,} update{'' if budget == 1 else 's'}", accuracy, note)
 
 
@@ -80,12 +81,13 @@ def plots(result: TimingResult, data: StudyRecords) -> list[Plot]:
             title=_placements_title(result),
             caption="Mean test accuracy of the linearised network and its 95 % interval, a panel for each number of "
             "feature updates; faint dots are seeds. Bands are the intervals of ordinary and lazy training, the dashed "
-            "line is one margin below ordinary training, and filled marks are on par with it. Adaptive schedules may "
-            "spend fewer updates than allowed: below their mark stands how many they did. An arrow points at an "
-            f"accuracy far below the others; {text.UNTRAINED_MEANS}; {text.EDGES_MEAN}.",
+            "line is one margin worse than ordinary training, and filled marks are on par with it. Adaptive schedules "
+            "may spend fewer updates than allowed: below their mark stands how many they did. An arrow points at an "
+            f"accuracy far worse than the others; {text.UNTRAINED_MEANS}; {text.EDGES_MEAN}.",
             description="Test accuracy of every placement. "
             + " ".join(
-                f"{budget} updates: {in_words([o for _, o in placed(result, budget)])}" for budget in result.best
+                f"{budget} updates: {in_words(result, [o for _, o in placed(result, budget)])}"
+                for budget in result.best
             ),
             draw=lambda theme: accuracy_of_placements(result, data, theme),
         ),
@@ -157,5 +159,5 @@ def _updates_title(result: TimingResult) -> str:
 def _curves_title(result: TimingResult) -> str:
     most = max(result.best)
     pairs = sorted(placed(result, most), key=lambda pair: -pair[1].test_accuracy.mean)
-    ended = ", ".join(f"{text.percent(o.test_accuracy.mean, 1)} % {p.placement}" for p, o in pairs)
+    ended = ", ".join(f"{result.scale.told(o.test_accuracy.mean, 1)} {p.placement}" for p, o in pairs)
     return f"With {most:,} updates, test accuracy ends at {ended}"

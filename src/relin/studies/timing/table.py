@@ -2,19 +2,20 @@
 
 from relin.report import _text as text
 from relin.report._html import Column, Html, Row, table
-from relin.report._tables import csv_of, record_of, with_interval
+from relin.report._tables import csv_of, record_of
 from relin.studies.timing.result import TimingResult
 
 
 def placements_table(result: TimingResult) -> Html:
     """Every placement of every number of feature updates as HTML; the best of each number is marked."""
+    scale = result.scale
     columns = [
         Column("Feature updates that may be spent", numeric=False),
         Column("Placement", numeric=False),
         Column("Schedule", numeric=False),
         Column("Feature updates", "spent, mean"),
-        Column("Test accuracy", "%, ± 95 % interval"),
-        Column("Difference to even", "points, 95 % interval"),
+        Column("Test accuracy", scale.headed("± 95 % interval")),
+        Column("Difference to even", scale.headed("95 % interval", difference=True)),
         Column("On par", "with K = 1"),
     ]
     rows = []
@@ -27,13 +28,13 @@ def placements_table(result: TimingResult) -> Html:
             placement.placement,
             outcome.label,
             text.count(placement.feature_updates),
-            text.plus_minus(outcome.test_accuracy),
-            with_interval(placement.versus_even),
+            scale.plus_minus(outcome.test_accuracy),
+            scale.with_interval(placement.versus_even),
             text.on_par(outcome.on_par),
         ]
         rows.append(Row(cells, marked=result.best.get(placement.budget) == placement.placement))
     caption = (
-        "Every way of spending a number of feature updates; marked rows have the highest mean test accuracy of their "
+        "Every way of spending a number of feature updates; marked rows have the best mean test accuracy of their "
         "number. Differences to the even placement are paired by seed, without correction for the number of "
         "comparisons. All numbers in full precision are in placements.csv beside this page."
     )

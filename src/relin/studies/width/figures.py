@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from relin.report import _text as text
-from relin.report._accuracy import SMALL, ends, legend_below, limits, mark_edge
+from relin.report._accuracy import SMALL, ends, legend_below, limits, mark_edge, name_axis, turn_axis
 from relin.report._axes import log_ticks, number_axis
 from relin.report._curves import draw_line
 from relin.report._labels import label_right
@@ -37,7 +37,11 @@ def against_width(result: WidthResult, seeds: Seeds, theme: Theme) -> Figure:
     _power_law(panels[0], change, seeds.change, result.change_slope, theme.ordinary, theme)
     _gaps(panels[1], result, theme)
     _power_law(panels[2], deviation, seeds.deviation, result.deviation_slope, theme.adaptive, theme)
-    titles = ("relative kernel change, K = 1", "K = 1 less K = ∞, points", "initial kernel, deviation from width ∞")
+    titles = (
+        "relative kernel change, K = 1",
+        result.scale.axis("K = 1 less K = ∞", difference=True),
+        "initial kernel, deviation from width ∞",
+    )
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title)
         _width_axis(axes, [at.width for at in result.widths])
@@ -50,7 +54,7 @@ def against_width(result: WidthResult, seeds: Seeds, theme: Theme) -> Figure:
 
 def _margin(result: WidthResult) -> str:
     relative = result.relative_margin
-    return "margin" if relative is not None else f"margin, {text.short_points(result.margin)}"
+    return "margin" if relative is not None else f"margin, {result.scale.short(result.margin)}"
 
 
 def _power_law(
@@ -95,17 +99,19 @@ def _power_law(
 
 def _gaps(axes: Axes, result: WidthResult, theme: Theme) -> None:
     """The paired difference of ordinary and lazy training, in points; below zero lazy training is better."""
+    factor = result.scale.factor
     axes.axhline(0.0, color=theme.muted, linewidth=1.2, zorder=1)
-    margins = [100 * result.margin_of(at.ordinary) for at in result.widths]
+    margins = [factor * result.margin_of(at.ordinary) for at in result.widths]
     if len(set(margins)) == 1:
         axes.axhline(margins[0], color=theme.ordinary, linewidth=1.4, linestyle=_DASHES, zorder=1)
     else:
         line = [at.width for at in result.widths], margins
         axes.plot(*line, color=theme.ordinary, linewidth=1.4, linestyle=_DASHES, zorder=1)
     for at in result.widths:
-        low, high = ends(at.gap)
+        low, high = ends(at.gap, result.scale)
         axes.plot([at.width, at.width], [low, high], color=theme.lazy, linewidth=2.6, solid_capstyle="butt", zorder=3)
-    widths, means = [at.width for at in result.widths], [100 * at.gap.mean for at in result.widths]
+    widths, means = [at.width for at in result.widths], [factor * at.gap.mean for at in result.widths]
+    turn_axis(axes, result)
     axes.plot(widths, means, color=theme.lazy, alpha=0.45, zorder=2)
     axes.plot(widths, means, "o", color=theme.lazy, markersize=8.5, zorder=4)
 
@@ -114,22 +120,23 @@ def accuracy_against_width(result: WidthResult, theme: Theme) -> Figure:
     """Test accuracy of ordinary and lazy training at every width, mean and interval over seeds."""
     figure = new_figure(11.5, 6.0)
     axes = figure.subplots()
+    scale = result.scale
     shown, labels = list[float](), list[tuple[float, str, str]]()
     widths = [at.width for at in result.widths]
     for name, colour, marker, outcomes in (
         ("ordinary (K = 1)", theme.ordinary, "o", [at.ordinary for at in result.widths]),
         ("lazy (K = ∞)", theme.lazy, "s", [at.lazy for at in result.widths]),
     ):
-        mean = np.array([100 * outcome.test_accuracy.mean for outcome in outcomes])
-        low, high = np.array([ends(outcome.test_accuracy) for outcome in outcomes]).T
+        mean = np.array([scale.factor * outcome.test_accuracy.mean for outcome in outcomes])
+        low, high = np.array([ends(outcome.test_accuracy, scale) for outcome in outcomes]).T
         draw_line(axes, widths, mean, low, high, colour, f"{marker}-", markersize=8)
-        labels.append((float(mean[-1]), f"{name}\n{text.fixed(mean[-1], 1)} %", colour))
+        labels.append((float(mean[-1]), f"{name}\n{scale.told(outcomes[-1].test_accuracy.mean, 1)}", colour))
         for place, outcome in zip(zip(widths, mean, strict=True), outcomes, strict=True):
             mark_edge(axes, place, outcome, colour, theme)
         shown += [*low, *high]
     _width_axis(axes, widths)
-    axes.set_ylabel("test accuracy, %")
-    axes.set_ylim(*limits(shown))
+    name_axis(axes, result)
+    axes.set_ylim(*limits(shown, result))
     label_right(axes, labels)
     return figure
 

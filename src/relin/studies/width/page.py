@@ -14,6 +14,7 @@ from relin.studies.width.result import WidthResult
 from relin.studies.width.table import width_csv, width_table
 from relin.study._kernel import final_records
 from relin.study._result import Interval
+from relin.study._scale import Scale
 
 QUESTION = "Does the NTK move less in wider networks?"
 _METHOD = (
@@ -80,7 +81,7 @@ def _tiles(result: WidthResult) -> list[Tile]:
     _, _, *others = shared_tiles(result)
     tiles = [
         Tile("Kernel change ∝ width to the power", *_slope(result.change_slope, "K = 1; theory: −1/2")),
-        *(_gap_tile(at.width, at.gap) for at in (narrow, wide)),
+        *(_gap_tile(at.width, at.gap, result.scale) for at in (narrow, wide)),
     ]
     if result.deviation_slope is not None:
         note = "from the kernel of infinite width; theory: −1/2"
@@ -94,9 +95,9 @@ def _slope(slope: Interval | None, note: str) -> tuple[str, str]:
     return text.fixed(slope.mean, 2), f"{note}, 95 % interval {text.fixed(slope.low, 2)} to {text.fixed(slope.high, 2)}"
 
 
-def _gap_tile(width: int, gap: Interval) -> Tile:
-    interval = f"95 % interval {text.percent(gap.low, 1)} to {text.percent(gap.high, 1)}"
-    return Tile(f"K = 1 less K = ∞, width {width:,}", text.percent(gap.mean, 1), f"points, {interval}")
+def _gap_tile(width: int, gap: Interval, scale: Scale) -> Tile:
+    interval = scale.headed(f"95 % interval {scale.to(gap)}", difference=True)
+    return Tile(f"K = 1 less K = ∞, width {width:,}", scale.value(gap.mean, 1), interval)
 
 
 def plots(result: WidthResult, seeds: Seeds) -> list[Plot]:
@@ -132,7 +133,8 @@ def _title(result: WidthResult) -> str:
 
 def _in_words(result: WidthResult) -> str:
     parts = (
-        f"width {at.width}: change {text.significant(at.change and at.change.mean)}, gap {text.signed(at.gap.mean)}"
+        f"width {at.width}: change {text.significant(at.change and at.change.mean)}, "
+        f"gap {result.scale.signed(at.gap.mean)}"
         for at in result.widths
     )
     return "; ".join(parts) + "."
@@ -141,7 +143,7 @@ def _in_words(result: WidthResult) -> str:
 def _accuracy_title(result: WidthResult) -> str:
     narrow, wide = result.widths[0], result.widths[-1]
     gaps = (
-        f"{text.signed(narrow.gap.mean)} points at width {narrow.width:,}",
-        f"{text.signed(wide.gap.mean)} at {wide.width:,}",
+        f"{result.scale.in_points(result.scale.signed(narrow.gap.mean))} at width {narrow.width:,}",
+        f"{result.scale.signed(wide.gap.mean)} at {wide.width:,}",
     )
     return f"Ordinary less lazy training: {', '.join(gaps)}"

@@ -8,20 +8,22 @@ from rich.text import Text
 
 from relin.report import _text as text
 from relin.report._html import Column, Html, Row, table
-from relin.report._tables import csv_of, interval_columns, with_interval
+from relin.report._tables import csv_of, interval_columns
 from relin.report._terminal import Layout, plain_table
 from relin.studies.width.result import WidthOutcome, WidthResult
+from relin.study._scale import Scale
 
 
 def width_table(result: WidthResult) -> Html:
     """Every width as HTML."""
+    scale = result.scale
     columns = [
         Column("Width", numeric=False),
         Column("Learning rate", "K = 1"),
         Column("Learning rate", "K = ∞"),
-        Column("Test accuracy K = 1", "%, ± 95 % interval"),
-        Column("Test accuracy K = ∞", "%, ± 95 % interval"),
-        Column("K = 1 less K = ∞", "points, 95 % interval"),
+        Column("Test accuracy K = 1", scale.headed("± 95 % interval")),
+        Column("Test accuracy K = ∞", scale.headed("± 95 % interval")),
+        Column("K = 1 less K = ∞", scale.headed("95 % interval", difference=True)),
         Column("Relative kernel change", "K = 1, ± 95 % interval"),
         Column("Kernel distance", "K = 1, ± 95 % interval"),
         Column("Initial deviation", "from width ∞"),
@@ -30,7 +32,7 @@ def width_table(result: WidthResult) -> Html:
         Column("Diverged", "K = ∞"),
         Column("Failed to train", "K = ∞"),
     ]
-    rows = [Row(_cells(at)) for at in result.widths]
+    rows = [Row(_cells(at, scale)) for at in result.widths]
     caption = (
         f"Every width at the learning rates chosen for it, {result.num_seeds} seeds. {text.EDGES_MEAN}. All numbers in "
         "full precision are in table.csv beside this page."
@@ -38,15 +40,15 @@ def width_table(result: WidthResult) -> Html:
     return table(caption, columns, rows)
 
 
-def _cells(at: WidthOutcome) -> list[str]:
+def _cells(at: WidthOutcome, scale: Scale) -> list[str]:
     ordinary, lazy = at.ordinary, at.lazy
     return [
         text.count(at.width),
         text.chosen_rate(ordinary),
         text.chosen_rate(lazy),
-        text.plus_minus(ordinary.test_accuracy),
-        text.plus_minus(lazy.test_accuracy),
-        with_interval(at.gap),
+        scale.plus_minus(ordinary.test_accuracy),
+        scale.plus_minus(lazy.test_accuracy),
+        scale.with_interval(at.gap),
         text.measured(at.change),
         text.measured(at.distance),
         text.measured(at.deviation),
@@ -83,13 +85,13 @@ def _record(at: WidthOutcome) -> dict[str, Any]:
 
 def width_terminal_table(result: WidthResult, layout: Layout) -> Table:
     """Every width for a terminal."""
-    digits, gap, wrap = layout.digits, layout.gap, layout.wrap
+    scale, digits, gap, wrap = result.scale, layout.digits, layout.gap, layout.wrap
     columns: dict[str, Callable[[WidthOutcome], str]] = {
         "rates\n1, ∞": lambda at: f"{text.chosen_rate(at.ordinary)}, {text.chosen_rate(at.lazy)}",
-        "K = 1\n%": lambda at: text.percent(at.ordinary.test_accuracy.mean, digits),
-        "K = ∞\n%": lambda at: text.percent(at.lazy.test_accuracy.mean, digits),
-        f"difference{wrap}\npoints": lambda at: (
-            f"{text.signed(at.gap.mean, digits)}{wrap}{text.bracket(at.gap, digits).replace('+', '')}"
+        f"K = 1\n{scale.unit}": lambda at: scale.value(at.ordinary.test_accuracy.mean, digits),
+        f"K = ∞\n{scale.unit}": lambda at: scale.value(at.lazy.test_accuracy.mean, digits),
+        f"difference{wrap}\n{scale.points}": lambda at: (
+            f"{scale.signed(at.gap.mean, digits)}{wrap}{scale.bracket(at.gap, digits).replace('+', '')}"
         ),
         "kernel\nchange": lambda at: text.measured(at.change, gap),
         "initial\ndeviation": lambda at: text.measured(at.deviation, gap),

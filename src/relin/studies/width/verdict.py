@@ -4,7 +4,7 @@ from relin.studies.width.result import WidthOutcome, WidthResult
 from relin.study._kernel import constancy_clause, violated
 from relin.study._result import Interval
 from relin.study._statistics import INTERVAL_CONFIDENCE
-from relin.study._verdict import count, outcome_clauses, points, spelled
+from relin.study._verdict import count, outcome_clauses, spelled
 
 _ROUNDING = 1e-9
 """Of a slope."""
@@ -45,8 +45,11 @@ def _against_theory(slope: Interval) -> str:
 
 
 def _gaps(result: WidthResult, narrow: WidthOutcome, wide: WidthOutcome) -> str:
+    scale = result.scale
+
     def gap(at: WidthOutcome) -> str:
-        return f"{points(at.gap.mean)} points [{points(at.gap.low)}, {points(at.gap.high)}] at width {at.width}"
+        mean, low, high = (scale.gain(score) for score in (at.gap.mean, at.gap.low, at.gap.high))
+        return f"{scale.in_points(mean)} [{low}, {high}] at width {at.width}"
 
     shown = [at.width for at in result.widths if at.gap.low > 0]
     higher = "more accurate" if result.measure == "accuracy" else f"higher in {result.measure}"

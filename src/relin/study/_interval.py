@@ -1,0 +1,13 @@
+"""An estimate with its confidence interval."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Interval(BaseModel):
+    """An estimate with its two-sided confidence interval, in the unit of the estimate."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mean: float
+    low: float
+    high: float
