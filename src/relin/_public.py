@@ -46,6 +46,7 @@ from relin._observer import (
 )
 from relin._safeguard import (
     AbstractSafeguard as AbstractSafeguard,
+    GridSearch as GridSearch,
     LineSearch as LineSearch,
     StepScale as StepScale,
     TrustRegion as TrustRegion,
@@ -79,6 +80,7 @@ from relin.adapters import (
     from_linen as from_linen,
     from_nnx as from_nnx,
     from_torch as from_torch,
+    scaled as scaled,
     trainable as trainable,
 )
 

@@ -26,6 +26,7 @@ SCHEDULES = [  # name, label, program, numbers that are refused
 MODIFIERS = [  # the same
     ("clip-0.3", "clipped at 0.3", "clip", "0 -1 nan inf x"),
     ("line-1", "line search 1", "line", "0.5 nan inf"),
+    ("grid-5", "best of 5 scales", "grid-5", "1 2.5 33 nan"),
     ("trust-1.5", "trust region 1.5", "trust", "0 -1 nan inf"),
     ("proximal-0", "proximal 0", "proximal", "-1 nan inf"),
     ("shrink-0.5", "moments × 0.5", "shrink-0.5", "0 1 nan"),
@@ -92,7 +93,7 @@ def test_unknown_schedules_are_refused(name):
         ("every-4+clip-x", "clip takes a number above 0, got 'x'"),
         ("every-4+reset-1", "reset takes no number, got 1"),
         ("every-4+line-1+trust-1", "line-1 and trust-1 do not go together"),
-        ("every-4+clap-1", "'clap-1' is none of clip, line, trust"),
+        ("every-4+clap-1", "'clap-1' is none of clip, line, grid"),
     ],
 )
 def test_refusals_say_why(name, reason):

@@ -38,6 +38,7 @@ BY_HAND = {
     "even-3": (solver(), il.AtSteps([6, 12, 18]), None),
     "every-4+clip-0.5": (solver(optax.clip_by_global_norm(0.5)), il.Every(4), None),
     "every-4+line-1": (solver(), il.Every(4), il.LineSearch(1.0)),
+    "every-4+grid-3": (solver(), il.Every(4), il.GridSearch((1.0, 2**-0.5, 0.5))),
     "every-4+trust-0.3": (solver(), il.Every(4), il.TrustRegion(0.3)),
     "every-4+proximal-0.5": (solver(proximal=0.5), il.Every(4), None),
     "every-4+reset": (solver(on_relinearise="reset"), il.Every(4), None),

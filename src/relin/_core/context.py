@@ -15,8 +15,9 @@ Predictions = tuple[Outputs, Outputs, Outputs]
 class Context(eqx.Module):
     """The state of a run between two steps, read-only.
 
-    `inputs` and `targets` are the batch of the coming step where there is one. `traced` tells whether the code runs
-    inside a compiled program; where it does not, work on large arrays is cut into pieces from the host.
+    `inputs` and `targets` are the batch of the coming step where there is one, `later` those of the steps after it that
+    a safeguard asked for. `traced` tells whether the code runs inside a compiled program; where it does not, work on
+    large arrays is cut into pieces from the host.
     """
 
     problem: Problem
@@ -27,6 +28,7 @@ class Context(eqx.Module):
     inputs: Inputs | None = None
     targets: Targets | None = None
     traced: bool = eqx.field(static=True, default=True)
+    later: tuple[tuple[Inputs, Targets], ...] = ()
 
     @property
     def linearisation(self) -> Linearisation:
@@ -38,6 +40,11 @@ class Context(eqx.Module):
         if self.inputs is None or self.targets is None:
             raise ValueError("There is no coming batch here; pass a probe.")
         return self.inputs, self.targets
+
+    @property
+    def batches(self) -> tuple[tuple[Inputs, Targets], ...]:
+        """The batch of the coming step, and the later ones that a safeguard asked for by `num_batches`."""
+        return self.batch, *self.later
 
     @property
     def half_batch(self) -> tuple[Inputs, Targets]:

@@ -90,7 +90,13 @@ class AbstractHostDriver(AbstractDriver):
         wanted, state = self.call(_program.query, (state,), batch_at)
         if not wanted or state.diverged_at >= 0:  # a compiled run ends there, without its safeguard
             return state
-        return self.call(_program.rescaled, (state,), _program.step_scale(run, state, batch_at, traced=False))
+        later = self.later(step, run.safeguard.num_batches - 1)
+        decided = _program.step_scale(run, state, batch_at(step), *later, traced=False)
+        return self.call(_program.rescaled, (state,), decided)
+
+    @abc.abstractmethod
+    def later(self, step: int, count: int) -> tuple[Batch, ...]:
+        """See `AbstractSource.later`."""
 
 
 class HostDriver(AbstractHostDriver):
@@ -107,6 +113,9 @@ class HostDriver(AbstractHostDriver):
 
     def start(self) -> tuple[RunState, State]:
         return self.call(_recorded.start, (), GivenBatch(self.source(0)))
+
+    def later(self, step: int, count: int) -> tuple[Batch, ...]:
+        return self.source.later(step, count)
 
     def run(self, state: RunState, start: int, stop: int) -> RunState:
         try:

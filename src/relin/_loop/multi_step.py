@@ -36,6 +36,9 @@ class MultiStepDriver(AbstractHostDriver):
     def start(self) -> tuple[RunState, State]:
         return self.call(_recorded.start_on, (), self.data)
 
+    def later(self, step: int, count: int) -> tuple[Batch, ...]:
+        return () if self.source is None else self.source.later(step, count)
+
     def run(self, state: RunState, start: int, stop: int) -> RunState:
         for first, last in itertools.pairwise(self._borders(start, stop)):
             if int(state.diverged_at) >= 0:

@@ -109,7 +109,8 @@ def driver_of(
     """The driver of a plan's programs, and the examples that they train on."""
     run, data = plan.run, plan.data
     if not isinstance(data, tuple):
-        source = IterableSource(programs, data, lambda batch: _validate.targets(run.problem, run.params, batch))
+        check = partial(_validate.targets, run.problem, run.params)
+        source = IterableSource(programs, data, check, plan.num_steps)
         streamed = Streamed(source)
         _validate.network(run.problem, run.params, streamed.first)
         _validate.shown(run.problem, run.params, (plan.observers, run.safeguard, run.schedule))

@@ -76,7 +76,9 @@ class RunState(eqx.Module):
     """Of the network: running statistics and the like."""
 
 
-def context(run: Run, state: RunState, batch: Batch | None = None, traced: bool = True) -> Context:
+def context(
+    run: Run, state: RunState, batch: Batch | None = None, traced: bool = True, later: tuple[Batch, ...] = ()
+) -> Context:
     """With the coming batch, schedules and safeguards see the network as it is trained on it; without, observers see it
     as it is evaluated."""
     inputs, targets = (None, None) if batch is None else batch
@@ -90,6 +92,7 @@ def context(run: Run, state: RunState, batch: Batch | None = None, traced: bool 
         inputs,
         targets,
         traced,
+        later,
     )
 
 
@@ -138,7 +141,7 @@ def relinearise(setup: Setup, state: RunState, batch_at: BatchAt) -> RunState:
     run = setup.run
     if run.safeguard is not None:
         wanted, state = query(setup, state, batch_at)
-        return jax.lax.cond(wanted, lambda s: rescaled(setup, s, step_scale(run, s, batch_at)), lambda s: s, state)
+        return jax.lax.cond(wanted, partial(_rescaled_by_batches, setup, batch_at), lambda s: s, state)
     relinearised = run.solver.relinearise(state.solver)
     if not run.schedule.adaptive:
         return _updated(state, relinearised, True)
@@ -163,9 +166,20 @@ def query(setup: Setup, state: RunState, batch_at: BatchAt) -> tuple[Flags, RunS
     return jnp.asarray(wanted), replace(state, schedule=schedule)
 
 
-def step_scale(run: Run, state: RunState, batch_at: BatchAt, traced: bool = True) -> tuple[StepScale, State]:
+def _rescaled_by_batches(setup: Setup, batch_at: BatchAt, state: RunState) -> RunState:
+    batches = [batch_at(state.step + i) for i in range(num_shown(setup))]
+    return rescaled(setup, state, step_scale(setup.run, state, *batches))
+
+
+def num_shown(setup: Setup) -> int:
+    """How many of the coming batches the safeguard is shown of arrays; equal ones once."""
+    safeguard = setup.run.safeguard
+    return 1 if safeguard is None or one_batch(setup.sampling) else safeguard.num_batches
+
+
+def step_scale(run: Run, state: RunState, batch: Batch, *later: Batch, traced: bool = True) -> tuple[StepScale, State]:
     """How far the safeguard lets the anchor go, and its new state."""
-    seen = context(run, state, batch_at(state.step), traced)
+    seen = context(run, state, batch, traced, later)
     return cast(AbstractSafeguard, run.safeguard).step_scale(seen, state.safeguard)
 
 
@@ -195,9 +209,13 @@ def repeats(setup: Setup) -> bool:
     """Whether all steps see one batch, and the solver can use that: it is then linearised once for each anchor. A
     network with variables is not the same at every step."""
     run, sampling = setup.run, setup.sampling
-    same = isinstance(sampling.batches, FullBatch) and sampling.augment is None
-    same = same and run.problem.variables is None and run.problem.taylor.order == 1
+    same = one_batch(sampling) and run.problem.variables is None and run.problem.taylor.order == 1
     return same and isinstance(run.solver, WeightSpace) and not run.ordinary
+
+
+def one_batch(sampling: Sampling) -> bool:
+    """Whether every step sees the same batch of arrays."""
+    return isinstance(sampling.batches, FullBatch) and sampling.augment is None
 
 
 def linearised(setup: Setup, state: RunState, batch_at: BatchAt) -> LinearisedOutputs:
@@ -261,7 +279,7 @@ def steps(setup: Setup, state: RunState, data: Data, stop: Step, count: int) -> 
     nothing per step. Under `vmap` lanes with different schedules would wait for each other there; without it every
     step decides for itself.
     """
-    run, batch_at = setup.run, planned_batches(setup, data, state.step, count)
+    run, batch_at = setup.run, planned_batches(setup, data, state.step, count + num_shown(setup) - 1)
     one_step = partial(advance, setup, batch_at=batch_at)
 
     def alive(s: RunState) -> Flag:

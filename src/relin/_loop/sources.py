@@ -1,6 +1,7 @@
 """Where the batches of a run that is driven from the host come from."""
 
 import abc
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -48,6 +49,11 @@ class AbstractSource(abc.ABC):
         """The batch of a step. Steps come in order, a step perhaps twice. `StopIteration` at the end."""
 
     @abc.abstractmethod
+    def later(self, step: int, count: int) -> tuple[Batch, ...]:
+        """The batches of the `count` steps after this one, whose batch was asked for; fewer where the data end, and
+        none where all are the same."""
+
+    @abc.abstractmethod
     def check_targets(self) -> None:
         """Raises `ValueError` if a batch so far had wrong targets; waits for the device."""
 
@@ -67,6 +73,11 @@ class ArraySource(AbstractSource):
             planned = self.programs.call(_program.plan, (), self.data, step, count=self.count)
             self.planned = steps, planned
         return self.programs.call(_program.read, (), self.data, planned, step)
+
+    def later(self, step: int, count: int) -> tuple[Batch, ...]:
+        if _program.one_batch(self.programs.sampling):
+            return ()
+        return tuple(self(following) for following in range(step + 1, step + 1 + count))
 
     def check_targets(self) -> None:
         pass  # checked before training
@@ -97,10 +108,12 @@ class IterableSource(AbstractSource):
         programs: Programs,
         batches: Iterable[Batch],
         check: Callable[[Batch], TargetCheck | None],
+        num_steps: int,
     ):
-        self.programs, self.batches, self.check = programs, batches, check
+        self.programs, self.batches, self.check, self.num_steps = programs, batches, check, num_steps
         self.iterator: Iterator[Batch] = iter(batches)
-        self.upcoming: tuple[int, Batch] | None = None
+        self.upcoming: dict[int, Batch] = {}
+        """The batches of the step asked for last, and of those after it that were read."""
         self.forms: dict[Any, TargetCheck | None] = {}
         self.types: Any = None
         self.wrong: WrongTarget | None = None
@@ -108,14 +121,24 @@ class IterableSource(AbstractSource):
         """See `_not_finite`."""
 
     def __call__(self, step: int) -> Batch:
-        if self.upcoming is None or self.upcoming[0] != step:
+        self.upcoming = {at: batch for at, batch in self.upcoming.items() if at >= step}
+        return self._at(step)
+
+    def later(self, step: int, count: int) -> tuple[Batch, ...]:
+        batches = []
+        with contextlib.suppress(StopIteration):
+            for following in range(step + 1, min(step + 1 + count, self.num_steps)):
+                batches.append(self._at(following))
+        return tuple(batches)
+
+    def _at(self, step: int) -> Batch:
+        if step not in self.upcoming:
             batch = self._next()
             with _validate.naming(f"the batch of step {step}"):
                 batch = self._checked(batch)
             found = self.programs.call(_prepared, (), batch, step, self.wrong, self.unfinite)
-            batch, self.wrong, self.unfinite = found
-            self.upcoming = step, batch
-        return self.upcoming[1]
+            self.upcoming[step], self.wrong, self.unfinite = found
+        return self.upcoming[step]
 
     def check_targets(self) -> None:
         if self.wrong is None or (step := int(self.wrong.step)) < 0:

@@ -36,6 +36,12 @@ class AbstractSafeguard(eqx.Module):
         probe = getattr(self, "probe", None)
         return {} if probe is None else {"probe": probe}
 
+    @property
+    def num_batches(self) -> int:
+        """How many of the coming batches it is shown, that of the coming step first; there are fewer where every step
+        sees the same batch, or an iterable ends."""
+        return 1
+
     def init(self, context: Context) -> State:
         """The safeguard's state before step 0."""
         return ()

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, final
 
 import relin as il  # JAX is imported where one of its names is first used, which reading names of modifiers does not
-from relin.study._named import ABOVE_ZERO, AT_LEAST_ONE, AT_LEAST_ZERO, BELOW_ONE, AbstractNamed, Lane
+from relin.study._named import ABOVE_ZERO, AT_LEAST_ONE, AT_LEAST_ZERO, BELOW_ONE, AbstractNamed, Lane, whole
 
 if TYPE_CHECKING:
     from relin.preset import Preset
@@ -46,6 +46,17 @@ class Line(AbstractModifier, kind="line"):
 
     def modify(self, parts: "Preset", lane: Lane) -> "Preset":
         return replace(parts, safeguard=il.LineSearch(lane["line"]))
+
+
+@final
+class Grid(AbstractModifier, kind="grid"):
+    """`grid-N`: the best of N scales, 1, 2^(−1/2), ½, …, over four batches."""
+
+    sets, wording, takes, in_program = "safeguard", "best of {} scales", whole(2, 32), True
+
+    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+        scales = tuple(2 ** (-i / 2) for i in range(int(self.number)))
+        return replace(parts, safeguard=il.GridSearch(scales))
 
 
 @final
