@@ -65,14 +65,17 @@ from relin._schedule import (
     WhenLossGap as WhenLossGap,
 )
 from relin._solver import (
+    AbstractAveraging as AbstractAveraging,
     AbstractMultiStepSolver as AbstractMultiStepSolver,
     AbstractSolver as AbstractSolver,
     AbstractStepSolver as AbstractStepSolver,
     ConjugateGradients as ConjugateGradients,
+    ExponentialAverage as ExponentialAverage,
     FunctionSpace as FunctionSpace,
     GaussNewton as GaussNewton,
     SolverState as SolverState,
     SpectralDescent as SpectralDescent,
+    UniformAverage as UniformAverage,
     WeightSpace as WeightSpace,
 )
 from relin.adapters import (

@@ -22,7 +22,7 @@ from relin._core.types import Flag, Flags, Inputs, Key, Params, Scalar, State, S
 from relin._observer import AbstractObserver
 from relin._safeguard import AbstractSafeguard, StepScale
 from relin._schedule import AbstractSchedule
-from relin._solver import AbstractSolver, AbstractStepSolver, SolverState, WeightSpace, all_finite, forgiving
+from relin._solver import AbstractSolver, AbstractStepSolver, Iterates, SolverState, WeightSpace, all_finite, forgiving
 
 Batch = tuple[Inputs, Targets]
 Data = tuple[PyTree[Shaped[Array, "examples ..."]], PyTree[Shaped[Array, "examples ..."]]]
@@ -103,7 +103,7 @@ def init(run: Run, first_batch: Batch) -> RunState:
     loss_type = jnp.promote_types(loss.dtype, jnp.float32)  # a sum of many losses needs more digits than half precision
     solver = run.solver.init(run.params)
     if run.ordinary:
-        solver = replace(solver, exact=solver.anchor)
+        solver = replace(solver, exact=solver.anchor, iterates=None)
     variables = jax.tree.map(jnp.asarray, run.problem.variables)
     state = RunState(zero, solver, (), zero, zero - 1, jnp.zeros((), loss_type), zero, variables=variables)
     seen = context(run, state, first_batch)
@@ -152,11 +152,16 @@ def relinearise(setup: Setup, state: RunState, batch_at: BatchAt) -> RunState:
 
 def _relinearised_where(flags: PyTree[Flag], relinearised: SolverState, before: SolverState) -> SolverState:
     """The state in which these parameters are re-linearised, and the others keep their anchors and displacements."""
-    return replace(
-        _tree.select(jax.tree.reduce(jnp.logical_or, flags), relinearised, before),
-        anchor=_tree.select_each(flags, relinearised.anchor, before.anchor),
-        displacement=_tree.select_each(flags, relinearised.displacement, before.displacement),
+    each = partial(_tree.select_each, flags)
+    after = _tree.select(jax.tree.reduce(jnp.logical_or, flags), relinearised, before)
+    after = replace(
+        after,
+        anchor=each(relinearised.anchor, before.anchor),
+        displacement=each(relinearised.displacement, before.displacement),
     )
+    if relinearised.iterates is None or before.iterates is None:
+        return after
+    return replace(after, iterates=Iterates(*map(each, relinearised.iterates, before.iterates)))
 
 
 def query(setup: Setup, state: RunState, batch_at: BatchAt) -> tuple[Flags, RunState]:

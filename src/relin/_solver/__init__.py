@@ -1,5 +1,11 @@
 """Solvers: how the linearised problem is advanced."""
 
+from relin._solver._averaging import (
+    AbstractAveraging as AbstractAveraging,
+    ExponentialAverage as ExponentialAverage,
+    Iterates as Iterates,
+    UniformAverage as UniformAverage,
+)
 from relin._solver._base import (
     AbstractMultiStepSolver as AbstractMultiStepSolver,
     AbstractSolver as AbstractSolver,

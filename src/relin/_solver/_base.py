@@ -14,19 +14,22 @@ from relin._core.problem import Problem
 from relin._core.repr import one_line
 from relin._core.types import Inputs, Params, Scalar, Targets
 from relin._schedule import AbstractSchedule
+from relin._solver._averaging import Iterates
 
 
 class SolverState(eqx.Module):
     """The pair (θ_s, δ) and the optimiser's state.
 
     `exact` holds θ_t itself where a step computed it with the optimiser's own rounding (ordinary training); elsewhere
-    it is `None` and θ_t = anchor + displacement.
+    it is `None` and θ_t = anchor + displacement. With averaging the displacement is the mean of the window's iterates,
+    of which `iterates` keeps the last.
     """
 
     anchor: Params
     displacement: Params
     optimiser: Params
     exact: Params | None = None
+    iterates: Iterates | None = None
 
 
 class AbstractSolver(eqx.Module):

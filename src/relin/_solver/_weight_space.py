@@ -15,6 +15,7 @@ from relin._core.network import Variables
 from relin._core.problem import Problem
 from relin._core.types import Inputs, Params, Scalar, Targets
 from relin._schedule import AbstractSchedule
+from relin._solver._averaging import AbstractAveraging
 from relin._solver._base import AbstractStepSolver, SolverState, current_params
 from relin._solver._optax import LIVING_ON, WITHOUT_MOMENTS, check_optimiser, inner, stuck, updated
 
@@ -40,11 +41,14 @@ class WeightSpace(AbstractStepSolver):
       which are no moments. That memory compares gradients: with `"reset"` only those of the same linear model.
     - `proximal`: λ of a term λ/2 ‖δ‖² added to the linearised problem's loss: the damping of Levenberg–Marquardt. It
       leaves ordinary training as it is, where the displacement is zero at every step.
+    - `averaging`: `UniformAverage()` or `ExponentialAverage(decay)` makes the displacement a mean of those since the
+      anchor; `None` takes the last.
     """
 
     optimiser: optax.GradientTransformation
     on_relinearise: Literal["keep", "reset"] | float = "keep"
     proximal: Scalar | float = 0.0
+    averaging: AbstractAveraging | None = None
 
     def __check_init__(self):
         _check.optimiser(self.optimiser)
@@ -56,19 +60,30 @@ class WeightSpace(AbstractStepSolver):
             )
         if isinstance(self.proximal, int | float) and not 0 <= self.proximal < float("inf"):
             raise ValueError(f"`proximal` must be at least 0 and finite, got {self.proximal}; pass 0 for no damping.")
+        if not (self.averaging is None or isinstance(self.averaging, AbstractAveraging)):
+            raise TypeError(
+                f"`averaging` must be a relin average or None, got {self.averaging!r}; pass for example "
+                "relin.UniformAverage()."
+            )
 
     def check(self, problem: Problem, schedule: AbstractSchedule, batches: AbstractBatches, params: Params) -> None:
         check_optimiser(self.optimiser, params)
+        if self.averaging is not None:
+            self.averaging.check(params)
 
     def failure(self, state: SolverState) -> str:
         return stuck(state.optimiser)
 
     def init(self, params: Params) -> SolverState:
-        return SolverState(params, _tree.zeros_like(params), self.optimiser.init(params))
+        return self._at_anchor(params, self.optimiser.init(params))
 
     def relinearise(self, state: SolverState) -> SolverState:
         params = current_params(state)
-        return SolverState(params, _tree.zeros_like(params), self._carry_over(state.optimiser, params))
+        return self._at_anchor(params, self._carry_over(state.optimiser, params))
+
+    def _at_anchor(self, params: Params, optimiser: Any) -> SolverState:
+        iterates = None if self.averaging is None else self.averaging.init(params)
+        return SolverState(params, _tree.zeros_like(params), optimiser, iterates=iterates)
 
     def step(self, problem: Problem, state: SolverState, x: Inputs, y: Targets) -> tuple[SolverState, Scalar]:
         solver, loss, _ = self.step_and_variables(problem, state, x, y)
@@ -77,7 +92,7 @@ class WeightSpace(AbstractStepSolver):
     def step_and_variables(
         self, problem: Problem, state: SolverState, x: Inputs, y: Targets
     ) -> tuple[SolverState, Scalar, Variables | None]:
-        at = state.anchor, state.displacement
+        at = state.anchor, _iterate(state)
         (loss, variables), gradient = problem.linearised_value_grad_and_variables(*at, x, y)
         return *self._advanced(problem, state, x, y, loss, gradient), variables
 
@@ -85,24 +100,27 @@ class WeightSpace(AbstractStepSolver):
         self, problem: Problem, state: SolverState, linearised: LinearisedOutputs, x: Inputs, y: Targets
     ) -> tuple[SolverState, Scalar]:
         """The same step where x was linearised at the anchor before: 4/3 of an ordinary step's operations, not 5/3."""
-        return self._advanced(problem, state, x, y, *problem.value_and_grad_on(linearised, state.displacement, y))
+        return self._advanced(problem, state, x, y, *problem.value_and_grad_on(linearised, _iterate(state), y))
 
     def _advanced(
         self, problem: Problem, state: SolverState, x: Inputs, y: Targets, loss: Scalar, gradient: Params
     ) -> tuple[SolverState, Scalar]:
+        iterate = _iterate(state)
         if self._damped:
-            gradient = _tree.add(gradient, _tree.scale(self.proximal, state.displacement))
-        params, value = current_params(state), self._with_proximal_term(loss, state.displacement)
+            gradient = _tree.add(gradient, _tree.scale(self.proximal, iterate))
+        params, value = _tree.add(state.anchor, iterate), self._with_proximal_term(loss, iterate)
 
         def value_fn(p: Params) -> Scalar:
             # p − anchor, written so that p = θ_t gives δ itself, and with it `value`, whatever θ_s + δ was rounded to
-            displacement = _tree.add(state.displacement, _tree.subtract(p, params))
+            displacement = _tree.add(iterate, _tree.subtract(p, params))
             outputs = problem.linearise(state.anchor).value(displacement, x)
             return self._with_proximal_term(problem.loss.mean(outputs, y), displacement)
 
         updates, optimiser = self._update(gradient, state.optimiser, params, value, value_fn)
-        displacement = optax.apply_updates(state.displacement, updates)
-        return SolverState(state.anchor, displacement, optimiser), loss
+        displacement, iterates = optax.apply_updates(iterate, updates), state.iterates
+        if self.averaging is not None and iterates is not None:
+            displacement, iterates = self.averaging.averaged(state.displacement, iterates, displacement)
+        return SolverState(state.anchor, displacement, optimiser, iterates=iterates), loss
 
     def ordinary_step(
         self, problem: Problem, params: Params, optimiser: Any, x: Inputs, y: Targets
@@ -159,6 +177,11 @@ class WeightSpace(AbstractStepSolver):
             return (new + factor * (old - new)).astype(old.dtype) if moment else old
 
         return _all_but(LIVING_ON + WITHOUT_MOMENTS, partial(jax.tree.map, shrunk), state, self.optimiser.init(params))
+
+
+def _iterate(state: SolverState) -> Params:
+    """Where the optimiser is: δ_t, of which the displacement is a mean where there is averaging."""
+    return state.displacement if state.iterates is None else state.iterates.last
 
 
 def _loss_of(problem: Problem, x: Inputs, y: Targets) -> Callable[[Params], Scalar]:
