@@ -62,7 +62,7 @@ USAGE = [
     ("study study.toml --out ''", "Invalid value for '--out': name a folder, or . for the current one"),
     ("study study.toml --data-dir ''", "Invalid value for '--data-dir': name a folder"),
     ("study study.toml --seeds 5000", "seeds: Input should be less than or equal to 1000"),
-    ("study kernel --data diabetes", "the study kernel compares accuracies, and diabetes has values for targets"),
+    ("study kernel --data diabetes", "the targets of diabetes are floats, and so values to predict, got cross-entropy"),
     ("report ''", "Invalid value for 'folder': name a folder"),
     ("ntk ' '", "Invalid value for 'folder': name a folder"),
     ("train --data text:", "the data sets are digits"),
@@ -108,7 +108,7 @@ def test_mistakes_are_told_in_one_sentence(relin_command, line, message, expecte
 
 def test_wrong_settings_are_told_before_anything_slow_is_imported():
     """The time they take is that of Python and the libraries of the command line itself."""
-    lines = ["study frequency --data nosuch", "study frequency --set nosuch=1", "study kernel --data diabetes"]
+    lines = ["study frequency --data nosuch", "study frequency --set nosuch=1"]
     lines += ["train --model nosuch", "train --schedule nosuch", "train --data-dir nosuch", "train --rate 0"]
     lines += ["train --set model_options={widht=1}", "study frequency --data-dir nosuch", "train --check --seed -1"]
     code = f"""

@@ -38,8 +38,6 @@ def test_a_table(relin_command, tmp_path):
     assert (tmp_path / "table" / "learning-curve.png").stat().st_size > 10_000
     code, _, told = relin_command("train", "--data", "diabetes", *COMMON)
     assert (code, "values to predict, got cross-entropy" in told) == (2, True)
-    code, _, told = relin_command("study", "phase", "--data", "diabetes", "--set", 'loss="squared-error"')
-    assert (code, "compares accuracies" in told) == (2, True)
 
 
 def test_a_run_is_a_checkpoint(relin_command, tmp_path):

@@ -157,6 +157,37 @@ def test_the_kernel_of_values_is_aligned_with_them_and_frozen_kernels_have_r_squ
     np.testing.assert_allclose(start, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("question", "settings"),
+    [
+        ("Interpolation", {"steps": 20, "periods": [1, 4]}),
+        pytest.param(
+            "Damping",
+            {"periods": [1, 8, 64], "outer_steps": 2, "compared_after": [1], "kernel_probe": 8},
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_the_full_batch_studies_fit_values(question, settings, tmp_path):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(60, 3)).astype(np.float32)
+    y = np.stack([x[:, 0] * x[:, 1], x[:, 2]], axis=1)
+    tiny = {"network_options": {"width": 4, "depth": 1}, "train_limit": None, "seeds": 2}
+    answer = getattr(study, question)(data=study.Data((x, y)), **tiny, **settings).run(tmp_path / "s", progress=False)
+    data = il.datasets.from_arrays((x, y))
+    constant, of_training = (
+        np.mean(np.sum(0.5 * (part.y - data.train.y.mean(0)) ** 2, axis=1)) for part in (data.test, data.train)
+    )
+    ends = answer.records.filter(pl.col("outputs").is_not_null())
+    for outputs, shown in ends.select("outputs", "test_accuracy").iter_rows():
+        error = np.mean(np.sum(0.5 * (np.reshape(outputs, data.test.y.shape) - data.test.y) ** 2, axis=1))
+        assert shown == pytest.approx(1 - error / constant, rel=1e-6)
+    assert answer.records["constant_loss"].unique().to_list() == [pytest.approx(of_training)]
+    assert (answer.result.measure, answer.result.chance) == ("R²", 0)
+    page = re.sub(r"<svg.*?</svg>|<[^>]*>", " ", answer.report.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert not re.search(r"(?<![-/#.\w])[Aa]ccurac(y|ies)(?![-\w])|one-hot|The margin is", page)
+
+
 def test_a_column_of_that_name_says_nothing_of_values():
     frame = records(runs("every-1", [0.9, 0.91]), runs("every-4", [0.9, 0.9])).with_columns(measure=pl.lit("top-1"))
     assert compare(frame, margin=0.1, confidence=0.95, chance=0.1).relative_margin is None

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from relin.studies.frequency.settings import FrequencySpec
-from relin.study import GridSpec, SpecError, read_spec, run_study, shipped
+from relin.study import GridSpec, SpecError, read_spec, shipped
 from relin.study._registry import find
 
 SPECS = {name: find(name).settings for name in shipped()}
@@ -57,22 +57,6 @@ def test_every_number_and_every_list_has_a_largest():
                     )
                 assert part["type"] != "array" or "maxItems" in part, place
     assert seen > 100
-
-
-def test_most_studies_take_values_for_targets():
-    assert {name for name, spec in SPECS.items() if not spec.takes_values} == {"damping", "interpolation"}
-
-
-@pytest.mark.parametrize("name", sorted(name for name, spec in SPECS.items() if not spec.takes_values))
-def test_values_for_targets_are_refused_alike_by_the_others(name, tmp_path):
-    overrides = {"loss": "squared-error"} if issubclass(SPECS[name], GridSpec) else {}
-    (tmp_path / "t.csv").write_text("a,y\n" + "".join(f"{n},{n}.5\n" for n in range(400)))
-    for data in ("diabetes", f"{tmp_path}/t.csv#y"):
-        spec = read_spec(name, data, overrides)
-        message = f"data: the study {name} compares accuracies, and {data} has values for targets; name a data set with"
-        with pytest.raises(ValueError, match=message):
-            run_study(spec, tmp_path / "study")
-    assert not (tmp_path / "study").exists()
 
 
 def test_every_setting_is_explained():

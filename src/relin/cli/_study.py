@@ -61,7 +61,6 @@ def study(
         _show_settings(spec, console)
         return
     with failures():
-        spec.require_classes()
         check_folder(data_dir)
     keeps("finished runs of a study are kept, and the same command resumes it")
     prepare()

@@ -5,7 +5,6 @@ from typing import Literal, NamedTuple
 
 from relin.datasets._sources import SOURCES
 
-_OF_VALUES = "diabetes"
 FORMS = (
     "FILE.npz, X.npy,Y.npy, FILE.csv#COLUMN (also .tsv and .parquet), huggingface:FOLDER#COLUMN, text:FOLDER and "
     "bytes:FOLDER"
@@ -24,7 +23,7 @@ class Own(NamedTuple):
 
 def names() -> tuple[str, ...]:
     """The names that `load` takes, beside those of one's own data."""
-    return ("digits", "mnist1d", _OF_VALUES, *SOURCES)
+    return ("digits", "mnist1d", "diabetes", *SOURCES)
 
 
 def is_known(name: str) -> bool:
@@ -58,11 +57,6 @@ def folder_name(name: str) -> str:
     kind = () if found.kind in ("table", "npz", "npy") else (found.kind,)
     target = () if found.target is None else ("".join(c if c.isalnum() else "_" for c in found.target),)
     return "-".join((*kind, PurePath(found.paths[0]).name, *target))
-
-
-def has_values(name: str) -> bool:
-    """Whether the name alone tells that the targets are values, not classes."""
-    return name == _OF_VALUES
 
 
 def _suffix(path: str) -> str:

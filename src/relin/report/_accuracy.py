@@ -76,6 +76,11 @@ def name_axis(axes: Axes, result: GridResult, horizontal: bool = False) -> None:
     turn_axis(axes, result, horizontal)
 
 
+def possible(measure: str) -> tuple[float, float]:
+    """The lowest and the highest value that there is of what was measured, in percent."""
+    return 0.0 if measure == "accuracy" else -np.inf, 100.0
+
+
 def draw_schedule(
     axes: Axes,
     at: float,

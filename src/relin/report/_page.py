@@ -19,7 +19,7 @@ from relin.report._terminal import terminal_summary
 from relin.study._descent_result import DescentResult
 from relin.study._kernel import Constancy
 from relin.study._result import GridResult, ScheduleOutcome, StudyResult
-from relin.study._scale import PERCENT, Scale
+from relin.study._scale import R_SQUARED
 from relin.study._verdict import in_measure
 
 
@@ -72,8 +72,7 @@ class Report:
 
 def in_words_of(result: StudyResult, report: Report) -> Report:
     """The report with the name of what was measured in figures and files; the page follows when it is written."""
-    measure = getattr(result, "measure", "accuracy")
-    if measure == "accuracy":
+    if result.measure == "accuracy":
         return report
 
     def headed(content: str) -> str:
@@ -81,7 +80,7 @@ def in_words_of(result: StudyResult, report: Report) -> Report:
         return head.replace("accuracy", "r2") + line + rest
 
     files = {name: headed(content) if name.endswith(".csv") else content for name, content in report.files.items()}
-    return replace(report, plots=[plot.in_measure(measure) for plot in report.plots], files=files)
+    return replace(report, plots=[plot.in_measure(result.measure) for plot in report.plots], files=files)
 
 
 def write_study_page(
@@ -95,14 +94,14 @@ def write_study_page(
         write_atomically(out_dir / name, content)
     write_atomically(out_dir / "summary.txt", plain_text(terminal_summary(result)))
     page = render_page(_page(result, report, figures, spec, environment))
-    return write_atomically(out_dir / "report.html", in_measure(page, getattr(result, "measure", "accuracy")))
+    return write_atomically(out_dir / "report.html", in_measure(page, result.measure))
 
 
 _R_SQUARED = (
     "The targets are values. R² is 1 less the test error as a part of that of the constant predictor, the mean over "
-    "the training set, in percent; a difference of one point of R² is one hundredth of that error. The margin is a "
-    "part of ordinary training’s mean test error."
+    "the training set, in percent; a difference of one point of R² is one hundredth of that error."
 )
+_RELATIVE = " The margin is a part of ordinary training’s mean test error."
 
 
 def _page(
@@ -113,7 +112,8 @@ def _page(
     environment: Mapping[str, Any],
 ) -> Page:
     versions = {name: value for name, value in environment.items() if name != "command"}
-    done = [*report.method, *([_R_SQUARED] if getattr(result, "relative_margin", None) is not None else [])]
+    relative = _RELATIVE if getattr(result, "relative_margin", None) is not None else ""
+    done = [*report.method, *([_R_SQUARED + relative] if result.measure == R_SQUARED else [])]
     sections = [
         Section("results", "What came out", figures),
         Section("table", "The numbers", report.tables),
@@ -158,18 +158,24 @@ def statistics(result: GridResult) -> str:
         "over the seeds that ran at every rate, and never by test data. A schedule is on par if the one-sided "
         f"{100 * result.confidence:g} % lower bound of its difference excludes a {scale.loss} of "
         f"{scale.margin_words()}, after Holm’s correction over the schedules of its kind. "
-        f"{outcomes_of_runs(result.chance, scale)} Neither is ever left out of a mean of accuracy."
+        f"{outcomes_of_runs(result)} Neither is ever left out of a mean of accuracy."
     )
 
 
-def outcomes_of_runs(chance: float, scale: Scale = PERCENT) -> str:
+def targets_of(result: StudyResult) -> str:
+    """What a squared error is to."""
+    return "one-hot targets" if result.measure == "accuracy" else "the targets"
+
+
+def outcomes_of_runs(result: GridResult | DescentResult) -> str:
     """When a run diverged and when it failed to train, and what it then counts as."""
+    scale, chance = result.scale, result.chance
     at = scale.told(chance) if scale.is_own else f"{text.tick(round(100 * chance, 4))} %"
+    knows = "is their mean" if result.measure == R_SQUARED else "knows the frequencies of the classes only"
     return (
         "A run diverged if the loss of a batch was not finite. It failed to train if its training loss at the end, the "
-        "mean since the record before, was not at least 1 % below that of the best constant predictor, which knows the "
-        "frequencies of the classes only. Such runs are counted apart and count at a constant predictor’s accuracy, "
-        f"{at}."
+        "mean since the record before, was not at least 1 % below that of the best constant predictor, which "
+        f"{knows}. Such runs are counted apart and count at a constant predictor’s accuracy, {at}."
     )
 
 

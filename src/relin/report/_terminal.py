@@ -65,7 +65,7 @@ class _Summary:
     """Picks the roomiest layout that fits when it is rendered, so that from 70 characters on no number is cut."""
 
     def __init__(self, result: StudyResult, shown: Terminal):
-        self._verdict, self._shown, self._measure = result.verdict, shown, getattr(result, "measure", "accuracy")
+        self._verdict, self._shown, self._measure = result.verdict, shown, result.measure
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         tables = self._shown.tables(_LAYOUTS[-1])

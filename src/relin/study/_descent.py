@@ -40,7 +40,11 @@ class AbstractDescentStudy(AbstractStudy[Spec]):
 
     def conclude(self, records: "pl.DataFrame") -> "StudyResult":
         """That of the function `conclude` of `conclude.py` beside it."""
-        return self.beside("conclude").conclude(self.spec, records)
+        from relin.study._outcomes import measure_of
+        from relin.study._verdict import in_measure
+
+        result, measure = self.beside("conclude").conclude(self.spec, records), measure_of(records)
+        return result.model_copy(update={"measure": measure, "verdict": in_measure(result.verdict, measure)})
 
     @classmethod
     def modules_needed(cls) -> list[str]:

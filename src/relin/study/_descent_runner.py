@@ -3,13 +3,13 @@
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 import relin as il
 from relin import datasets
@@ -19,7 +19,8 @@ from relin.study._descent_specs import DescentSpec
 from relin.study._network import NamedNetworks
 from relin.study._own_network import OwnNetworks
 from relin.study._runner import device, versions
-from relin.study._specimen import check_size, data_digest, data_of, networks_of
+from relin.study._scale import R_SQUARED
+from relin.study._specimen import check_size, constant_error, data_digest, data_of, networks_of
 from relin.study._store import describe
 from relin.study._trainable import check_network, is_coupled
 
@@ -54,7 +55,13 @@ class DescentRunner(abc.ABC, Generic[Spec]):
         self.spec = spec
         self.dataset = data_of(spec, data_dir)
         self._data_digest = data_digest(spec, self.dataset)
-        spec.require_classes(self.dataset.is_regression)
+        self._of_values, self._constants = dict[str, Any](), dict[str, float]()
+        if self.dataset.is_regression:
+            parts = {"validation": self.dataset.validation, "test": self.dataset.test}
+            own = {name: constant_error(self.dataset, self._measured(part).y, name) for name, part in parts.items()}
+            self._constants = own
+            constant = constant_error(self.dataset, self.dataset.train.y, "training")
+            self._of_values = {"measure": R_SQUARED, "constant_loss": constant, "constant_accuracy": 0.0}
         self._networks = networks_of(spec, self.dataset, self.dataset.train.num_examples)
         check_size(self._networks.shapes())
         self.apply = self._networks.of_seed(0)[0]
@@ -100,6 +107,7 @@ class DescentRunner(abc.ABC, Generic[Spec]):
             "num_examples": len(self.dataset.train.y),
             "spec": describe(spec.model_dump(mode="json")),
             "versions": describe(versions()),
+            **self._of_values,
             **self._data_digest,
             "device": device(),
         }
@@ -130,8 +138,10 @@ class DescentRunner(abc.ABC, Generic[Spec]):
 
     @property
     def training(self) -> tuple[Float[Array, "N ..."], Float[Array, "N C"]]:
-        """The training set, with one-hot targets."""
+        """The training set, classes as one-hot targets."""
         x, y = self.dataset.train
+        if self.dataset.is_regression:
+            return self._cast(x), self._cast(y)
         return self._cast(x), jax.nn.one_hot(y, self.dataset.num_classes, dtype=self._dtype)
 
     @property
@@ -149,10 +159,12 @@ class DescentRunner(abc.ABC, Generic[Spec]):
         """Floats in the precision of the settings; integers and booleans stay."""
         return jax.tree.map(lambda a: jnp.asarray(a, self._dtype if a.dtype.kind == "f" else None), x)
 
-    @staticmethod
-    def accuracy(outputs: Any, classes: Int[np.ndarray, " examples"]) -> float:
-        """Of outputs on the first examples of a set."""
-        return float(np.mean(np.argmax(np.asarray(outputs), axis=1) == classes[: len(outputs)]))
+    def accuracy(self, outputs: Any, part: Literal["validation", "test"]) -> float:
+        """Of outputs on what is measured of a part; R² of values."""
+        targets = getattr(self.dataset, part).y[: len(outputs)]
+        if part in self._constants:
+            return 1 - float(il.SquaredError().mean(outputs, self._cast(targets))) / self._constants[part]
+        return float(np.mean(np.argmax(np.asarray(outputs), axis=1) == targets))
 
     def on_probe(self, outputs: Any) -> list[float]:
         """Outputs on the test set: those of the probe, flat."""

@@ -13,7 +13,7 @@ _OF_OPTIMISERS = ("optimiser", "optimiser_options", "momentum", "learning_rates"
 
 
 class DescentSpec(StudySpec, frozen=True):
-    """What both studies are told. The loss is the squared error to one-hot targets, momentum is 0."""
+    """What both studies are told. The loss is the squared error to values or one-hot vectors, momentum is 0."""
 
     seeds: Seeds = Field(5, description="Paired seeds: the same seed is the same initial network for every run.")
     train_limit: Positive | None = Field(100, description="The training set: the first so many training examples.")

@@ -17,6 +17,7 @@ from relin._common.words import listed
 from relin.study._condition import parse_condition
 from relin.study._judged import DIVERGED, FAILED, trained
 from relin.study._result import Interval, ScheduleOutcome
+from relin.study._scale import R_SQUARED
 from relin.study._settings import Comparison, GridSpec
 from relin.study._statistics import (
     INTERVAL_CONFIDENCE,
@@ -27,8 +28,6 @@ from relin.study._statistics import (
     p_value_not_worse,
 )
 
-R_SQUARED = "R²"
-"""Of values to predict: 1 − error over that of the constant predictor, the mean over the training set."""
 _ACCURACIES = ("validation_accuracy", "test_accuracy", "network_test_accuracy")
 _SETTINGS = ("study", "data", "model", "num_steps", "batch_size")
 _RUN = ("schedule", "learning_rate", "seed")
@@ -190,6 +189,11 @@ def schedule_label(schedule: str) -> str:
         return parse_condition(schedule).label
     except ValueError:
         return schedule
+
+
+def measure_of(records: pl.DataFrame) -> str:
+    """What the accuracies of the records are."""
+    return R_SQUARED if _is_of_values(records) else "accuracy"
 
 
 def _is_of_values(records: pl.DataFrame) -> bool:

@@ -64,13 +64,18 @@ class StudyResult(BaseModel):
     model: str
     num_steps: int
     num_seeds: int = Field(description="Paired seeds: the fewest of any schedule tested.")
+    measure: str = Field("accuracy", description="What the accuracies are; R² of values to predict.")
     verdict: str = Field(description="In words.")
+
+    @property
+    def scale(self) -> Scale:
+        """How its numbers are read."""
+        return Scale(self.measure)
 
 
 class GridResult(StudyResult):
     """How the schedules of a study came out."""
 
-    measure: str = Field("accuracy", description="What the accuracies are; R² of values to predict.")
     unit: str = Field("%", description="Of the measure; % for fractions, empty for numbers without a unit.")
     better: Better = Field(
         "higher", description="Which values of the measure are; if lower ones, all scores here are its negative."

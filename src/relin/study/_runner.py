@@ -17,17 +17,15 @@ from relin._solver import check_optimiser
 from relin.study._condition import Condition
 from relin.study._grid import Job, RunSpec
 from relin.study._grid_study import AbstractGridStudy
-from relin.study._outcomes import R_SQUARED
 from relin.study._own_network import OwnNetworks
 from relin.study._run_factory import LOSSES, RunFactory, lanes
+from relin.study._scale import R_SQUARED
 from relin.study._settings import GridSpec
-from relin.study._specimen import check_size, data_digest, data_of, networks_of
+from relin.study._specimen import check_size, constant_error, data_digest, data_of, networks_of
 from relin.study._store import describe
 from relin.study._trainable import check_network, check_observers, check_schedules, is_coupled
 
 Data = tuple[Any, jax.Array]
-_NO_SPREAD = 1e-10
-"""Of targets, as a part of those of the training set: rounding in single precision leaves as much."""
 _PACKAGES = ("relin", "jax", "jaxlib", "equinox", "optax", "numpy", "polars")
 
 
@@ -39,8 +37,6 @@ class Runner:
         self.spec, self.cells = spec, {cell.place: cell for cell in spec.cells()}
         self.study = study
         self.dataset = data_of(spec, data_dir)
-        if study is not None:
-            spec.require_classes(self.dataset.is_regression)
         _check_batch_size(spec, self.dataset.train.num_examples)
         _check_precision(self.dataset)
         if self.dataset.is_regression and spec.loss != "squared-error":
@@ -137,21 +133,11 @@ class Runner:
 
         **Raises:** `ValueError` for a part whose targets are all the mean of the training set's.
         """
-        loss, y = LOSSES[self.spec.loss](), self.data[1]
-        columns = dict[str, tuple[str, pl.Expr]]()
         measured: dict[str, tuple[str, ...]] = {name: (name, f"network_{name}") for name in ("validation", "test")}
         measured["test"] += ("frozen_kernel",)  # of `relin.FrozenKernelAccuracy`
-
-        def of_constant(targets: jax.Array) -> float:
-            return float(loss.mean(jnp.broadcast_to(y.mean(0), targets.shape), targets))
-
+        columns = dict[str, tuple[str, pl.Expr]]()
         for part, (_, targets) in (("validation", self.validation), ("test", self.test)):
-            constant = of_constant(targets)
-            if constant <= _NO_SPREAD * of_constant(y):
-                raise ValueError(
-                    f"data: every target of the {part} part of {self.spec.data_name} is the mean of the training "
-                    "set's, so that no predictor is better than a constant; choose other examples."
-                )
+            constant = constant_error(self.dataset, targets, part)
             for name in measured[part]:
                 columns[f"{name}_accuracy"] = f"{name}_loss", 1 - pl.col(f"{name}_loss") / constant
         return columns

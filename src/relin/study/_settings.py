@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from relin._common.words import listed
-from relin.datasets._names import FORMS, has_values, is_known, names, own
+from relin.datasets._names import FORMS, is_known, names, own
 from relin.models._names import OPTIONS
 from relin.study import _optimisers
 from relin.study._code import digest_of, is_code, is_place, name_of
@@ -57,8 +57,6 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
 
     belong_to: ClassVar[Mapping[str, tuple[str, ...]]] = {"model": ("model_options",)}
     """Settings that are of no use where the one that they belong to is another one than a file's."""
-    takes_values: ClassVar[bool] = False
-    """Whether the targets may be values to predict."""
     own_code: ClassVar[tuple[str, ...]] = ("data", "model")
     """The settings that may name code of the user's own."""
 
@@ -147,15 +145,6 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
                 digests[name] = digest_of(value)
         return {**fields, "digests": digests} if digests else fields
 
-    def require_classes(self, values: bool | None = None) -> None:
-        """Raises `ValueError` for data whose targets are `values`, by their name if it is none, where the study needs
-        classes."""
-        if not self.takes_values and (has_values(self.data) if values is None else values):
-            raise ValueError(
-                f"data: the study {self.study} compares accuracies, and {self.data} has values for targets; name a "
-                "data set with classes, or ask another study, such as frequency."
-            )
-
 
 def digest_of_files(data: str) -> str | None:
     """What identifies the files of one's own data by their name; none for the named sets, whose files are published."""
@@ -180,7 +169,6 @@ class GridSpec(StudySpec, frozen=True):
         **StudySpec.belong_to,
         "optimiser": ("momentum", "optimiser_options", "learning_rates"),
     }
-    takes_values: ClassVar[bool] = True
     own_code: ClassVar[tuple[str, ...]] = ("data", "model", "optimiser")
     _place: Place | None = PrivateAttr(None)
 

@@ -4,8 +4,9 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from relin import datasets
+from relin import SquaredError, datasets
 from relin.datasets._assemble import limited
 from relin.datasets._names import is_known
 from relin.models._names import OPTIONS
@@ -17,6 +18,8 @@ from relin.study._settings import StudySpec, digest_of_files
 from relin.study._store import describe
 
 _MOST_PARAMETERS = 2**31
+_NO_SPREAD = 1e-10
+"""Of targets, as a part of those of the training set: rounding in single precision leaves as much."""
 
 
 def data_of(spec: StudySpec, data_dir: str | None = None) -> datasets.Dataset:
@@ -72,6 +75,24 @@ def as_dataset(data: Any, name: str) -> datasets.Dataset:
             f"relin.datasets.Dataset, got {type(data).__name__}{f' of {len(parts)}' if parts else ''}."
         )
     return datasets.from_arrays(parts, name=name) if len(parts) == 2 else datasets.from_arrays(*parts, name=name)
+
+
+def constant_error(data: datasets.Dataset, targets: Any, part: str) -> float:
+    """The squared error, of the targets of a part, of the constant predictor: values alone have one.
+
+    **Raises:** `ValueError` for targets that are all the mean of the training set's.
+    """
+    y, loss = jnp.asarray(data.train.y), SquaredError()
+
+    def error(targets: Any) -> float:
+        return float(loss.mean(jnp.broadcast_to(y.mean(0), targets.shape), jnp.asarray(targets)))
+
+    if error(targets) <= _NO_SPREAD * error(y):
+        raise ValueError(
+            f"data: every target of the {part} part of {data.name} is the mean of the training set's, so that no "
+            "predictor is better than a constant; choose other examples."
+        )
+    return error(targets)
 
 
 def networks_of(spec: StudySpec, data: datasets.Dataset, batch_size: int) -> AbstractNetworks:

@@ -62,7 +62,6 @@ def run_study(
     damaged file of settings in it, records of another study, or a folder that is removed meanwhile; `OSError` where
     the folder cannot be written.
     """
-    spec.require_classes()
     store, study = Store(folder), study_of(spec)
     trainer = cache(partial(study.trainer, data_dir))  # a finished study needs neither its data nor JAX
     if store.is_new:

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from relin.report import _text as text
-from relin.report._accuracy import SMALL, legend_below
+from relin.report._accuracy import SMALL, legend_below, possible
 from relin.report._axes import cell_edges, log_ticks, number_axis
 from relin.report._curves import draw_intervals
 from relin.report._style import Theme, halo, new_figure
@@ -67,10 +67,10 @@ def _draw_nearest(axes, ridge: Ridge, result: DampingResult, theme: Theme) -> No
 def against_damping(result: DampingResult, theme: Theme) -> Figure:
     """Test accuracy, accuracy at equal loss, training loss and kernel distance against K and κ."""
     figure = new_figure(15.5, 9.6)
-    panels = figure.subplots(2, 2).ravel()
+    panels, accuracies = figure.subplots(2, 2).ravel(), possible(result.measure)
     columns = (
-        ("test accuracy at the end, %", "test_accuracy", 100.0, (0.0, 100.0)),
-        (f"test accuracy at {100 * result.reached_loss:g} % of the first loss, %", "reached", 100.0, (0.0, 100.0)),
+        ("test accuracy at the end, %", "test_accuracy", 100.0, accuracies),
+        (f"test accuracy at {100 * result.reached_loss:g} % of the first loss, %", "reached", 100.0, accuracies),
         ("log₁₀ of the training loss at the end", "train_loss", 1.0, (-np.inf, np.inf)),
         ("kernel distance from the start", "kernel_distance", 1.0, (0.0, 2.0)),
     )

@@ -7,7 +7,7 @@ import polars as pl
 
 from relin.report import _text as text
 from relin.report._figures import Plot
-from relin.report._page import Report, Tile, outcomes_of_runs, untrained_tile
+from relin.report._page import Report, Tile, outcomes_of_runs, targets_of, untrained_tile
 from relin.studies.damping.figures import after, against_damping, ridge_in_words, ridge_map
 from relin.studies.damping.result import Choice, DampingResult
 from relin.studies.damping.table import damping_csv, damping_table, distances_csv
@@ -31,8 +31,8 @@ def page(result: DampingResult, records: pl.DataFrame, spec: Mapping[str, Any]) 
 
 def _method(result: DampingResult) -> str:
     return (
-        f"A network is trained on {result.num_examples:,} examples with the squared error to one-hot targets, all of "
-        "them at every step. Period K takes K steps of gradient descent at an anchor, then re-linearises; damped "
+        f"A network is trained on {result.num_examples:,} examples with the squared error to {targets_of(result)}, all "
+        "of them at every step. Period K takes K steps of gradient descent at an anchor, then re-linearises; damped "
         "Gauss–Newton takes one step −(G + λI)⁻¹ ∇L with λ = 1/(ηκ). K steps shrink the residual along an eigenvector "
         "of the kernel with eigenvalue a by 1 − (1 − ηa)^K of it, damping by a/(a + λ): the two are nearly the same at "
         "κ = K, and nearest in the maximum norm at κ = 1.9 K. "
@@ -40,7 +40,7 @@ def _method(result: DampingResult) -> str:
         "examples after as many outer steps, relative to how far they have moved; the nearest damping is the minimum "
         "of a parabola through the squares of the least distance and its neighbours. Every run takes "
         f"{result.num_steps} outer steps. Runs are paired by seed, the initial network; intervals are two-sided 95 % "
-        f"over {result.num_seeds} seeds. {outcomes_of_runs(result.chance)}"
+        f"over {result.num_seeds} seeds. {outcomes_of_runs(result)}"
     )
 
 

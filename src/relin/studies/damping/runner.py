@@ -61,8 +61,8 @@ class DampingRunner(DescentRunner[DampingSpec]):
         return {
             "step": outer,
             "train_loss": float(_loss(start.problem, params, *self.training)),
-            "test_accuracy": self.accuracy(test, self.dataset.test.y),
-            "validation_accuracy": self.accuracy(validation, self.dataset.validation.y),
+            "test_accuracy": self.accuracy(test, "test"),
+            "validation_accuracy": self.accuracy(validation, "validation"),
             "kernel_distance": float(distance(kernel, initial)),
             "outputs": self.on_probe(test) if kept else None,
         }

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from relin.report import _text as text
-from relin.report._accuracy import SMALL
+from relin.report._accuracy import SMALL, possible
 from relin.report._axes import NumberAxis
 from relin.report._curves import draw_intervals
 from relin.report._style import Theme, new_figure
@@ -43,7 +43,7 @@ def accuracy_against_period(result: InterpolationResult, theme: Theme) -> Figure
         ("test_accuracy", theme.adaptive, "o", "linearised network"),
     ):
         points = [(axis.at(at.period), getattr(at, name)) for at in result.periods]
-        draw_intervals(axes, points, colour, marker, label, theme, 100.0, (0.0, 100.0))
+        draw_intervals(axes, points, colour, marker, label, theme, 100.0, possible(result.measure))
     axis.draw(axes, theme, "period K", text.short, most=9)
     axes.set_ylabel("test accuracy, %")
     axes.legend(loc="best", fontsize=SMALL)

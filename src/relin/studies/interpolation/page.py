@@ -7,7 +7,7 @@ import polars as pl
 
 from relin.report import _text as text
 from relin.report._figures import Plot
-from relin.report._page import Report, Tile, outcomes_of_runs, untrained_tile
+from relin.report._page import Report, Tile, outcomes_of_runs, targets_of, untrained_tile
 from relin.studies.interpolation.figures import accuracy_against_period, distances_against_period
 from relin.studies.interpolation.result import InterpolationResult
 from relin.studies.interpolation.table import interpolation_csv, interpolation_table
@@ -30,7 +30,7 @@ def page(result: InterpolationResult, records: pl.DataFrame, spec: Mapping[str, 
 
 def _method(result: InterpolationResult) -> str:
     return (
-        f"A network is trained on {result.num_examples:,} examples with the squared error to one-hot targets by "
+        f"A network is trained on {result.num_examples:,} examples with the squared error to {targets_of(result)} by "
         f"{result.num_steps:,} steps of gradient descent, all examples at every step, at {result.rate:g} of the "
         "largest stable rate of the initial network, re-linearised every K steps. Small K are walked, large ones taken "
         "many steps at once, which is the same trajectory. Ordinary training is a loop of its own, without relin; NTK "
@@ -39,7 +39,7 @@ def _method(result: InterpolationResult) -> str:
         f"These are {_mean(result.ends_apart)} of ordinary training’s outputs apart; the limit of infinitely many "
         f"steps is {_mean(result.limit_apart)} units from NTK regression. "
         f"Runs are paired by seed, the initial network; intervals are two-sided 95 % over {result.num_seeds} seeds. "
-        f"{outcomes_of_runs(result.chance)} Diverged runs have no distance."
+        f"{outcomes_of_runs(result)} Diverged runs have no distance."
     )
 
 

@@ -80,8 +80,8 @@ class InterpolationRunner(DescentRunner[InterpolationSpec]):
         return {
             "step": self.spec.steps,
             "train_loss": loss,
-            "test_accuracy": self.accuracy(outputs, self.dataset.test.y),
-            "network_test_accuracy": None if network is None else self.accuracy(network, self.dataset.test.y),
+            "test_accuracy": self.accuracy(outputs, "test"),
+            "network_test_accuracy": None if network is None else self.accuracy(network, "test"),
             "outputs": self.on_probe(outputs),
             "network_outputs": None if network is None else self.on_probe(network),
             "result": "successful" if diverged_at is None else "diverged",
