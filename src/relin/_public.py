@@ -70,6 +70,7 @@ from relin._solver import (
     AbstractSolver as AbstractSolver,
     AbstractStepSolver as AbstractStepSolver,
     ConjugateGradients as ConjugateGradients,
+    DisplacementBound as DisplacementBound,
     ExponentialAverage as ExponentialAverage,
     FunctionSpace as FunctionSpace,
     GaussNewton as GaussNewton,

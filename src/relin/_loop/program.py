@@ -44,7 +44,8 @@ class Run(eqx.Module):
     @property
     def ordinary(self) -> bool:
         """Whether the run is known to be ordinary training, which has a path of its own."""
-        return self.schedule.every_step and isinstance(self.solver, WeightSpace) and self.safeguard is None
+        own = isinstance(self.solver, WeightSpace) and self.solver.bound is None
+        return self.schedule.every_step and own and self.safeguard is None
 
 
 class Sampling(eqx.Module):

@@ -15,6 +15,7 @@ from relin._solver._base import (
     current_params as current_params,
 )
 from relin._solver._conjugate_gradients import ConjugateGradients as ConjugateGradients
+from relin._solver._displacement_bound import DisplacementBound as DisplacementBound
 from relin._solver._filters import Descent as Descent
 from relin._solver._function_space import FunctionSpace as FunctionSpace
 from relin._solver._gauss_newton import GaussNewton as GaussNewton

@@ -17,6 +17,7 @@ from relin._core.types import Inputs, Params, Scalar, Targets
 from relin._schedule import AbstractSchedule
 from relin._solver._averaging import AbstractAveraging
 from relin._solver._base import AbstractStepSolver, SolverState, current_params
+from relin._solver._displacement_bound import DisplacementBound
 from relin._solver._optax import LIVING_ON, WITHOUT_MOMENTS, check_optimiser, inner, stuck, updated
 
 
@@ -43,12 +44,15 @@ class WeightSpace(AbstractStepSolver):
       leaves ordinary training as it is, where the displacement is zero at every step.
     - `averaging`: `UniformAverage()` or `ExponentialAverage(decay)` makes the displacement a mean of those since the
       anchor; `None` takes the last.
+    - `bound`: a `DisplacementBound` keeps each layer's displacement below a part of its weights' norm, after every
+      step; with one, `Every(1)` is not ordinary training.
     """
 
     optimiser: optax.GradientTransformation
     on_relinearise: Literal["keep", "reset"] | float = "keep"
     proximal: Scalar | float = 0.0
     averaging: AbstractAveraging | None = None
+    bound: DisplacementBound | None = None
 
     def __check_init__(self):
         _check.optimiser(self.optimiser)
@@ -65,11 +69,18 @@ class WeightSpace(AbstractStepSolver):
                 f"`averaging` must be a relin average or None, got {self.averaging!r}; pass for example "
                 "relin.UniformAverage()."
             )
+        if not (self.bound is None or isinstance(self.bound, DisplacementBound)):
+            raise TypeError(
+                f"`bound` must be a relin.DisplacementBound or None, got {self.bound!r}; pass for example "
+                "relin.DisplacementBound(0.1)."
+            )
 
     def check(self, problem: Problem, schedule: AbstractSchedule, batches: AbstractBatches, params: Params) -> None:
         check_optimiser(self.optimiser, params)
         if self.averaging is not None:
             self.averaging.check(params)
+        if self.bound is not None:
+            self.bound.check(params)
 
     def failure(self, state: SolverState) -> str:
         return stuck(state.optimiser)
@@ -118,6 +129,8 @@ class WeightSpace(AbstractStepSolver):
 
         updates, optimiser = self._update(gradient, state.optimiser, params, value, value_fn)
         displacement, iterates = optax.apply_updates(iterate, updates), state.iterates
+        if self.bound is not None:
+            displacement = self.bound.bounded(displacement, state.anchor)
         if self.averaging is not None and iterates is not None:
             displacement, iterates = self.averaging.averaged(state.displacement, iterates, displacement)
         return SolverState(state.anchor, displacement, optimiser, iterates=iterates), loss
