@@ -31,6 +31,8 @@ MODIFIERS = [  # the same
     ("proximal-0", "proximal 0", "proximal", "-1 nan inf"),
     ("shrink-0.5", "moments × 0.5", "shrink-0.5", "0 1 nan"),
     ("reset", "moments reset", "reset", "1 0.5"),
+    ("average", "averaged", "average", "0 -1 1.5 nan inf x"),
+    ("bound-0.1", "layers bounded at 0.1", "bound", "0 -1 nan inf"),
     ("sparse", "sparse", "sparse", "1 0.5"),
 ]
 WRONG = """
@@ -126,6 +128,15 @@ def test_conditions_of_one_program_share_all_but_traced_numbers():
     assert parse_condition("early-3+reset").traced(10) == {"steps": [1, 2, 3]}
     assert parse_condition("early-3").shared != parse_condition("early-4").shared
     assert one.shared != parse_condition("every-4+clip-1+shrink-0.25").shared
+
+
+def test_means_of_all_decays_share_a_program():
+    names = ["every-4+average", "every-4+average-0.99", "every-4+average-1"]
+    uniform, exponential, one = map(parse_condition, names)
+    assert (exponential.name, exponential.label) == (names[1], "K = 4, averaged 0.99")
+    assert (uniform.program, uniform.traced(9)["average"]) == (exponential.program, 1.0)
+    assert one == uniform
+    is_refused("every-4+average-0.5+average")
 
 
 def test_placed_updates_are_as_many_as_asked_for_each_at_a_step_of_its_own():

@@ -43,6 +43,9 @@ BY_HAND = {
     "every-4+proximal-0.5": (solver(proximal=0.5), il.Every(4), None),
     "every-4+reset": (solver(on_relinearise="reset"), il.Every(4), None),
     "every-4+shrink-0.5": (solver(on_relinearise=0.5), il.Every(4), None),
+    "every-4+average": (solver(averaging=il.UniformAverage()), il.Every(4), None),
+    "every-4+average-0.9": (solver(averaging=il.ExponentialAverage(0.9)), il.Every(4), None),
+    "every-4+bound-0.01": (solver(bound=il.DisplacementBound(0.01)), il.Every(4), None),
     "every-4+sparse": (solver(optax.clip_by_global_norm(0.3)), il.Every(4), None),
 }
 

@@ -2,10 +2,10 @@
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, Self, final
 
 import relin as il  # JAX is imported where one of its names is first used, which reading names of modifiers does not
-from relin.study._named import ABOVE_ZERO, AT_LEAST_ONE, AT_LEAST_ZERO, BELOW_ONE, AbstractNamed, Lane, whole
+from relin.study._named import ABOVE_ZERO, AT_LEAST_ONE, AT_LEAST_ZERO, BELOW_ONE, AbstractNamed, Lane, Numbers, whole
 
 if TYPE_CHECKING:
     from relin.preset import Preset
@@ -97,6 +97,40 @@ class Reset(AbstractModifier, kind="reset"):
 
     def modify(self, parts: "Preset", lane: Lane) -> "Preset":
         return replace(parts, solver=replace(parts.solver, on_relinearise="reset"))
+
+
+@final
+class Average(AbstractModifier, kind="average"):
+    """`average`: the anchor moves to the mean of the window; `average-D`: to an exponential one of decay D."""
+
+    sets, wording = "average", "averaged {}"
+    takes = Numbers("no number or one between 0 and 1", lambda x: 0 < x <= 1)
+
+    @classmethod
+    def read(cls, text: str) -> Self | None:
+        return cls(1.0) if text == cls.kind else super().read(text)
+
+    @property
+    def digits(self) -> str:
+        return "" if self.value == 1 else super().digits
+
+    @property
+    def label(self) -> str:
+        return super().label.strip()
+
+    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+        averaging = il.ExponentialAverage(lane["average"])  # of decay 1 the uniform one
+        return replace(parts, solver=replace(parts.solver, averaging=averaging))
+
+
+@final
+class Bound(AbstractModifier, kind="bound"):
+    """`bound-C`: each layer's displacement at most C times its weights' norm."""
+
+    sets, wording, takes = "displacement", "layers bounded at {}", ABOVE_ZERO
+
+    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+        return replace(parts, solver=replace(parts.solver, bound=il.DisplacementBound(lane["bound"])))
 
 
 @final
