@@ -12,7 +12,7 @@ from relin.cli._failure import CommandError, in_options
 
 def list_data(data_dir: Path | None) -> None:
     from relin.datasets import DatasetError, status
-    from relin.datasets._names import FORMS
+    from relin.datasets._names import FORMS, FUNCTION_FORMS
 
     try:
         entries = status(data_dir)
@@ -32,4 +32,5 @@ def list_data(data_dir: Path | None) -> None:
     for entry in entries:
         if not entry.available:
             console.print(f"[bold]{entry.name}[/bold]: {escape(in_options(entry.how_to_get))}", overflow="fold")
+    console.print(f"[bold]Generated functions[/bold]: {escape(FUNCTION_FORMS)}.")
     console.print(f"[bold]Your own[/bold]: --data takes {escape(FORMS)}.")

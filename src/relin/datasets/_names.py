@@ -1,5 +1,6 @@
 """The names of data sets: what they say before any data is read."""
 
+import re
 from pathlib import PurePath
 from typing import Literal, NamedTuple
 
@@ -10,6 +11,16 @@ FORMS = (
     "bytes:FOLDER"
 )
 """How one's own data are named."""
+_LARGEST_ORDERS = {"parity": 16, "staircase": 8, "single-index": 3, "multi-index": 8}
+KINDS = tuple(_LARGEST_ORDERS)
+"""How the names of generated functions begin."""
+_FEWEST_INPUTS, _MOST_INPUTS = 16, 1024
+FUNCTION_FORMS = (
+    f"{', '.join(f'{kind}-D-K (K up to {most})' for kind, most in _LARGEST_ORDERS.items())}, of D inputs, "
+    f"{_FEWEST_INPUTS} to {_MOST_INPUTS}"
+)
+"""How generated functions are named."""
+_FUNCTION = re.compile(rf"({'|'.join(KINDS)})-([1-9]\d{{0,4}})-([1-9]\d?)")
 _TABLES = (".csv", ".tsv", ".parquet")
 
 
@@ -21,14 +32,35 @@ class Own(NamedTuple):
     target: str | None = None
 
 
+class Function(NamedTuple):
+    """What a name such as parity-20-3 says: a generated function of 20 inputs, of order 3."""
+
+    kind: str
+    inputs: int
+    order: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.inputs}-{self.order}"
+
+
+def function(name: str) -> Function | None:
+    """What the name of a generated function says; none for other names, and for numbers out of range."""
+    if (found := _FUNCTION.fullmatch(name)) is None:
+        return None
+    asked = Function(found[1], int(found[2]), int(found[3]))
+    in_range = _FEWEST_INPUTS <= asked.inputs <= _MOST_INPUTS and asked.order <= _LARGEST_ORDERS[asked.kind]
+    return asked if in_range else None
+
+
 def names() -> tuple[str, ...]:
-    """The names that `load` takes, beside those of one's own data."""
+    """The names that `load` takes, beside those of one's own data and of generated functions."""
     return ("digits", "mnist1d", "diabetes", *SOURCES)
 
 
 def is_known(name: str) -> bool:
-    """Whether `load` takes a name: one of `names()`, or a name of one's own data, see `load`."""
-    return name in names() or own(name) is not None
+    """Whether `load` takes a name: of `names()`, of one's own data or of a generated function, see `load`."""
+    return name in names() or own(name) is not None or function(name) is not None
 
 
 def own(name: str) -> Own | None:

@@ -14,9 +14,10 @@ from relin.datasets._dataset import Dataset, DatasetStatus, Examples, RawExample
 from relin.datasets._download import download as fetch, missing
 from relin.datasets._errors import DatasetError
 from relin.datasets._files import read_files
+from relin.datasets._functions import generated
 from relin.datasets._huggingface import read_folder
 from relin.datasets._locate import check_data_dir, locate, places, verify
-from relin.datasets._names import FORMS, is_known, names, own
+from relin.datasets._names import FORMS, FUNCTION_FORMS, KINDS, function, is_known, names, own
 from relin.datasets._normalise import Normaliser
 from relin.datasets._sources import SOURCES, Source
 from relin.datasets._table import diabetes, table
@@ -66,6 +67,10 @@ def load(
     several columns, some of them lists, are a dictionary of inputs, as they are. Parts that are not there are held out
     as in `from_arrays`.
 
+    Functions of few directions of many inputs, on which theory says how many feature updates are needed, are generated
+    by names such as `parity-20-3`: `parity-D-K`, `staircase-D-K`, `single-index-D-K` and `multi-index-D-K`, of D inputs
+    and order K, as docs/data.md defines them.
+
     Arguments:
         name: one of `names()`, or one of the above.
         data_dir: a folder with the official files, extracted or as published.
@@ -97,9 +102,11 @@ def load(
 
 
 def _own(name: str) -> Dataset | None:
-    """Data of one's own, and a table, which come whole; none for the other datasets."""
+    """Data of one's own, generated functions and a table, which come whole; none for the other datasets."""
     if name == "diabetes":
         return diabetes()
+    if (made := function(name)) is not None:
+        return generated(made)
     found = own(name)
     if found is None:
         return None
@@ -186,6 +193,8 @@ def check_name(name: str) -> None:
         return
     if set(str(name)) & set(":/\\.#,"):
         raise DatasetError(f"Data of one's own are named {FORMS}, got {name!r}; name them so.")
+    if str(name).startswith(KINDS):
+        raise DatasetError(f"Generated functions are {FUNCTION_FORMS}, got {name!r}; name one so.")
     # Other spellings of the same name, FashionMNIST or cifar_10, should find it too.
     plain = {known.replace("-", ""): known for known in names()}
     spelt = "".join(filter(str.isalnum, str(name).lower()))

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from relin._common.words import listed
-from relin.datasets._names import FORMS, is_known, names, own
+from relin.datasets._names import FORMS, FUNCTION_FORMS, is_known, names, own
 from relin.models._names import OPTIONS
 from relin.study import _optimisers
 from relin.study._code import digest_of, is_code, is_place, name_of
@@ -66,8 +66,8 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
     study: str = Field(description="Which question the study answers.")
     data: str = Field(
         "digits",
-        description=f"Data set, one of those `relin data` lists, or your own: {FORMS}; or a function of your own, "
-        "FILE.py:NAME or package.module:NAME.",
+        description=f"Data set, one of those `relin data` lists, a generated function such as parity-20-3, or your "
+        f"own: {FORMS}; or a function of your own, FILE.py:NAME or package.module:NAME.",
     )
     model: str = Field(
         "mlp",
@@ -107,8 +107,8 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
     def _known(cls, data: str) -> str:
         if not (is_known(data) or is_code(data)):
             raise ValueError(
-                f"the data sets are {listed(names())}, and your own: {FORMS}; a function of your own is named "
-                "FILE.py:NAME"
+                f"the data sets are {listed(names())}; generated functions: {FUNCTION_FORMS}; and your own: {FORMS}; a "
+                "function of your own is named FILE.py:NAME"
             )
         return data
 

@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from relin.report import _text as text
-from relin.report._accuracy import accuracy_axis, ends
+from relin.report._accuracy import accuracy_axis, draw_mean, ends, is_far_below, point_below, shown_values
 from relin.report._axes import log_axis, step_axis, updates_axis
-from relin.report._curves import Line, draw_line, learning_curves
+from relin.report._curves import Line, draw_intervals, draw_line, learning_curves
 from relin.report._labels import label_right
 from relin.report._records import Curve, StudyRecords
 from relin.report._style import Theme, new_figure, style_of
@@ -87,6 +87,25 @@ def _stands_still(curve: Curve) -> bool:
     """Whether the kernel stands still between two records at which it moved: then a line would mislead."""
     moved = np.flatnonzero(curve.mean > 0)
     return bool(moved.size) and bool((curve.mean[moved[0] : moved[-1]] == 0).any())
+
+
+def ends_against_updates(result: KernelResult, theme: Theme) -> Figure:
+    """Test accuracy, and the alignment with the targets, at the end of training, against the feature updates n."""
+    figure = new_figure(14.5, 5.8)
+    accuracy, alignment = figure.subplots(1, 2)
+    own, near = colours(result, theme), [o for o in result.outcomes if not is_far_below(o, result)]
+    for axes in (accuracy, alignment):
+        updates_axis(axes, max(outcome.feature_updates for outcome in result.outcomes))
+    joined = sorted((o.feature_updates, 100 * o.test_accuracy.mean) for o in near if o.period is not None)
+    accuracy.plot(*np.array(joined).reshape(-1, 2).T, color=theme.grid, linewidth=2, zorder=1)
+    for outcome in result.outcomes:
+        draw = draw_mean if outcome in near else point_below
+        draw(accuracy, outcome.feature_updates, outcome, own[outcome.schedule], theme)
+    accuracy_axis(accuracy, result, [value for outcome in near for value in shown_values(outcome)], theme)
+    aligned = [(o.feature_updates, kernel and kernel.alignment) for o in result.outcomes if (kernel := result.kernel(o.schedule)) and o.period is not None]
+    draw_intervals(alignment, sorted(aligned, key=lambda point: point[0]), theme.accent, "o", "", theme)
+    alignment.set_ylabel("alignment with the targets at the end")
+    return figure
 
 
 def _scale(axes: Axes, shown: list[float], metric: Metric) -> None:

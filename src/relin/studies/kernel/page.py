@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from relin.studies.kernel.figures import (
     METRICS,
     Metric,
     accuracy_on_frozen_kernels,
+    ends_against_updates,
     kernel_curves,
     metric_in_training,
 )
@@ -103,6 +105,15 @@ def plots(result: KernelResult, data: StudyRecords) -> list[Plot]:
         description=f"Accuracy on frozen kernels against the step at which they were taken. {_frozen_title(result)}.",
         draw=lambda theme: accuracy_on_frozen_kernels(result, theme),
     )
+    learned = Plot(
+        name="accuracy-and-alignment",
+        title=_learned_title(result),
+        caption="At the end of training, against the feature updates of a run: test accuracy, filled where on par with "
+        "ordinary training, and the centred alignment of the kernel with the targets; means and 95 % intervals over "
+        f"seeds. {text.EDGES_MEAN}.",
+        description=f"Test accuracy and alignment with the targets against feature updates. {_learned_title(result)}.",
+        draw=lambda theme: ends_against_updates(result, theme),
+    )
     curves = Plot(
         name="learning-curves",
         title=_curves_title(result),
@@ -110,7 +121,7 @@ def plots(result: KernelResult, data: StudyRecords) -> list[Plot]:
         description=f"Test accuracy and training loss against the step. {in_words(result, result.outcomes)}",
         draw=lambda theme: kernel_curves(result, data, theme),
     )
-    return [*moved[:2], *([frozen] if result.frozen else []), *moved[2:], curves, rates_plot(result, data)]
+    return [*moved[:2], *([frozen] if result.frozen else []), *moved[2:], learned, curves, rates_plot(result, data)]
 
 
 def _metric_plot(result: KernelResult, data: StudyRecords, name: str, metric: Metric) -> Plot:
@@ -173,6 +184,19 @@ def _frozen_title(result: KernelResult) -> str:
     how = "do better" if gain.low > 0 else "do worse" if gain.high < 0 else "are not shown to do better"
     first, last = (result.scale.value(interval.mean, 1) for interval in (frozen.accuracy[0], frozen.accuracy[-1]))
     return f"Frozen kernels taken later {how}: {last} % on that of step {frozen.steps[-1]:,}, {first} % on the first"
+
+
+def _learned_title(result: KernelResult) -> str:
+    """The fewest updates on par together with every larger number tested, and the alignment they lead to."""
+    periodic = [o for o in result.outcomes if o.period is not None and o.period > 1]
+    enough = list(takewhile(lambda outcome: outcome.on_par, periodic))
+    if not enough:
+        return "No fewer feature updates than ordinary training’s are shown to suffice"
+    kernel = result.kernel(enough[-1].schedule)
+    told = f"{text.count(enough[-1].feature_updates)} feature updates suffice"
+    if kernel is None or kernel.alignment is None:
+        return told
+    return f"{told}, with the kernel aligned to {text.significant(kernel.alignment.mean)}"
 
 
 def _curves_title(result: KernelResult) -> str:
