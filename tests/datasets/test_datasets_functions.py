@@ -89,8 +89,12 @@ def test_names_say_what_they_are():
     assert datasets.identity("parity-20-3") == {}
 
 
-@pytest.mark.parametrize("name", ["parity-15-2", "parity-1025-2", "parity-20-17", "parity-020-3", "single-index-20", "parity"])
+@pytest.mark.parametrize(
+    "name", ["parity-15-2", "parity-1025-2", "parity-20-17", "parity-020-3", "single-index-20", "parity"]
+)
 def test_what_is_not_a_function_is_refused(name):
     assert not datasets.is_known(name)
-    with pytest.raises(DatasetError, match=f"Generated functions are parity-D-K .*16 to 1024, got '{name}'; name one so"):
+    with pytest.raises(
+        DatasetError, match=f"Generated functions are parity-D-K .*16 to 1024, got '{name}'; name one so"
+    ):
         datasets.load(name)

@@ -91,6 +91,7 @@ def test_overrides_win_over_the_settings_of_the_data_set_and_of_the_file(written
     assert read_spec(name, "mnist1d").steps == 5
     assert read_spec(name, overrides={"steps": 7, "margin": 3.0}).steps == 7
     assert read_spec(name, overrides={"data": "mnist1d"}).steps == 5
+    assert read_spec(written("[by_data.parity-20-3]\nsteps = 8\n"), "parity-20-3").steps == 8
 
 
 def test_options_of_the_files_network_are_not_those_of_another():

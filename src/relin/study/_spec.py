@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from relin._common.files import check_depth, from_json, is_damaged, read_file
 from relin._common.words import MOST_NAMES, listed, shortened
-from relin.datasets._names import names as data_sets
+from relin.datasets._names import function, names as data_sets
 from relin.study._abstract import AbstractStudy
 from relin.study._errors import SpecError as SpecError
 from relin.study._registry import find, load_study, names, shipped as shipped
@@ -113,7 +113,8 @@ def _from_toml(content: bytes) -> dict[str, Any]:
 def _by_data(name: str, by_data: Any) -> dict[str, dict[str, Any]]:
     """The settings for single data sets, each a table under a known name."""
     tables = by_data if isinstance(by_data, dict) else {}
-    wrong = [key for key, table in tables.items() if key not in data_sets() or not isinstance(table, dict)]
+    known = (*data_sets(), *filter(function, tables))
+    wrong = [key for key, table in tables.items() if key not in known or not isinstance(table, dict)]
     if wrong or not isinstance(by_data, dict):
         raise SpecError(
             f"The settings of study {name} are wrong: by_data holds a table for each data set, such as "

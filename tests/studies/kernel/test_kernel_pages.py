@@ -17,13 +17,18 @@ from relin.report._records import StudyRecords
 from relin.report._saved_kernel import write_kernel_figure
 from relin.report._style import DARK, LIGHT, themed
 from relin.studies.kernel import page as _kernel
-from relin.studies.kernel.figures import METRICS, accuracy_on_frozen_kernels, metric_in_training
+from relin.studies.kernel.figures import (
+    METRICS,
+    accuracy_on_frozen_kernels,
+    ends_against_updates,
+    metric_in_training,
+)
 from relin.studies.width import page as _width
 from relin.studies.width.figures import against_width
 from relin.study._result import Interval
 
 FIGURES = ("kernel-distance", "kernel-change", "frozen-kernels", "kernel-velocity", "kernel-alignment", "kernel-rank")
-FIGURES += ("learning-curves", "learning-rates")
+FIGURES += ("accuracy-and-alignment", "learning-curves", "learning-rates")
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +142,21 @@ def test_frozen_kernels_are_drawn_at_their_steps(study):
     (line,) = [line for line in axes.lines if line.get_marker() == "o"]
     np.testing.assert_allclose(line.get_xydata(), [[step, 100 * (value + 0.003)] for step, value in TAKEN.items()])
     assert any(label.startswith("frozen kernel\n94.3 %") for label in texts(axes))
+
+
+def test_accuracy_and_alignment_stand_at_their_numbers_of_updates(study):
+    result = study[0]
+    with themed(LIGHT):
+        accuracy, alignment = ends_against_updates(result, LIGHT).axes
+    by_updates = sorted(result.outcomes, key=lambda outcome: outcome.feature_updates)
+    kernels = [(o.feature_updates, result.kernel(o.schedule).alignment.mean) for o in by_updates]
+    assert [updates for updates, _ in kernels] == [0, 3, 399]
+    (line,) = [line for line in alignment.lines if line.get_color() == LIGHT.accent]
+    np.testing.assert_allclose(line.get_xydata(), kernels)
+    assert texts(alignment) == ["at step 0\n0.51"]
+    (joined,) = [line for line in accuracy.lines if line.get_color() == LIGHT.grid]
+    reached = [(o.feature_updates, 100 * o.test_accuracy.mean) for o in by_updates]
+    np.testing.assert_allclose(joined.get_xydata(), reached)
 
 
 def test_width_page_and_files(width_page, widths, parse):

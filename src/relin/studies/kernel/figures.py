@@ -93,17 +93,23 @@ def ends_against_updates(result: KernelResult, theme: Theme) -> Figure:
     """Test accuracy, and the alignment with the targets, at the end of training, against the feature updates n."""
     figure = new_figure(14.5, 5.8)
     accuracy, alignment = figure.subplots(1, 2)
-    own, near = colours(result, theme), [o for o in result.outcomes if not is_far_below(o, result)]
+    by_updates = sorted(result.outcomes, key=lambda outcome: outcome.feature_updates)
+    own, near = colours(result, theme), [o for o in by_updates if not is_far_below(o, result)]
     for axes in (accuracy, alignment):
-        updates_axis(axes, max(outcome.feature_updates for outcome in result.outcomes))
-    joined = sorted((o.feature_updates, 100 * o.test_accuracy.mean) for o in near if o.period is not None)
+        updates_axis(axes, by_updates[-1].feature_updates)
+    joined = [(o.feature_updates, 100 * o.test_accuracy.mean) for o in near if o.period is not None]
     accuracy.plot(*np.array(joined).reshape(-1, 2).T, color=theme.grid, linewidth=2, zorder=1)
-    for outcome in result.outcomes:
+    for outcome in by_updates:
         draw = draw_mean if outcome in near else point_below
         draw(accuracy, outcome.feature_updates, outcome, own[outcome.schedule], theme)
     accuracy_axis(accuracy, result, [value for outcome in near for value in shown_values(outcome)], theme)
-    aligned = [(o.feature_updates, kernel and kernel.alignment) for o in result.outcomes if (kernel := result.kernel(o.schedule)) and o.period is not None]
-    draw_intervals(alignment, sorted(aligned, key=lambda point: point[0]), theme.accent, "o", "", theme)
+    kernels = [(o.feature_updates, result.kernel(o.schedule)) for o in by_updates if o.period is not None]
+    aligned = [(updates, kernel and kernel.alignment) for updates, kernel in kernels]
+    draw_intervals(alignment, aligned, theme.accent, "o", "", theme)
+    if result.initial_alignment is not None:
+        first = result.initial_alignment.mean
+        alignment.axhline(first, color=theme.lazy, linewidth=1.0, alpha=0.8)
+        label_right(alignment, [(first, f"at step 0\n{text.significant(first)}", theme.lazy)])
     alignment.set_ylabel("alignment with the targets at the end")
     return figure
 
