@@ -97,12 +97,13 @@ def ends_against_updates(result: KernelResult, theme: Theme) -> Figure:
     own, near = colours(result, theme), [o for o in by_updates if not is_far_below(o, result)]
     for axes in (accuracy, alignment):
         updates_axis(axes, by_updates[-1].feature_updates)
-    joined = [(o.feature_updates, 100 * o.test_accuracy.mean) for o in near if o.period is not None]
+    scale = result.scale
+    joined = [(o.feature_updates, scale.factor * o.test_accuracy.mean) for o in near if o.period is not None]
     accuracy.plot(*np.array(joined).reshape(-1, 2).T, color=theme.grid, linewidth=2, zorder=1)
     for outcome in by_updates:
         draw = draw_mean if outcome in near else point_below
-        draw(accuracy, outcome.feature_updates, outcome, own[outcome.schedule], theme)
-    accuracy_axis(accuracy, result, [value for outcome in near for value in shown_values(outcome)], theme)
+        draw(accuracy, outcome.feature_updates, outcome, scale, own[outcome.schedule], theme)
+    accuracy_axis(accuracy, result, [value for outcome in near for value in shown_values(outcome, scale)], theme)
     kernels = [(o.feature_updates, result.kernel(o.schedule)) for o in by_updates if o.period is not None]
     aligned = [(updates, kernel and kernel.alignment) for updates, kernel in kernels]
     draw_intervals(alignment, aligned, theme.accent, "o", "", theme)
