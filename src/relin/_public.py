@@ -69,14 +69,18 @@ from relin._solver import (
     AbstractMultiStepSolver as AbstractMultiStepSolver,
     AbstractSolver as AbstractSolver,
     AbstractStepSolver as AbstractStepSolver,
+    AbstractWindowRate as AbstractWindowRate,
     ConjugateGradients as ConjugateGradients,
+    CosineWindow as CosineWindow,
     DisplacementBound as DisplacementBound,
     ExponentialAverage as ExponentialAverage,
     FunctionSpace as FunctionSpace,
     GaussNewton as GaussNewton,
+    RateCap as RateCap,
     SolverState as SolverState,
     SpectralDescent as SpectralDescent,
     UniformAverage as UniformAverage,
+    WarmUpWindow as WarmUpWindow,
     WeightSpace as WeightSpace,
 )
 from relin.adapters import (

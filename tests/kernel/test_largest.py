@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relin.kernel._largest import largest_eigenvalue
+from relin.kernel._largest import largest_eigenpair, largest_eigenvalue
 
 SIZE = 30
 
@@ -43,6 +43,24 @@ def test_it_is_that_of_the_dense_matrix(name, traced):
     assert wanted - 1e-3 * abs(wanted) - 1e-9 <= found <= wanted + 1e-9
     if not traced:
         assert len(products) <= 3 * SIZE
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_it_ends_at_rounding_whatever_the_tolerance(dtype):
+    """On towards a residual of 0 the images of the vectors drift from them, and λ_max grows without bound."""
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        factor = random.normal(size=(1 + seed % 10, SIZE)).astype(dtype)
+        found = largest_eigenpair(
+            lambda v, f=factor: f.T @ (f @ v), random.normal(size=SIZE).astype(dtype), tolerance=0.0, max_products=300
+        )
+        wanted = np.linalg.eigvalsh((factor.T @ factor).astype(np.float64))[-1]
+        assert abs(found.value / wanted - 1) < 30 * np.finfo(dtype).eps
+        vector = np.asarray(found.vector, np.float64)
+        assert np.linalg.norm(vector) == pytest.approx(1, rel=1e-5)
+        image = factor.T.astype(np.float64) @ (factor @ vector)
+        assert np.linalg.norm(image - wanted * vector) < 3e-3 * wanted
+        assert found.products < 60
 
 
 def test_one_number_and_what_is_not_finite():

@@ -34,6 +34,9 @@ MODIFIERS = [  # the same
     ("average", "averaged", "average", "0 -1 1.5 nan inf x"),
     ("bound-0.1", "layers bounded at 0.1", "bound", "0 -1 nan inf"),
     ("sparse", "sparse", "sparse", "1 0.5"),
+    ("cosine", "cosine in each window", "cosine", "1 0.5"),
+    ("warm-8", "warm-up of 8 in each window", "warm", "-1 1.5 inf"),
+    ("cap-0.5", "rate ≤ 0.5 of the limit", "cap", "0 -1 nan inf"),
 ]
 WRONG = """
 sometimes 4 Every-4 every4 every-4+ every-4+clap-1 clip-1 clip-1+every-4 every-4+never sparse every-4+line-1+trust-1
@@ -96,6 +99,9 @@ def test_unknown_schedules_are_refused(name):
         ("every-4+reset-1", "reset takes no number, got 1"),
         ("every-4+line-1+trust-1", "line-1 and trust-1 do not go together"),
         ("every-4+clap-1", "'clap-1' is none of clip, line, grid"),
+        ("every-4+warm-1+cosine", "warm-1 and cosine do not go together"),
+        ("when-error-0.1+cosine", "cosine does not go with when-error-0.1, whose next update is not known beforehand"),
+        ("rich-1+cap-0.5", "cap-0.5 does not go with rich-1, whose layers re-linearise apart"),
     ],
 )
 def test_refusals_say_why(name, reason):

@@ -12,16 +12,17 @@ import relin as il
 from relin.studies.frequency.settings import FrequencySpec
 from relin.study import parse_condition
 from relin.study._condition import every
-from relin.study._grid import Job, RunSpec
+from relin.study._grid import Job, RunSpec, single_run
 from relin.study._runner import Runner
 from relin.study._schedules import AbstractByLayer
 
 SPEC = FrequencySpec(model_options={"width": 8, "depth": 1}, steps=24, batch_size=32, check_every=4, num_records=2)
 RATE, SEED = 0.1, 3
+COURSE = optax.linear_schedule(RATE, 0.0, SPEC.steps)
 
 
 def solver(*clip, **options):
-    optimiser = optax.sgd(optax.linear_schedule(RATE, 0.0, SPEC.steps), momentum=0.9)
+    optimiser = optax.sgd(COURSE, momentum=0.9)
     return il.WeightSpace(optax.chain(*clip, optimiser) if clip else optimiser, **options)
 
 
@@ -47,6 +48,9 @@ BY_HAND = {
     "every-4+average-0.9": (solver(averaging=il.ExponentialAverage(0.9)), il.Every(4), None),
     "every-4+bound-0.01": (solver(bound=il.DisplacementBound(0.01)), il.Every(4), None),
     "every-4+sparse": (solver(optax.clip_by_global_norm(0.3)), il.Every(4), None),
+    "every-5+cosine": (solver(window_rate=il.CosineWindow()), il.Every(5), None),
+    "when-error-0.1+warm-3": (solver(window_rate=il.WarmUpWindow(3)), il.WhenError(0.1, 4), None),
+    "even-3+cap-0.01": (solver(rate_cap=il.RateCap(0.01, COURSE, 0.9)), il.AtSteps([6, 12, 18]), None),
 }
 
 
@@ -91,6 +95,18 @@ def test_a_layer_that_is_not_named_is_refused(by_layer):
     run = RunSpec(parse_condition("rich-2"), SPEC.steps, RATE, SEED)
     with pytest.raises(ValueError, match=r"rich-2: the settings name 2 layers, counted from 0"):
         by_layer.train(Job("compare", (run,)))
+
+
+@pytest.mark.parametrize(("optimiser", "name"), [("adam", "adam"), ("optax:adam", "adam"), ("sgd", None)])
+def test_a_cap_is_for_gradient_descent(optimiser, name):
+    settings = {"optimiser": optimiser, "steps": 9, "methods": ["every-4+cap-0.5"]}
+    if name is None:
+        assert parse_condition("every-4+cap-0.5") in FrequencySpec(**settings).all_conditions()
+        return
+    with pytest.raises(ValueError, match=rf"cap-0\.5 caps .* got the optimiser {name}; leave it out, or name sgd"):
+        FrequencySpec(**settings)
+    with pytest.raises(ValueError, match=rf"got the optimiser {name}"):
+        single_run(FrequencySpec(optimiser=optimiser), "every-4+cap-0.5", 0.1, 0)
 
 
 def test_lanes_of_a_job_differ_in_numbers_only(runner):

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec as P
 from jaxtyping import PyTree
 
+from relin._core.check import LARGEST_COUNT
 from relin._core.randomness import RandomnessError, not_drawn
 from relin._core.types import Inputs, Params, Scalar, Targets
 from relin._loop.partition import StaticTree, hashable_combine, hashable_partition
@@ -65,11 +66,14 @@ class Programs:
         lane: PyTree,
         sampling: Sampling,
         observers: tuple[AbstractObserver, ...],
+        num_steps: int | float,
         over: Literal["one", "map", "vmap"] = "one",
     ):
         self.sampling = sampling
         self.lane, static = hashable_partition(lane)
-        self.shared, shared = hashable_partition((sampling, observers))
+        self.shared, shared = hashable_partition(
+            (sampling, observers, np.asarray(min(num_steps, LARGEST_COUNT), np.int32))
+        )
         self.static = Static(make, static, shared, over)
         self.call = partial(_call, self.static, self.lane, self.shared)
 

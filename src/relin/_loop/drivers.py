@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,15 @@ class AbstractHostDriver(AbstractDriver):
     def later(self, step: int, count: int) -> tuple[Batch, ...]:
         """See `AbstractSource.later`."""
 
+    def begun(self, state: RunState, batch_at: GivenBatch) -> RunState:
+        """The state before a step that may be the first of a window, see `_program.begun`."""
+        window = state.solver.window
+        if window is None or int(window.step) or int(state.diverged_at) >= 0:
+            return state
+        length = self.call(_program.window_length, (state,))
+        seen = _program.context(self.setup.run, state, batch_at.batch, traced=False)
+        return replace(state, solver=self.setup.run.solver.begin(seen, state.solver, length))
+
 
 class HostDriver(AbstractHostDriver):
     """The host calls one compiled step after another.
@@ -137,6 +147,8 @@ class HostDriver(AbstractHostDriver):
                 due = self.due(known)
             if due[step - known.start]:
                 state, at_anchor = self.relinearised(step, state, batch_at), None
+            if step == 0 or due[step - known.start]:
+                state = self.begun(state, batch_at)
             if self.repeats:
                 at_anchor = at_anchor or self.call(_program.linearised, (state,), batch_at)
                 state = self.call(_program.advance_on, (state,), at_anchor, batch_at)
@@ -172,7 +184,7 @@ class HostDriver(AbstractHostDriver):
         self.source.check_targets()
         return int(state.diverged_at) >= 0
 
-    def _batch(self, step: int, state: RunState) -> BatchAt:
+    def _batch(self, step: int, state: RunState) -> GivenBatch:
         try:
             return GivenBatch(self.source(step))
         except StopIteration:

@@ -43,9 +43,11 @@ class MultiStepDriver(AbstractHostDriver):
         for first, last in itertools.pairwise(self._borders(start, stop)):
             if int(state.diverged_at) >= 0:
                 break
-            if self.due(range(first, first + 1))[0]:
-                batch = self.data if self.source is None else self.source(first)
-                state = self.relinearised(first, state, GivenBatch(batch))
+            due = self.due(range(first, first + 1))[0]
+            if due or (first == 0 and state.solver.window is not None):
+                batch_at = GivenBatch(self.data if self.source is None else self.source(first))
+                state = self.relinearised(first, state, batch_at) if due else state
+                state = self.begun(state, batch_at)
             state = self.reached = self._advanced(state, first, last)
             self.on_step(last)
         return state

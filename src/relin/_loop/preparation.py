@@ -50,7 +50,7 @@ class Plan:
         """The programs of the run that `make` makes of a lane, or of many where the drive runs them together, unless
         only one is meant."""
         over = "one" if one or self.drive not in ("map", "vmap") else self.drive
-        return Programs(make, lanes, self.sampling, self.observers, over)
+        return Programs(make, lanes, self.sampling, self.observers, self.num_steps, over)
 
 
 def prepared(
@@ -87,7 +87,7 @@ def prepared(
     run.solver.check(run.problem, run.schedule, sampling.batches, run.params)
     data = tuple(jax.tree.map(jnp.asarray, data))
     _validate.network(run.problem, run.params, data)
-    _validate.shown(run.problem, run.params, (observers, run.safeguard, run.schedule))
+    _validate.shown(run.problem, run.params, (observers, run.safeguard, run.schedule, run.solver))
     known = Known(run.problem.mode, constant_loss(run.problem, run.params, data))
     return replace(Plan(*given, _drive(run, data, drive, many), known), data=data)
 
@@ -113,7 +113,7 @@ def driver_of(
         source = IterableSource(programs, data, check, plan.num_steps)
         streamed = Streamed(source)
         _validate.network(run.problem, run.params, streamed.first)
-        _validate.shown(run.problem, run.params, (plan.observers, run.safeguard, run.schedule))
+        _validate.shown(run.problem, run.params, (plan.observers, run.safeguard, run.schedule, run.solver))
         return HostDriver(programs, source, report), streamed
     examples = Examples(programs, data)
     if plan.drive == "multi-step":

@@ -24,6 +24,9 @@ from relin._safeguard import AbstractSafeguard, StepScale
 from relin._schedule import AbstractSchedule
 from relin._solver import AbstractSolver, AbstractStepSolver, Iterates, SolverState, WeightSpace, all_finite, forgiving
 
+_BLOCK = 64
+"""Steps of which it is asked at once whether they are due."""
+
 Batch = tuple[Inputs, Targets]
 Data = tuple[PyTree[Shaped[Array, "examples ..."]], PyTree[Shaped[Array, "examples ..."]]]
 
@@ -44,8 +47,9 @@ class Run(eqx.Module):
     @property
     def ordinary(self) -> bool:
         """Whether the run is known to be ordinary training, which has a path of its own."""
-        own = isinstance(self.solver, WeightSpace) and self.solver.bound is None
-        return self.schedule.every_step and own and self.safeguard is None
+        solver = self.solver
+        plain = isinstance(solver, WeightSpace) and solver.bound is None and solver.rate_cap is None
+        return self.schedule.every_step and plain and self.safeguard is None
 
 
 class Sampling(eqx.Module):
@@ -104,7 +108,7 @@ def init(run: Run, first_batch: Batch) -> RunState:
     loss_type = jnp.promote_types(loss.dtype, jnp.float32)  # a sum of many losses needs more digits than half precision
     solver = run.solver.init(run.params)
     if run.ordinary:
-        solver = replace(solver, exact=solver.anchor, iterates=None)
+        solver = replace(solver, exact=solver.anchor, iterates=None, window=None)
     variables = jax.tree.map(jnp.asarray, run.problem.variables)
     state = RunState(zero, solver, (), zero, zero - 1, jnp.zeros((), loss_type), zero, variables=variables)
     seen = context(run, state, first_batch)
@@ -120,6 +124,8 @@ class Setup(NamedTuple):
     run: Run
     sampling: Sampling
     observers: tuple[AbstractObserver, ...]
+    num_steps: Step
+    """Of the whole run; the largest count where there are infinitely many."""
     nested: bool
     """Whether the steps between two re-linearisations are a loop of their own, see `steps`."""
 
@@ -163,6 +169,43 @@ def _relinearised_where(flags: PyTree[Flag], relinearised: SolverState, before: 
     if relinearised.iterates is None or before.iterates is None:
         return after
     return replace(after, iterates=Iterates(*map(each, relinearised.iterates, before.iterates)))
+
+
+def begun(setup: Setup, state: RunState, batch_at: BatchAt) -> RunState:
+    """The state before a step, after what the solver does once at each anchor if the step is its window's first.
+
+    A loop of at most one turn: under `vmap` it is run where a lane begins a window, and `cond` at every step.
+    """
+    if state.solver.window is None:
+        return state
+
+    def begin(solver: SolverState) -> SolverState:
+        seen = context(setup.run, replace(state, solver=solver), batch_at(state.step))
+        return setup.run.solver.begin(seen, solver, window_length(setup, state))
+
+    def turn(carry: tuple[Flag, SolverState]) -> tuple[Flag, SolverState]:
+        return jnp.asarray(False), begin(carry[1])
+
+    fresh = state.solver.window.step == 0
+    return replace(state, solver=jax.lax.while_loop(lambda carry: carry[0], turn, (fresh, state.solver))[1])
+
+
+def window_length(setup: Setup, state: RunState) -> Int[Array, ""]:
+    """Steps from now to the next re-linearisation, or to the end of the run where that is first or the schedule is
+    adaptive."""
+    if setup.run.schedule.adaptive:
+        return setup.num_steps - state.step
+
+    def looked(first: Step) -> Bool[Array, " block"]:
+        return due(setup, first + jnp.arange(_BLOCK, dtype=jnp.int32))
+
+    def more(first: Step) -> Flag:
+        return ~jnp.any(looked(first)) & (first < setup.num_steps)
+
+    first = jax.lax.while_loop(more, lambda first: first + _BLOCK, state.step + 1)
+    found = looked(first)
+    end = jnp.where(jnp.any(found), first + jnp.argmax(found), setup.num_steps)
+    return jnp.minimum(end, setup.num_steps) - state.step
 
 
 def query(setup: Setup, state: RunState, batch_at: BatchAt) -> tuple[Flags, RunState]:
@@ -298,6 +341,7 @@ def steps(setup: Setup, state: RunState, data: Data, stop: Step, count: int) -> 
 
     def body(first: RunState) -> RunState:
         first = jax.lax.cond(_queried(run, first), partial(relinearise, setup, batch_at=batch_at), lambda s: s, first)
+        first = begun(setup, first, batch_at)
         if not setup.nested:
             return one_step(first)
         step, more = one_step, lambda s: alive(s) & ((s.step == first.step) | ~_queried(run, s))

@@ -1,16 +1,14 @@
 """The curvature of the linearised problem, which bounds the learning rate."""
 
-from functools import partial
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
 from relin._core.context import Context
-from relin._core.types import Inputs, Params, State, Targets
+from relin._core.types import Inputs, State, Targets
 from relin._observer._base import AbstractObserver
-from relin.kernel._largest import largest_eigenvalue
+from relin.kernel._curvature import largest_curvature, noise
 
 
 class Sharpness(AbstractObserver):
@@ -44,31 +42,6 @@ class Sharpness(AbstractObserver):
         return {"probe": self.probe}
 
     def compute(self, context: Context, state: State) -> tuple[dict[str, Shaped[Array, ""]], State]:
-        product = _product if context.traced else _compiled_product
-        sharpness = largest_eigenvalue(
-            partial(product, context, self.probe),
-            _noise(context.anchor),
-            tolerance=self.tolerance,
-            max_products=self.max_iterations,
-            traced=context.traced,
-        )
-        return {"sharpness": sharpness}, state
-
-
-def _product(context: Context, probe: tuple[Inputs, Targets], vector: Params) -> Params:
-    """G v, with G = JᵀHJ/N."""
-    x, y = probe
-    linearised, loss = context.linearisation, context.problem.loss
-    tangent, outputs = linearised.jvp(vector, x), linearised.value(context.displacement, x)
-    return linearised.vjp(x, loss.hessian_product(outputs, y, tangent) / outputs.shape[0])
-
-
-_compiled_product = eqx.filter_jit(_product)
-
-
-def _noise(params: Params) -> Params:
-    """Normal numbers of the parameters' shapes: a start that no eigenvector is orthogonal to."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(0), len(leaves))
-    noise = [jax.random.normal(key, leaf.shape, leaf.dtype) for key, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, noise)
+        start = noise(jax.random.key(0), context.anchor)
+        options = {"tolerance": self.tolerance, "max_products": self.max_iterations}
+        return {"sharpness": largest_curvature(context, self.probe, start, **options).value}, state

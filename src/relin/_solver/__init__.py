@@ -27,3 +27,9 @@ from relin._solver._optax import (
 )
 from relin._solver._spectral import SpectralDescent as SpectralDescent
 from relin._solver._weight_space import WeightSpace as WeightSpace
+from relin._solver._window import (
+    AbstractWindowRate as AbstractWindowRate,
+    CosineWindow as CosineWindow,
+    RateCap as RateCap,
+    WarmUpWindow as WarmUpWindow,
+)

@@ -9,12 +9,14 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from relin._core import tree as _tree
 from relin._core.batches import AbstractBatches
+from relin._core.context import Context
 from relin._core.network import Variables
 from relin._core.problem import Problem
 from relin._core.repr import one_line
-from relin._core.types import Inputs, Params, Scalar, Targets
+from relin._core.types import Inputs, Params, Scalar, Step, Targets
 from relin._schedule import AbstractSchedule
 from relin._solver._averaging import Iterates
+from relin._solver._window import Window
 
 
 class SolverState(eqx.Module):
@@ -22,7 +24,8 @@ class SolverState(eqx.Module):
 
     `exact` holds θ_t itself where a step computed it with the optimiser's own rounding (ordinary training); elsewhere
     it is `None` and θ_t = anchor + displacement. With averaging the displacement is the mean of the window's iterates,
-    of which `iterates` keeps the last.
+    of which `iterates` keeps the last. `window` says where the run is between two re-linearisations, for a solver that
+    wants to know; its `begin` is then called at the first step of each.
     """
 
     anchor: Params
@@ -30,6 +33,7 @@ class SolverState(eqx.Module):
     optimiser: Params
     exact: Params | None = None
     iterates: Iterates | None = None
+    window: Window | None = None
 
 
 class AbstractSolver(eqx.Module):
@@ -47,6 +51,17 @@ class AbstractSolver(eqx.Module):
     @abc.abstractmethod
     def relinearise(self, state: SolverState) -> SolverState:
         """anchor ← anchor + displacement, displacement ← 0."""
+
+    def begin(self, context: Context, state: SolverState, length: Step) -> SolverState:
+        """What is done once at each anchor, where the state has a `window`.
+
+        **Arguments:**
+
+        - `context`: the coming step's, with its batch and the network as it is trained on it. Not traced where
+          `context.traced` is false.
+        - `length`: steps to the next re-linearisation or the end of the run, see `AbstractWindowRate`.
+        """
+        return state
 
     def measures(self, state: SolverState) -> dict[str, Shaped[Array, ""]]:
         """What each record says of the solver itself, by name; nothing unless it overrides this."""

@@ -8,18 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from relin._core import check as _check, tree as _tree
 from relin._core.batches import AbstractBatches
+from relin._core.context import Context
 from relin._core.linearise import LinearisedOutputs
 from relin._core.problem import Problem
-from relin._core.types import Inputs, Outputs, Params, Scalar, Targets
+from relin._core.types import Inputs, Outputs, Params, Scalar, Step, Targets
 from relin._schedule import AbstractSchedule
 from relin._solver._base import AbstractMultiStepSolver, MultiStep, SolverState
 from relin._solver._dual import Dual, from_dual, refuse_unless_linear, to_dual, vectors_of
 from relin._solver._optax import check_optimiser, forgiving
 from relin._solver._weight_space import WeightSpace
+from relin._solver._window import AbstractWindowRate, RateCap, Window
 from relin.kernel._independence import refuse_coupled
 from relin.kernel._ntk import unchecked_ntk
 
@@ -44,6 +46,7 @@ class FunctionSpace(AbstractMultiStepSolver):
     - `optimiser`: an Optax transformation that is linear in the gradients and the same for all parameters: SGD,
       momentum, Nesterov, with schedules of the learning rate. Others (Adam, clipping, weight decay) are refused.
     - `on_relinearise`: as for `WeightSpace`.
+    - `window_rate`, `rate_cap`: as for `WeightSpace`.
     - `kernel`: `"dense"` computes the kernel of the examples visited at an anchor, (nC)² numbers, once; a step then
       costs 2 (nC)² operations of the full batch, and 2 BC·nC of a minibatch. `"operator"` forms none: each step takes a
       product with Jᵀ and one with J over all visited examples. `"auto"` is dense where that is faster, up to 1 GB.
@@ -55,6 +58,8 @@ class FunctionSpace(AbstractMultiStepSolver):
     optimiser: optax.GradientTransformation
     on_relinearise: Literal["keep", "reset"] | float = "keep"
     kernel: Literal["auto", "dense", "operator"] = "auto"
+    window_rate: AbstractWindowRate | None = None
+    rate_cap: RateCap | None = None
 
     def __check_init__(self):
         self._weights  # noqa: B018  its checks are these
@@ -63,7 +68,8 @@ class FunctionSpace(AbstractMultiStepSolver):
 
     @property
     def _weights(self) -> WeightSpace:
-        return WeightSpace(self.optimiser, self.on_relinearise)
+        rates = {"window_rate": self.window_rate, "rate_cap": self.rate_cap}
+        return WeightSpace(self.optimiser, self.on_relinearise, **rates)
 
     def check(self, problem: Problem, schedule: AbstractSchedule, batches: AbstractBatches, params: Params) -> None:
         _check.single_precision(params, "FunctionSpace")
@@ -74,12 +80,19 @@ class FunctionSpace(AbstractMultiStepSolver):
                 "pass over some; use WeightSpace for it."
             )
         refuse_unless_linear(self.optimiser, params)
+        self._weights.rates.check(self.optimiser, schedule, params)
 
     def init(self, params: Params) -> SolverState:
         return self._weights.init(params)
 
     def relinearise(self, state: SolverState) -> SolverState:
         return self._weights.relinearise(state)
+
+    def begin(self, context: Context, state: SolverState, length: Step) -> SolverState:
+        return self._weights.begin(context, state, length)
+
+    def measures(self, state: SolverState) -> dict[str, Shaped[Array, ""]]:
+        return self._weights.measures(state)
 
     def multi_step(
         self,
@@ -105,9 +118,10 @@ class FunctionSpace(AbstractMultiStepSolver):
         at_once = num_examples if indices is None else indices.shape[1]
         dense = self._is_dense(problem, state.anchor, x, at_once, count)
         linear = _Linear(problem, state, x, y, _kernel(problem, state.anchor, x) if dense else None)
-        dual, optimiser, losses = _trained(linear, self.optimiser, state, places, jnp.asarray(count), most)
+        dual, optimiser, window, losses = _trained(linear, self._weights, state, places, jnp.asarray(count), most)
         displacement, optimiser = _back(linear, state, dual, optimiser)
-        return MultiStep(SolverState(state.anchor, displacement, optimiser), losses[:count], jnp.arange(count))
+        state = SolverState(state.anchor, displacement, optimiser, window=window)
+        return MultiStep(state, losses[:count], jnp.arange(count))
 
     def _is_dense(self, problem: Problem, anchor: Params, x: Inputs, at_once: int, count: int) -> bool:
         if self.kernel != "auto":
@@ -188,24 +202,27 @@ def _linearised(
 @eqx.filter_jit
 def _trained(
     linear: _Linear,
-    optimiser: optax.GradientTransformation,
+    solver: WeightSpace,
     state: SolverState,
     places: Int[Array, "most batch"] | None,
     count: Array,
     most: int,
-) -> tuple[Dual, Any, Float[Array, " most"]]:
-    """The dual variable, the optimiser's state and the losses after `count` steps."""
+) -> tuple[Dual, Any, Window | None, Float[Array, " most"]]:
+    """The dual variable, the optimiser's state, where the run is in its window and the losses after `count` steps."""
     kind = linear.at_start.dtype
     start = to_dual(state.optimiser, state.anchor, linear.shape, kind)
     zero = {"dual": jnp.zeros(linear.shape, kind), "carried": jnp.zeros(len(linear.carried), kind)}
 
-    def step(number: Array, carry: tuple[Dual, Any, Array]) -> tuple[Dual, Any, Array]:
-        z, own, losses = carry
+    def step(number: Array, carry: tuple[Dual, Any, Window | None, Array]) -> tuple[Dual, Any, Window | None, Array]:
+        z, own, window, losses = carry
         loss, gradient = linear.gradient(z, None if places is None else places[number])
-        updates, own = optimiser.update(gradient, own, z)
-        return cast(Dual, optax.apply_updates(z, updates)), own, losses.at[number].set(loss)
+        updates, own = solver.optimiser.update(gradient, own, z)
+        if window is not None:
+            window = solver.rates.taken(window)
+            updates = _tree.scale(window.factor, updates)
+        return cast(Dual, optax.apply_updates(z, updates)), own, window, losses.at[number].set(loss)
 
-    return jax.lax.fori_loop(0, count, step, (zero, start, jnp.zeros(most, kind)))
+    return jax.lax.fori_loop(0, count, step, (zero, start, state.window, jnp.zeros(most, kind)))
 
 
 @eqx.filter_jit

@@ -1,24 +1,28 @@
 """Training the displacement with an Optax optimiser."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Shaped
 
 from relin._core import check as _check, tree as _tree
 from relin._core.batches import AbstractBatches
+from relin._core.context import Context
 from relin._core.linearise import LinearisedOutputs
 from relin._core.network import Variables
 from relin._core.problem import Problem
-from relin._core.types import Inputs, Params, Scalar, Targets
+from relin._core.types import Inputs, Params, Scalar, Step, Targets
 from relin._schedule import AbstractSchedule
 from relin._solver._averaging import AbstractAveraging
 from relin._solver._base import AbstractStepSolver, SolverState, current_params
 from relin._solver._displacement_bound import DisplacementBound
 from relin._solver._optax import LIVING_ON, WITHOUT_MOMENTS, check_optimiser, inner, stuck, updated
+from relin._solver._window import AbstractWindowRate, RateCap, Window, WindowRates, check_rates
 
 
 class WeightSpace(AbstractStepSolver):
@@ -46,6 +50,9 @@ class WeightSpace(AbstractStepSolver):
       anchor; `None` takes the last.
     - `bound`: a `DisplacementBound` keeps each layer's displacement below a part of its weights' norm, after every
       step; with one, `Every(1)` is not ordinary training.
+    - `window_rate`: the learning rate's course within a window, such as `CosineWindow()`, beside the optimiser's own
+      schedule over the run; it multiplies the optimiser's updates.
+    - `rate_cap`: a `RateCap`, the largest rate of a window.
     """
 
     optimiser: optax.GradientTransformation
@@ -53,9 +60,12 @@ class WeightSpace(AbstractStepSolver):
     proximal: Scalar | float = 0.0
     averaging: AbstractAveraging | None = None
     bound: DisplacementBound | None = None
+    window_rate: AbstractWindowRate | None = None
+    rate_cap: RateCap | None = None
 
     def __check_init__(self):
         _check.optimiser(self.optimiser)
+        check_rates(self.window_rate, self.rate_cap)
         on = self.on_relinearise
         if on not in ("keep", "reset") and not (isinstance(on, float) and 0 < on < 1):
             raise ValueError(
@@ -81,20 +91,31 @@ class WeightSpace(AbstractStepSolver):
             self.averaging.check(params)
         if self.bound is not None:
             self.bound.check(params)
+        self.rates.check(self.optimiser, schedule, params)
+
+    @property
+    def rates(self) -> WindowRates:
+        return WindowRates(self.window_rate, self.rate_cap)
+
+    def begin(self, context: Context, state: SolverState, length: Step) -> SolverState:
+        return replace(state, window=state.window and self.rates.begun(context, state.window, length))
+
+    def measures(self, state: SolverState) -> dict[str, Shaped[Array, ""]]:
+        return self.rates.measures(state.window)
 
     def failure(self, state: SolverState) -> str:
         return stuck(state.optimiser)
 
     def init(self, params: Params) -> SolverState:
-        return self._at_anchor(params, self.optimiser.init(params))
+        return self._at_anchor(params, self.optimiser.init(params), self.rates.init(params))
 
     def relinearise(self, state: SolverState) -> SolverState:
-        params = current_params(state)
-        return self._at_anchor(params, self._carry_over(state.optimiser, params))
+        params, window = current_params(state), state.window and state.window.again()
+        return self._at_anchor(params, self._carry_over(state.optimiser, params), window)
 
-    def _at_anchor(self, params: Params, optimiser: Any) -> SolverState:
+    def _at_anchor(self, params: Params, optimiser: Any, window: Window | None) -> SolverState:
         iterates = None if self.averaging is None else self.averaging.init(params)
-        return SolverState(params, _tree.zeros_like(params), optimiser, iterates=iterates)
+        return SolverState(params, _tree.zeros_like(params), optimiser, iterates=iterates, window=window)
 
     def step(self, problem: Problem, state: SolverState, x: Inputs, y: Targets) -> tuple[SolverState, Scalar]:
         solver, loss, _ = self.step_and_variables(problem, state, x, y)
@@ -128,12 +149,16 @@ class WeightSpace(AbstractStepSolver):
             return self._with_proximal_term(problem.loss.mean(outputs, y), displacement)
 
         updates, optimiser = self._update(gradient, state.optimiser, params, value, value_fn)
+        window = state.window
+        if window is not None:
+            window = self.rates.taken(window, self.proximal)
+            updates = _tree.scale(window.factor, updates)
         displacement, iterates = optax.apply_updates(iterate, updates), state.iterates
         if self.bound is not None:
             displacement = self.bound.bounded(displacement, state.anchor)
         if self.averaging is not None and iterates is not None:
             displacement, iterates = self.averaging.averaged(state.displacement, iterates, displacement)
-        return SolverState(state.anchor, displacement, optimiser, iterates=iterates), loss
+        return SolverState(state.anchor, displacement, optimiser, iterates=iterates, window=window), loss
 
     def ordinary_step(
         self, problem: Problem, params: Params, optimiser: Any, x: Inputs, y: Targets

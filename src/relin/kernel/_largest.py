@@ -1,16 +1,27 @@
 """The largest eigenvalue of a symmetric operator from its products."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Int, PyTree
 
 from relin._core.types import Scalar
 
 Vector = PyTree[Array]
+
+
+class Largest(NamedTuple):
+    """The largest eigenvalue, as far as it was found."""
+
+    value: Scalar
+    """λ_max; not a number where a product is not finite."""
+    vector: Vector
+    """Of unit length, with vᵀ A v = λ_max."""
+    products: Int[Array, ""]
+    """That were made."""
 
 
 def largest_eigenvalue(
@@ -21,6 +32,19 @@ def largest_eigenvalue(
     max_products: int = 100,
     traced: bool = False,
 ) -> Scalar:
+    """The value alone of `largest_eigenpair`."""
+    found = largest_eigenpair(product, start, tolerance=tolerance, max_products=max_products, traced=traced)
+    return found.value
+
+
+def largest_eigenpair(
+    product: Callable[[Vector], Vector],
+    start: Vector,
+    *,
+    tolerance: float = 1e-3,
+    max_products: int = 100,
+    traced: bool = False,
+) -> Largest:
     """λ_max of a symmetric operator, by locally optimal conjugate gradients for Rayleigh's quotient (Knyazev 2001).
 
     Each iterate is the best in the span of the last one, its residual and the last change, as in LOBPCG with one vector
@@ -32,25 +56,27 @@ def largest_eigenvalue(
     - `product`: v ↦ A v, on PyTrees like `start`.
     - `start`: a vector that is not orthogonal to the eigenvector; random numbers are not.
     - `tolerance`: the iteration ends when ‖A v − λ v‖ is at most this part of |λ|; an eigenvalue is then at most so far
-      from λ, and commonly about its square.
+      from λ, and commonly about its square. At least √ε of the vectors' types, where λ is known to rounding: beyond,
+      rounding is all that an iteration has to go on, and grows.
     - `max_products`: the most products.
     - `traced`: whether it runs inside a compiled program; otherwise the vectors' algebra, which is little, is NumPy's,
       since compiling it for each shape would take longer.
-
-    **Returns:** λ_max, a scalar; not a number where a product is not finite.
     """
     xp: Any = jnp if traced else np
     leaves, tree = jax.tree.flatten(start)
     dtype, ends = jnp.result_type(jnp.float32, *leaves), np.cumsum([leaf.size for leaf in leaves])[:-1]
     least = 10 * float(jnp.finfo(dtype).eps) ** 0.5
+    tolerance = max(tolerance, *(float(jnp.finfo(leaf.dtype).eps) ** 0.5 for leaf in leaves))
 
     def flat(vector: Vector) -> Any:
         return xp.concatenate([xp.asarray(leaf, dtype).reshape(-1) for leaf in jax.tree.leaves(vector)])
 
-    def multiplied(vector: Any) -> Any:
+    def shaped(vector: Any) -> Vector:
         parts = zip(xp.split(vector, ends), leaves, strict=True)
-        shaped = [xp.asarray(part.reshape(leaf.shape), leaf.dtype) for part, leaf in parts]
-        return flat(product(jax.tree.unflatten(tree, shaped)))
+        return jax.tree.unflatten(tree, [xp.asarray(part.reshape(leaf.shape), leaf.dtype) for part, leaf in parts])
+
+    def multiplied(vector: Any) -> Any:
+        return flat(product(shaped(vector)))
 
     def dot(one: Any, other: Any) -> Any:
         return (one * other).sum()
@@ -91,7 +117,8 @@ def largest_eigenvalue(
     (first,) = unit(flat(start))
     carry = evaluated((first, multiplied(first)), (xp.zeros_like(first), xp.zeros_like(first)), xp.asarray(1))
     if traced:
-        return jax.lax.while_loop(more, body, carry)[-2]
-    while more(carry):
+        carry = jax.lax.while_loop(more, body, carry)
+    while not traced and more(carry):
         carry = body(carry)
-    return carry[-2]
+    (vector, _), _, _, largest, number = carry
+    return Largest(largest, shaped(vector), number)

@@ -15,7 +15,7 @@ class Condition:
     The kinds of schedules are the final classes of `_schedules.py`, those of modifiers the final ones of
     `_modifiers.py`: each says its name, label and numbers, and what it makes of a run.
 
-    **Raises:** `ValueError` for modifiers that do not go together.
+    **Raises:** `ValueError` for modifiers that do not go together, or not with the schedule.
     """
 
     schedule: AbstractNamedSchedule
@@ -25,6 +25,8 @@ class Condition:
         for one, other in combinations(self.modifiers, 2):
             if one.alone or other.alone or one.sets == other.sets:
                 raise ValueError(f"{one.name} and {other.name} do not go together")
+        for modifier in self.modifiers:
+            modifier.check_schedule(self.schedule)
 
     @property
     def name(self) -> str:

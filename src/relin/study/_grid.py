@@ -110,7 +110,9 @@ def single_run(spec: GridSpec, schedule: str, rate: float, seed: int) -> Job:
             f"The learning rate must be above 0 and finite, from 1e-30 to 1e30, got {rate:g}; for example 0.03."
         )
     check_seed(seed)
-    return Job("select", (RunSpec(parse_condition(schedule), spec.steps, rate, seed),))
+    condition = parse_condition(schedule)
+    spec.check_condition(condition)
+    return Job("select", (RunSpec(condition, spec.steps, rate, seed),))
 
 
 Ranked = dict[Comparison, dict[str, list[float]]]

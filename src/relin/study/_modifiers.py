@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, ClassVar, Self, final
 
 import relin as il  # JAX is imported where one of its names is first used, which reading names of modifiers does not
 from relin.study._named import ABOVE_ZERO, AT_LEAST_ONE, AT_LEAST_ZERO, BELOW_ONE, AbstractNamed, Lane, Numbers, whole
+from relin.study._optimisers import NamedOptimiser
+from relin.study._schedules import AbstractByLayer, AbstractNamedSchedule, AbstractTolerance
 
 if TYPE_CHECKING:
     from relin.preset import Preset
+    from relin.study._run_factory import RunFactory
 
 
 class AbstractModifier(AbstractNamed):
@@ -20,9 +23,15 @@ class AbstractModifier(AbstractNamed):
     alone: ClassVar[bool] = False
     """Whether it goes with no other modifier."""
 
+    def check_schedule(self, schedule: AbstractNamedSchedule) -> None:
+        """Raises `ValueError` for a schedule that it does not go with."""
+
+    def check_optimiser(self, name: str, momentum: float | None) -> None:
+        """Raises `ValueError` for an optimiser, with no β if it is not gradient descent, that it does not go with."""
+
     @abstractmethod
-    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
-        """The parts of a run with this modifier and these traced numbers. Where they are given, its own may be none."""
+    def modify(self, parts: "Preset", lane: Lane, run: "RunFactory") -> "Preset":
+        """The parts of a run with this modifier and these traced numbers, where its own may be none; `run` makes it."""
 
 
 @final
@@ -31,7 +40,7 @@ class Clip(AbstractModifier, kind="clip"):
 
     sets, wording, takes = "gradient", "clipped at {}", ABOVE_ZERO
 
-    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+    def modify(self, parts: "Preset", lane: Lane, run: "RunFactory") -> "Preset":
         import optax
 
         clipped = optax.chain(optax.clip_by_global_norm(lane["clip"]), parts.solver.optimiser)
@@ -44,7 +53,7 @@ class Line(AbstractModifier, kind="line"):
 
     sets, wording, takes = "safeguard", "line search {}", AT_LEAST_ONE
 
-    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+    def modify(self, parts: "Preset", lane: Lane, run: "RunFactory") -> "Preset":
         return replace(parts, safeguard=il.LineSearch(lane["line"]))
 
 
@@ -54,7 +63,7 @@ class Grid(AbstractModifier, kind="grid"):
 
     sets, wording, takes, in_program = "safeguard", "best of {} scales", whole(2, 32), True
 
-    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+    def modify(self, parts: "Preset", lane: Lane, run: "RunFactory") -> "Preset":
         scales = tuple(2 ** (-i / 2) for i in range(int(self.number)))
         return replace(parts, safeguard=il.GridSearch(scales))
 
@@ -65,7 +74,7 @@ class Trust(AbstractModifier, kind="trust"):
 
     sets, wording, takes = "safeguard", "trust region {}", ABOVE_ZERO
 
-    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+    def modify(self, parts: "Preset", lane: Lane, run: "RunFactory") -> "Preset":
         return replace(parts, safeguard=il.TrustRegion(lane["trust"]))
 
 
@@ -75,7 +84,7 @@ class Proximal(AbstractModifier, kind="proximal"):
 
     sets, wording, takes = "proximal term", "proximal {}", AT_LEAST_ZERO
 
-    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+    def modify(self, parts: "Preset", lane: Lane, run: "RunFactory") -> "Preset":
         return replace(parts, solver=replace(parts.solver, proximal=lane["proximal"]))
 
 
@@ -85,7 +94,7 @@ class Shrink(AbstractModifier, kind="shrink"):
 
     sets, wording, takes, in_program = "optimiser's state", "moments × {}", BELOW_ONE, True
 
-    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+    def modify(self, parts: "Preset", lane: Lane, run: "RunFactory") -> "Preset":
         return replace(parts, solver=replace(parts.solver, on_relinearise=float(self.number)))
 
 
@@ -95,8 +104,64 @@ class Reset(AbstractModifier, kind="reset"):
 
     sets, wording = "optimiser's state", "moments reset"
 
-    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+    def modify(self, parts: "Preset", lane: Lane, run: "RunFactory") -> "Preset":
         return replace(parts, solver=replace(parts.solver, on_relinearise="reset"))
+
+
+class AbstractOfWindow(AbstractModifier):
+    """The learning rate between two re-linearisations."""
+
+    def check_schedule(self, schedule: AbstractNamedSchedule) -> None:
+        if isinstance(schedule, AbstractByLayer):
+            raise ValueError(f"{self.name} does not go with {schedule.name}, whose layers re-linearise apart")
+
+
+@final
+class Cosine(AbstractOfWindow, kind="cosine"):
+    """The rate falls to 0 along half a cosine in each window, times its course over the run."""
+
+    sets, wording = "rate in a window", "cosine in each window"
+
+    def check_schedule(self, schedule: AbstractNamedSchedule) -> None:
+        super().check_schedule(schedule)
+        if isinstance(schedule, AbstractTolerance):
+            raise ValueError(f"{self.name} does not go with {schedule.name}, whose next update is not known beforehand")
+
+    def modify(self, parts: "Preset", lane: Lane, run: "RunFactory") -> "Preset":
+        return replace(parts, solver=replace(parts.solver, window_rate=il.CosineWindow()))
+
+
+@final
+class WarmUp(AbstractOfWindow, kind="warm"):
+    """`warm-N`: the rate rises in a line in the first N steps of each window."""
+
+    sets, wording, takes = "rate in a window", "warm-up of {} in each window", whole(0)
+
+    def modify(self, parts: "Preset", lane: Lane, run: "RunFactory") -> "Preset":
+        return replace(parts, solver=replace(parts.solver, window_rate=il.WarmUpWindow(lane["warm"])))
+
+
+@final
+class Cap(AbstractOfWindow, kind="cap"):
+    """`cap-C`: the rate of a window is at most C times 2 (1 + β)/λ_max at its anchor."""
+
+    sets, wording, takes = "largest rate", "rate ≤ {} of the limit", ABOVE_ZERO
+
+    def check_optimiser(self, name: str, momentum: float | None) -> None:
+        if momentum is None:
+            raise ValueError(
+                f"{self.name} caps the rate by what gradient descent bears, got the optimiser {name}; leave it out, or "
+                "name sgd or momentum"
+            )
+
+    def modify(self, parts: "Preset", lane: Lane, run: "RunFactory") -> "Preset":
+        optimiser = run.optimiser
+        momentum = optimiser.momentum if isinstance(optimiser, NamedOptimiser) else None
+        self.check_optimiser(optimiser.name, momentum)
+        assert isinstance(optimiser, NamedOptimiser)
+        rates = optimiser.course.rates(lane["learning_rate"], run.num_steps)
+        cap = il.RateCap(lane["cap"], rates, momentum or 0.0)
+        return replace(parts, solver=replace(parts.solver, rate_cap=cap))
 
 
 @final
@@ -118,7 +183,7 @@ class Average(AbstractModifier, kind="average"):
     def label(self) -> str:
         return super().label.strip()
 
-    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+    def modify(self, parts: "Preset", lane: Lane, run: "RunFactory") -> "Preset":
         averaging = il.ExponentialAverage(lane["average"])  # of decay 1 the uniform one
         return replace(parts, solver=replace(parts.solver, averaging=averaging))
 
@@ -129,7 +194,7 @@ class Bound(AbstractModifier, kind="bound"):
 
     sets, wording, takes = "displacement", "layers bounded at {}", ABOVE_ZERO
 
-    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+    def modify(self, parts: "Preset", lane: Lane, run: "RunFactory") -> "Preset":
         return replace(parts, solver=replace(parts.solver, bound=il.DisplacementBound(lane["bound"])))
 
 
@@ -139,5 +204,5 @@ class Sparse(AbstractModifier, kind="sparse"):
 
     sets, wording, alone = "everything", "sparse", True
 
-    def modify(self, parts: "Preset", lane: Lane) -> "Preset":
+    def modify(self, parts: "Preset", lane: Lane, run: "RunFactory") -> "Preset":
         return il.preset.sparse(parts.solver.optimiser, parts.schedule)

@@ -44,7 +44,7 @@ class RunFactory:
         solver = il.WeightSpace(self.optimiser.make(lane["learning_rate"], self.num_steps))
         parts = Preset(solver, self.condition.schedule.make(lane, self), None)
         for modifier in self.condition.modifiers:
-            parts = modifier.modify(parts, lane)
+            parts = modifier.modify(parts, lane, self)
         return parts
 
 

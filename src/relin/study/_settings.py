@@ -278,6 +278,17 @@ class GridSpec(StudySpec, frozen=True):
         """The number of steps of a run at a learning rate, by default in the study's first comparison."""
         return self.steps
 
+    def check_condition(self, condition: Condition) -> None:
+        """Raises `ValueError` for one whose modifiers do not go with the optimiser."""
+        for modifier in condition.modifiers:
+            modifier.check_optimiser(name_of(self.optimiser), self.momentum)
+
+    @model_validator(mode="after")
+    def _fit_the_optimiser(self) -> Self:
+        for condition in self.all_conditions():
+            self.check_condition(condition)
+        return self
+
     @field_validator("methods")
     @classmethod
     def _understood(cls, methods: list[str]) -> list[str]:

@@ -1,0 +1,296 @@
+"""The learning rate between two re-linearisations: its course within a window, and its cap at the anchor."""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Shaped
+
+from relin._core import tree as _tree
+from relin._core.context import Context
+from relin._core.repr import one_line
+from relin._core.types import Inputs, Params, Scalar, Step, Targets
+from relin._schedule import AbstractSchedule, check_count
+from relin._solver._optax import updated
+from relin.kernel._curvature import largest_curvature, noise
+
+_ALIKE = 1e-3
+"""A relative difference of updates that may be rounding."""
+
+
+class AbstractWindowRate(eqx.Module):
+    """The learning rate's course within a window, the steps from one re-linearisation to the next: a factor of the
+    optimiser's updates, beside the optimiser's own schedule over the run.
+
+    A solver takes a subclass as `window_rate`. In a window of one step the factor is 1 whatever it says, so that
+    `Every(1)` is ordinary training.
+    """
+
+    def __repr__(self) -> str:
+        return one_line(self)
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether the number of a window's steps must be known at its first; of adaptive schedules it is not."""
+        return False
+
+    @abc.abstractmethod
+    def factor(self, step: Step, length: Step) -> Scalar:
+        """Of the updates.
+
+        **Arguments:**
+
+        - `step`: steps since the re-linearisation, from 0; may be traced.
+        - `length`: the window's steps: up to the next re-linearisation, or to the end of the run where it comes first
+          or the schedule is adaptive.
+        """
+
+
+class CosineWindow(AbstractWindowRate):
+    """Half a cosine, restarted at every re-linearisation: floor + (1 − floor) ½ (1 + cos(π k/L)) at step k of L
+    (Loshchilov & Hutter 2017, arXiv:1608.03983).
+
+    It begins at 1, and would come to the floor with the next re-linearisation. The last window ends with the run, so
+    that it is shorter where K does not divide T, and with `Never()` the run is the window.
+
+    **Arguments:**
+
+    - `floor`: in [0, 1].
+    - `steps`: L, where it is not to be the window's length; needed with adaptive schedules, whose windows have none
+      that is known beforehand. From step L of a longer window the factor is the floor.
+    """
+
+    floor: Scalar | float = 0.0
+    steps: Step | None = None
+
+    def __check_init__(self):
+        if isinstance(self.floor, int | float) and not 0 <= self.floor <= 1:
+            raise ValueError(f"`floor` must be between 0 and 1, got {self.floor}; pass 0 to end at a rate of zero.")
+        if self.steps is not None:
+            check_count(self.steps, "`steps`", 1, "pass the steps in which the rate falls, or None for the window's")
+
+    @property
+    def needs_length(self) -> bool:
+        return self.steps is None
+
+    def factor(self, step: Step, length: Step) -> Scalar:
+        done = jnp.minimum(jnp.asarray(step, float) / (length if self.steps is None else self.steps), 1.0)
+        return self.floor + (1 - self.floor) * 0.5 * (1 + jnp.cos(jnp.pi * done))
+
+
+class WarmUpWindow(AbstractWindowRate):
+    """A linear warm-up restarted at every re-linearisation: (k + 1)/(W + 1) at its steps k < W, then 1.
+
+    **Arguments:**
+
+    - `steps`: W. In a window that is known to be no longer than that it takes all steps but the last.
+    """
+
+    steps: Step
+
+    def __check_init__(self):
+        check_count(self.steps, "`steps`", 0, "pass the steps in which the rate rises")
+
+    def factor(self, step: Step, length: Step) -> Scalar:
+        steps = jnp.minimum(self.steps, jnp.asarray(length) - 1)
+        return jnp.minimum(jnp.asarray(step + 1, float) / (steps + 1), 1.0)
+
+
+class RateCap(eqx.Module):
+    """Caps the learning rate of a window at c · 2 (1 + β)/λ_max, with λ_max of the linearised problem at its anchor.
+
+    Gradient descent with momentum β on the linearised problem is stable below 2 (1 + β)/λ_max, λ_max the largest
+    eigenvalue of G = JᵀHJ/N at the anchor (plus the solver's `proximal` λ); above, its loss grows exponentially in the
+    steps that the window has left. Ordinary training at the same rate is held by the network's nonlinearity (Cohen et
+    al. 2021, arXiv:2103.00065), a window is not. The updates are multiplied by
+    min(w, c · 2 (1 + β)/(λ_max η_t)), with η_t the optimiser's rate at step t of the run and w the factor of
+    `window_rate`, or 1.
+
+    λ_max comes from a few products with G at each anchor, on the coming batch, from the last anchor's vector and fresh
+    noise in equal parts. It is approached from below. A product costs about as much as a step without its optimiser,
+    and the vector as much memory as the parameters. At `Every(1)` every step has an anchor of its own, so that the cap
+    acts on ordinary training too.
+
+    Records hold `anchor_sharpness`, λ_max at the last anchor, `curvature_products`, those made so far, and
+    `rate_factor`, what the last updates were multiplied by.
+
+    **Arguments:**
+
+    - `c`: the part of the limit that is allowed, above 0.
+    - `rate`: η, the optimiser's learning rate: a number, or the same function of the step that it has.
+    - `momentum`: β, the optimiser's.
+    - `products`: how many at an anchor.
+    - `probe`: inputs and targets `(x, y)` whose λ_max is meant; the batch of the window's first step if not given,
+      whose λ_max is on average above that of all examples.
+
+    **Raises:** `ValueError` where a run begins, unless the optimiser's first two updates are those of gradient descent
+    with this rate and momentum. The limit of others, such as Adam, which scale each coordinate, is that of G between
+    these scales, which is not λ_max(G); that of Nesterov's momentum is lower.
+    """
+
+    c: Scalar | float
+    rate: Scalar | float | Callable[[Step], Scalar]
+    momentum: Scalar | float = 0.0
+    products: int = eqx.field(static=True, default=10)
+    probe: tuple[Inputs, Targets] | None = None
+
+    def __check_init__(self):
+        if isinstance(self.c, int | float) and not 0 < self.c < float("inf"):
+            raise ValueError(f"`c` must be above 0 and finite, got {self.c}; 0.5 is half of what is stable.")
+        if isinstance(self.momentum, int | float) and not 0 <= self.momentum < 1:
+            raise ValueError(f"`momentum` must be at least 0 and below 1, got {self.momentum}; pass the optimiser's.")
+        check_count(self.products, "`products`", 1, "10 are usual")
+
+    def __repr__(self) -> str:
+        return one_line(self)
+
+    @property
+    def labelled(self) -> dict[str, tuple[Inputs, Targets]]:
+        """The inputs and targets that the loss is shown, by name: they are checked before training as its data are."""
+        return {} if self.probe is None else {"probe": self.probe}
+
+    def check(self, optimiser: optax.GradientTransformation, params: Params) -> None:
+        """Raises `ValueError` unless the optimiser is gradient descent with this rate and momentum: its updates of one
+        gradient, twice in a row, are probed with one number of each parameter."""
+        keys = iter(jax.random.split(jax.random.key(0), len(jax.tree.leaves(params))))
+        small = jax.tree.map(lambda a: 1e-3 * jax.random.normal(next(keys), (1,) * a.ndim, a.dtype), params)
+        at, zero = _tree.zeros_like(small), jnp.zeros(())
+        state = optimiser.init(at)
+        for step, grown in ((0, 1.0), (1, 1.0 + self.momentum)):
+            made, state = updated(optimiser, small, state, at, zero, lambda _: zero)
+            wanted = _tree.scale(-self.rate_at(step) * grown, small)
+            if not _tree.norm(_tree.subtract(made, wanted)) <= _ALIKE * _tree.norm(wanted):
+                raise ValueError(
+                    "RateCap bounds the rate of gradient descent, with or without momentum, and must be given both as "
+                    f"the optimiser has them, got rate {float(self.rate_at(step)):.3g} at step {step} and momentum "
+                    f"{float(self.momentum):.3g}, with which the optimiser's updates do not agree; pass its own, or "
+                    "leave the cap out with Adam and the like."
+                )
+
+    def rate_at(self, step: Step) -> Any:
+        return self.rate(step) if callable(self.rate) else self.rate
+
+    def begun(self, context: Context, before: "Curvature") -> "Curvature":
+        """λ_max at the anchor of a new window."""
+        start = _mixed(before.vector, context.step)
+        probe = context.batch if self.probe is None else self.probe
+        found = largest_curvature(context, probe, start, tolerance=0.0, max_products=self.products)
+        value = jnp.asarray(found.value, before.sharpness.dtype)
+        vector = jax.tree.map(jnp.asarray, found.vector)
+        return Curvature(value, vector, before.products + jnp.asarray(found.products, jnp.int32))
+
+    def capped(self, factor: Scalar, step: Step, curvature: "Curvature", damping: Scalar | float) -> Scalar:
+        """At most so much of a factor of the rate of a step."""
+        largest, rate = curvature.sharpness + damping, self.rate_at(step)
+        limit = self.c * 2 * (1 + self.momentum) / (largest * rate)
+        return jnp.where((largest <= 0) | (rate == 0), factor, jnp.minimum(factor, limit))
+
+
+class Curvature(eqx.Module):
+    """That of the linearised problem at the last anchor."""
+
+    sharpness: Float[Array, ""]
+    """Not a number before the first window."""
+    vector: Params
+    products: Int[Array, ""]
+
+
+class Window(eqx.Module):
+    """Where a run is between two re-linearisations."""
+
+    step: Int[Array, ""]
+    """Since the last one; at 0 the window's first step is yet to come."""
+    start: Int[Array, ""]
+    """The step of the run with which the window began."""
+    length: Int[Array, ""]
+    """See `AbstractWindowRate.factor`."""
+    factor: Float[Array, ""]
+    """Of the last updates."""
+    curvature: Curvature | None
+
+    def again(self) -> "Window":
+        """At a re-linearisation."""
+        return eqx.tree_at(lambda window: window.step, self, jnp.zeros_like(self.step))
+
+
+class WindowRates(eqx.Module):
+    """What decides the rate within a window, beside the optimiser."""
+
+    course: AbstractWindowRate | None
+    cap: RateCap | None
+
+    def check(self, optimiser: optax.GradientTransformation, schedule: AbstractSchedule, params: Params) -> None:
+        """Raises `ValueError` for a schedule or an optimiser that they do not go with."""
+        if schedule.partial and (self.course, self.cap) != (None, None):
+            raise ValueError(
+                "`window_rate` and `rate_cap` must be used with one schedule for all parameters, got PerParameter, "
+                "whose parts have windows of their own; leave them out, or pass one schedule."
+            )
+        if schedule.adaptive and self.course is not None and self.course.needs_length:
+            raise ValueError(
+                f"{self.course} needs the lengths of windows beforehand, got {schedule}, which decides on the way; "
+                "pass CosineWindow(steps=…), or a schedule such as Every(64)."
+            )
+        if self.cap is not None:
+            self.cap.check(optimiser, params)
+
+    def init(self, params: Params) -> Window | None:
+        """Before step 0."""
+        if self.course is None and self.cap is None:
+            return None
+        zero, unknown = jnp.zeros((), jnp.int32), jnp.full((), jnp.nan, _type_of(params))
+        curvature = None if self.cap is None else Curvature(unknown, _tree.zeros_like(params), zero)
+        return Window(zero, zero, zero, jnp.ones_like(unknown), curvature)
+
+    def begun(self, context: Context, window: Window, length: Step) -> Window:
+        """Before the first step of a window."""
+        curvature = window.curvature
+        if self.cap is not None and curvature is not None:
+            curvature = self.cap.begun(context, curvature)
+        start, length = (jnp.asarray(number, jnp.int32) for number in (context.step, length))
+        return Window(jnp.zeros_like(window.step), start, length, window.factor, curvature)
+
+    def taken(self, window: Window, damping: Scalar | float = 0.0) -> Window:
+        """After a step, with the factor of its updates."""
+        factor = jnp.ones_like(window.factor)
+        if self.course is not None:
+            given = self.course.factor(window.step, window.length)
+            factor = jnp.where(window.length == 1, factor, given).astype(factor.dtype)
+        if self.cap is not None and window.curvature is not None:
+            factor = self.cap.capped(factor, window.start + window.step, window.curvature, damping)
+            factor = factor.astype(window.factor.dtype)
+        return Window(window.step + 1, window.start, window.length, factor, window.curvature)
+
+    def measures(self, window: Window | None) -> dict[str, Shaped[Array, ""]]:
+        """What each record says of them; where there is no window, as in ordinary training, of one before step 0."""
+        window = self.init(jnp.zeros(())) if window is None else window
+        found = {} if window is None else {"rate_factor": window.factor}
+        if window is not None and window.curvature is not None:
+            found["anchor_sharpness"] = window.curvature.sharpness
+            found["curvature_products"] = window.curvature.products
+        return found
+
+
+def check_rates(course: Any, cap: Any) -> None:
+    """Raises `TypeError` unless these are what solvers take as `window_rate` and `rate_cap`."""
+    if not (course is None or isinstance(course, AbstractWindowRate)):
+        raise TypeError(f"`window_rate` must be one such as relin.CosineWindow() or None, got {course!r}; pass one.")
+    if not (cap is None or isinstance(cap, RateCap)):
+        raise TypeError(f"`rate_cap` must be a relin.RateCap or None, got {cap!r}; pass one.")
+
+
+def _type_of(params: Params) -> Any:
+    return jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)
+
+
+def _mixed_parts(vector: Params, step: Step) -> Params:
+    random = noise(jax.random.fold_in(jax.random.key(0), step), vector)
+    return _tree.add(vector, _tree.scale(1 / _tree.norm(random), random))
+
+
+_mixed = eqx.filter_jit(_mixed_parts)
+"""The last vector, of length 1 or 0, and as much noise: a start that has a part along every eigenvector."""
