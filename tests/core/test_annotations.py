@@ -36,6 +36,8 @@ il.train(problem, solver, il.After(il.WhenError(0.1, 1, x), 1), params, (x, y), 
 il.train(problem, solver, il.PerParameter({"w": il.WhenError(0.1, 1)}), params, (x, y), **options)
 for schedule in (il.Every(1), il.Until(il.WhenError(0.1, 1), 5)):
     il.train(problem, solver, schedule, params, (x, y), drive="host", **options)
+within = il.WeightSpace(optax.sgd(0.1), averaging=il.ExponentialAverage(0.9), bound=il.DisplacementBound(0.1))
+il.train(problem, within, il.PerParameter({"w": il.Every(2)}), params, (x, y), **options)
 gauss_newton = il.GaussNewton(0.1, "levenberg-marquardt", "convex", "functions")
 il.train(problem, gauss_newton, il.Every(1), params, (x, y), **options)
 il.predict(il.Problem(problem.apply, il.SquaredError()), params, (x, y), x, time=1.0)

@@ -24,7 +24,7 @@ class Solution:
 
     - `params`: θ_T, a PyTree; anchor + displacement.
     - `anchor`: θ_s, where the network was last linearised.
-    - `displacement`: δ_T = θ_T − θ_s, kept apart so that nothing cancels.
+    - `displacement`: δ_T = θ_T − θ_s, kept apart so that nothing cancels; with averaging the mean of the last window.
     - `feature_updates`: re-linearisations after step 0.
     - `records`: named columns, one row per record: `step`, `feature_updates`, `training_loss` (mean loss of the batches
       since the last record; not a number at step 0), and what the observers measured.

@@ -6,8 +6,8 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
+from relin._core import tree as _tree
 from relin._core.names import parameter_names
 from relin._core.types import Params, Scalar
 
@@ -33,7 +33,8 @@ class DisplacementBound(eqx.Module):
 
     The bound acts at every period: with `Every(1)` and where it binds, the run is *not* ordinary training, but
     one whose steps are bounded relative to the weights (You et al., arXiv:1708.03888, scale all to such a bound). A run
-    with a bound costs at `Every(1)` what it does at other periods.
+    with a bound costs at `Every(1)` what it does at other periods. The norms take a pass over weights and displacement
+    at every step, which is little beside the gradient.
 
     **Arguments:**
 
@@ -69,15 +70,17 @@ class DisplacementBound(eqx.Module):
             )
 
     def bounded(self, displacement: Params, anchor: Params) -> Params:
-        """The displacement within the bound."""
+        """The displacement within the bound; not a number where its norm overflows, so that the run diverges."""
         leaves, structure = jax.tree.flatten(displacement)
         anchors = jax.tree.leaves(anchor)
-        typical = self.floor * _norm(anchors) / math.sqrt(sum(leaf.size for leaf in anchors))
+        typical = self.floor * _tree.norm(anchors) / math.sqrt(sum(leaf.size for leaf in anchors))
         for group in self._groups(anchor):
-            size = sum(leaves[i].size for i in group)
-            own = _norm([anchors[i] for i in group])
-            most, length = self.ratio * jnp.maximum(own, typical * math.sqrt(size)), _norm([leaves[i] for i in group])
-            factor = jnp.where(length > most, most / jnp.where(length > most, length, 1), 1)
+            size, own = sum(leaves[i].size for i in group), _tree.norm([anchors[i] for i in group])
+            length = _tree.norm([leaves[i] for i in group])
+            most = self.ratio * jnp.maximum(own, typical * math.sqrt(size))
+            over = length > most
+            factor = jnp.where(over, most / jnp.where(over, length, 1), 1)
+            factor = jnp.where(jnp.isfinite(length + most), factor, jnp.nan)  # a step too large to measure is told
             for i in group:
                 leaves[i] = (factor * leaves[i]).astype(leaves[i].dtype)
         return jax.tree.unflatten(structure, leaves)
@@ -90,12 +93,3 @@ class DisplacementBound(eqx.Module):
         for place, name in enumerate(names):
             groups.setdefault(of[self.per](name), []).append(place)
         return list(groups.values())
-
-
-def _norm(leaves: list[Array]) -> Scalar:
-    """Euclidean, in single precision at least, also where squares would overflow; not a number where one of them is not
-    finite, so that the bound hides no divergence."""
-    leaves = [leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in leaves]
-    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves]))
-    unit = jnp.where(largest > 0, largest, 1)
-    return unit * jnp.sqrt(sum(jnp.sum(jnp.square(leaf / unit)) for leaf in leaves))
