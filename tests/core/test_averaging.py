@@ -94,6 +94,20 @@ def test_with_a_proximal_term_and_states_begun_anew():
     agree(trained(solver), rows[-1])
 
 
+def test_with_a_course_within_the_window_and_a_bound():
+    """What is averaged are the iterates of the course, each bounded."""
+
+    def project(anchor, displacement):
+        return displacement * min(1, 0.1 * np.linalg.norm(anchor) / np.linalg.norm(displacement))
+
+    course = lambda step: 0.5 * (1 + np.cos(np.pi * (step % 4) / (4 if step < 8 else 3)))  # noqa: E731
+    rows = by_hand(Adam(0.1), MINIBATCHES, 1.0, project=project, course=course)
+    bound = il.DisplacementBound(0.1, "network", floor=0.0)
+    solver = il.WeightSpace(optax.adam(0.1), averaging=UNIFORM, bound=bound, window_rate=il.CosineWindow())
+    for drive in ("compiled", "host"):
+        agree(trained(solver, drive=drive), rows[-1])
+
+
 @pytest.mark.parametrize("drive", ["compiled", "host"])
 def test_a_window_of_one_step_is_ordinary_training(drive):
     solver = il.WeightSpace(ADAM, averaging=il.ExponentialAverage(0.6))

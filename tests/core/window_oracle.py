@@ -69,6 +69,7 @@ def by_hand(
     project=lambda anchor, displacement: displacement,
     scale=lambda *now: 1.0,
     damping=0.0,
+    course=lambda step: 1.0,
     reset=None,
     start=None,
 ):
@@ -80,6 +81,7 @@ def by_hand(
     - `moves(step, name, (anchor, displacement, x))`: whether a part is re-linearised before a step.
     - `project(anchor, displacement)`: of an iterate, after each step.
     - `scale(anchor, displacement, x, y)`: how far a displacement is followed.
+    - `course(step)`: what an update is multiplied by.
 
     **Returns:** θ_s and the displacement after each step.
     """
@@ -103,7 +105,7 @@ def by_hand(
         last = displacement(lambda window, _: window[-1] if window else 0.0)
         jacobian = dense().jacobian(anchor, x)
         gradient = oracles.dense_gradient(LOSS, dense().value(anchor, x) + jacobian @ last, jacobian, y)
-        last = project(anchor, last + optimiser(gradient + damping * last))
+        last = project(anchor, last + course(step) * optimiser(gradient + damping * last))
         for name, part in PARTS.items():
             windows[name].append(last[part])
         rows.append((anchor.copy(), displacement()))
