@@ -134,7 +134,10 @@ def report(
     own: OwnStudy = None,
     against: Annotated[
         str | None,
-        typer.Option(help="What frequency draws accuracy against beside K: feature updates, n, or windows, T/K \\[n]."),
+        typer.Option(
+            metavar="n|K|T/K",
+            help="Axis of figures of feature updates: their number, n, the steps of a window, K, or windows, T/K.",
+        ),
     ] = None,
 ) -> None:
     """Answer a study's question, and write its report, from stored records or from runs made elsewhere."""

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import final
+from dataclasses import dataclass
+from typing import TypeVar, final
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +12,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from relin.report import _text as text
 from relin.report._style import FONT_SIZE, Theme
+from relin.study._abstract import Against
+
+Number = TypeVar("Number", float, np.ndarray)
 
 BESIDE_INCHES = 1.05
 """Room for each name beside the numbers: they are long."""
@@ -116,24 +120,52 @@ def draw_break(axes: Axes, x: float, theme: Theme) -> None:
     )
 
 
-def updates_axis(axes: Axes, most: float, name: str = "feature updates during training") -> None:
-    """A horizontal axis of feature updates up to `most`, logarithmic and yet with a zero."""
-    axes.set_xscale("symlog", linthresh=1, linscale=0.6)
-    axes.set_xlim(-0.35, max(most, 1.0) * 2.2)
-    powers = [10.0**e for e in range(math.ceil(math.log10(max(most, 1.0))) + 1)]
-    axes.xaxis.set_major_locator(FixedLocator([0.0, *powers]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.count(value)))
-    axes.set_xlabel(name)
+@final
+@dataclass(frozen=True)
+class UpdatesAxis:
+    """A horizontal axis of how often features are updated in a run, in one of the three ways to say it."""
 
+    against: Against
+    steps: int
+    """T, of runs of which no other number is told."""
 
-def windows_axis(axes: Axes, most: float, name: str = "windows in a run, T/K = n + 1") -> None:
-    """A logarithmic horizontal axis of the windows of runs, from 1 to `most`."""
-    axes.set_xscale("log")
-    axes.set_xlim(0.7, most * 2.2)
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.count(value)))
-    axes.set_xlabel(name)
+    def at(self, updates: Number, steps: int | None = None) -> Number:
+        """The place of n feature updates, or of an array of them, in a run of so many steps."""
+        match self.against:
+            case "n":
+                return updates
+            case "T/K":
+                return updates + 1
+            case "K":
+                return (steps or self.steps) / (updates + 1)
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether more updates lie to the left."""
+        return self.against == "K"
+
+    def named(self, name: str) -> str:
+        """What is on the axis, in words: `name` where it is n."""
+        windows = {"K": "steps in a window, K = T/(n + 1)", "T/K": "windows in a run, T/K = n + 1"}
+        return windows.get(self.against, name)
+
+    @property
+    def kind(self) -> str:
+        return "a logarithmic axis" + (" that includes zero" if self.against == "n" else "")
+
+    def draw(self, axes: Axes, most: float, name: str) -> None:
+        """Name, ticks and limits for places up to `most`, logarithmic and, of n, yet with a zero."""
+        if self.against == "n":
+            axes.set_xscale("symlog", linthresh=1, linscale=0.6)
+            axes.set_xlim(-0.35, max(most, 1.0) * 2.2)
+            powers = [10.0**e for e in range(math.ceil(math.log10(max(most, 1.0))) + 1)]
+            axes.xaxis.set_major_locator(FixedLocator([0.0, *powers]))
+        else:
+            axes.set_xscale("log")
+            axes.set_xlim(0.7, most * 2.2)
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.count(value)))
+        axes.set_xlabel(name)
 
 
 def number_axis(axes: Axes, numbers: Sequence[float], name: str, most: int = 8) -> None:

@@ -31,7 +31,7 @@ def write_report(
         spec: the settings of the study, nested mappings of plain values.
         environment: versions and device; its entry `command`, if any, is shown as the way to reproduce the study.
         out_dir: created where it does not exist.
-        against: what accuracy is drawn against, of what the study offers; its default, if none.
+        against: what figures of feature updates have on their axis, of what the study offers; each its own, if none.
 
     Raises:
         ValueError: there is no outcome or no record, the records or settings are not those of the result, there is no
@@ -46,8 +46,16 @@ def write_report(
 
 
 def check_against(study: str, against: str | None) -> None:
-    """Raises `ValueError` where the page of a study does not offer to draw accuracy against this."""
+    """Raises `ValueError` where no figure of a study can have this on its axis."""
     offered = find(study).drawn_against
-    if against is not None and against not in offered:
-        what = f"accuracy against {listed(offered)}" if offered else "no choice of what accuracy is drawn against"
-        raise ValueError(f"The page of the study {study} offers {what}, got {against}.")
+    if against is None or against in offered:
+        return
+    if not offered:
+        raise ValueError(
+            f"against: no figure of the study {study} has the feature updates of a run on its axis, got {against}; "
+            "leave it out."
+        )
+    raise ValueError(
+        f"against: the figures of the study {study} can be drawn against {listed(offered)}, got {against}; choose one "
+        "of these."
+    )

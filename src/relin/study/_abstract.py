@@ -4,7 +4,7 @@ import abc
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast, get_args
 
 from relin.study._job import AbstractJob
 from relin.study._settings import StudySpec
@@ -21,6 +21,10 @@ Train = Callable[[AbstractJob, Callable[[int, int], None]], "pl.DataFrame"]
 """The records of a job; the second argument is called with the steps done and in all."""
 Read = Callable[[Sequence[AbstractJob]], "pl.DataFrame"]
 Spec = TypeVar("Spec", bound=StudySpec)
+Against = Literal["n", "K", "T/K"]
+"""What figures of feature updates have on their axis: the n updates of a run of T steps, the K = T/(n + 1) steps of a
+window between two of them, or the T/K = n + 1 windows."""
+AGAINST: tuple[Against, ...] = get_args(Against)
 
 
 class AbstractStudy(abc.ABC, Generic[Spec]):
@@ -40,7 +44,7 @@ class AbstractStudy(abc.ABC, Generic[Spec]):
     stages: ClassVar[Mapping[str, str]]
     """By name in their order, as the progress bar calls them."""
     drawn_against: ClassVar[Sequence[str]] = ()
-    """What its page can draw accuracy against, the default first; empty where there is no choice."""
+    """What its figures of feature updates can have on their axis, of `AGAINST`; empty where it has no such figure."""
 
     def __init__(self, spec: Spec | None = None, /, **settings: Any):
         """
@@ -107,7 +111,7 @@ class AbstractStudy(abc.ABC, Generic[Spec]):
         - `result`: what was concluded.
         - `records`: those it was concluded from.
         - `spec`: the settings, nested mappings of plain values.
-        - `against`: one of `drawn_against`; the default, and the only value where that is empty, is none.
+        - `against`: one of `drawn_against`; by default each figure's own, as everywhere where that is empty.
 
         **Raises:** `ValueError` if there is nothing to show, or the records are not those of the result.
         """

@@ -75,6 +75,14 @@ class Answer:
         """Those of the report, by name."""
         return Figures({plot.name: plot for plot in self._page.plots})
 
+    def figures_against(self, against: str) -> Figures:
+        """The same with feature updates as `n`, as `K` = T/(n + 1) or as the `T/K` = n + 1 windows of a run.
+
+        **Raises:** `ValueError` for what the study does not offer.
+        """
+        import_module(f"{_REPORT}._report").check_against(self.result.study, against)
+        return Figures({plot.name: plot for plot in self._page_against(against).plots})
+
     @property
     def report(self) -> Path:
         """The path of the page, which is written where it is not that of these records.
@@ -88,7 +96,7 @@ class Answer:
     def write(self, folder: str | Path, against: str | None = None) -> Path:
         """Writes the report into a folder, if it is not there yet, and returns the path of its page.
 
-        `against` is what accuracy is drawn against, of what the study offers.
+        `against` is what figures of feature updates have on their axis, as of `figures_against`.
 
         **Raises:** `ValueError` for a folder that holds another study, or for what the study does not offer.
         """
@@ -102,7 +110,11 @@ class Answer:
 
     @cached_property
     def _page(self) -> Any:
-        page = find(self.result.study).page(self.result, self.records, self.settings)
+        return self._page_against(None)
+
+    def _page_against(self, against: str | None) -> Any:
+        choice = () if against is None else (against,)
+        page = find(self.result.study).page(self.result, self.records, self.settings, *choice)
         return import_module(f"{_REPORT}._page").in_words_of(self.result, page)
 
     def __repr__(self) -> str:

@@ -11,7 +11,9 @@ from pages import check_page, plain
 from rich.console import Console
 
 from relin.report import terminal_summary, write_report
+from relin.report._style import LIGHT, themed
 from relin.studies.damping.result import Choice, DampingResult, DampingRun, Ridge
+from relin.studies.interpolation.figures import distances_against_period
 from relin.studies.interpolation.result import InterpolationResult, PeriodOutcome
 from relin.study._result import Interval
 
@@ -70,6 +72,18 @@ def interpolation(half_way=4096.0, lost=False):
         rounding=1e-9, farther=3, nearer=3,
         compared=3, half_way=half_way,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("against", "ordinary", "lazy"), [("T/K", 20, 1), ("n", 19, 0)])
+def test_periods_stand_at_their_updates_or_windows(against, ordinary, lazy):
+    """In 20 steps a K of 256 and more makes no update: these stand together."""
+    with themed(LIGHT):
+        axes = distances_against_period(interpolation(), LIGHT, against).axes[0]
+    x = next(line.get_xdata() for line in axes.lines if line.get_marker() == "o")
+    assert x[0] == pytest.approx(math.log2(ordinary))
+    assert len(set(x[1:])) == 1
+    assert lazy == 0 or x[1] == math.log2(lazy)
+    assert axes.get_xlabel() == {"T/K": "windows in a run, T/K = n + 1", "n": "feature updates, n = T/K − 1"}[against]
 
 
 @pytest.mark.parametrize(

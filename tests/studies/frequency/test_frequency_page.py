@@ -11,7 +11,6 @@ from pages import points
 from report_sample import ENVIRONMENT, MAX_STEPS, NUM_STEPS, RATES, REFERENCE_RATE, SPEC, steps_at
 
 from relin.report import write_report
-from relin.report._report import check_against
 from relin.report._style import LIGHT, themed
 from relin.studies.frequency.data import (
     Schedules,
@@ -350,20 +349,29 @@ def test_preset_is_a_line_of_its_own(both):
 
 def test_accuracy_is_drawn_against_updates_or_windows(both):
     result = both[0]
-    for against, more in (("n", 0), ("T/K", 1)):
+    places = {"n": lambda n: n, "T/K": lambda n: n + 1, "K": lambda n: result.num_steps / (n + 1)}
+    for against, at in places.items():
         with themed(LIGHT):
             axes = accuracy_against_updates(result, LIGHT, against).axes[0]
         assert against.split("/")[0] in axes.get_xlabel()
         marks = {x for x, _ in points(axes)}
-        assert marks == {round(o.feature_updates + more, 6) for o in result.outcomes}
+        assert marks == {round(at(o.feature_updates), 6) for o in result.outcomes}
+
+
+def test_a_longer_run_has_longer_windows(both):
+    """With equal rate × steps, K is that of as many steps as the runs of the chosen rate take."""
+    result, data = both[0].equal_distance, frequency_records(both[0].equal_distance, both[1])
+    longer = [o for o in result.outcomes if data.run_steps(o) > result.num_steps]
+    with themed(LIGHT):
+        axes = accuracy_against_updates(result, LIGHT, "K", data.run_steps).axes[0]
+    assert {round(data.run_steps(o) / (o.feature_updates + 1), 6) for o in longer} <= {x for x, _ in points(axes)}
+    assert longer
 
 
 def test_what_accuracy_is_drawn_against_is_one_of_the_studys_own(study, tmp_path):
     result, records = study
-    with pytest.raises(ValueError, match="frequency offers accuracy against n, T/K, got K"):
-        write_report(result, records, SPEC, ENVIRONMENT, tmp_path, against="K")
-    with pytest.raises(ValueError, match="layers offers no choice of what accuracy is drawn against, got n"):
-        check_against("layers", "n")
+    with pytest.raises(ValueError, match="study frequency can be drawn against n, K, T/K, got x; choose"):
+        write_report(result, records, SPEC, ENVIRONMENT, tmp_path, against="x")
     assert list(tmp_path.iterdir()) == []
 
 

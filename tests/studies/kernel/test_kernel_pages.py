@@ -13,6 +13,7 @@ from pages import check_csv, check_page, plain, texts
 from rich.console import Console
 
 from relin.report import _text as text, terminal_summary, write_report
+from relin.report._axes import UpdatesAxis
 from relin.report._records import StudyRecords
 from relin.report._saved_kernel import write_kernel_figure
 from relin.report._style import DARK, LIGHT, themed
@@ -108,7 +109,7 @@ def test_curves_of_the_kernel_are_those_of_the_records(study, theme):
     result, records = study
     data = StudyRecords(result, records, tuple(metric.column for metric in METRICS.values()))
     with themed(theme):
-        by_step, by_update = metric_in_training(result, data, METRICS["distance"], theme).axes
+        by_step, by_update = metric_in_training(result, data, METRICS["distance"], UpdatesAxis("n", 400), theme).axes
     expected = {
         name: records.filter(schedule=name, learning_rate=0.1)
         .group_by("step", maintain_order=True)
@@ -130,7 +131,7 @@ def test_velocity_leaves_out_where_the_kernel_rests(study):
     result, records = study
     data = StudyRecords(result, records, ("kernel_velocity",))
     with themed(LIGHT):
-        by_step, _ = metric_in_training(result, data, METRICS["velocity"], LIGHT).axes
+        by_step, _ = metric_in_training(result, data, METRICS["velocity"], UpdatesAxis("n", 400), LIGHT).axes
     assert by_step.get_yscale() == "log"
     assert LIGHT.lazy not in {line.get_color() for line in by_step.lines}
     assert all((line.get_ydata() > 0).all() for line in by_step.lines)
@@ -147,7 +148,7 @@ def test_frozen_kernels_are_drawn_at_their_steps(study):
 def test_accuracy_and_alignment_stand_at_their_numbers_of_updates(study):
     result = study[0]
     with themed(LIGHT):
-        accuracy, alignment = ends_against_updates(result, LIGHT).axes
+        accuracy, alignment = ends_against_updates(result, UpdatesAxis("n", 400), LIGHT).axes
     by_updates = sorted(result.outcomes, key=lambda outcome: outcome.feature_updates)
     kernels = [(o.feature_updates, result.kernel(o.schedule).alignment.mean) for o in by_updates]
     assert [updates for updates, _ in kernels] == [0, 3, 399]

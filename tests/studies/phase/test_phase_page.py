@@ -94,6 +94,18 @@ def test_the_map_has_a_place_for_every_cell(study):
         near = drawn[np.abs(drawn[:, 0] - math.log2(total)) <= 1.2]
         assert any(math.log2(failing + 1) < at < math.log2(enough + 1) for at in near[:, 1])
     assert len(other.axes[0].lines[0].get_xdata()) == 0
+    with themed(LIGHT):
+        turned = phase_map(result, same_total, LIGHT, against="K").axes[0]
+    assert len(turned.patches) == len(result.cells)
+    for (total, updates), patch in centres.items():
+        place = total // (updates + 1) - 1  # n + 1 at the place of K = T/(n + 1)
+        (there,) = [p for p in turned.patches if inside(p, total, place)]
+        assert there.get_facecolor() == patch.get_facecolor()
+    x, y = turned.lines[0].get_data()
+    drawn = np.array([x, y]).T[~np.isnan(x)]
+    for total, (failing, enough) in below.items():
+        near = drawn[np.abs(drawn[:, 0] - math.log2(total)) <= 1.2]
+        assert any(math.log2(total / (enough + 1)) < at < math.log2(total / (failing + 1)) for at in near[:, 1])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["64", "256", "1,024"]
 
 

@@ -9,6 +9,7 @@ from made_up_studies import ENVIRONMENT, NUM_STEPS, RATES, SPEC, STEPS, stabilit
 from pages import check_csv, check_page, is_filled, plain, points, texts
 
 from relin.report import write_report
+from relin.report._axes import UpdatesAxis
 from relin.report._records import StudyRecords
 from relin.report._style import DARK, LIGHT, themed
 from relin.studies.stability.accuracy import accuracy_against_updates, what_parts_bring
@@ -106,7 +107,7 @@ def test_map_of_rates_that_train(study):
 def test_front_is_a_step_line_with_numbered_members(study):
     result = study[0]
     with themed(LIGHT):
-        (axes,) = accuracy_against_updates(result, LIGHT).axes
+        (axes,) = accuracy_against_updates(result, UpdatesAxis("n", result.num_steps), LIGHT).axes
     (front,) = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
     np.testing.assert_allclose(front.get_xdata(), [0, 6, 12, 399])
     np.testing.assert_allclose(front.get_ydata(), [87.0, 94.2, 94.6, 95.0])

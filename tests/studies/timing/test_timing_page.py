@@ -9,6 +9,7 @@ from made_up_studies import ENVIRONMENT, OFFSETS, SPEC, STEPS, timing
 from pages import check_csv, check_page, is_filled, plain, points, texts
 
 from relin.report import write_report
+from relin.report._axes import UpdatesAxis
 from relin.report._records import StudyRecords
 from relin.report._style import LIGHT, themed
 from relin.studies.timing.figures import (
@@ -104,7 +105,7 @@ def test_a_panel_for_each_number_and_a_row_for_each_placement(study):
 def test_accuracy_against_updates_has_every_number_and_tolerance(study):
     result, _, _ = study
     with themed(LIGHT):
-        (axes,) = accuracy_against_updates(result, LIGHT).axes
+        (axes,) = accuracy_against_updates(result, UpdatesAxis("n", result.num_steps), LIGHT).axes
     drawn = points(axes)
     assert {(6.0, 94.9), (399.0, 95.0), (0.0, 87.0)} <= set(drawn)
     near_eight = sorted(y for x, y in drawn if 7 < x < 9)
@@ -112,6 +113,9 @@ def test_accuracy_against_updates_has_every_number_and_tolerance(study):
     assert len({x for x, _ in drawn if 7 < x < 9}) == 3  # set apart, to be told from each other
     assert axes.get_xscale() == "symlog"
     assert "30.0" in texts(axes)
+    with themed(LIGHT):
+        (axes,) = accuracy_against_updates(result, UpdatesAxis("K", result.num_steps), LIGHT).axes
+    assert {(round(400 / 7, 6), 94.9), (1.0, 95.0), (400.0, 87.0)} <= set(points(axes))
 
 
 def test_updates_are_drawn_where_the_schedules_have_them(study):

@@ -1,6 +1,7 @@
 """Is feature learning essential, and when?"""
 
 from relin.studies.essential.settings import EssentialSpec
+from relin.study._abstract import AGAINST
 from relin.study._grid_study import AbstractGridStudy
 
 
@@ -9,6 +10,7 @@ class Essential(AbstractGridStudy[EssentialSpec]):
 
     name = "essential"
     settings = EssentialSpec
+    drawn_against = AGAINST
 
 
 STUDY = Essential

@@ -14,11 +14,12 @@ from relin.report._accuracy import (
     note_untrained,
     par_handles,
 )
-from relin.report._axes import NumberAxis
+from relin.report._axes import NumberAxis, UpdatesAxis
 from relin.report._curves import Line, learning_curves
 from relin.report._records import StudyRecords
 from relin.report._style import Theme, new_figure
 from relin.studies.essential.result import EssentialResult
+from relin.study._abstract import Against
 from relin.study._condition import parse_condition
 from relin.study._result import ScheduleOutcome
 
@@ -28,9 +29,10 @@ Kind = Literal["until", "after"]
 KINDS: tuple[Kind, ...] = ("until", "after")
 
 _AXES: dict[Kind, tuple[tuple[str, str], str]] = {
-    "until": (("none\n(lazy)", "all\n(ordinary)"), "feature updates before features are frozen"),
+    "until": (("all\n(ordinary)", "none\n(lazy)"), "feature updates before features are frozen"),
     "after": (("first\n(ordinary)", "never\n(lazy)"), "step from which features move"),
 }
+"""The ends of ordinary and of lazy training, and what is between."""
 
 
 def family(result: EssentialResult, kind: Kind) -> list[tuple[int, ScheduleOutcome]]:
@@ -44,17 +46,22 @@ def family(result: EssentialResult, kind: Kind) -> list[tuple[int, ScheduleOutco
     return sorted((number, outcome) for number, outcome in own if number > 0)
 
 
-def accuracy_against_number(result: EssentialResult, records: StudyRecords, kind: Kind, theme: Theme) -> Figure:
+def accuracy_against_number(
+    result: EssentialResult, records: StudyRecords, kind: Kind, theme: Theme, against: Against = "n"
+) -> Figure:
     """Test accuracy against the number of updates or the starting step, between lazy and ordinary training."""
-    members = family(result, kind)
+    updates = UpdatesAxis(against, result.num_steps)
+    members = [(updates.at(n) if kind == "until" else n, outcome) for n, outcome in family(result, kind)]
+    lazy_right = kind == "after" or updates.is_turned
     ends, name = _AXES[kind]
+    name = updates.named(name) if kind == "until" else name
     figure = new_figure(11.5, 6.2)
     axes = figure.subplots()
     axis = NumberAxis([0.0, *(number for number, _ in members), math.inf])
     ordinary, lazy = result.outcome("every-1"), result.outcome("never")
-    at_left, at_right = (lazy, ordinary) if kind == "until" else (ordinary, lazy)
+    at_left, at_right = (ordinary, lazy) if lazy_right else (lazy, ordinary)
     places = [*members, *((end, o) for end, o in ((0.0, at_left), (math.inf, at_right)) if o is not None)]
-    axis.draw(axes, theme, name, ends=ends)
+    axis.draw(axes, theme, name, ends=ends if lazy_right else (ends[1], ends[0]))
     joined = [(axis.at(number), outcome) for number, outcome in members if not is_far_below(outcome, result)]
     axes.plot(
         [x for x, _ in joined],
@@ -66,7 +73,7 @@ def accuracy_against_number(result: EssentialResult, records: StudyRecords, kind
     shown = list[float]()
     for number, outcome in places:
         share = axis.share(number)  # from the colour of ordinary training to that of lazy training
-        colour = theme.between(1 - share if kind == "until" else share)
+        colour = theme.between(share if lazy_right else 1 - share)
         shown += draw_schedule(axes, axis.at(number), outcome, records, colour, theme)
     rows = note_untrained(axes, [(axis.at(number), outcome) for number, outcome in places], records, theme)
     accuracy_axis(axes, result, shown, theme, rows)

@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 from relin.report import _text as text
+from relin.report._axes import UpdatesAxis
 from relin.report._curves import CAPTION
 from relin.report._figures import Plot
 from relin.report._page import Report, Tile, in_words, shared_tiles, statistics
@@ -14,6 +15,7 @@ from relin.report._records import StudyRecords
 from relin.report._tables import outcomes_csv, outcomes_table
 from relin.studies.essential.figures import KINDS, accuracy_against_number, essential_curves, family, selection
 from relin.studies.essential.result import EssentialResult
+from relin.study._abstract import Against
 
 QUESTION = "Is feature learning essential, and when?"
 _METHOD = (
@@ -32,13 +34,13 @@ _READING = (
 )
 
 
-def page(result: EssentialResult, records: pl.DataFrame, spec: Mapping[str, Any]) -> Report:
+def page(result: EssentialResult, records: pl.DataFrame, spec: Mapping[str, Any], against: Against = "n") -> Report:
     """What the page of the essential study shows."""
     data = StudyRecords(result, records)
     return Report(
         question=QUESTION,
         tiles=_tiles(result),
-        plots=plots(result, data),
+        plots=plots(result, data, against),
         tables=[outcomes_table(result, result.answers, f"Marked: {result.what_answers}.")],
         method=[_METHOD, statistics(result)],
         files={"table.csv": outcomes_csv(result.outcomes)},
@@ -78,16 +80,21 @@ def _note(found: str, missed: str, answer: int | None, tested: list[Any]) -> str
     return "not part of the study" if not tested else missed if answer is None else found
 
 
-def plots(result: EssentialResult, data: StudyRecords) -> list[Plot]:
+def plots(result: EssentialResult, data: StudyRecords, against: Against = "n") -> list[Plot]:
     """Every figure of the study, in the order of the page, each with the finding as its title."""
+    axis = UpdatesAxis(against, result.num_steps)
+    spent = (
+        "the number of updates on the axis is spent, then they stay frozen"
+        if against == "n"
+        else f"n updates are spent, then they stay frozen; on the axis are the {axis.named('')}"
+    )
     frozen = Plot(
         name="frozen-after",
         title=_frozen_title(result),
-        caption="Features are updated before every step until the number of updates on the axis is spent, then they "
-        f"stay frozen. {_READING}",
-        description="Test accuracy against the number of feature updates before features are frozen. "
+        caption=f"Features are updated before every step until {spent}. {_READING}",
+        description=f"Test accuracy against the number of {axis.named('feature updates before features are frozen')}. "
         + in_words(result, [outcome for _, outcome in family(result, "until")]),
-        draw=lambda theme: accuracy_against_number(result, data, "until", theme),
+        draw=lambda theme: accuracy_against_number(result, data, "until", theme, against),
     )
     late = Plot(
         name="learnt-from",

@@ -1,6 +1,7 @@
 """How rarely can features be updated without loss?"""
 
 from relin.studies.frequency.settings import FrequencySpec
+from relin.study._abstract import AGAINST
 from relin.study._grid_study import AbstractGridStudy
 
 
@@ -9,7 +10,7 @@ class Frequency(AbstractGridStudy[FrequencySpec]):
 
     name = "frequency"
     settings = FrequencySpec
-    drawn_against = ("n", "T/K")
+    drawn_against = AGAINST
 
 
 STUDY = Frequency

@@ -1,8 +1,7 @@
 """The drawings of the frequency study: accuracy against K and feature updates, learning curves, linearity."""
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -30,7 +29,7 @@ from relin.report._accuracy import (
     shown_values,
     turn_axis,
 )
-from relin.report._axes import BESIDE_INCHES, updates_axis, windows_axis
+from relin.report._axes import BESIDE_INCHES, UpdatesAxis
 from relin.report._curves import Line, learning_curves
 from relin.report._labels import Name, label_right, name_marks
 from relin.report._style import Theme, new_figure
@@ -43,6 +42,7 @@ from relin.studies.frequency.data import (
     with_period,
 )
 from relin.studies.frequency.result import FrequencyResult
+from relin.study._abstract import Against
 from relin.study._result import Interval, ScheduleOutcome
 from relin.study._scale import Scale
 
@@ -102,22 +102,24 @@ def _draw_periods(
             _mark_answer(axes, place, f"K* = {text.period(star.period)}", theme)
 
 
-def accuracy_against_updates(result: FrequencyResult, theme: Theme, against: Literal["n", "T/K"] = "n") -> Figure:
-    """Test accuracy against the feature updates n of a run, on a logarithmic axis with a zero, or its n + 1 windows."""
-    more = int(against == "T/K")
+def accuracy_against_updates(
+    result: FrequencyResult,
+    theme: Theme,
+    against: Against = "n",
+    steps: Callable[[ScheduleOutcome], int | None] = lambda outcome: None,
+) -> Figure:
+    """Test accuracy against the feature updates of a run, which takes T steps unless `steps` says otherwise."""
+    axis = UpdatesAxis(against, result.num_steps)
+    at = {o.schedule: axis.at(o.feature_updates, steps(o)) for o in result.outcomes}
     figure = new_figure(11.5, 6.2)
     axes, schedules = figure.subplots(), Schedules(result.outcomes)
     near, scale = [o for o in schedules.all if not is_far_below(o, result)], result.scale
-    lines = [_points([o for o in series if o in near], more, scale) for series in (schedules.periods, schedules.sparse)]
+    lines = [_points([o for o in series if o in near], at, scale) for series in (schedules.periods, schedules.sparse)]
     for line, colour in zip(lines, (theme.grid, theme.accent), strict=True):
         axes.plot(*np.array(line).reshape(-1, 2).T, color=colour, linewidth=2, zorder=1)
-    most = max(o.feature_updates for o in result.outcomes)
-    if more:
-        windows_axis(axes, most + 1)
-    else:
-        updates_axis(axes, most, "feature updates during training, n = T/K − 1")
+    axis.draw(axes, max(at.values()), axis.named("feature updates during training, n = T/K − 1"))
     for outcome in schedules.all:
-        x, colour = outcome.feature_updates + more, schedules.colour(outcome, theme)
+        x, colour = at[outcome.schedule], schedules.colour(outcome, theme)
         if outcome in near:
             draw_mean(axes, x, outcome, result.scale, colour, theme, schedules.marker(outcome))
         else:
@@ -129,19 +131,19 @@ def accuracy_against_updates(result: FrequencyResult, theme: Theme, against: Lit
         lines.append([(x, margin) for x in axes.get_xlim()])
     if star is not None:
         answer = f"{text.count(result.sufficient_feature_updates)} suffice"
-        place = (star.feature_updates + more, scale.factor * star.test_accuracy.mean)
+        place = (at[star.schedule], scale.factor * star.test_accuracy.mean)
         lines.append(_mark_answer(axes, place, answer, theme))
     _legend(figure, schedules, result, theme)
     names = [
-        Name(*_points([o], more, scale)[0], *ends(o.test_accuracy, scale), _short_name(o), schedules.colour(o, theme))
-        for o in near
+        Name(*_points([o], at, scale)[0], *ends(o.test_accuracy, scale), _short_name(o), schedules.colour(o, theme))
+        for o in (reversed(near) if axis.is_turned else near)
     ]
     name_marks(axes, names, lines, theme, SMALL - 0.5)
     return figure
 
 
-def _points(outcomes: Sequence[ScheduleOutcome], more: int, scale: Scale) -> list[tuple[float, float]]:
-    return [(o.feature_updates + more, scale.factor * o.test_accuracy.mean) for o in outcomes]
+def _points(outcomes: Sequence[ScheduleOutcome], at: dict[str, float], scale: Scale) -> list[tuple[float, float]]:
+    return [(at[o.schedule], scale.factor * o.test_accuracy.mean) for o in outcomes]
 
 
 def _short_name(outcome: ScheduleOutcome) -> str:

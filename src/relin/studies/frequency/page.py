@@ -4,12 +4,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 
 from relin.report import _text as text
 from relin.report._accuracy import is_far_below
+from relin.report._axes import UpdatesAxis
 from relin.report._curves import CAPTION
 from relin.report._figures import Plot
 from relin.report._html import Column, Html, Row, prose, table
@@ -35,16 +36,15 @@ from relin.studies.frequency.figures import (
     widest_gap,
 )
 from relin.studies.frequency.result import FrequencyResult
+from relin.study._abstract import Against
 from relin.study._result import ScheduleOutcome
 
 QUESTION = "How rarely can features be updated without loss?"
 _ARROW = "An arrow points at an accuracy far worse than the others."
 
 
-def page(
-    result: FrequencyResult, records: pl.DataFrame, spec: Mapping[str, Any], against: Literal["n", "T/K"] = "n"
-) -> Report:
-    """What the page of the frequency study shows; beside K, accuracy is drawn against feature updates or windows."""
+def page(result: FrequencyResult, records: pl.DataFrame, spec: Mapping[str, Any], against: Against = "n") -> Report:
+    """What the page of the frequency study shows; beside K, accuracy is drawn against updates as `against` says."""
     results = [result, *([result.equal_distance] if result.equal_distance is not None else [])]
     answers = [frequency_records(each, records) for each in results]
     return Report(
@@ -176,7 +176,7 @@ def _steps(data: FrequencyRecords) -> int:
     return data.result.num_steps if star is None else data.run_steps(star)
 
 
-def plots(answers: Sequence[FrequencyRecords], against: Literal["n", "T/K"] = "n") -> list[Plot]:
+def plots(answers: Sequence[FrequencyRecords], against: Against = "n") -> list[Plot]:
     """Every figure of the study, in the order of the page, each with the finding as its title."""
     first, *others = answers
     checks = [_curves_plot(first), rates_plot(first.result, first), _linearity_plot(first)]
@@ -260,17 +260,15 @@ def _period_caption(results: Sequence[FrequencyResult], shown: Sequence[Schedule
     return " ".join(sentences)
 
 
-def _updates_plot(data: FrequencyRecords, against: Literal["n", "T/K"], among: Sequence[FrequencyRecords] = ()) -> Plot:
-    """Accuracy against feature updates or windows; `among` are the comparisons of the page, if there are several."""
+def _updates_plot(data: FrequencyRecords, against: Against, among: Sequence[FrequencyRecords] = ()) -> Plot:
+    """Accuracy against feature updates; `among` are the comparisons of the page, if there are several."""
     result = data.result
     alike = f" with {COMPARISONS[result.comparison]}" if among else ""
     updates, steps = text.count(result.sufficient_feature_updates), f"{_steps(data):,}"
-    axis = {
-        "n": "feature updates in a run, on a logarithmic axis that includes zero",
-        "T/K": "windows in a run, n + 1 with n feature updates, on a logarithmic axis",
-    }[against]
+    axis = UpdatesAxis(against, result.num_steps)
     caption = [
-        f"The same accuracies against the mean number of {axis}. Circles update every K steps, and a mark above their "
+        f"The same accuracies against the mean number of {axis.named('feature updates in a run')}, on {axis.kind}. "
+        "Circles update every K steps, and a mark above their "
         "line spends its updates better than a fixed K."
     ]
     if any(sparse_period(outcome) is not None for outcome in result.outcomes):
@@ -290,8 +288,9 @@ def _updates_plot(data: FrequencyRecords, against: Literal["n", "T/K"], among: S
         name="accuracy-against-updates" + ("" if data in among[:1] or not among else f"-{result.comparison}"),
         title=title + _fewer(result),
         caption=" ".join(caption),
-        description=f"Test accuracy against the number of feature updates{alike}. " + in_words(result, result.outcomes),
-        draw=lambda theme: accuracy_against_updates(result, theme, against),
+        description=f"Test accuracy against the number of {axis.named('feature updates')}{alike}. "
+        + in_words(result, result.outcomes),
+        draw=lambda theme: accuracy_against_updates(result, theme, against, data.run_steps),
     )
 
 

@@ -4,7 +4,7 @@ from typing import cast
 
 from relin.studies.interpolation.runs import interpolation_jobs
 from relin.studies.interpolation.settings import InterpolationSpec
-from relin.study._abstract import Train
+from relin.study._abstract import AGAINST, Train
 from relin.study._descent import AbstractDescentStudy
 from relin.study._descent_jobs import DescentJob
 
@@ -14,6 +14,7 @@ class Interpolation(AbstractDescentStudy[InterpolationSpec]):
 
     name = "interpolation"
     settings = InterpolationSpec
+    drawn_against = AGAINST
 
     def runs(self) -> list[DescentJob]:
         return interpolation_jobs(self.spec)

@@ -8,20 +8,21 @@ import polars as pl
 from relin.report import _text as text
 from relin.report._figures import Plot
 from relin.report._page import Report, Tile, outcomes_of_runs, targets_of, untrained_tile
-from relin.studies.interpolation.figures import accuracy_against_period, distances_against_period
+from relin.studies.interpolation.figures import accuracy_against_period, axis_name, distances_against_period
 from relin.studies.interpolation.result import InterpolationResult
 from relin.studies.interpolation.table import interpolation_csv, interpolation_table
+from relin.study._abstract import Against
 from relin.study._result import Interval
 
 QUESTION = "Does K lead from ordinary training to NTK regression?"
 
 
-def page(result: InterpolationResult, records: pl.DataFrame, spec: Mapping[str, Any]) -> Report:
+def page(result: InterpolationResult, records: pl.DataFrame, spec: Mapping[str, Any], against: Against = "K") -> Report:
     """What the page of the interpolation study shows."""
     return Report(
         question=QUESTION,
         tiles=_tiles(result),
-        plots=plots(result),
+        plots=plots(result, against),
         tables=[interpolation_table(result)],
         method=[_method(result)],
         files={"table.csv": interpolation_csv(result)},
@@ -72,7 +73,7 @@ def _apart(value: float) -> str:
     return f"relative distance {text.power(float(f'{value:.0e}'))}"
 
 
-def plots(result: InterpolationResult) -> list[Plot]:
+def plots(result: InterpolationResult, against: Against = "K") -> list[Plot]:
     """Every figure of the study, in the order of the page."""
     far, near, compared = result.farther, result.nearer, result.compared
     steady = "steadily" if far == near == compared else "not steadily"
@@ -87,16 +88,16 @@ def plots(result: InterpolationResult) -> list[Plot]:
             title=title,
             caption="Distance of each K’s predictor on test examples to ordinary training and to NTK regression, in "
             "units of the distance between these two. Means over seeds, bands are 95 % intervals.",
-            description=f"Two lines against K. From one K to the next the distance to ordinary training grows {far} "
-            f"times of {compared}, that to NTK regression shrinks {near} times.",
-            draw=lambda theme: distances_against_period(result, theme),
+            description=f"Two lines against {axis_name(against)}. From one K to the next the distance to ordinary "
+            f"training grows {far} times of {compared}, that to NTK regression shrinks {near} times.",
+            draw=lambda theme: distances_against_period(result, theme, against),
         ),
         Plot(
             name="accuracy",
             title=accuracy,
             caption="Test accuracy of the linearised predictor and of the network, with those of ordinary training "
             "and NTK regression. Means over seeds, bands are 95 % intervals.",
-            description=f"Test accuracy against K. {accuracy}.",
-            draw=lambda theme: accuracy_against_period(result, theme),
+            description=f"Test accuracy against {axis_name(against)}. {accuracy}.",
+            draw=lambda theme: accuracy_against_period(result, theme, against),
         ),
     ]

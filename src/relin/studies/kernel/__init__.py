@@ -3,6 +3,7 @@
 from typing import Any
 
 from relin.studies.kernel.settings import KernelSpec
+from relin.study._abstract import AGAINST
 from relin.study._condition import Condition
 from relin.study._grid import Ranked
 from relin.study._grid_study import AbstractGridStudy
@@ -14,6 +15,7 @@ class Kernel(AbstractGridStudy[KernelSpec]):
 
     name = "kernel"
     settings = KernelSpec
+    drawn_against = AGAINST
 
     def observers(self, extra_rate: float | None, runner: Any) -> list[Any]:
         """How the kernel moves on validation examples, and lazy training on kernels taken on the way of some runs."""

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from relin.report import _text as text
 from relin.report._accuracy import accuracy_axis, draw_mean, ends, is_far_below, point_below, shown_values
-from relin.report._axes import log_axis, step_axis, updates_axis
+from relin.report._axes import UpdatesAxis, log_axis, step_axis
 from relin.report._curves import Line, draw_intervals, draw_line, learning_curves
 from relin.report._labels import label_right
 from relin.report._records import Curve, StudyRecords
@@ -48,13 +48,21 @@ def colours(result: KernelResult, theme: Theme) -> dict[str, str]:
     return ends | {schedule: style_of(index, theme).colour for index, schedule in enumerate(others)}
 
 
-def metric_in_training(result: KernelResult, records: StudyRecords, metric: Metric, theme: Theme) -> Figure:
+def so_far(axis: UpdatesAxis) -> str:
+    """What is on an axis that grows with the steps of a run."""
+    return "feature updates so far" if axis.against == "n" else "windows so far, n + 1"
+
+
+def metric_in_training(
+    result: KernelResult, records: StudyRecords, metric: Metric, axis: UpdatesAxis, theme: Theme
+) -> Figure:
     """A metric of the kernel against the step and against the feature updates so far, mean and interval over seeds."""
     figure = new_figure(13.5, 5.6)
     by_step, by_update = figure.subplots(1, 2, sharey=True)
     shown, labels, own = list[float](), list[tuple[float, str, str]](), colours(result, theme)
     for outcome in result.outcomes:
-        curve, updates = records.curve(outcome, metric.column), records.curve(outcome, "feature_updates").mean
+        curve = records.curve(outcome, metric.column)
+        updates = axis.at(records.curve(outcome, "feature_updates").mean)
         known = np.isfinite(curve.mean) & ((curve.mean > 0) if metric.log else True)
         if not known.any():
             continue
@@ -65,7 +73,7 @@ def metric_in_training(result: KernelResult, records: StudyRecords, metric: Metr
         labels.append((float(curve.mean[known][-1]), name, colour))
     by_step.set_ylabel(metric.name)
     step_axis(by_step, result.num_steps, before=0.012)
-    updates_axis(by_update, max(outcome.feature_updates for outcome in result.outcomes), "feature updates so far")
+    axis.draw(by_update, max(axis.at(o.feature_updates) for o in result.outcomes), so_far(axis))
     _scale(by_step, shown, metric)
     label_right(by_update, labels)
     return figure
@@ -89,23 +97,24 @@ def _stands_still(curve: Curve) -> bool:
     return bool(moved.size) and bool((curve.mean[moved[0] : moved[-1]] == 0).any())
 
 
-def ends_against_updates(result: KernelResult, theme: Theme) -> Figure:
-    """Test accuracy, and the alignment with the targets, at the end of training, against the feature updates n."""
+def ends_against_updates(result: KernelResult, axis: UpdatesAxis, theme: Theme) -> Figure:
+    """Test accuracy, and the alignment with the targets, at the end of training, against the feature updates."""
     figure = new_figure(14.5, 5.8)
     accuracy, alignment = figure.subplots(1, 2)
     by_updates = sorted(result.outcomes, key=lambda outcome: outcome.feature_updates)
     own, near = colours(result, theme), [o for o in by_updates if not is_far_below(o, result)]
+    at = {o.schedule: axis.at(o.feature_updates) for o in by_updates}
     for axes in (accuracy, alignment):
-        updates_axis(axes, by_updates[-1].feature_updates)
+        axis.draw(axes, max(at.values()), axis.named("feature updates during training"))
     scale = result.scale
-    joined = [(o.feature_updates, scale.factor * o.test_accuracy.mean) for o in near if o.period is not None]
+    joined = [(at[o.schedule], scale.factor * o.test_accuracy.mean) for o in near if o.period is not None]
     accuracy.plot(*np.array(joined).reshape(-1, 2).T, color=theme.grid, linewidth=2, zorder=1)
     for outcome in by_updates:
         draw = draw_mean if outcome in near else point_below
-        draw(accuracy, outcome.feature_updates, outcome, scale, own[outcome.schedule], theme)
+        draw(accuracy, at[outcome.schedule], outcome, scale, own[outcome.schedule], theme)
     accuracy_axis(accuracy, result, [value for outcome in near for value in shown_values(outcome, scale)], theme)
-    kernels = [(o.feature_updates, result.kernel(o.schedule)) for o in by_updates if o.period is not None]
-    aligned = [(updates, kernel and kernel.alignment) for updates, kernel in kernels]
+    kernels = [(at[o.schedule], result.kernel(o.schedule)) for o in by_updates if o.period is not None]
+    aligned = [(place, kernel and kernel.alignment) for place, kernel in kernels]
     draw_intervals(alignment, aligned, theme.accent, "o", "", theme)
     if result.initial_alignment is not None:
         first = result.initial_alignment.mean

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from relin.report import _text as text
+from relin.report._axes import UpdatesAxis
 from relin.report._curves import CAPTION
 from relin.report._figures import Plot
 from relin.report._page import Report, Tile, constancy_tile, in_words, shared_tiles, statistics
@@ -22,9 +23,11 @@ from relin.studies.kernel.figures import (
     ends_against_updates,
     kernel_curves,
     metric_in_training,
+    so_far,
 )
 from relin.studies.kernel.result import FrozenKernel, KernelOutcome, KernelResult
 from relin.studies.kernel.table import frozen_csv, kernel_columns, kernel_extra
+from relin.study._abstract import Against
 from relin.study._result import Interval
 from relin.study._scale import Scale
 
@@ -51,7 +54,7 @@ _READING = (
 )
 
 
-def page(result: KernelResult, records: pl.DataFrame, spec: Mapping[str, Any]) -> Report:
+def page(result: KernelResult, records: pl.DataFrame, spec: Mapping[str, Any], against: Against = "n") -> Report:
     """What the page of the kernel study shows."""
     data = StudyRecords(result, records, tuple(metric.column for metric in METRICS.values()))
     files = {"table.csv": outcomes_csv(result.outcomes, kernel_columns(result))}
@@ -60,7 +63,7 @@ def page(result: KernelResult, records: pl.DataFrame, spec: Mapping[str, Any]) -
     return Report(
         question=QUESTION,
         tiles=_tiles(result),
-        plots=plots(result, data),
+        plots=plots(result, data, against),
         tables=[outcomes_table(result, [], "The kernel's numbers are those at the end.", kernel_extra(result))],
         method=[_METHOD, *([_FROZEN] if result.frozen else []), statistics(result)],
         files=files,
@@ -93,9 +96,11 @@ def _frozen_tile(frozen: FrozenKernel, scale: Scale) -> Tile:
     return Tile("Gain of a frozen kernel taken late", scale.value(gain.mean, 1), note)
 
 
-def plots(result: KernelResult, data: StudyRecords) -> list[Plot]:
+def plots(result: KernelResult, data: StudyRecords, against: Against = "n") -> list[Plot]:
     """Every figure of the study, in the order of the page, each with the finding as its title."""
-    moved = [_metric_plot(result, data, name, metric) for name, metric in METRICS.items()]
+    axis = UpdatesAxis(against, result.num_steps)
+    so_far = UpdatesAxis("n" if against == "K" else against, result.num_steps)  # on the way there is no K
+    moved = [_metric_plot(result, data, name, metric, so_far) for name, metric in METRICS.items()]
     frozen = Plot(
         name="frozen-kernels",
         title=_frozen_title(result),
@@ -108,11 +113,12 @@ def plots(result: KernelResult, data: StudyRecords) -> list[Plot]:
     learned = Plot(
         name="accuracy-and-alignment",
         title=_learned_title(result),
-        caption="At the end of training, against the feature updates of a run: test accuracy, filled where on par with "
-        "ordinary training, and the centred alignment of the kernel with the targets; means and 95 % intervals over "
-        f"seeds. {text.EDGES_MEAN}.",
-        description=f"Test accuracy and alignment with the targets against feature updates. {_learned_title(result)}.",
-        draw=lambda theme: ends_against_updates(result, theme),
+        caption=f"At the end of training, against the {axis.named('feature updates of a run')}: test accuracy, filled "
+        "where on par with ordinary training, and the centred alignment of the kernel with the targets; means and 95 % "
+        f"intervals over seeds. {text.EDGES_MEAN}.",
+        description=f"Test accuracy and alignment with the targets against {axis.named('feature updates')}. "
+        f"{_learned_title(result)}.",
+        draw=lambda theme: ends_against_updates(result, axis, theme),
     )
     curves = Plot(
         name="learning-curves",
@@ -124,16 +130,16 @@ def plots(result: KernelResult, data: StudyRecords) -> list[Plot]:
     return [*moved[:2], *([frozen] if result.frozen else []), *moved[2:], learned, curves, rates_plot(result, data)]
 
 
-def _metric_plot(result: KernelResult, data: StudyRecords, name: str, metric: Metric) -> Plot:
+def _metric_plot(result: KernelResult, data: StudyRecords, name: str, metric: Metric, axis: UpdatesAxis) -> Plot:
     title = _TITLES[name](result) if name in _TITLES else _velocity_title(result, data)
     left_out = " Where the kernel did not move it has no velocity on a logarithmic axis." if metric.log else ""
     return Plot(
         name=f"kernel-{name}",
         title=title,
-        caption=f"{metric.name[0].upper()}{metric.name[1:]}, against the step on the left and against the feature "
-        f"updates so far on the right. {_READING}{left_out} {text.EDGES_MEAN}.",
+        caption=f"{metric.name[0].upper()}{metric.name[1:]}, against the step on the left and against the "
+        f"{so_far(axis)} on the right. {_READING}{left_out} {text.EDGES_MEAN}.",
         description=f"{metric.name} against step and feature updates. {title}.",
-        draw=partial(metric_in_training, result, data, metric),
+        draw=partial(metric_in_training, result, data, metric, axis),
     )
 
 

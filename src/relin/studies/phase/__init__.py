@@ -1,6 +1,7 @@
 """How many feature updates suffice, as training grows longer?"""
 
 from relin.studies.phase.settings import PhaseSpec
+from relin.study._abstract import AGAINST
 from relin.study._grid_study import AbstractGridStudy
 
 
@@ -9,6 +10,7 @@ class Phase(AbstractGridStudy[PhaseSpec]):
 
     name = "phase"
     settings = PhaseSpec
+    drawn_against = AGAINST
 
 
 STUDY = Phase

@@ -13,10 +13,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from relin.report import _text as text
 from relin.report._accuracy import SMALL, legend_below
+from relin.report._axes import UpdatesAxis
 from relin.report._rate_map import draw_cell
 from relin.report._records import Cell
 from relin.report._style import Theme, halo, new_figure
 from relin.studies.phase.result import PhaseCell, PhaseResult
+from relin.study._abstract import Against
 from relin.study._scale import Scale
 
 Value = Callable[[PhaseCell], float | None]
@@ -34,8 +36,8 @@ def best_total(cell: PhaseCell) -> float | None:
     return None if cell.versus_best is None else cell.versus_best.mean
 
 
-def phase_map(result: PhaseResult, value: Value, theme: Theme, line: bool = True) -> Figure:
-    """A difference of accuracy over T and n, in points, on logarithmic axes; with `line`, n* of each T beneath."""
+def phase_map(result: PhaseResult, value: Value, theme: Theme, line: bool = True, against: Against = "n") -> Figure:
+    """A difference of accuracy over T and n, in points, on logarithmic axes; with `line`, n* of each T."""
     figure = new_figure(max(8.0, 3.0 + 1.7 * len(result.totals)), 9.0)
     axes = figure.subplots()
     axes.grid(visible=False)
@@ -45,20 +47,22 @@ def phase_map(result: PhaseResult, value: Value, theme: Theme, line: bool = True
     colours = Normalize(lowest, max(known, default=0.0), clip=True)
     lines, before = list[tuple[float, float]](), None
     for own, (left, right) in zip(result.totals, edges, strict=True):
-        cells = result.at(own.total)
-        rows = _edges([math.log2(cell.updates + 1) for cell in cells], _REACH)
+        cells = result.at(own.total)[:: -1 if against == "K" else 1]
+        rows = _edges([_height(cell, against) for cell in cells], _REACH)
         for cell, (low, high) in zip(cells, rows, strict=True):
             _draw_cell(axes, (left, low, right, high), cell, value(cell), (colours, result.scale), theme)
             if line and cell.updates == own.enough_updates:
                 if before is None:
                     lines.append((math.nan, math.nan))
-                lines += [(left, low), (right, low)]
+                border = high if against == "K" else low
+                lines += [(left, border), (right, border)]
         before = own.enough_updates
     style = {"color": theme.outline, "linewidth": 3.5, "solid_joinstyle": "miter", "zorder": 5}
     axes.plot([x for x, _ in lines], [y for _, y in lines], **style)
     _total_axis(axes, result, edges)
-    _updates_axis(axes, result)
-    handles = [Line2D([], [], color=theme.outline, linewidth=3.5, label="line of parity: n* and all above on par")]
+    _updates_axis(axes, result, against)
+    parity = f"line of parity: n* and all {'below' if against == 'K' else 'above'} on par"
+    handles = [Line2D([], [], color=theme.outline, linewidth=3.5, label=parity)]
     legend_below(figure, handles if line else [], theme)
     return figure
 
@@ -99,13 +103,17 @@ def _total_axis(axes: Axes, result: PhaseResult, edges: Sequence[tuple[float, fl
     axes.set_xlabel("training steps T")
 
 
-def _updates_axis(axes: Axes, result: PhaseResult) -> None:
-    """n against log(n + 1), so that zero has a place; n + 1 = T/K is the number of windows."""
-    most = max(cell.updates for cell in result.cells)
-    doubled = [2**power - 1 for power in range(math.ceil(math.log2(most + 1)) + 1)]
-    axes.set_yticks([math.log2(n + 1) for n in doubled], [text.count(n) for n in doubled])
-    axes.set_ylim(-_REACH - 0.15, math.log2(most + 1) + _REACH + 0.15)
-    axes.set_ylabel("feature updates n = T/K − 1")
+def _height(cell: PhaseCell, against: Against) -> float:
+    """By the logarithm; n by that of n + 1, so that zero has a place."""
+    return math.log2(UpdatesAxis("K" if against == "K" else "T/K", cell.total).at(cell.updates))
+
+
+def _updates_axis(axes: Axes, result: PhaseResult, against: Against) -> None:
+    highest = max(_height(cell, against) for cell in result.cells)
+    powers = range(math.ceil(highest) + 1)
+    axes.set_yticks(powers, [text.count(2**power - (1 if against == "n" else 0)) for power in powers])
+    axes.set_ylim(-_REACH - 0.15, highest + _REACH + 0.15)
+    axes.set_ylabel(UpdatesAxis(against, result.num_steps).named("feature updates n = T/K − 1"))
 
 
 def enough_against_total(result: PhaseResult, theme: Theme) -> Figure:

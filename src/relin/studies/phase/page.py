@@ -12,6 +12,7 @@ from relin.studies.phase.figures import best_total, enough_against_total, phase_
 from relin.studies.phase.result import PhaseCell, PhaseResult
 from relin.studies.phase.table import phase_csv, phase_tables, totals_csv
 from relin.studies.phase.verdict import enough_words
+from relin.study._abstract import Against
 from relin.study._verdict import spelled
 
 QUESTION = "How many feature updates suffice, as training grows longer?"
@@ -34,13 +35,13 @@ _GROWTH = (
 _COLUMNS = ("run_steps", "schedule", "learning_rate", "seed", "step", "result", "test_accuracy")
 
 
-def page(result: PhaseResult, records: pl.DataFrame, spec: Mapping[str, Any]) -> Report:
+def page(result: PhaseResult, records: pl.DataFrame, spec: Mapping[str, Any], against: Against = "n") -> Report:
     """What the page of the phase study shows."""
     _check(result, records)
     return Report(
         question=QUESTION,
         tiles=_tiles(result),
-        plots=plots(result),
+        plots=plots(result, against),
         tables=phase_tables(result),
         method=[_METHOD, _GROWTH, statistics(result)],
         files={"table.csv": phase_csv(result), "totals.csv": totals_csv(result)},
@@ -91,28 +92,28 @@ def _tiles(result: PhaseResult) -> list[Tile]:
     return [*tiles, *others]
 
 
-def plots(result: PhaseResult) -> list[Plot]:
+def plots(result: PhaseResult, against: Against = "n") -> list[Plot]:
     """Every figure of the study, in the order of the page, each with the finding as its title."""
     reading = (
-        "Both axes are logarithmic, that of n in n + 1. Bold is the accuracy of ordinary training; gaps were not "
-        f"tested. {text.UNTRAINED_MEANS}; places of which no run trained are hatched, with dots where none diverged. "
-        f"{text.EDGES_MEAN}. Colours end ten margins below."
+        f"Both axes are logarithmic{', that of n in n + 1' if against == 'n' else ''}. Bold is the accuracy of "
+        f"ordinary training; gaps were not tested. {text.UNTRAINED_MEANS}; places of which no run trained are hatched, "
+        f"with dots where none diverged. {text.EDGES_MEAN}. Colours end ten margins below."
     )
     same = Plot(
         name="map",
         title=_map_title(result),
         caption="Test accuracy of n feature updates in T steps less that of ordinary training of the same T, in "
-        "points, mean over seeds, each at its best learning rate. Above the line of parity every n tested is on par "
-        f"with ordinary training. {reading}",
+        f"points, mean over seeds, each at its best learning rate. {'Below' if against == 'K' else 'Above'} the line "
+        f"of parity every n tested is on par with ordinary training. {reading}",
         description=f"Accuracy over T and n. {_in_words(result)}",
-        draw=lambda theme: phase_map(result, same_total, theme),
+        draw=lambda theme: phase_map(result, same_total, theme, against=against),
     )
     best = Plot(
         name="map-against-best",
         title=_best_title(result),
         caption=f"The same, less the accuracy of ordinary training of the best T. {reading}",
         description=f"Accuracy over T and n against the best T. {_best_title(result)}.",
-        draw=lambda theme: phase_map(result, best_total, theme, line=False),
+        draw=lambda theme: phase_map(result, best_total, theme, line=False, against=against),
     )
     enough = Plot(
         name="enough-updates",

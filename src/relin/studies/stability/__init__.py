@@ -3,6 +3,7 @@
 from typing import Any
 
 from relin.studies.stability.settings import StabilitySpec
+from relin.study._abstract import AGAINST
 from relin.study._grid_study import AbstractGridStudy
 
 
@@ -11,6 +12,7 @@ class Stability(AbstractGridStudy[StabilitySpec]):
 
     name = "stability"
     settings = StabilitySpec
+    drawn_against = AGAINST
 
     def observers(self, extra_rate: float | None, runner: Any) -> list[Any]:
         """The sharpness of the linearised problem on validation examples."""

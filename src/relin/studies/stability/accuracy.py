@@ -24,7 +24,7 @@ from relin.report._accuracy import (
     shown_values,
     turn_axis,
 )
-from relin.report._axes import updates_axis
+from relin.report._axes import UpdatesAxis
 from relin.report._labels import label_right
 from relin.report._style import Style, Theme, halo, new_figure, style_of
 from relin.studies.stability.data import PLAIN, Group, groups
@@ -44,7 +44,7 @@ def _colour(outcome: ScheduleOutcome, own: Style, theme: Theme) -> str:
     return {1.0: theme.ordinary, math.inf: theme.lazy}.get(outcome.period or 0.0, own.colour)
 
 
-def accuracy_against_updates(result: StabilityResult, theme: Theme) -> Figure:
+def accuracy_against_updates(result: StabilityResult, axis: UpdatesAxis, theme: Theme) -> Figure:
     """Test accuracy against feature updates of every schedule, coloured by part, with the Pareto front."""
     figure = new_figure(13.0, 7.4)
     axes = figure.subplots()
@@ -53,18 +53,19 @@ def accuracy_against_updates(result: StabilityResult, theme: Theme) -> Figure:
     for group in groups(result):
         own = styles[group.name]
         for outcome in group.outcomes:
-            colour, x = _colour(outcome, own, theme), outcome.feature_updates
+            colour, x = _colour(outcome, own, theme), axis.at(outcome.feature_updates)
             if is_far_below(outcome, result):
                 point_below(axes, x, outcome, result.scale, colour, theme)
                 continue
             faint = outcome.schedule not in result.pareto
             draw_mean(axes, x, outcome, result.scale, colour, theme, marker=own.marker, size=8.5, faint=faint)
             values += [ends(outcome.test_accuracy, scale)[1], scale.factor * outcome.test_accuracy.mean]
-    updates_axis(axes, max(outcome.feature_updates for outcome in result.outcomes))
+    most = max(axis.at(outcome.feature_updates) for outcome in result.outcomes)
+    axis.draw(axes, most, axis.named("feature updates during training"))
     name_axis(axes, result)
     axes.set_ylim(*limits(values, result, floor(result)))
     draw_bands(axes, result, theme)
-    _draw_front(axes, result, styles, theme)
+    _draw_front(axes, result, axis, styles, theme)
     handles = [
         Line2D([], [], color=own.colour, marker=own.marker, linestyle="", markersize=8.5, label=name)
         for name, own in styles.items()
@@ -73,19 +74,19 @@ def accuracy_against_updates(result: StabilityResult, theme: Theme) -> Figure:
     return figure
 
 
-def _draw_front(axes: Axes, result: StabilityResult, styles: dict[str, Style], theme: Theme) -> None:
+def _draw_front(axes: Axes, result: StabilityResult, axis: UpdatesAxis, styles: dict[str, Style], theme: Theme) -> None:
     """A step line through the Pareto front; its members are numbered at their marks and named at the right."""
     front = [outcome for outcome in map(result.outcome, result.pareto) if outcome is not None]
     if not front:
         return
     by_schedule = {o.schedule: styles[group.name] for group in groups(result) for o in group.outcomes}
-    x = [outcome.feature_updates for outcome in front]
+    x = [axis.at(outcome.feature_updates) for outcome in front]
     y = [result.scale.factor * outcome.test_accuracy.mean for outcome in front]
     axes.plot(x, y, drawstyle="steps-post", color=theme.ink, linewidth=1.8, alpha=0.55, zorder=1.5)
     labels = []
     for number, outcome in enumerate(front, start=1):
         colour = _colour(outcome, by_schedule[outcome.schedule], theme)
-        place = (outcome.feature_updates, result.scale.factor * outcome.test_accuracy.mean)
+        place = (axis.at(outcome.feature_updates), result.scale.factor * outcome.test_accuracy.mean)
         axes.annotate(
             str(number),
             place,

@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 from relin.report import _text as text
+from relin.report._axes import UpdatesAxis
 from relin.report._figures import Plot
 from relin.report._html import Column
 from relin.report._page import Report, Tile, in_words, shared_tiles, statistics
@@ -25,6 +26,7 @@ from relin.studies.stability.data import (
 from relin.studies.stability.figures import rates_that_train
 from relin.studies.stability.result import StabilityResult
 from relin.studies.stability.sharpness import passes, selection, sharpness_in_training
+from relin.study._abstract import Against
 from relin.study._result import ScheduleOutcome
 
 QUESTION = "Up to which learning rate does sparse feature learning train?"
@@ -52,7 +54,7 @@ _STABLE_SHARPNESS = (
 )
 
 
-def page(result: StabilityResult, records: pl.DataFrame, spec: Mapping[str, Any]) -> Report:
+def page(result: StabilityResult, records: pl.DataFrame, spec: Mapping[str, Any], against: Against = "n") -> Report:
     """What the page of the stability study shows."""
     data = StudyRecords(result, records, more_columns=("sharpness",))
     training = descent(spec, result)
@@ -60,7 +62,7 @@ def page(result: StabilityResult, records: pl.DataFrame, spec: Mapping[str, Any]
     return Report(
         question=QUESTION,
         tiles=tiles(result, training),
-        plots=plots(result, data, training),
+        plots=plots(result, data, training, against),
         tables=[outcomes_table(result, result.answers, "Marked rows are the Pareto front.", columns)],
         method=[_METHOD.format(stable=_if_known(_STABLE, training)), statistics(result)],
         files={"table.csv": outcomes_csv(result.outcomes, _limit_record(result))},
@@ -136,9 +138,9 @@ def _fewest_on_par(result: StabilityResult) -> ScheduleOutcome | None:
     return min((o for o in result.outcomes if o.on_par), key=lambda o: o.feature_updates, default=None)
 
 
-def plots(result: StabilityResult, data: StudyRecords, training: Descent) -> list[Plot]:
+def plots(result: StabilityResult, data: StudyRecords, training: Descent, against: Against = "n") -> list[Plot]:
     """Every figure of the study, in the order of the page, each with the finding as its title."""
-    chosen = selection(result)
+    chosen, axis = selection(result), UpdatesAxis(against, result.num_steps)
     shown = [
         Plot(
             name="rates-that-train",
@@ -152,14 +154,15 @@ def plots(result: StabilityResult, data: StudyRecords, training: Descent) -> lis
         Plot(
             name="accuracy-against-updates",
             title=_front_title(result),
-            caption="Mean test accuracy of the linearised network and its 95 % interval against the number of feature "
-            "updates in a run, at the rate chosen for each schedule. The step line is the Pareto front: no schedule "
-            "lies above it. Its members are numbered from the fewest updates on and named at the right. Filled marks "
-            "are on par with ordinary training, and an arrow points at an accuracy far worse than the others. "
+            caption="Mean test accuracy of the linearised network and its 95 % interval against the number of "
+            f"{axis.named('feature updates in a run')}, at the rate chosen for each schedule. The step line is the "
+            "Pareto front: no schedule lies above it. Its members are numbered from the fewest updates on and named at "
+            "the right. Filled marks are on par with ordinary training, and an arrow points at an accuracy far worse "
+            "than the others. "
             f"{text.EDGES_MEAN}.",
-            description=f"Test accuracy against the number of feature updates. Front: "
+            description=f"Test accuracy against the number of {axis.named('feature updates')}. Front: "
             f"{in_words(result, [o for o in map(result.outcome, result.pareto) if o is not None])}",
-            draw=lambda theme: accuracy_against_updates(result, theme),
+            draw=lambda theme: accuracy_against_updates(result, axis, theme),
         ),
     ]
     if any(group.is_periodic and group.name != PLAIN for group in groups(result)):

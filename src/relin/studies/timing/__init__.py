@@ -1,6 +1,7 @@
 """When are feature updates best spent?"""
 
 from relin.studies.timing.settings import TimingSpec
+from relin.study._abstract import AGAINST
 from relin.study._grid_study import AbstractGridStudy
 
 
@@ -9,6 +10,7 @@ class Timing(AbstractGridStudy[TimingSpec]):
 
     name = "timing"
     settings = TimingSpec
+    drawn_against = AGAINST
 
 
 STUDY = Timing

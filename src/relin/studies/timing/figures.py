@@ -24,7 +24,7 @@ from relin.report._accuracy import (
     point_below,
     shown_values,
 )
-from relin.report._axes import step_axis, updates_axis
+from relin.report._axes import UpdatesAxis, step_axis
 from relin.report._curves import Line, learning_curves
 from relin.report._records import StudyRecords
 from relin.report._style import Style, Theme, halo, new_figure, style_of
@@ -113,35 +113,34 @@ def _write_numbers(
         )
 
 
-def accuracy_against_updates(result: TimingResult, theme: Theme) -> Figure:
-    """Test accuracy against the number of updates spent, a line for each placement, every tolerance a mark."""
+def accuracy_against_updates(result: TimingResult, axis: UpdatesAxis, theme: Theme) -> Figure:
+    """Test accuracy against the updates spent, a line for each placement, every tolerance a mark."""
     figure = new_figure(11.5, 6.2)
     axes = figure.subplots()
     series = {name: _series(result, name) for name in names(result)}
     ordinary = result.outcome("every-1")
-    most = max(o.feature_updates for own in [*series.values(), [ordinary] if ordinary else []] for o in own)
+    most = max(axis.at(o.feature_updates) for own in [*series.values(), [ordinary] if ordinary else []] for o in own)
     handles, values = [], list[float]()
     for name, outcomes in series.items():
         own = placement_style(name, theme)
         # One number of updates, several placements: set apart, they can be told from each other.
         aside = 1.0 if name == "adaptive" else 1.045 ** (ORDER.index(name) - 1.5)
         near = [outcome for outcome in outcomes if not is_far_below(outcome, result)]
-        x = [aside * outcome.feature_updates for outcome in near]
+        x = [aside * axis.at(outcome.feature_updates) for outcome in near]
         axes.plot(x, [result.scale.factor * o.test_accuracy.mean for o in near], color=own.colour, alpha=0.55, zorder=1)
         for outcome in outcomes:
+            place = axis.at(outcome.feature_updates)
             if outcome not in near:
-                point_below(axes, outcome.feature_updates, outcome, result.scale, own.colour, theme)
+                point_below(axes, place, outcome, result.scale, own.colour, theme)
                 continue
-            draw_mean(
-                axes, aside * outcome.feature_updates, outcome, result.scale, own.colour, theme, marker=own.marker
-            )
+            draw_mean(axes, aside * place, outcome, result.scale, own.colour, theme, marker=own.marker)
             values += shown_values(outcome, result.scale)
         handles.append(Line2D([], [], color=own.colour, marker=own.marker, markersize=9, label=name))
     for schedule, colour in (("every-1", theme.ordinary), ("never", theme.lazy)):
         outcome = result.outcome(schedule)
         if outcome is not None:
-            draw_mean(axes, outcome.feature_updates, outcome, result.scale, colour, theme)
-    updates_axis(axes, most)
+            draw_mean(axes, axis.at(outcome.feature_updates), outcome, result.scale, colour, theme)
+    axis.draw(axes, most, axis.named("feature updates during training"))
     accuracy_axis(axes, result, values, theme)
     legend_below(figure, [*handles, *par_handles(result, theme)], theme, columns=4)
     return figure

@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 from relin.report import _text as text
+from relin.report._axes import UpdatesAxis
 from relin.report._curves import CAPTION
 from relin.report._figures import Plot
 from relin.report._html import paragraph
@@ -22,6 +23,7 @@ from relin.studies.timing.figures import (
 )
 from relin.studies.timing.result import Placement, TimingResult
 from relin.studies.timing.table import placements_csv, placements_table
+from relin.study._abstract import Against
 from relin.study._result import ScheduleOutcome
 
 QUESTION = "When are feature updates best spent?"
@@ -35,7 +37,7 @@ _METHOD = (
 )
 
 
-def page(result: TimingResult, records: pl.DataFrame, spec: Mapping[str, Any]) -> Report:
+def page(result: TimingResult, records: pl.DataFrame, spec: Mapping[str, Any], against: Against = "n") -> Report:
     """What the page of the timing study shows."""
     data = StudyRecords(result, records)
     if not result.best:
@@ -46,7 +48,7 @@ def page(result: TimingResult, records: pl.DataFrame, spec: Mapping[str, Any]) -
     return Report(
         question=QUESTION,
         tiles=[*(_tile(result, budget) for budget in result.best), *shared_tiles(result)],
-        plots=plots(result, data),
+        plots=plots(result, data, against),
         tables=[
             placements_table(result),
             paragraph("All schedules, the adaptive one with every tolerance:"),
@@ -72,9 +74,9 @@ def _tile(result: TimingResult, budget: int) -> Tile:
     return Tile(f"Best for {budget:,} update{'' if budget == 1 else 's'}", accuracy, note)
 
 
-def plots(result: TimingResult, data: StudyRecords) -> list[Plot]:
+def plots(result: TimingResult, data: StudyRecords, against: Against = "n") -> list[Plot]:
     """Every figure of the study, in the order of the page, each with the finding as its title."""
-    most = max(result.best)
+    most, axis = max(result.best), UpdatesAxis(against, result.num_steps)
     return [
         Plot(
             name="accuracy-of-placements",
@@ -94,11 +96,12 @@ def plots(result: TimingResult, data: StudyRecords) -> list[Plot]:
         Plot(
             name="accuracy-against-updates",
             title=_updates_title(result),
-            caption="The same accuracies against the number of feature updates in a run, on a logarithmic axis that "
-            "includes zero, with every tolerance of the adaptive schedule. Lines join the means of one placement; a "
+            caption=f"The same accuracies against the number of {axis.named('feature updates in a run')}, on "
+            f"{axis.kind}, with every tolerance of the adaptive schedule. Lines join the means of one placement; a "
             "line above another spends its updates better. Marks of the same number are set a little apart.",
-            description=f"Test accuracy against the number of feature updates. {_updates_title(result)}.",
-            draw=lambda theme: accuracy_against_updates(result, theme),
+            description=f"Test accuracy against the number of {axis.named('feature updates')}. "
+            f"{_updates_title(result)}.",
+            draw=lambda theme: accuracy_against_updates(result, axis, theme),
         ),
         Plot(
             name="updates-in-training",
