@@ -28,6 +28,23 @@ def test_example(ends, name):
     assert abs(accuracies[0] - accuracies[1]) < 0.03
 
 
+FEWER = {"data": "digits", "steps": "100", "seeds": "2", "alphas": "100 1", "periods": "16", "rates": "0.1"}
+
+
+@pytest.mark.slow
+def test_output_scale(in_turn, tmp_path):
+    arguments = [word for name, values in FEWER.items() for word in (f"--{name}", *values.split())]
+    arguments += ["--out", str(tmp_path)]
+    (end,) = in_turn({"scale": {"file": str(EXAMPLES / "output_scale.py"), "arguments": arguments}}).values()
+    assert (end.code, end.err) == (0, "")
+    rows = [line.split("\t") for line in end.out.splitlines()[1:] if line]
+    assert len(rows) == 8
+    moved = {(rates, float(alpha), int(period)): float(change or "nan") for rates, alpha, period, *_, change, _ in rows}
+    for rates in ("one for all", "best of each"):
+        assert moved[rates, 1, 10**9] == 0 < moved[rates, 100, 1] < 0.1 < moved[rates, 1, 1]
+    assert (tmp_path / "output-scale.png").stat().st_size > 10_000
+
+
 @pytest.mark.fashion_mnist
 @pytest.mark.slow
 def test_fine_tuning(in_turn):
