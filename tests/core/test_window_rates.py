@@ -290,3 +290,11 @@ def test_a_probe_is_checked_as_data_are():
     solver = il.WeightSpace(optax.sgd(0.1), rate_cap=il.RateCap(0.5, 0.1, probe=(x, y + 7)))
     with pytest.raises(ValueError, match=r"In `probe` of RateCap: Targets must be"):
         trained(ENTROPY, solver, il.Every(4))
+
+
+def test_batches_may_come_from_python():
+    solver = il.WeightSpace(OPTIMISERS["momentum"][0], rate_cap=il.RateCap(0.1, COURSE, BETA, EXACT))
+    batches, problem = oracles.minibatches(*oracles.data(ENTROPY), STEPS), il.Problem(oracles.mlp, ENTROPY)
+    options = {"num_steps": STEPS, "key": oracles.KEY, "record_every": 1}
+    found = il.train(problem, solver, il.Every(4), oracles.mlp_params(), batches, **options)
+    assert_is(found, by_hand(ENTROPY, momentum, EVERY_4, None, 0.1))
