@@ -7,6 +7,7 @@ from itertools import product
 from typing import cast
 
 from tools.results.quantities import Quantities, percent, study
+from tools.windows.records import Records
 
 from relin.report import _text as text
 from relin.studies.frequency.settings import FrequencySpec
@@ -15,6 +16,7 @@ from relin.study import Condition, conclude, parse_condition
 from relin.study._result import Interval, ScheduleOutcome
 
 _WIDTH = 126
+_WINDOWS = Records()
 
 
 class Words(Quantities):
@@ -25,6 +27,10 @@ class Words(Quantities):
         self.folder = folder
         words = {name: getattr(self, name) for name in dir(self) if not name.startswith("_") and name != "folder"}
         return eval(expression, {"percent": percent, **words})
+
+    def windows(self) -> Records:
+        """What the records of docs/windows say."""
+        return _WINDOWS
 
     def verdict(self, of: str | None = None, *, equal_steps: bool = False) -> str:
         """The verdict as a quotation, of the comparison at equal steps alone if asked for."""

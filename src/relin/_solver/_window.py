@@ -104,9 +104,10 @@ class RateCap(eqx.Module):
     """Caps the learning rate of a window at c · 2 (1 + β)/λ_max, with λ_max of the linearised problem at its anchor.
 
     Gradient descent with momentum β on the linearised problem is stable below 2 (1 + β)/λ_max, λ_max the largest
-    eigenvalue of G = JᵀHJ/N at the anchor (plus the solver's `proximal` λ); above, its loss grows exponentially in the
-    steps that the window has left. Ordinary training at the same rate is held by the network's nonlinearity (Cohen et
-    al. 2021, arXiv:2103.00065), a window is not. The updates are multiplied by
+    eigenvalue of G = JᵀHJ/N at the anchor (plus the solver's `proximal` λ); above, the squared error grows
+    exponentially in the steps that the window has left, while cross-entropy, whose H falls as outputs grow, levels off.
+    Where windows of SGD fail, λ_max at their anchors is about at the limit (docs/windows.md): the cap shortens the
+    displacement there. The updates are multiplied by
     min(w, c · 2 (1 + β)/(λ_max η_t)), with η_t the optimiser's rate at step t of the run and w the factor of
     `window_rate`, or 1.
 
