@@ -121,6 +121,9 @@ def test_quantities_are_those_of_a_study():
     assert words.accuracy("every-1", folder).mean == pytest.approx(98.24, abs=0.01)
     assert words.updates("every-256", folder) == 3
     assert words.lazy_gap(folder).mean == -words.difference("never", folder).mean
+    steps = "kernel-staircase-mlp"
+    assert [words.closes(share, steps) for share in (0.0, 0.1, 0.5, 0.9, 1.0)] == [0, 1, 3, 4, 1023]
+    assert words.aligned("never", steps).mean == pytest.approx(0.0737, abs=1e-4)
     with pytest.raises(ValueError, match="no schedule 'every-3'"):
         words.outcome("every-3", folder)
     with pytest.raises(ValueError, match="no schedule like 'x\\*'"):

@@ -2,6 +2,7 @@
 
 from fnmatch import fnmatchcase
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,19 @@ class Quantities:
     def share(self, schedule: str, of: str | None = None) -> float:
         """Feature updates in percent of the steps."""
         return 100 * self.updates(schedule, of) / self.result(of).num_steps
+
+    def closes(self, share: float, of: str | None = None) -> int:
+        """The fewest feature updates with which, and with every larger number tested, the mean closes so large a share
+        of the gap between lazy and ordinary training."""
+        periodic = [outcome for outcome in self.outcomes(of=of) if outcome.period is not None]
+        lazy, ordinary = (self.outcome(name, of).test_accuracy.mean for name in ("never", "every-1"))
+        wanted = lazy + share * (ordinary - lazy)
+        enough = takewhile(lambda outcome: outcome.test_accuracy.mean >= wanted, periodic)
+        return round(list(enough)[-1].feature_updates)
+
+    def aligned(self, schedule: str, of: str | None = None) -> Interval:
+        """Of the kernel study: centred alignment of the kernel with the targets at the end of a schedule's runs."""
+        return self.result(of).kernel(schedule).alignment
 
     def above_even(self, schedule: str, of: str | None = None) -> Interval:
         """Of the timing study: test accuracy less that of as many updates spaced evenly, paired by seed."""

@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import product
+from itertools import product, takewhile
 from typing import cast
 
 from tools.results.quantities import Quantities, percent, study
@@ -75,6 +75,23 @@ class Words(Quantities):
             for schedule, label in labels.items()
         ]
         return _table(head, rows)
+
+    def by_updates(self, folders: Mapping[str, str]) -> str:
+        """By names for people, studies of periods: test accuracy or R², in percent, by the feature updates of a run.
+
+        The last columns are the fewest updates on par together with every larger number tested, and those that close
+        half and nine tenths of the gap between lazy and ordinary training.
+        """
+        periodic = {f: [o for o in self.outcomes(of=f) if o.period is not None] for f in folders.values()}
+        numbers = sorted({round(o.feature_updates) for outcomes in periodic.values() for o in outcomes})
+        rows = list[Sequence[str]]()
+        for name, folder in folders.items():
+            found = {round(o.feature_updates): o for o in periodic[folder]}
+            reached = [_accuracy(found[n]) + _edge(found[n]) if n in found else "–" for n in numbers]
+            on_par = list(takewhile(lambda outcome: outcome.on_par, periodic[folder][1:]))
+            fewest = f"{on_par[-1].feature_updates:.0f}" if on_par else "all"
+            rows.append((name, *reached, fewest, *(f"{self.closes(share, folder)}" for share in (0.5, 0.9))))
+        return _table(("n =", *map(str, numbers), "on par", "half the gap", "nine tenths"), rows)
 
     def _cells(self, schedule: str, folder: str) -> Sequence[str]:
         found = self.result(folder).outcome(schedule)
