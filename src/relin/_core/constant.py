@@ -58,3 +58,20 @@ def _frequencies(classes: Int[np.ndarray, "N positions"], num_classes: int) -> F
     places = classes + num_classes * np.arange(classes.shape[1])
     counts = np.bincount(places.ravel(), minlength=num_classes * classes.shape[1])
     return counts.reshape(classes.shape[1], num_classes) / len(classes)
+
+
+def best_outputs(shape: Shape, targets: Any, logits: bool) -> Float[np.ndarray, "..."] | None:
+    """The outputs of the best constant predictor for an example, of the outputs' shape without its first axis.
+
+    The mean of the targets, or the frequencies of their classes; with `logits` the logarithms of these, a class without
+    an example at −69. None of targets that are neither.
+
+    **Arguments:** `shape` the outputs', whose first axis is that of the examples of `targets`.
+    """
+    values = np.asarray(targets)
+    if not logits and values.shape == shape:
+        return np.asarray(np.mean(values, axis=0, dtype=np.float64))
+    shares = _mean_distributions(shape, targets)
+    if shares is None:
+        return None
+    return (np.log(np.maximum(shares, 1e-30)) if logits else shares).reshape(shape[1:])

@@ -75,7 +75,13 @@ def study(
     steps: Annotated[int | None, typer.Option(help="Training steps of a run.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Paired seeds.")] = None,
     optimiser: Optimiser = None,
-    margin: Annotated[float | None, typer.Option(help="Largest acceptable loss, in percentage points.")] = None,
+    measure: Annotated[
+        str | None,
+        typer.Option(help="What runs are judged by \\[accuracy]; FILE.py:NAME, a study.Measure.", show_default=False),
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Largest acceptable loss, in percentage points or the unit of --measure.")
+    ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, as in the file: --set periods='[1, 64]'."),
@@ -92,7 +98,14 @@ def study(
 
     if name == "" or (name is None and not settings):
         raise UsageError("Name a study, such as `relin study frequency`, or a file ending in .toml.")
-    named = {"model": model, "steps": steps, "seeds": seeds, "margin": margin, "optimiser": optimiser}
+    named = {
+        "model": model,
+        "steps": steps,
+        "seeds": seeds,
+        "optimiser": optimiser,
+        "measure": measure,
+        "margin": margin,
+    }
     given = {key: value for key, value in named.items() if value is not None}
     _study.study(
         name or "frequency",

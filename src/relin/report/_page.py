@@ -19,7 +19,7 @@ from relin.report._terminal import terminal_summary
 from relin.study._descent_result import DescentResult
 from relin.study._kernel import Constancy
 from relin.study._result import GridResult, ScheduleOutcome, StudyResult
-from relin.study._scale import R_SQUARED
+from relin.study._scale import R_SQUARED, Scale
 from relin.study._verdict import in_measure
 
 
@@ -77,10 +77,15 @@ def in_words_of(result: StudyResult, report: Report) -> Report:
 
     def headed(content: str) -> str:
         head, line, rest = content.partition("\n")
-        return head.replace("accuracy", "r2") + line + rest
+        return head.replace("accuracy", _column(result.measure)) + line + rest
 
     files = {name: headed(content) if name.endswith(".csv") else content for name, content in report.files.items()}
     return replace(report, plots=[plot.in_measure(result.measure) for plot in report.plots], files=files)
+
+
+def _column(measure: str) -> str:
+    """A measure in the name of a column: "macro F1" is "macro_f1"."""
+    return "r2" if measure == R_SQUARED else re.sub(r"\W+", "_", measure.lower()).strip("_") or "measure"
 
 
 def write_study_page(
@@ -94,7 +99,15 @@ def write_study_page(
         write_atomically(out_dir / name, content)
     write_atomically(out_dir / "summary.txt", plain_text(terminal_summary(result)))
     page = render_page(_page(result, report, figures, spec, environment))
-    return write_atomically(out_dir / "report.html", in_measure(page, result.measure))
+    return write_atomically(out_dir / "report.html", in_measure(page, escape(result.measure)))
+
+
+def _own_measure(scale: Scale) -> str:
+    turned = " Lower is better, so that its axes are turned: better is up in every figure." if scale.turned else ""
+    return (
+        f"{scale.measure} is a measure of the study’s own, computed from the outputs and targets of a whole part of "
+        f"the data.{turned}"
+    )
 
 
 _R_SQUARED = (
@@ -114,6 +127,8 @@ def _page(
     versions = {name: value for name, value in environment.items() if name != "command"}
     relative = _RELATIVE if getattr(result, "relative_margin", None) is not None else ""
     done = [*report.method, *([_R_SQUARED + relative] if result.measure == R_SQUARED else [])]
+    if result.scale.is_own:
+        done.append(_own_measure(result.scale))
     sections = [
         Section("results", "What came out", figures),
         Section("table", "The numbers", report.tables),
@@ -151,12 +166,13 @@ def plain_text(shown: RenderableType) -> str:
 def statistics(result: GridResult) -> str:
     """How runs are paired, rates chosen and schedules judged, in every study."""
     scale = result.scale
+    bound = "upper" if scale.turned else "lower"
     return (
         "Runs are paired by seed: one seed means the same initial parameters and the same batches under every "
         "schedule, so the difference to ordinary training (K = 1) is taken seed by seed, and intervals are two-sided "
         f"95 % over {result.num_seeds} seeds. The learning rate is chosen for each schedule by validation accuracy, "
         "over the seeds that ran at every rate, and never by test data. A schedule is on par if the one-sided "
-        f"{100 * result.confidence:g} % lower bound of its difference excludes a {scale.loss} of "
+        f"{100 * result.confidence:g} % {bound} bound of its difference excludes a {scale.loss} of "
         f"{scale.margin_words()}, after Holm’s correction over the schedules of its kind. "
         f"{outcomes_of_runs(result)} Neither is ever left out of a mean of accuracy."
     )
@@ -171,7 +187,8 @@ def outcomes_of_runs(result: GridResult | DescentResult) -> str:
     """When a run diverged and when it failed to train, and what it then counts as."""
     scale, chance = result.scale, result.chance
     at = scale.told(chance) if scale.is_own else f"{text.tick(round(100 * chance, 4))} %"
-    knows = "is their mean" if result.measure == R_SQUARED else "knows the frequencies of the classes only"
+    known = {"accuracy": "knows the frequencies of the classes only", R_SQUARED: "is their mean"}
+    knows = known.get(result.measure, "gives every input the same outputs")
     return (
         "A run diverged if the loss of a batch was not finite. It failed to train if its training loss at the end, the "
         "mean since the record before, was not at least 1 % below that of the best constant predictor, which "

@@ -10,9 +10,10 @@ import polars as pl
 
 from relin.report import _text as text
 from relin.study._judged import DIVERGED, FAILED, trained
+from relin.study._measured import at_untrained, scored
 from relin.study._records import in_order
 from relin.study._result import GridResult, Interval, ScheduleOutcome
-from relin.study._statistics import RESOLUTION, known_interval
+from relin.study._statistics import known_interval
 
 COLUMNS = (
     "data",
@@ -77,7 +78,7 @@ class StudyRecords(Generic[Result]):
         """
         _check(result, records, (*COLUMNS, *more_columns))
         self.result = result
-        self._records = in_order(records)
+        self._records = in_order(scored(records))
         for outcome in result.outcomes:
             if self._chosen(outcome).is_empty():
                 raise ValueError(
@@ -94,7 +95,8 @@ class StudyRecords(Generic[Result]):
         last = frame.group_by("schedule", "learning_rate", "seed", maintain_order=True).last()
         accuracies = ("validation_accuracy", "test_accuracy")
         return last.with_columns(
-            pl.when(trained()).then(pl.col(name)).otherwise(self.result.chance).alias(name) for name in accuracies
+            pl.when(trained()).then(pl.col(name)).otherwise(at_untrained(last, name, self.result.chance)).alias(name)
+            for name in accuracies
         )
 
     def seeds(self, outcome: ScheduleOutcome) -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +122,7 @@ class StudyRecords(Generic[Result]):
     def final(self, outcome: ScheduleOutcome, column: str) -> Interval:
         """Mean and interval of `column` at the last recorded step of the runs that trained."""
         last = self._last(self._chosen(outcome)).filter(trained())
-        return _interval(column, last[column].cast(pl.Float64).fill_null(math.nan).to_numpy())
+        return self._interval(column, last[column].cast(pl.Float64).fill_null(math.nan).to_numpy())
 
     def run_steps(self, outcome: ScheduleOutcome) -> int:
         """Steps of a run at the chosen rate."""
@@ -147,8 +149,12 @@ class StudyRecords(Generic[Result]):
         steps = steps[order]
         dead = steps[None, :] >= wide["untrained_from"].cast(pl.Float64).fill_null(math.inf).to_numpy()[:, None]
         values[dead] = self.result.chance if column.endswith("accuracy") else math.nan
-        intervals = [_interval(column, at_step) for at_step in values.T]
+        intervals = [self._interval(column, at_step) for at_step in values.T]
         return Curve(steps, *np.array([(i.mean, i.low, i.high) for i in intervals]).T)
+
+    def _interval(self, column: str, values: np.ndarray) -> Interval:
+        """Only accuracies are rounded ratios: among small numbers of another kind no difference is too small."""
+        return known_interval(values, self.result.scale.resolution if column.endswith("accuracy") else 0.0)
 
     def rates(self) -> list[float]:
         """Every learning rate of the records, increasing."""
@@ -165,11 +171,6 @@ class StudyRecords(Generic[Result]):
             (pl.col("result") == FAILED).sum().alias("num_failed"),
         )
         return {(schedule, rate): Cell(*counted) for schedule, rate, *counted in summary.iter_rows()}
-
-
-def _interval(column: str, values: np.ndarray) -> Interval:
-    """Only accuracies are rounded ratios: among small numbers of another kind no difference is too small."""
-    return known_interval(values, RESOLUTION if column.endswith("accuracy") else 0.0)
 
 
 def _check(result: GridResult, records: pl.DataFrame, columns: Sequence[str]) -> None:

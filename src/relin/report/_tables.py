@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from relin.report import _text as text
 from relin.report._html import Column, Html, Row, table
 from relin.study._result import GridResult, Interval, ScheduleOutcome
-from relin.study._scale import Scale
+from relin.study._scale import PERCENT, Scale
 
 Extra = tuple[Column, Callable[[ScheduleOutcome], str]]
 """A column that only one study has, and its cell of each schedule."""
@@ -71,14 +71,19 @@ def _cells(outcome: ScheduleOutcome, scale: Scale, extra: Sequence[str]) -> list
     ]
 
 
-def outcomes_csv(outcomes: Sequence[ScheduleOutcome], extra: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+def outcomes_csv(
+    outcomes: Sequence[ScheduleOutcome],
+    extra: Mapping[str, Mapping[str, Any]] | None = None,
+    scale: Scale = PERCENT,
+) -> str:
     """The outcomes as CSV: a column per field, three (mean, `_low`, `_high`) per interval, fractions throughout.
 
     Args:
         extra: by schedule, the columns that only one study has.
+        scale: of the result: where lower values are better, the file has the values and not their negatives.
     """
     more = extra or {}
-    return csv_of([record_of(outcome) | dict(more.get(outcome.schedule, {})) for outcome in outcomes])
+    return csv_of([record_of(o, scale) | dict(more.get(o.schedule, {})) for o in outcomes])
 
 
 def csv_of(records: Sequence[dict[str, Any]]) -> str:
@@ -88,11 +93,17 @@ def csv_of(records: Sequence[dict[str, Any]]) -> str:
 _INTERVALS = ("test_accuracy", "network_test_accuracy", "difference", "versus_even")
 
 
-def record_of(model: BaseModel) -> dict[str, Any]:
+_SCORES = ("validation_accuracy", "bound")
+
+
+def record_of(model: BaseModel, scale: Scale) -> dict[str, Any]:
+    """The fields, with scores as the measure itself."""
     record = {}
     for name in type(model).model_fields:
         value = getattr(model, name)
-        record |= interval_columns(name, value) if name in _INTERVALS else {name: value}
+        if name in _SCORES and scale.turned and value is not None:
+            value = -value
+        record |= interval_columns(name, scale.own(value)) if name in _INTERVALS else {name: value}
     return record
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from relin.datasets._dataset import Dataset
 from relin.study._errors import SpecError
+from relin.study._measure import Measure
 
 _PLACE = re.compile(r"(?P<source>.+\.py|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
 _IN_MEMORY: dict[tuple[str, str], Any] = {}
@@ -78,6 +79,20 @@ def load(place: str, digest: str) -> Any:
     return getattr(module, name)
 
 
+def load_measure(place: str, digest: str) -> Measure:
+    """The measure of a place.
+
+    **Raises:** `SpecError` as `load`, and if it is none.
+    """
+    measure = load(place, digest)
+    if not isinstance(measure, Measure):
+        raise SpecError(
+            f"{name_of(place)} must be a relin.study.Measure, got {type(measure).__name__}; write "
+            'study.Measure(FUNCTION, "NAME", margin=MARGIN).'
+        )
+    return measure
+
+
 def keep(value: Any) -> tuple[str, str]:
     """A place and a digest for an object that was given in Python, so that `load` gives it back in this process.
 
@@ -90,6 +105,8 @@ def keep(value: Any) -> tuple[str, str]:
     place = f"{module or type(value).__module__}::{name}"  # of this process, not of a file
     if isinstance(value, Dataset):
         place = f"Data::{value.name}"
+    if isinstance(value, Measure):
+        place = f"Measure::{value.name}"
     digest = fingerprint(value)
     _IN_MEMORY[place, digest] = value
     return place, digest

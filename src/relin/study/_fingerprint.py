@@ -11,6 +11,7 @@ import numpy as np
 from relin.datasets._dataset import Dataset
 from relin.datasets._identity import identity
 from relin.study._errors import SpecError
+from relin.study._measure import Measure
 
 
 def fingerprint(value: Any) -> str:
@@ -21,7 +22,8 @@ def fingerprint(value: Any) -> str:
 
     **Raises:** `SpecError` for a value that holds something without a state that can be read, such as a lock.
     """
-    root = inspect.unwrap(value.func if isinstance(value, partial) else value) if callable(value) else value
+    root = value.function if isinstance(value, Measure) else value
+    root = inspect.unwrap(root.func if isinstance(root, partial) else root) if callable(root) else root
     described = _Describing(getattr(root, "__module__", None))
     try:
         text = repr(described(value))
@@ -54,6 +56,9 @@ class _Describing:
         match value:
             case Dataset():
                 return "dataset", identity(value)
+            case Measure():  # its margin is a setting
+                told = (value.name, value.higher_is_better, value.unit, value.untrained)
+                return "measure", told, self(value.function)
             case ModuleType():
                 return "module", value.__name__
             case type():

@@ -14,6 +14,8 @@ from relin.study._condition import Condition, parse_condition
 from relin.study._errors import SpecError
 from relin.study._foreign_columns import table_of, with_checked_columns
 from relin.study._judged import DIVERGED, FAILED, TRAINED, judged
+from relin.study._measure import Accuracy, Measure
+from relin.study._measured import BETTER, told_of
 from relin.study._registry import find
 from relin.study._result import Interval, ScheduleOutcome
 from relin.study._settings import GridSpec
@@ -45,7 +47,8 @@ def answer_of(question: str, runs: Any, settings: Mapping[str, Any]) -> Answer:
     """
     kind = _settings_of(question)
     settings = {name: value for name, value in settings.items() if value is not None}
-    table = with_checked_columns(_with_settings(table_of(runs), settings))
+    table, settings = _measured(table_of(runs), settings)
+    table = with_checked_columns(_with_settings(table, settings))
     _require(table, "seed", "learning_rate", "test_accuracy")
     _check_one_setting(table)
     each = _compares_steps(kind)
@@ -69,6 +72,23 @@ def answer_of(question: str, runs: Any, settings: Mapping[str, Any]) -> Answer:
         result = result.model_copy(update={"verdict": f"{result.verdict} Whether runs failed to train is not known."})
     made = "elsewhere, by another program than relin; one seed is taken to mean the same initial network and batches"
     return Answer(_without(result, unmeasured), records, {**shown, "runs_made": made, "runs_read": "; ".join(notes)})
+
+
+def _measured(table: pl.DataFrame, settings: dict[str, Any]) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """The table, told that its accuracies are values of a measure where one is given, and the other settings."""
+    measure = settings.pop("measure", None)
+    if isinstance(measure, Accuracy):
+        return table, ({} if measure.margin is None else {"margin": measure.margin}) | settings
+    if measure is None and BETTER not in table.columns:
+        return table, settings
+    if not isinstance(measure, Measure):
+        raise ValueError(
+            "The accuracies of runs made elsewhere are values of a measure where `measure` is given in Python, such as "
+            f'study.Measure(None, "MAE", False, margin=0.05, unit="s"), got {measure!r}.'
+        )
+    own = {"measure": f"Measure::{measure.name}", "margin": measure.margin}
+    own |= {} if measure.untrained is None or "constant_accuracy" in table.columns else {"chance": measure.untrained}
+    return table.with_columns(**told_of(measure)), own | settings
 
 
 def _settings_of(question: str) -> type[GridSpec]:
@@ -119,6 +139,11 @@ def _check_one_setting(table: pl.DataFrame) -> None:
                 f"Expected runs of one {name}, got {listed(table[name].unique().sort())}; keep those of one, and ask "
                 "for the others apart."
             )
+    if BETTER in table.columns and not _is_measured(table, "constant_accuracy"):
+        raise ValueError(
+            f"Expected the {table.item(0, 'measure')} at which a run that did not train counts, got none; set "
+            "`untrained` of the measure, or chance."
+        )
     if not any(_is_measured(table, name) for name in ("constant_accuracy", "num_classes")):
         raise ValueError(
             "Expected the accuracy at which a run that diverged counts, got neither num_classes nor chance; set "

@@ -10,6 +10,7 @@ import polars as pl
 from relin._common.words import listed, shortened
 from relin.study._condition import every, parse_condition
 from relin.study._judged import DIVERGED, FAILED, TRAINED
+from relin.study._measured import ACCURACIES, BETTER, CONSTANTS
 from relin.study._named import LARGEST
 
 _INFINITE = ("inf", "infinity", "∞")
@@ -96,7 +97,8 @@ def with_checked_columns(table: pl.DataFrame) -> pl.DataFrame:
             if not isinstance(table.schema[name], pl.Categorical | pl.Enum | pl.Null):
                 raise ValueError(f"The column {name} must hold names, got {table.schema[name]}; write them as text.")
             table = table.with_columns(pl.col(name).cast(pl.String))
-    for name, kind in NUMBERS.items():
+    own = dict.fromkeys((*ACCURACIES, CONSTANTS[0]), _ANY) if BETTER in table.columns else {}
+    for name, kind in {**NUMBERS, **own}.items():
         if name in table.columns:
             table = _with_numbers(table, name, kind)
     if "result" in table.columns:
@@ -111,7 +113,7 @@ def _with_numbers(table: pl.DataFrame, name: str, kind: _Kind) -> pl.DataFrame:
         _refuse(name, kind, column[row], row, "store numbers")
     value = pl.col(name).cast(pl.Float64)
     right = kind.contains(value).fill_null(value=not kind.required)
-    if not kind.required and name not in ("test_accuracy", "validation_accuracy", "network_test_accuracy"):
+    if not kind.required and name not in ACCURACIES:
         right = right | value.is_nan()
     wrong = table.select(~right).to_series().arg_true()
     if not wrong.is_empty():

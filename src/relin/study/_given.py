@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from relin.study import _code
 from relin.study._abstract import AbstractStudy
 from relin.study._answer import Answer
+from relin.study._measure import ACCURACY, Accuracy
 from relin.study._settings import StudySpec
 from relin.study._spec import read_spec
 from relin.study._study import run_study
@@ -26,6 +27,9 @@ def spec_of(study: type[AbstractStudy], settings: Mapping[str, Any]) -> StudySpe
     given, digests = dict[str, Any](), dict[str, str]()
     for name, value in settings.items():
         name = _OTHER_NAMES.get(name, name)
+        if isinstance(value, Accuracy):
+            given |= {name: ACCURACY} | ({} if value.margin is None else {"margin": value.margin})
+            continue
         if name in study.settings.own_code and not isinstance(value, str):
             given[name], digests[name] = _code.keep(value)
         else:

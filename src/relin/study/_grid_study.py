@@ -90,11 +90,12 @@ class AbstractGridStudy(AbstractStudy[Spec]):
         import polars as pl
 
         from relin.study._judged import chance_of
-        from relin.study._outcomes import rank_learning_rates
+        from relin.study._outcomes import margin_of, rank_learning_rates
 
-        chance = chance_of(records)
+        chance, margin = chance_of(records), margin_of(cell, records)
         own = records if cell.place is None else records.filter(pl.col(cell.place.axis) == cell.place.value)
-        return {name: rank_learning_rates(part, chance, name) for name, part in by_comparison(cell, own).items()}
+        parts = by_comparison(cell, own)
+        return {name: rank_learning_rates(part, chance, name, margin) for name, part in parts.items()}
 
     def later_cost(self, stage: str) -> int:
         return sum(later_cost(cell, cast(Stage, stage), self.extra_steps) for cell in self.spec.cells())
@@ -106,8 +107,10 @@ class AbstractGridStudy(AbstractStudy[Spec]):
 
     def conclude(self, records: "pl.DataFrame") -> "GridResult":
         from relin.study._judged import chance_of
+        from relin.study._measured import scored
         from relin.study._verdict import in_measure
 
+        records = scored(records)
         result = self.answer(by_comparison(self.spec, records), chance_of(records))
         return result.model_copy(update={"verdict": in_measure(result.verdict, result.measure)})
 

@@ -6,7 +6,7 @@ one-sided bound against the margin, Holm's correction, and runs that did not tra
 
 import math
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,22 +16,22 @@ from jaxtyping import Float
 from relin._common.words import listed
 from relin.study._condition import parse_condition
 from relin.study._judged import DIVERGED, FAILED, trained
+from relin.study._measure import ACCURACY
+from relin.study._measured import ACCURACIES, CONSTANTS, at_untrained, is_lower, scale_of, scored
 from relin.study._result import Interval, ScheduleOutcome
-from relin.study._scale import R_SQUARED
+from relin.study._scale import R_SQUARED, Scale
 from relin.study._settings import Comparison, GridSpec
 from relin.study._statistics import (
     INTERVAL_CONFIDENCE,
-    RESOLUTION,
     holm,
     lower_bound,
     mean_interval,
     p_value_not_worse,
 )
 
-_ACCURACIES = ("validation_accuracy", "test_accuracy", "network_test_accuracy")
 _SETTINGS = ("study", "data", "model", "num_steps", "batch_size")
 _RUN = ("schedule", "learning_rate", "seed")
-_COLUMNS = (*_SETTINGS, *_RUN, "period", "step", "feature_updates", "validation_loss", *_ACCURACIES, "result")
+_COLUMNS = (*_SETTINGS, *_RUN, "period", "step", "feature_updates", "validation_loss", *ACCURACIES, "result")
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,22 @@ class Compared:
     """All runs, one row each: the last record, those that did not train at chance accuracy and infinite loss."""
     num_paired: tuple[int, int]
     """The fewest and the most seeds a schedule has in common with ordinary training."""
-    margin: float
+    scale: Scale
+    """What the accuracies are; its margin, of values its relative margin, is the largest acceptable loss."""
     confidence: float
     chance: float
-    relative_margin: float | None = None
-    """Of values: the largest acceptable rise of the error, as a part of that of ordinary training; `margin` in R²."""
     has_yardstick: bool = True
-    """Whether a run of ordinary training trained and, of values, its mean R² is above the constant predictor's."""
+    """Whether a run of ordinary training trained and, but for accuracy, its mean is better than a constant's."""
+
+    @property
+    def margin(self) -> float:
+        """The largest acceptable loss, in scores."""
+        return self.scale.margin
+
+    @property
+    def relative_margin(self) -> float | None:
+        """Of values: the largest acceptable rise of the error, as a part of that of ordinary training."""
+        return self.scale.relative_margin
 
     def margin_at(self, accuracy: float) -> float:
         """The margin of what is compared with ordinary training of this mean accuracy."""
@@ -65,13 +74,19 @@ class Compared:
         """Test accuracy of a schedule minus that of another, over the seeds both have."""
         return _paired_differences(schedule, self.chosen[schedule], self.chosen[other], other)
 
+    def interval(self, differences: Float[np.ndarray, " n"]) -> Interval:
+        """Mean and two-sided interval of differences, one a seed."""
+        return mean_interval(np.asarray(differences), INTERVAL_CONFIDENCE, self.scale.resolution)
+
     @property
     def shared(self) -> dict[str, Any]:
         """What every result of a study of schedules holds, its verdict still to be written."""
         return {
             **self.runs.select("study", "data", "model", "num_steps").row(0, named=True),
             "num_seeds": self.num_paired[0],
-            "measure": "accuracy" if self.relative_margin is None else R_SQUARED,
+            "measure": self.scale.measure,
+            "unit": self.scale.unit,
+            "better": self.scale.better,
             "relative_margin": self.relative_margin,
             "margin": self.margin,
             "confidence": self.confidence,
@@ -83,7 +98,7 @@ class Compared:
 
 
 def rank_learning_rates(
-    records: pl.DataFrame, chance: float, comparison: Comparison = "equal-steps"
+    records: pl.DataFrame, chance: float, comparison: Comparison = "equal-steps", margin: float = 0.01
 ) -> dict[str, list[float]]:
     """Learning rates of every schedule, the best first: highest mean validation accuracy at the end of training.
 
@@ -97,10 +112,12 @@ def rank_learning_rates(
     - `records`: one row per run and recorded step, as `judged` has them.
     - `chance`: the accuracy at which a run that did not train counts.
     - `comparison`: whether all runs that did not diverge end at the same step, or only those at the same rate.
+    - `margin`: as that of `compare`, of a measure of one's own: what is far smaller is no difference.
 
     **Returns:** the competing rates by schedule name.
     """
-    return _rank_rates(_final_runs(records, chance, comparison))
+    records, chance = _as_scores(records, chance)
+    return _rank_rates(_final_runs(records, chance, comparison), scale_of(records, margin).resolution)
 
 
 def compare(
@@ -116,13 +133,15 @@ def compare(
 
     A schedule is on par where the Holm-adjusted p-value of *the mean difference is −margin or less* is below
     1 − `confidence`. Intervals of means and differences are two-sided at 95 %. Whether any is on par is not said where
-    no run of ordinary training trained, or, of values, where its mean R² is not above the constant predictor's.
+    no run of ordinary training trained, or, of values and of a measure of one's own, where its mean is not better than
+    the constant predictor's.
 
     **Arguments:**
 
     - `records`: one row per run and recorded step, as `judged` has them; the last recorded step of a run is its
       outcome.
-    - `margin`: the largest acceptable loss of test accuracy, a fraction (0.01 is one percentage point); where the
+    - `margin`: the largest acceptable loss of test accuracy, a fraction (0.01 is one percentage point), or of a measure
+      of one's own in its unit, a fraction too if that is %; where the
       records hold R² of values, the largest acceptable rise of the test error as a part of ordinary training's mean
       error, which is margin · (1 − its R²) in R².
     - `confidence`: of the one-sided bounds, and 1 − the family-wise error; a fraction such as 0.95.
@@ -133,20 +152,21 @@ def compare(
     **Raises:** `ValueError` without K = 1, with fewer than two paired seeds of a schedule, or with records of
     more than one setting.
     """
-    of_values = _is_of_values(records)
-    _check_arguments(margin, confidence, chance, of_values)
+    records, chance = _as_scores(records, chance)
+    scale = scale_of(records, margin)
+    of_values = scale.measure == R_SQUARED
+    _check_arguments(scale, confidence, chance)
     runs = _final_runs(records, chance, comparison)
-    rates = {name: ranked[0] for name, ranked in _rank_rates(runs).items()}
+    rates = {name: ranked[0] for name, ranked in _rank_rates(runs, scale.resolution).items()}
     chosen = {name: runs.filter(schedule=name, learning_rate=rate) for name, rate in rates.items()}
     ordinary = _ordinary_schedule(chosen)
     reached = float(np.mean(chosen[ordinary]["test_accuracy"].to_numpy()))
-    has_yardstick = not chosen[ordinary]["untrained"].all() and not (of_values and reached <= chance)
-    relative = margin if of_values else None
+    has_yardstick = not chosen[ordinary]["untrained"].all() and not (scale.measure != ACCURACY and reached <= chance)
     if of_values:
-        margin = margin * (1 - reached)
+        scale = replace(scale, margin=margin * (1 - reached), relative_margin=margin)
     others = sorted(chosen.keys() - {ordinary})
     differences = {name: _paired_differences(name, chosen[name], chosen[ordinary]) for name in others}
-    compared = {name: _compare(values, margin, confidence) for name, values in differences.items()}
+    compared = {name: _compare(values, confidence, scale) for name, values in differences.items()}
     for kind in {family(name) for name in others}:
         members = [name for name in others if family(name) == kind]
         adjusted = holm(np.array([compared[name]["p_value"] for name in members]))
@@ -155,13 +175,13 @@ def compare(
             compared[name] |= {"p_value_holm": p_value, "on_par": on_par}
     compared[ordinary] = dict.fromkeys(("difference", "bound", "p_value", "p_value_holm", "on_par"))
     outcomes = [
-        ScheduleOutcome(**_describe(name, chosen[name], runs.filter(schedule=name)), **compared[name])
+        ScheduleOutcome(**_describe(name, chosen[name], runs.filter(schedule=name), scale.resolution), **compared[name])
         for name in sorted(chosen, key=lambda name: _order(name, _period(chosen[name])))
     ]
     periodic = [differences[name].size for name in others if _period(chosen[name]) is not None]
     paired = periodic or [differences[name].size for name in others] or [chosen[ordinary].height]
     num_paired = min(paired), max(paired)
-    return Compared(outcomes, chosen, runs, num_paired, margin, confidence, chance, relative, has_yardstick)
+    return Compared(outcomes, chosen, runs, num_paired, scale, confidence, chance, has_yardstick)
 
 
 def compare_by(
@@ -171,7 +191,17 @@ def compare_by(
     family: Callable[[str], Hashable] = lambda schedule: parse_condition(schedule).period is None,
 ) -> Compared:
     """`compare` with the margin and the confidence of a study's settings."""
-    return compare(records, margin=spec.margin / 100, confidence=spec.confidence, chance=chance, family=family)
+    margin = margin_of(spec, records)
+    return compare(records, margin=margin, confidence=spec.confidence, chance=chance, family=family)
+
+
+def margin_of(spec: GridSpec, records: pl.DataFrame) -> float:
+    """The margin of a study's settings as `compare` takes it."""
+    return scale_of(records, margin=1.0).of_setting(spec.margin)
+
+
+def _as_scores(records: pl.DataFrame, chance: float) -> tuple[pl.DataFrame, float]:
+    return (scored(records), -chance) if is_lower(records) else (records, chance)
 
 
 def _lazy_gap(outcomes: list[ScheduleOutcome]) -> Interval | None:
@@ -191,26 +221,21 @@ def schedule_label(schedule: str) -> str:
         return schedule
 
 
-def measure_of(records: pl.DataFrame) -> str:
-    """What the accuracies of the records are."""
-    return R_SQUARED if _is_of_values(records) else "accuracy"
-
-
-def _is_of_values(records: pl.DataFrame) -> bool:
-    """Whether what the records call accuracy is R²."""
-    return "measure" in records.columns and bool((records["measure"] == R_SQUARED).all())
-
-
-def _check_arguments(margin: float, confidence: float, chance: float, of_values: bool) -> None:
-    if not 0 <= margin < 1:
+def _check_arguments(scale: Scale, confidence: float, chance: float) -> None:
+    if scale.is_own and not (0 < scale.margin < math.inf):
+        raise ValueError(f"Expected a margin above 0 in the unit of {scale.measure}, got {scale.margin}.")
+    if not scale.is_own and not 0 <= scale.margin < 1:
         raise ValueError(
-            f"Expected a margin between 0 and 1, got {margin}; please give a fraction (0.01 is one percentage point)."
+            f"Expected a margin between 0 and 1, got {scale.margin}; please give a fraction (0.01 is one percentage "
+            "point)."
         )
     if not 0 < confidence < 1:
         raise ValueError(
             f"Expected a confidence between 0 and 1, got {confidence}; please give a fraction such as 0.95."
         )
-    if not (0 < chance <= 1 or (of_values and chance == 0)):
+    if scale.is_own and not math.isfinite(chance):
+        raise ValueError(f"Expected the {scale.measure} at which a run that did not train counts, got {chance}.")
+    if not scale.is_own and not (0 < chance <= 1 or (scale.measure == R_SQUARED and chance == 0)):
         raise ValueError(
             f"Expected a chance accuracy above 0 and at most 1, got {chance}; please give 1/C for C classes alike."
         )
@@ -225,21 +250,26 @@ def _final_runs(records: pl.DataFrame, chance: float, comparison: Comparison) ->
             "please pass the records of a study as stored."
         )
     diverged, failed = (pl.col("result") == name for name in (DIVERGED, FAILED))
+    of_validation = [name for name in CONSTANTS[1:] if name in records.columns]
     runs = (
-        records.select(_COLUMNS)
+        records.select(*_COLUMNS, *of_validation)
         .filter(pl.col("step") == pl.col("step").max().over(*_RUN, *_SETTINGS))
         .unique()  # the same run stored twice is one run
         .with_columns(diverged=diverged, failed=failed, untrained=~trained())
         .with_columns(pl.col("period").cast(pl.Float64).fill_nan(None))
-        .with_columns(pl.when("untrained").then(chance).otherwise(pl.col(name)).alias(name) for name in _ACCURACIES)
+        .with_columns(
+            pl.when("untrained").then(at_untrained(records, name, chance)).otherwise(pl.col(name)).alias(name)
+            for name in ACCURACIES
+        )
+        .drop(of_validation)
         .with_columns(pl.when("untrained").then(math.inf).otherwise("validation_loss").alias("validation_loss"))
         .sort(_RUN)
     )
-    _check_runs(runs, comparison, _is_of_values(records))
+    _check_runs(runs, comparison, scale_of(records, margin=1.0))
     return runs
 
 
-def _check_runs(runs: pl.DataFrame, comparison: Comparison, of_values: bool) -> None:
+def _check_runs(runs: pl.DataFrame, comparison: Comparison, scale: Scale) -> None:
     for name in _SETTINGS:
         if runs[name].n_unique() > 1:
             raise ValueError(
@@ -259,15 +289,22 @@ def _check_runs(runs: pl.DataFrame, comparison: Comparison, of_values: bool) -> 
             f"Expected all runs {alike}that did not diverge to end at step {early['last'][0]}, got "
             f"step {early['step'][0]} for {_run_name(early)}; please finish the study first."
         )
-    least = -math.inf if of_values else 0
+    least = 0 if scale.measure == ACCURACY else -math.inf
+    most = math.inf if scale.is_own else 1
     valid = pl.all_horizontal(
-        (pl.col(name).is_finite() & pl.col(name).is_between(least, 1)).fill_null(False) for name in _ACCURACIES
+        (pl.col(name).is_finite() & pl.col(name).is_between(least, most)).fill_null(False) for name in ACCURACIES
     )
     wrong = finished.filter(~valid)
+    if not wrong.is_empty() and scale.is_own:
+        shown = {name: scale.shown(value) for name, value in wrong.select(ACCURACIES).row(0, named=True).items()}
+        raise ValueError(
+            f"Expected a finite {scale.measure} of {_run_name(wrong)}, which did not diverge, got {shown}; correct the "
+            "measure, so that it is finite for outputs that are."
+        )
     if not wrong.is_empty():
         raise ValueError(
             f"Expected accuracies between 0 and 1 of {_run_name(wrong)}, which did not diverge, got "
-            f"{wrong.select(_ACCURACIES).row(0, named=True)}; please run it again."
+            f"{wrong.select(ACCURACIES).row(0, named=True)}; please run it again."
         )
 
 
@@ -276,12 +313,12 @@ def _run_name(runs: pl.DataFrame) -> str:
     return f"{schedule} at learning rate {rate:g}, seed {seed}"
 
 
-def _rank_rates(runs: pl.DataFrame) -> dict[str, list[float]]:
+def _rank_rates(runs: pl.DataFrame, resolution: float) -> dict[str, list[float]]:
     names = runs["schedule"].unique(maintain_order=True)
-    return {name: _rank(name, runs.filter(schedule=name)) for name in names}
+    return {name: _rank(name, runs.filter(schedule=name), resolution) for name in names}
 
 
-def _rank(schedule: str, runs: pl.DataFrame) -> list[float]:
+def _rank(schedule: str, runs: pl.DataFrame, resolution: float) -> list[float]:
     num_seeds = pl.col("seed").n_unique().over("learning_rate")
     counts = runs.group_by("learning_rate").agg(pl.n_unique("seed"))["seed"].sort(descending=True)
     competing = runs.filter(num_seeds >= counts[min(1, counts.len() - 1)])
@@ -294,7 +331,7 @@ def _rank(schedule: str, runs: pl.DataFrame) -> list[float]:
     means = shared.group_by("learning_rate").agg(pl.mean("validation_accuracy"), pl.mean("validation_loss"))
     accuracy, ranked = pl.col("validation_accuracy"), list[float]()
     while not means.is_empty():
-        alike = means.filter(accuracy >= accuracy.max() - RESOLUTION)
+        alike = means.filter(accuracy >= accuracy.max() - resolution)
         best = alike.sort("validation_loss", "learning_rate", descending=[False, True], nulls_last=True)
         ranked.append(best["learning_rate"][0])
         means = means.filter(pl.col("learning_rate") != ranked[-1])
@@ -338,15 +375,15 @@ def _paired_differences(
     return (pairs["test_accuracy"] - pairs["test_accuracy_reference"]).to_numpy()
 
 
-def _compare(differences: Float[np.ndarray, " n"], margin: float, confidence: float) -> dict[str, Any]:
+def _compare(differences: Float[np.ndarray, " n"], confidence: float, scale: Scale) -> dict[str, Any]:
     return {
-        "difference": mean_interval(differences, INTERVAL_CONFIDENCE),
-        "bound": lower_bound(differences, confidence),
-        "p_value": p_value_not_worse(differences, margin),
+        "difference": mean_interval(differences, INTERVAL_CONFIDENCE, scale.resolution),
+        "bound": lower_bound(differences, confidence, scale.resolution),
+        "p_value": p_value_not_worse(differences, scale.margin, scale.resolution),
     }
 
 
-def _describe(schedule: str, runs: pl.DataFrame, all_rates: pl.DataFrame) -> dict[str, Any]:
+def _describe(schedule: str, runs: pl.DataFrame, all_rates: pl.DataFrame, resolution: float) -> dict[str, Any]:
     """What is known of a schedule by itself, without comparing it to K = 1."""
     if runs.height < 2:
         raise ValueError(
@@ -367,8 +404,10 @@ def _describe(schedule: str, runs: pl.DataFrame, all_rates: pl.DataFrame) -> dic
         "num_runs_all_rates": all_rates.height,
         "feature_updates": float(np.mean(runs["feature_updates"].to_numpy())),
         "validation_accuracy": float(np.mean(runs["validation_accuracy"].to_numpy())),
-        "test_accuracy": mean_interval(runs["test_accuracy"].to_numpy(), INTERVAL_CONFIDENCE),
-        "network_test_accuracy": mean_interval(runs["network_test_accuracy"].to_numpy(), INTERVAL_CONFIDENCE),
+        "test_accuracy": mean_interval(runs["test_accuracy"].to_numpy(), INTERVAL_CONFIDENCE, resolution),
+        "network_test_accuracy": mean_interval(
+            runs["network_test_accuracy"].to_numpy(), INTERVAL_CONFIDENCE, resolution
+        ),
     }
 
 

@@ -8,6 +8,7 @@ from relin.study._descent import AbstractDescentStudy as AbstractDescentStudy
 from relin.study._errors import SpecError as SpecError, StoreError as StoreError
 from relin.study._executor import AbstractExecutor as AbstractExecutor, ThreadExecutor as ThreadExecutor
 from relin.study._grid_study import AbstractGridStudy as AbstractGridStudy
+from relin.study._measure import Accuracy as Accuracy, Measure as Measure
 from relin.study._outcomes import Compared as Compared, compare as compare
 from relin.study._registry import load_study as load_study, register as register
 from relin.study._result import (

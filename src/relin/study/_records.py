@@ -28,6 +28,8 @@ _TEXTS = frozenset(
         "way",
         "result",
         "measure",
+        "measure_unit",
+        "measure_better",
         "spec",
         "versions",
         "device",

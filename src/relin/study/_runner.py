@@ -14,18 +14,23 @@ import polars as pl
 
 import relin as il
 from relin._solver import check_optimiser
+from relin.study import _measuring as measuring
+from relin.study._code import load_measure
 from relin.study._condition import Condition
 from relin.study._grid import Job, RunSpec
 from relin.study._grid_study import AbstractGridStudy
+from relin.study._measure import ACCURACY, Measure
+from relin.study._measuring import Measuring, outputs_of
 from relin.study._own_network import OwnNetworks
 from relin.study._run_factory import LOSSES, RunFactory, lanes
-from relin.study._scale import R_SQUARED
 from relin.study._settings import GridSpec
-from relin.study._specimen import check_size, constant_error, data_digest, data_of, networks_of
+from relin.study._specimen import check_size, data_digest, data_of, networks_of
 from relin.study._store import describe
 from relin.study._trainable import check_network, check_observers, check_schedules, is_coupled
 
 Data = tuple[Any, jax.Array]
+_CHUNK = 1000
+"""Examples that go through a network at once."""
 _PACKAGES = ("relin", "jax", "jaxlib", "equinox", "optax", "numpy", "polars")
 
 
@@ -56,10 +61,11 @@ class Runner:
         self._observers = cache(self._all_observers)  # an optimiser in one equals no other, and is compiled anew
         self._data_digest = data_digest(spec, self.dataset)
         self._coupled = False
-        of_values = study is not None and self.dataset.is_regression
-        self._r_squared = self._shares_of_error() if of_values else {}
+        measure = _own_measure(spec, study)
+        self._function = None if measure is None else measure.function
         if isinstance(self._first, OwnNetworks) and study is not None:
             self._check_own()
+        self._measuring = self._measuring_of(measure)
 
     def train(
         self,
@@ -113,34 +119,29 @@ class Runner:
         """Those of all studies, and those of this one."""
         sizes = [len(part[1]) if self._coupled else None for part in (self.validation, self.test)]
         return (
-            il.Performance(self.validation, "validation", sizes[0]),
-            il.Performance(self.test, "test", sizes[1]),
+            il.Performance(self.validation, "validation", sizes[0], self._function),
+            il.Performance(self.test, "test", sizes[1], self._function),
             il.LinearisationError(self.probe(self.spec.probe_size)[0], sizes[0]),
             il.Movement(),
             *(self.study.observers(extra_rate, self) if self.study else ()),
         )
 
-    @property
-    def constant_accuracy(self) -> float | None:
-        """That of the best constant predictor: the most frequent class's share of the training set, or an R² of 0."""
-        if self.dataset.is_regression:
-            return 0.0
-        counts = np.unique_counts(np.asarray(self.dataset.train.y)).counts
-        return float(counts.max() / counts.sum())
-
-    def _shares_of_error(self) -> dict[str, tuple[str, pl.Expr]]:
-        """R² of every predictor that is measured on a part, in the place of its accuracy, with the loss it is from.
-
-        **Raises:** `ValueError` for a part whose targets are all the mean of the training set's.
-        """
-        measured: dict[str, tuple[str, ...]] = {name: (name, f"network_{name}") for name in ("validation", "test")}
-        measured["test"] += ("frozen_kernel",)  # of `relin.FrozenKernelAccuracy`
-        columns = dict[str, tuple[str, pl.Expr]]()
-        for part, (_, targets) in (("validation", self.validation), ("test", self.test)):
-            constant = constant_error(self.dataset, targets, part)
-            for name in measured[part]:
-                columns[f"{name}_accuracy"] = f"{name}_loss", 1 - pl.col(f"{name}_loss") / constant
-        return columns
+    def _measuring_of(self, measure: Measure | None) -> Measuring:
+        """What runs are judged by; single runs, apart from a study, by accuracy where there are classes."""
+        loss, y = LOSSES[self.spec.loss](), self.data[1]
+        parts = {"validation": self.validation, "test": self.test}
+        if measure is not None:
+            apply, params = self._first.of_seed(0)
+            problem = il.Problem(apply, loss)
+            network = problem.evaluated(problem.variables).apply
+            outputs = {
+                name: (outputs_of(network, params, x, len(targets) if self._coupled else _CHUNK), targets)
+                for name, (x, targets) in parts.items()
+            }
+            return measuring.own(measure, loss, y, outputs)
+        if not self.dataset.is_regression:
+            return measuring.accuracy(y)
+        return measuring.VALUES if self.study is None else measuring.r_squared(self.dataset, parts)
 
     @property
     def network(self) -> Any:
@@ -166,9 +167,7 @@ class Runner:
     def _records(self, job: Job, run: RunSpec, solution: il.Solution) -> pl.DataFrame:
         spec = self.spec
         measured = pl.DataFrame(solution.records).with_columns(pl.col(pl.Float32).cast(pl.Float64))
-        if self._r_squared:
-            shares = {name: r for name, (loss, r) in self._r_squared.items() if loss in measured.columns}
-            measured = measured.with_columns(measure=pl.lit(R_SQUARED), **shares)
+        measured = self._measuring.of(measured)
         place = {} if run.place is None else {run.place.axis: pl.lit(run.place.value, pl.Int64)}
         told = measured.with_columns(
             pl.col("step", "feature_updates").cast(pl.Int64),
@@ -188,7 +187,7 @@ class Runner:
             result=pl.lit(solution.result.value),
             final_loss=pl.lit(solution.final_loss, pl.Float64),
             constant_loss=pl.lit(solution.constant_loss, pl.Float64),
-            constant_accuracy=pl.lit(self.constant_accuracy, pl.Float64),
+            **self._measuring.at_untrained,
             diverged_at=pl.lit(solution.diverged_at, pl.Int64),
             spec=pl.lit(describe(spec.model_dump(mode="json"))),
             versions=pl.lit(describe(versions())),
@@ -196,6 +195,20 @@ class Runner:
             device=pl.lit(device()),
         )
         return told.with_columns(**place).rename({"training_loss": "train_loss"})
+
+
+def _own_measure(spec: GridSpec, study: AbstractGridStudy | None) -> Measure | None:
+    """The measure that the settings name; none of accuracy."""
+    if spec.measure == ACCURACY:
+        return None
+    if study is None:
+        raise ValueError("measure: a single run is measured by its loss and accuracy; leave it out, or run a study.")
+    measure = load_measure(spec.measure, spec.digests["measure"])
+    if measure.function is None:
+        raise ValueError(
+            f"measure: {measure.name} has no function, which only runs made elsewhere do without; give it."
+        )
+    return measure
 
 
 def first(part: Data, size: int) -> Data:

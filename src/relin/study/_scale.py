@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 from relin.study._interval import Interval
+from relin.study._statistics import RESOLUTION
 
 DASH = "–"
 MINUS = "−"
@@ -51,6 +52,21 @@ class Scale:
     def is_own(self) -> bool:
         """Whether it is a measure of the user's own."""
         return self.measure not in ("accuracy", R_SQUARED)
+
+    @property
+    def resolution(self) -> float:
+        """Scores nearer to each other than this are equal: far below the margin, and above the rounding of float32."""
+        return 1e-5 * self.margin if self.is_own else RESOLUTION
+
+    def of_setting(self, margin: float) -> float:
+        """A margin as settings have it, in percentage points of fractions, in scores."""
+        return margin / 100 if self.unit == "%" else margin
+
+    def own(self, interval: Interval | None) -> Interval | None:
+        """An interval of scores as one of the measure itself."""
+        if interval is None or not self.turned:
+            return interval
+        return Interval(mean=-interval.mean, low=-interval.high, high=-interval.low)
 
     @property
     def factor(self) -> float:
@@ -146,6 +162,13 @@ class Scale:
         if self.relative_margin is not None:
             return "the margin"
         return self.short(-self.margin if self.turned else self.margin)
+
+    @property
+    def superior(self) -> str:
+        """What a better result is."""
+        if self.measure == "accuracy":
+            return "more accurate"
+        return f"{'better' if self.is_own else 'higher'} in {self.measure}"
 
     @property
     def loss(self) -> str:

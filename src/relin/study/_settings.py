@@ -21,8 +21,9 @@ from relin._common.words import listed
 from relin.datasets._names import FORMS, FUNCTION_FORMS, is_known, names, own
 from relin.models._names import OPTIONS
 from relin.study import _optimisers
-from relin.study._code import digest_of, is_code, is_place, name_of
+from relin.study._code import digest_of, is_code, is_place, load_measure, name_of
 from relin.study._condition import Condition, parse_condition
+from relin.study._measure import ACCURACY
 from relin.study._named import LARGEST
 from relin.study._optimisers import Decay, NamedOptimiser, Optimiser, OwnOptimiser, RateCourse
 
@@ -168,8 +169,11 @@ class GridSpec(StudySpec, frozen=True):
     belong_to: ClassVar[Mapping[str, tuple[str, ...]]] = {
         **StudySpec.belong_to,
         "optimiser": ("momentum", "optimiser_options", "learning_rates"),
+        "measure": ("margin",),
     }
-    own_code: ClassVar[tuple[str, ...]] = ("data", "model", "optimiser")
+    takes_measure: ClassVar[bool] = False
+    """Whether runs may be judged by a measure of the user's own; results are then shown by their `scale`."""
+    own_code: ClassVar[tuple[str, ...]] = ("data", "model", "optimiser", "measure")
     _place: Place | None = PrivateAttr(None)
 
     loss: Literal["cross-entropy", "squared-error"] = Field("cross-entropy", description="What is minimised.")
@@ -221,7 +225,18 @@ class GridSpec(StudySpec, frozen=True):
     )
     num_records: Positive = Field(10, le=10_000, description="Records a run, evenly spaced.")
     probe_size: Positive = Field(256, description="Validation examples on which the linearisation error is measured.")
-    margin: float = Field(1.0, gt=0, lt=100, description="Largest acceptable loss of accuracy, in percentage points.")
+    measure: str = Field(
+        ACCURACY,
+        description="What runs are judged by: accuracy, in whose place R² stands where the targets are values; or a "
+        "relin.study.Measure of your own, FILE.py:NAME or package.module:NAME.",
+    )
+    margin: float = Field(
+        1.0,
+        gt=0,
+        le=1e12,
+        description="Largest acceptable loss of accuracy, in percentage points; of a measure of your own in its unit, "
+        "by default the measure's own.",
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the one-sided bound against the margin.")
 
     @property
@@ -288,6 +303,35 @@ class GridSpec(StudySpec, frozen=True):
         for condition in self.all_conditions():
             self.check_condition(condition)
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_margin(cls, fields: Any, info: ValidationInfo) -> Any:
+        """With the margin of a measure of one's own, where none is given; its code is run for that."""
+        measure = fields.get("measure", ACCURACY) if isinstance(fields, dict) else ACCURACY
+        if info.context is STORED or "margin" in fields or not isinstance(measure, str) or not cls.takes_measure:
+            return fields
+        if measure == ACCURACY or not is_code(measure):
+            return fields
+        digests = fields.get("digests", {})
+        digest = digests.get("measure") if isinstance(digests, dict) else None
+        return {**fields, "margin": load_measure(measure, digest or digest_of(measure)).margin}
+
+    @field_validator("measure")
+    @classmethod
+    def _known_measure(cls, measure: str) -> str:
+        if measure != ACCURACY and not cls.takes_measure:
+            raise ValueError("this study compares accuracies; leave it out, or ask another study, such as frequency")
+        if measure != ACCURACY and not is_code(measure):
+            raise ValueError(f"the measure is {ACCURACY}, or one of your own, FILE.py:NAME or package.module:NAME")
+        return measure
+
+    @field_validator("margin")
+    @classmethod
+    def _part(cls, margin: float, info: ValidationInfo) -> float:
+        if info.data.get("measure") == ACCURACY and margin >= 100:
+            raise ValueError("a margin in percentage points must be less than 100")
+        return margin
 
     @field_validator("methods")
     @classmethod

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.special
 from jaxtyping import Float
 
-from relin.study._result import Interval
+from relin.study._interval import Interval
 
 INTERVAL_CONFIDENCE = 0.95
 """Of the two-sided intervals of means and differences."""
@@ -55,7 +55,7 @@ def known_interval(values: Float[np.ndarray, " n"], resolution: float = RESOLUTI
     return Interval(mean=float(finite[0]) if finite.size else math.nan, low=math.nan, high=math.nan)
 
 
-def lower_bound(values: Float[np.ndarray, " n"], confidence: float) -> float:
+def lower_bound(values: Float[np.ndarray, " n"], confidence: float, resolution: float = RESOLUTION) -> float:
     """One-sided lower confidence bound of the mean: mean − t_{confidence, n−1} s/√n.
 
     It lies above −margin exactly where `p_value_not_worse` lies below 1 − confidence.
@@ -64,12 +64,13 @@ def lower_bound(values: Float[np.ndarray, " n"], confidence: float) -> float:
 
     - `values`: n ≥ 2 independent values, one per seed.
     - `confidence`: probability that the mean lies above the bound, such as 0.95.
+    - `resolution`: values nearer to each other than this are equal; that of accuracies by default.
     """
-    mean, error, freedom = _mean_and_error(values)
+    mean, error, freedom = _mean_and_error(values, resolution)
     return mean - _quantile(_probability(confidence), freedom) * error
 
 
-def p_value_not_worse(differences: Float[np.ndarray, " n"], margin: float) -> float:
+def p_value_not_worse(differences: Float[np.ndarray, " n"], margin: float, resolution: float = RESOLUTION) -> float:
     """p-value of H₀: *the mean difference is −margin or less*, by the one-sided paired t-test.
 
     A small value shows non-inferiority: whatever is lost is less than the margin. Where all differences are
@@ -80,11 +81,12 @@ def p_value_not_worse(differences: Float[np.ndarray, " n"], margin: float) -> fl
 
     - `differences`: n ≥ 2 paired differences, the candidate minus the reference, one per seed.
     - `margin`: the largest acceptable loss, in the unit of the differences.
+    - `resolution`: differences nearer to each other than this are equal; that of accuracies by default.
     """
-    mean, error, freedom = _mean_and_error(differences)
+    mean, error, freedom = _mean_and_error(differences, resolution)
     above = mean + margin
     if error == 0.0:
-        return 0.0 if above > RESOLUTION else 1.0
+        return 0.0 if above > resolution else 1.0
     return float(scipy.special.stdtr(freedom, -above / error))
 
 

@@ -4,7 +4,7 @@ import math
 import re
 
 from relin.study._result import GridResult, Interval, ScheduleOutcome
-from relin.study._scale import Scale
+from relin.study._scale import R_SQUARED, Scale
 from relin.study._statistics import INTERVAL_CONFIDENCE
 
 ORDINARY = "every-1"
@@ -38,18 +38,20 @@ def in_measure(text: str, measure: str) -> str:
     """A text with the name of what is measured in the place of the word accuracy; names of files stay."""
     if measure == "accuracy":
         return text
-    return re.sub(r"(?<![-/#.\w])[Aa]ccurac(?:y|ies)(?![-\w])", measure, text)
+    parts = text.split(measure)  # which may have the word in it
+    text = measure.join(re.sub(r"(?<![-/#.\w])[Aa]ccurac(?:y|ies)(?![-\w])", lambda _: measure, part) for part in parts)
+    return text if measure == R_SQUARED else re.sub(r"\bat chance\b", "as a constant predictor does", text)
 
 
 def no_yardstick(result: GridResult) -> str:
     """That ordinary training is nothing that could be compared with."""
-    if result.relative_margin is not None:
+    if result.scale.measure != "accuracy":
         return "ordinary training (K = 1) is no better on test data than the constant predictor even at the best of its"
     return "no run of ordinary training (K = 1) trained even at the best of its"
 
 
 def nothing_to_compare_with(result: GridResult) -> str:
-    tried = "rates must be offered" if result.relative_margin is None else "rates or settings must be tried"
+    tried = "rates must be offered" if result.scale.measure == "accuracy" else "rates or settings must be tried"
     return f"{no_yardstick(result)} learning rates, so there is nothing to compare with and other {tried}"
 
 

@@ -43,7 +43,7 @@ def page(result: EssentialResult, records: pl.DataFrame, spec: Mapping[str, Any]
         plots=plots(result, data, against),
         tables=[outcomes_table(result, result.answers, f"Marked: {result.what_answers}.")],
         method=[_METHOD, statistics(result)],
-        files={"table.csv": outcomes_csv(result.outcomes)},
+        files={"table.csv": outcomes_csv(result.outcomes, scale=result.scale)},
     )
 
 

@@ -15,6 +15,7 @@ class EssentialSpec(GridSpec, frozen=True):
     """Is feature learning essential, and when? Without it, until some step only, or from some step on."""
 
     beyond_outcomes: ClassVar = None
+    takes_measure: ClassVar = True
 
     study: Literal["essential"] = Field("essential", description="Which question the study answers.")
     frozen_after: Several[Positive] = Field(

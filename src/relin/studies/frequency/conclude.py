@@ -10,7 +10,7 @@ from relin.studies.frequency.settings import FrequencySpec
 from relin.studies.frequency.verdict import both_verdicts, tested_periods, verdict
 from relin.study._condition import parse_condition
 from relin.study._modifiers import Sparse
-from relin.study._outcomes import Compared, compare
+from relin.study._outcomes import Compared, compare, margin_of
 from relin.study._result import ScheduleOutcome
 from relin.study._settings import Comparison
 
@@ -27,7 +27,7 @@ def conclude(spec: FrequencySpec, records: dict[Comparison, pl.DataFrame], chanc
     first, *others = (
         frequency_result(
             records[comparison],
-            margin=spec.margin / 100,
+            margin=margin_of(spec, records[comparison]),
             confidence=spec.confidence,
             chance=chance,
             comparison=comparison,

@@ -131,7 +131,7 @@ def _untrained(result: FrequencyResult) -> tuple[list[int], list[int]]:
 def _csv(results: Sequence[FrequencyResult]) -> str:
     """The outcomes of every comparison, told apart by a last column."""
     parts = [
-        outcomes_csv(each.outcomes, {outcome.schedule: {"comparison": each.comparison} for outcome in each.outcomes})
+        outcomes_csv(each.outcomes, {o.schedule: {"comparison": each.comparison} for o in each.outcomes}, each.scale)
         for each in results
     ]
     return parts[0] + "".join(part.split("\n", 1)[1] for part in parts[1:])

@@ -16,6 +16,7 @@ class FrequencySpec(GridSpec, frozen=True):
     """How rarely can features be updated without loss?"""
 
     beyond_outcomes: ClassVar = None
+    takes_measure: ClassVar = True
     belong_to: ClassVar = {**GridSpec.belong_to, "optimiser": (*GridSpec.belong_to["optimiser"], "reference_rate")}
 
     study: Literal["frequency"] = Field("frequency", description="Which question the study answers.")

@@ -2,7 +2,6 @@
 
 from typing import cast
 
-import numpy as np
 import polars as pl
 
 from relin.studies.layers.result import LayerOutcome, LayersResult
@@ -12,7 +11,6 @@ from relin.study._outcomes import Compared, compare_by
 from relin.study._result import Interval
 from relin.study._schedules import Lazy, Rich
 from relin.study._settings import Comparison
-from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
 from relin.study._verdict import criterion, lazy_clause, outcome_clauses
 
 
@@ -53,7 +51,7 @@ def _layer(compared: Compared, number: int, layer: str) -> LayerOutcome:
 def _difference(compared: Compared, schedule: str, other: str) -> Interval | None:
     if compared.outcome(other) is None:
         return None
-    return mean_interval(np.asarray(compared.versus(schedule, other)), INTERVAL_CONFIDENCE)
+    return compared.interval(compared.versus(schedule, other))
 
 
 def _verdict(result: LayersResult) -> str:

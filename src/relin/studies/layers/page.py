@@ -35,7 +35,7 @@ def page(result: LayersResult, records: pl.DataFrame, spec: Mapping[str, Any]) -
         plots=plots(result, data),
         tables=[outcomes_table(result, [], "")],
         method=[_METHOD, statistics(result)],
-        files={"table.csv": outcomes_csv(result.outcomes)},
+        files={"table.csv": outcomes_csv(result.outcomes, scale=result.scale)},
     )
 
 

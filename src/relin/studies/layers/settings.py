@@ -15,6 +15,7 @@ class LayersSpec(GridSpec, frozen=True):
     """Which layers need feature updates? Each alone re-linearised while all others are lazy, and the reverse."""
 
     beyond_outcomes: ClassVar = None
+    takes_measure: ClassVar = True
 
     study: Literal["layers"] = Field("layers", description="Which question the study answers.")
     layers: Several[str] = Field(

@@ -12,7 +12,7 @@ from relin.studies.phase.verdict import phase_verdict
 from relin.study._outcomes import Compared, compare_by
 from relin.study._result import Interval, ScheduleOutcome
 from relin.study._settings import Comparison
-from relin.study._statistics import INTERVAL_CONFIDENCE, RESOLUTION, holm, mean_interval, p_value_not_worse
+from relin.study._statistics import INTERVAL_CONFIDENCE, holm, mean_interval, p_value_not_worse
 
 _ORDINARY = "every-1"
 
@@ -74,7 +74,7 @@ def _best_total(compared: dict[int, Compared]) -> int | None:
     best, highest = None, -math.inf
     for total, at in compared.items():
         accuracy = float(np.mean(at.chosen[_ORDINARY]["validation_accuracy"].to_numpy()))
-        if at.has_yardstick and accuracy > highest + RESOLUTION:
+        if at.has_yardstick and accuracy > highest + at.scale.resolution:
             best, highest = total, accuracy
     return best
 
@@ -98,9 +98,7 @@ def _cells(compared: dict[int, Compared], best: int | None) -> list[PhaseCell]:
             total=total,
             updates=updates_of(total, period),
             outcome=outcome,
-            versus_best=mean_interval(differences[total, period], INTERVAL_CONFIDENCE)
-            if (total, period) in differences
-            else None,
+            versus_best=of_best.interval(differences[total, period]) if (total, period) in differences else None,
             p_value_best=adjusted.get((total, period)),
             reaches_best=adjusted[total, period] < 1 - confidence if (total, period) in adjusted else None,
         )

@@ -97,7 +97,7 @@ def plots(result: PhaseResult, against: Against = "n") -> list[Plot]:
     reading = (
         f"Both axes are logarithmic{', that of n in n + 1' if against == 'n' else ''}. Bold is the accuracy of "
         f"ordinary training; gaps were not tested. {text.UNTRAINED_MEANS}; places of which no run trained are hatched, "
-        f"with dots where none diverged. {text.EDGES_MEAN}. Colours end ten margins below."
+        f"with dots where none diverged. {text.EDGES_MEAN}. Colours end at a loss of ten margins."
     )
     same = Plot(
         name="map",

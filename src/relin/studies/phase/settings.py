@@ -15,6 +15,7 @@ class PhaseSpec(GridSpec, frozen=True):
     """How many feature updates suffice, as training grows longer?"""
 
     beyond_outcomes: ClassVar = None
+    takes_measure: ClassVar = True
 
     study: Literal["phase"] = Field("phase", description="Which question the study answers.")
     steps: Positive = Field(1000, description="The largest of totals, which set it.")

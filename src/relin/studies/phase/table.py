@@ -90,9 +90,9 @@ def phase_csv(result: PhaseResult) -> str:
         for outcome in outcomes_of(result, own.total):
             cell = cells.get(outcome.schedule)
             place = {"total": own.total, "updates": cell and cell.updates}
-            versus = interval_columns("versus_best", cell and cell.versus_best)
+            versus = interval_columns("versus_best", result.scale.own(cell and cell.versus_best))
             best = {"p_value_best": cell and cell.p_value_best, "reaches_best": cell and cell.reaches_best}
-            rows.append(place | record_of(outcome) | versus | best)
+            rows.append(place | record_of(outcome, result.scale) | versus | best)
     return csv_of(rows)
 
 

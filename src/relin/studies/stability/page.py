@@ -65,7 +65,7 @@ def page(result: StabilityResult, records: pl.DataFrame, spec: Mapping[str, Any]
         plots=plots(result, data, training, against),
         tables=[outcomes_table(result, result.answers, "Marked rows are the Pareto front.", columns)],
         method=[_METHOD.format(stable=_if_known(_STABLE, training)), statistics(result)],
-        files={"table.csv": outcomes_csv(result.outcomes, _limit_record(result))},
+        files={"table.csv": outcomes_csv(result.outcomes, _limit_record(result), result.scale)},
     )
 
 
@@ -219,7 +219,7 @@ def _front_title(result: StabilityResult) -> str:
 def _parts_title(result: StabilityResult) -> str:
     gain = best_gain(result)
     if gain is None or gain[0] <= 0:
-        return "No part is more accurate than the same K alone"
+        return f"No part is {result.scale.superior} than the same K alone"
     scale = result.scale
     return f"Largest gain over a fixed K alone: {scale.in_points(scale.signed(gain[0], 1))} by {gain[1].label}"
 

@@ -14,6 +14,7 @@ class StabilitySpec(GridSpec, frozen=True):
     """Up to which learning rate does sparse feature learning train, and what do stabilising parts cost and bring?"""
 
     beyond_outcomes: ClassVar = "λ_max of the linearised problem along each run, the column sharpness"
+    takes_measure: ClassVar = True
 
     study: Literal["stability"] = Field("stability", description="Which question the study answers.")
     periods: Several[Period] = Field(

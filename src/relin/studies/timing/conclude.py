@@ -1,6 +1,5 @@
 """The timing study: the same number of feature updates spent early, late, evenly, geometrically or adaptively."""
 
-import numpy as np
 import polars as pl
 
 from relin.studies.timing.result import Placement, TimingResult
@@ -8,7 +7,6 @@ from relin.studies.timing.settings import TimingSpec
 from relin.study._outcomes import Compared, compare_by
 from relin.study._schedules import WhenError
 from relin.study._settings import Comparison
-from relin.study._statistics import INTERVAL_CONFIDENCE, mean_interval
 from relin.study._verdict import count, criterion, outcome_clauses
 
 
@@ -60,7 +58,7 @@ def _placement(compared: Compared, budget: int, place: str, schedule: str, even:
         placement=place,
         schedule=schedule,
         feature_updates=outcome.feature_updates,
-        versus_even=None if differences is None else mean_interval(np.asarray(differences), INTERVAL_CONFIDENCE),
+        versus_even=None if differences is None else compared.interval(differences),
     )
 
 

@@ -55,7 +55,10 @@ def page(result: TimingResult, records: pl.DataFrame, spec: Mapping[str, Any], a
             outcomes_table(result, result.answers, f"Marked: {result.what_answers}."),
         ],
         method=[_METHOD, statistics(result)],
-        files={"table.csv": outcomes_csv(result.outcomes), "placements.csv": placements_csv(result)},
+        files={
+            "table.csv": outcomes_csv(result.outcomes, scale=result.scale),
+            "placements.csv": placements_csv(result),
+        },
     )
 
 

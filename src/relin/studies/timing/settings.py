@@ -15,6 +15,7 @@ class TimingSpec(GridSpec, frozen=True):
     """When are feature updates best spent? The same number early, late, evenly, geometrically or adaptively."""
 
     beyond_outcomes: ClassVar = None
+    takes_measure: ClassVar = True
 
     study: Literal["timing"] = Field("timing", description="Which question the study answers.")
     feature_updates: Several[Annotated[Positive, Field(le=MOST_PLACED)]] = Field(

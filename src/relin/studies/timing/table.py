@@ -43,4 +43,4 @@ def placements_table(result: TimingResult) -> Html:
 
 def placements_csv(result: TimingResult) -> str:
     """The placements as CSV, as `outcomes_csv` has the outcomes."""
-    return csv_of([record_of(placement) for placement in result.placements])
+    return csv_of([record_of(placement, result.scale) for placement in result.placements])

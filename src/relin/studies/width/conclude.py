@@ -58,7 +58,7 @@ def _at_width(width: int, compared: Compared, records: pl.DataFrame) -> WidthOut
         raise ValueError(
             f"Expected runs of K = 1 and of K = ∞ at width {width}, got {listed(compared.chosen)}; please run both."
         )
-    gap = mean_interval(np.asarray(compared.versus("every-1", "never")), INTERVAL_CONFIDENCE)
+    gap = compared.interval(compared.versus("every-1", "never"))
     last = final_records(ordinary, records)
     deviation = None
     if "analytic_deviation" in records.columns:

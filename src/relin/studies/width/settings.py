@@ -14,6 +14,7 @@ class WidthSpec(KernelSettings, frozen=True):
     """Does the NTK move less in wider networks, and does feature learning then matter less?"""
 
     beyond_outcomes: ClassVar = "the NTK along each run at every width, the columns width and kernel_change"
+    takes_measure: ClassVar = True
 
     study: Literal["width"] = Field("width", description="Which question the study answers.")
     widths: Several[Annotated[Positive, Field(le=100_000)]] = Field(

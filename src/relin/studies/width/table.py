@@ -61,10 +61,10 @@ def _cells(at: WidthOutcome, scale: Scale) -> list[str]:
 
 def width_csv(result: WidthResult) -> str:
     """Every width as CSV: fractions throughout, three columns (mean, `_low`, `_high`) per interval."""
-    return csv_of([_record(at) for at in result.widths])
+    return csv_of([_record(at, result.scale) for at in result.widths])
 
 
-def _record(at: WidthOutcome) -> dict[str, Any]:
+def _record(at: WidthOutcome, scale: Scale) -> dict[str, Any]:
     record: dict[str, Any] = {"width": at.width}
     for name, outcome in (("ordinary", at.ordinary), ("lazy", at.lazy)):
         record |= {
@@ -75,8 +75,8 @@ def _record(at: WidthOutcome) -> dict[str, Any]:
             f"{name}_num_diverged": outcome.num_diverged,
             f"{name}_num_failed": outcome.num_failed,
         }
-        record |= interval_columns(f"{name}_test_accuracy", outcome.test_accuracy)
-    record |= interval_columns("gap", at.gap)
+        record |= interval_columns(f"{name}_test_accuracy", scale.own(outcome.test_accuracy))
+    record |= interval_columns("gap", scale.own(at.gap))
     record["num_kernel_seeds"] = at.num_seeds
     for name in ("change", "distance", "deviation"):
         record |= interval_columns(f"kernel_{name}", getattr(at, name))

@@ -52,9 +52,11 @@ def _gaps(result: WidthResult, narrow: WidthOutcome, wide: WidthOutcome) -> str:
         return f"{scale.in_points(mean)} [{low}, {high}] at width {at.width}"
 
     shown = [at.width for at in result.widths if at.gap.low > 0]
-    higher = "more accurate" if result.measure == "accuracy" else f"higher in {result.measure}"
     where = "at every width" if len(shown) == len(result.widths) else f"at {len(shown)} of {len(result.widths)} widths"
-    return f"ordinary training is {gap(narrow)} and {gap(wide)} {higher} than lazy training (K = ∞), above zero {where}"
+    return (
+        f"ordinary training is {gap(narrow)} and {gap(wide)} {scale.superior} than lazy training (K = ∞), above zero "
+        f"{where}"
+    )
 
 
 def _deviated(result: WidthResult, narrow: WidthOutcome, wide: WidthOutcome) -> list[str]:
