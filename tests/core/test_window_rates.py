@@ -298,3 +298,28 @@ def test_batches_may_come_from_python():
     options = {"num_steps": STEPS, "key": oracles.KEY, "record_every": 1}
     found = il.train(problem, solver, il.Every(4), oracles.mlp_params(), batches, **options)
     assert_is(found, by_hand(ENTROPY, momentum, EVERY_4, None, 0.1))
+
+
+def test_rates_go_with_safeguards_and_averages_in_every_drive():
+    """A window begins anew where a safeguard has judged, and where it has refused."""
+    solver = il.WeightSpace(
+        OPTIMISERS["momentum"][0],
+        window_rate=il.WarmUpWindow(2),
+        rate_cap=il.RateCap(0.2, COURSE, BETA, EXACT),
+        averaging=il.UniformAverage(),
+    )
+    for guard in (il.LineSearch(), il.LineSearch(shrink=0.9, max_halvings=0, probe=refusing())):
+        compiled, host = (
+            trained(ENTROPY, solver, il.Every(4), safeguard=guard, drive=drive) for drive in ("compiled", "host")
+        )
+        np.testing.assert_allclose(oracles.flat(compiled.params), oracles.flat(host.params), atol=1e-9, rtol=0)
+        for name in ("rate_factor", "anchor_sharpness", "safeguard_scale"):
+            np.testing.assert_allclose(compiled.records[name], host.records[name], rtol=1e-8, err_msg=name)
+        assert compiled.records["rate_factor"][[1, 5, 9]].max() < 0.5
+    assert compiled.feature_updates == 0
+
+
+def refusing():
+    """Examples whose loss every step raises: their classes are those that the network gives the least."""
+    x, y = oracles.data(ENTROPY)
+    return x, (y + 1) % oracles.NUM_CLASSES
