@@ -391,3 +391,41 @@ def test_runs_made_elsewhere_are_judged_by_a_measure_too():
         study.conclude("frequency", frame, measure=dataclasses.replace(measure, untrained=None))
     with pytest.raises(ValueError, match="`measure` is given in Python"):
         study.conclude("frequency", frame, measure="MAE")
+
+
+def elsewhere(schedules, steps):
+    random = np.random.default_rng(0)
+    return [
+        {
+            "schedule": schedule,
+            "seed": seed,
+            "learning_rate": rate,
+            "run_steps": steps,
+            "test_accuracy": 0.4 + 0.02 * i + 0.01 * random.normal(),
+            "validation_accuracy": 0.4 + 0.02 * i + rate / 100,
+        }
+        for i, schedule in enumerate(schedules)
+        for seed in range(4)
+        for rate in (0.1, 0.03)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("question", "schedules", "settings"),
+    [
+        ("essential", ["every-1", "never", "until-4", "after-4"], {}),
+        ("timing", ["every-1", "never", "early-4", "even-4", "late-4"], {}),
+        ("layers", ["every-1", "never", "rich-0", "lazy-0", "rich-1", "lazy-1"], {"layers": ["a", "b"]}),
+        ("phase", ["every-1", "every-2", "every-16"], {}),
+    ],
+)
+def test_every_study_speaks_of_the_measure_in_its_unit(question, schedules, settings):
+    rows = [row for steps in ((32, 64) if question == "phase" else (64,)) for row in elsewhere(schedules, steps)]
+    measure = study.Measure(None, "MAE", False, margin=0.05, unit="s", untrained=0.9)
+    answer = study.conclude(question, rows, measure=measure, **settings)
+    report = answer._page
+    said = [answer.verdict, *report.tables, *(f"{tile.label} {tile.value} {tile.note}" for tile in report.tiles)]
+    said += [f"{plot.title} {plot.caption} {plot.description}" for plot in report.plots]
+    words = in_measure(" ".join(said), "MAE")
+    assert "MAE" in words
+    assert not re.search(r"(?<![-/#.\w])[Aa]ccurac(y|ies)(?![-\w])|percentage|in points|points over|at chance", words)

@@ -99,11 +99,12 @@ def plots(result: PhaseResult, against: Against = "n") -> list[Plot]:
         f"ordinary training; gaps were not tested. {text.UNTRAINED_MEANS}; places of which no run trained are hatched, "
         f"with dots where none diverged. {text.EDGES_MEAN}. Colours end at a loss of ten margins."
     )
+    unit = f"in {result.scale.points}, " if result.scale.points else ""
     same = Plot(
         name="map",
         title=_map_title(result),
-        caption="Test accuracy of n feature updates in T steps less that of ordinary training of the same T, in "
-        f"points, mean over seeds, each at its best learning rate. {'Below' if against == 'K' else 'Above'} the line "
+        caption="Test accuracy of n feature updates in T steps less that of ordinary training of the same T, "
+        f"{unit}mean over seeds, each at its best learning rate. {'Below' if against == 'K' else 'Above'} the line "
         f"of parity every n tested is on par with ordinary training. {reading}",
         description=f"Accuracy over T and n. {_in_words(result)}",
         draw=lambda theme: phase_map(result, same_total, theme, against=against),
