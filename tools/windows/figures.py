@@ -114,9 +114,9 @@ def frozen(records: Records, theme: Theme) -> Figure:
 def sharpness(records: Records, theme: Theme) -> Figure:
     """For each network η λ_max over the limit along training; and, against it, what windows do to both losses."""
     figure = new_figure(13.5, 8.4)
-    top, bottom = figure.subplots(2, len(records.networks), sharey="row", squeeze=False)
+    top, bottom = figure.subplots(2, len(records.with_excess), sharey="row", squeeze=False)
     rates = sorted(records.table.filter(way="momentum")["rate"].unique(), reverse=True)
-    for axes, network in zip(top, records.networks, strict=True):
+    for axes, network in zip(top, records.with_excess, strict=True):
         for index, rate in enumerate(rates):
             style = style_of(index, theme)
             for period, line in ((PERIOD, "-"), (1, ":")):
@@ -130,7 +130,7 @@ def sharpness(records: Records, theme: Theme) -> Figure:
         axes.set_yscale("log")
         axes.set_ylim(0.01, 30)
         log_ticks(axes.yaxis, (1.0,))
-    for axes, network in zip(bottom, records.networks, strict=True):
+    for axes, network in zip(bottom, records.with_excess, strict=True):
         own = records.windows(network=network, way="momentum").drop_nulls("anchor_excess")
         for column, colour, marker in (("network_end", theme.accent, "s"), ("linear", theme.lazy, "o")):
             risen = np.clip(own[column] / own["start"], 0.1, 900)
@@ -183,10 +183,10 @@ def exact(records: Records, theme: Theme) -> Figure:
 
 def changes(records: Records, theme: Theme) -> Figure:
     """The network's loss at the end of every window, a panel for each network."""
-    figure = new_figure(13.5, 6.0)
-    panels = figure.subplots(1, len(records.networks), sharey=True, squeeze=False)[0]
+    figure = new_figure(10.5, 6.4)
+    panels = figure.subplots(1, len(records.with_changes), sharey=True, squeeze=False)[0]
     shown = dict[str, Line2D]()
-    for axes, network in zip(panels, records.networks, strict=True):
+    for axes, network in zip(panels, records.with_changes, strict=True):
         own = records.run(network, period=1)
         steps = records.table.filter(network=network, way="clip")["step"].max()
         axes.plot(own["step"], own["network_probe_loss"], color=theme.ordinary)
@@ -202,7 +202,7 @@ def changes(records: Records, theme: Theme) -> Figure:
         axes.set_xlim(0, steps)
         _loss_axis(axes, 0.3, 30)
     panels[0].set_ylabel("loss of the network")
-    _below(figure, [_line(theme.ordinary, "ordinary training, rate 0.1"), *shown.values()], 3)
+    _below(figure, [_line(theme.ordinary, "ordinary training, rate 0.1"), *shown.values()], 2)
     return figure
 
 

@@ -35,6 +35,17 @@ class Records:
     def networks(self) -> list[str]:
         return [name for name in NAMES if name in set(self.table["network"])]
 
+    @property
+    def with_changes(self) -> list[str]:
+        """The networks whose windows were changed too."""
+        return [name for name in self.networks if not self.table.filter(network=name, way="clip").is_empty()]
+
+    @property
+    def with_excess(self) -> list[str]:
+        """The networks whose λ_max was measured."""
+        measured = self.table.drop_nulls("excess_now")["network"].unique()
+        return [name for name in self.networks if name in set(measured)]
+
     def run(self, network: str, way: str = "momentum", rate: float = 0.1, period: int = PERIOD) -> pl.DataFrame:
         """The rows of one run."""
         found = self.table.filter(network=network, way=way, rate=rate, period=period)
@@ -47,7 +58,8 @@ class Records:
 
     def largest_excess(self, *run: Any, **more: Any) -> float:
         """Of all anchors of a run, or of all steps at which ordinary training was measured."""
-        return float(self.run(*run, **more)["excess_now"].drop_nulls().to_numpy().max())
+        measured = self.run(*run, **more)["excess_now"].drop_nulls().to_numpy()
+        return float(measured.max()) if measured.size else math.nan
 
     def last_loss(self, *run: Any, **more: Any) -> float:
         return float(self.run(*run, **more)["network_probe_loss"][-1])
@@ -101,21 +113,26 @@ class Records:
             for rate in sorted(self.table.filter(network=network, way="momentum")["rate"].unique(), reverse=True):
                 end, first = self.diverged_at(network, rate=rate), self.first_rise(network, rate)
                 plain = {"rate": rate, "period": 1}
-                row = (NAMES[network], f"{rate:g}", f"diverged at {end}" if end else "trained")
+                row = (
+                    NAMES[network],
+                    f"{rate:g}",
+                    f"diverged at {end}" if end else f"ends at {self.last_loss(network, rate=rate):.2f}",
+                )
                 row += (f"{rate * end:.1f}" if end else "–",)
                 if first:
                     ends = (first[name] / first["start"] for name in ("linear", "network_end"))
-                    row += (f"{first['anchor_excess']:.2f}", *(f"× {_short(value)}" for value in ends))
+                    row += (_excess(first["anchor_excess"]), *(f"× {_short(value)}" for value in ends))
                 else:
-                    row += (f"{self.largest_excess(network, rate=rate):.2f} at most", "–", "–")
+                    row += (f"{_excess(self.largest_excess(network, rate=rate))} at most", "–", "–")
                 ordinary = self.last_loss(network, **plain), self.largest_excess(network, **plain)
-                rows.append((*row, *(f"{value:.2f}" for value in ordinary)))
+                rows.append((*row, *map(_excess, ordinary)))
         return _table(head, rows)
 
     def changes(self, ways: dict[str, str]) -> str:
         """A table: for every network, what the windows come to with other steps in them, by names for people."""
-        head = ("", *(NAMES[network] for network in self.networks))
-        rows = [(label, *(self._change(network, way) for network in self.networks)) for way, label in ways.items()]
+        networks = self.with_changes
+        head = ("", *(NAMES[network] for network in networks))
+        rows = [(label, *(self._change(network, way) for network in networks)) for way, label in ways.items()]
         return _table(head, rows)
 
     def _change(self, network: str, way: str) -> str:
@@ -171,6 +188,10 @@ class Records:
 
     def predicted_growth(self, excess: float) -> float:
         return growth(excess)
+
+
+def _excess(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.2f}"
 
 
 def _short(value: float) -> str:
