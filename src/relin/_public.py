@@ -30,10 +30,12 @@ from relin._logger import (
     TensorBoard as TensorBoard,
     WeightsAndBiases as WeightsAndBiases,
 )
+from relin._loop.checkpoint import Checkpoint as Checkpoint
 from relin._loop.predict import predict as predict
 from relin._loop.preflight import Preflight as Preflight, check as check
 from relin._loop.program import Run as Run
 from relin._loop.solution import LaneSolutions as LaneSolutions, Solution as Solution, load as load
+from relin._loop.stopping import EarlyStopping as EarlyStopping
 from relin._loop.train import train as train, train_lanes as train_lanes
 from relin._observer import (
     AbstractObserver as AbstractObserver,

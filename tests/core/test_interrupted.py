@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import relin as il
-from relin._loop import compiled as _compiled, program as _program, sources as _sources, train as _train
+from relin._loop import compiled as _compiled, course as _course, program as _program, sources as _sources
 
 KEY = jax.random.key(0)
 X = jax.random.normal(KEY, (12, 3))
@@ -146,7 +146,7 @@ def test_where_the_device_fails_the_last_record_is_the_solution(monkeypatch):
             raise RuntimeError("the device is gone")
         return ready(state)
 
-    monkeypatch.setattr(_train.jax, "block_until_ready", block_until_ready)
+    monkeypatch.setattr(_course.jax, "block_until_ready", block_until_ready)
     with pytest.raises(StopError) as caught:
         train(drive="host", progress=raising(8), record_every=4)
     monkeypatch.undo()

@@ -9,6 +9,7 @@ class Result(enum.Enum):
 
     successful = "successful"
     failed_to_train = "failed to train"
+    stopped = "stopped early"
     diverged = "diverged"
     solver_failed = "solver failed"
     data_exhausted = "data exhausted"

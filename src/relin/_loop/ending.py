@@ -1,7 +1,7 @@
 """From the last state and the records of a run to its solution, and how the run ended."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -12,11 +12,11 @@ from relin._common.outcome import failed_to_train
 from relin._core.errors import Result
 from relin._core.problem import Problem
 from relin._core.types import Params
-from relin._loop.program import Batch, RunState
+from relin._loop.program import Batch
+from relin._loop.reached import Losses, Reached, Rows
 from relin._loop.solution import LaneSolutions, Solution, columns
 from relin._solver import current_params
 
-Rows = list[dict[str, Any]]
 _DIGITS = 1e-3
 """A part of a sum of losses below this may be its rounding."""
 
@@ -36,30 +36,28 @@ def constant_loss(problem: Problem, params: Params, batch: Batch) -> float | Non
     return None if value is None or value == 0 or not math.isfinite(value) else float(value)
 
 
-def mean_loss_between(earlier: RunState, later: RunState) -> np.ndarray:
+def mean_loss_between(earlier: Losses, later: Losses) -> np.ndarray:
     """Mean loss of the batches between two states without a record between them, not a number where it is lost in
     rounding; one a lane where the states have lanes."""
-    sums, counts = (
-        [np.asarray(value, np.float64) for value in values]
-        for values in ((earlier.loss_sum, later.loss_sum), (earlier.loss_count, later.loss_count))
-    )
+    sums, counts = ([np.asarray(value, np.float64) for value in values] for values in zip(earlier, later, strict=True))
     with np.errstate(invalid="ignore"):
         loss, count = sums[1] - sums[0], counts[1] - counts[0]
         known = (count > 0) & (np.abs(loss) > _DIGITS * np.abs(sums[1]))
     return np.where(known, loss / np.maximum(count, 1), np.nan)
 
 
-def solution_of(known: Known, state: RunState, rows: Rows, result: Result, final: Any = None) -> Solution:
+def solution_of(known: Known, reached: Reached, result: Result) -> Solution:
     """The solution of one run.
 
     **Arguments:**
 
     - `result`: how it ended, of one that did not diverge, before its loss is compared.
-    - `final`: mean loss of the last steps, where the last record's interval is the whole run.
     """
+    state, rows = reached.state, reached.rows
     diverged_at, solver = int(state.diverged_at), state.solver
     result = Result.diverged if diverged_at >= 0 else result
-    loss = _final_loss(rows, final) if result is Result.successful and known.constant_loss is not None else None
+    ended = result in (Result.successful, Result.stopped)
+    loss = _final_loss(rows, reached.final) if ended and known.constant_loss is not None else None
     if loss is not None and failed_to_train(loss, known.constant_loss):
         result = Result.failed_to_train
     return Solution(
@@ -75,6 +73,7 @@ def solution_of(known: Known, state: RunState, rows: Rows, result: Result, final
         mode=known.mode,
         final_loss=loss,
         constant_loss=known.constant_loss,
+        reached=reached,
     )
 
 
@@ -83,32 +82,26 @@ def _final_loss(rows: Rows, final: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def with_lane(
-    known: Known, before: LaneSolutions, state: RunState, rows: Rows, result: Result, final: Any = None
-) -> LaneSolutions:
-    return LaneSolutions((*before, solution_of(known, state, rows, result, final)))
+def with_lane(known: Known, before: LaneSolutions, reached: Reached, result: Result) -> LaneSolutions:
+    return LaneSolutions((*before, solution_of(known, reached, result)))
 
 
-def lane_solutions(
-    known: Known, num_lanes: int, state: RunState, rows: Rows, result: Result, final: Any = None
-) -> LaneSolutions:
+def lane_solutions(known: Known, num_lanes: int, reached: Reached, result: Result) -> LaneSolutions:
     """Of states and records with a leading axis of lanes."""
-    state = jax.device_get(state)
-    rows = [{name: np.asarray(value) for name, value in row.items()} for row in rows]
-    return LaneSolutions(
-        tuple(
-            _lane_solution(known, state, rows, result, lane, None if final is None else final[lane])
-            for lane in range(num_lanes)
-        )
-    )
+    state, observed = jax.device_get((reached.state, reached.observed))
+    rows = [{name: np.asarray(value) for name, value in row.items()} for row in reached.rows]
+    reached = replace(reached, state=state, observed=observed, rows=rows)
+    return LaneSolutions(tuple(_lane_solution(known, reached, result, lane) for lane in range(num_lanes)))
 
 
-def _lane_solution(known: Known, state: RunState, rows: Rows, result: Result, lane: int, final: Any) -> Solution:
+def _lane_solution(known: Known, reached: Reached, result: Result, lane: int) -> Solution:
     """One lane; its rows end with its divergence."""
-    own = jax.tree.map(lambda a: a[lane], state)
+    own, observed = jax.tree.map(lambda a: a[lane], (reached.state, reached.observed))
     mine = []
-    for row in rows:
+    for row in reached.rows:
         mine.append({name: value if name == "step" else value[lane] for name, value in row.items()})
         if 0 <= own.diverged_at < row["step"]:
             break
-    return solution_of(known, jax.tree.map(jnp.asarray, own), mine, result, final)
+    own, final = jax.tree.map(jnp.asarray, own), None if reached.final is None else reached.final[lane]
+    reached = replace(reached, state=own, observed=observed, rows=mine, earlier=None, final=final)
+    return solution_of(known, reached, result)

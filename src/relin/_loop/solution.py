@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Solution:
     - `result`: how the run ended; `interrupted` in an error's `solution`, whose last steps are after its last record.
       `failed_to_train` where `final_loss` is not at least 1 % below `constant_loss`: the run ended no better than a
       predictor that gives every example the same outputs. The loss of an iterable of batches is not compared.
+      `stopped` where `stop` ended it.
     - `diverged_at`: the first step whose batch loss was not finite, or `None`.
     - `optimiser_state`: the solver's.
     - `variables`: of the network, after the last forward pass at an anchor: running statistics and the like; `None` for
@@ -43,6 +44,7 @@ class Solution:
       `constant_loss`.
     - `constant_loss`: min_c mean ℓ(c, y) over the training targets, as `AbstractLoss.constant_loss` gives it; `None`
       where the loss does not say, or all targets are alike.
+    - `reached`: what `train(…, resume=solution)` goes on from; it is not saved.
     """
 
     params: Params
@@ -58,6 +60,7 @@ class Solution:
     reason: str | None = None
     final_loss: float | None = None
     constant_loss: float | None = None
+    reached: Any = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         last = {name: column[-1].item() for name, column in self.records.items()}
@@ -71,7 +74,7 @@ class Solution:
 
         **Raises:** `OSError` where the folder cannot be written; what was there before is then there still.
         """
-        return _storage.save({field.name: getattr(self, field.name) for field in fields(self)}, folder)
+        return _storage.save({each.name: getattr(self, each.name) for each in fields(self)}, folder)
 
     def throw(self) -> "Solution":
         """Raises `TrainingError`, which carries this solution, where the run did not take all its steps. One that took

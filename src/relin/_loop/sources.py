@@ -57,6 +57,17 @@ class AbstractSource(abc.ABC):
     def check_targets(self) -> None:
         """Raises `ValueError` if a batch so far had wrong targets; waits for the device."""
 
+    tracked = False
+    """Whether its position is asked for, which may cost something at every batch."""
+
+    def position(self, step: int) -> Any:
+        """See `AbstractDriver`; of arrays every batch follows from its step."""
+        del step
+
+    def go_to(self, step: int, position: Any) -> None:
+        """See `AbstractDriver`."""
+        del step, position
+
 
 class ArraySource(AbstractSource):
     """Batches drawn on the device from arrays, one step at a time."""
@@ -114,6 +125,10 @@ class IterableSource(AbstractSource):
         self.iterator: Iterator[Batch] = iter(batches)
         self.upcoming: dict[int, Batch] = {}
         """The batches of the step asked for last, and of those after it that were read."""
+        self.positions: dict[int, Any] = {}
+        """What the batches said of their position before each of these steps."""
+        self.read = 0
+        """Batches, counted from step 0."""
         self.forms: dict[Any, TargetCheck | None] = {}
         self.types: Any = None
         self.wrong: WrongTarget | None = None
@@ -122,7 +137,38 @@ class IterableSource(AbstractSource):
 
     def __call__(self, step: int) -> Batch:
         self.upcoming = {at: batch for at, batch in self.upcoming.items() if at >= step}
+        self.positions = {at: position for at, position in self.positions.items() if at >= step}
         return self._at(step)
+
+    def position(self, step: int) -> Any:
+        if step == 0:  # it begins there by itself
+            return None
+        return self._position() if step == self.read else self.positions[step]
+
+    def _position(self) -> Any:
+        """None of batches that cannot say it."""
+        if hasattr(self.batches, "state_dict"):  # PyTorch's StatefulDataLoader
+            return self.batches.state_dict()  # pyright: ignore[reportAttributeAccessIssue]
+        get_state = getattr(self.iterator, "get_state", None)  # Grain's
+        return None if get_state is None else get_state()
+
+    def go_to(self, step: int, position: Any) -> None:
+        if position is not None and hasattr(self.batches, "load_state_dict"):
+            self.batches.load_state_dict(position)  # pyright: ignore[reportAttributeAccessIssue]
+            self.iterator, self.read = iter(self.batches), step
+        elif position is not None and hasattr(self.iterator, "set_state"):
+            self.iterator.set_state(position)  # pyright: ignore[reportAttributeAccessIssue]
+            self.read = step
+        else:
+            try:
+                while self.read < step:
+                    self._next()
+            except StopIteration:
+                raise ValueError(
+                    f"`data` ended after {self.read} batches, and the run was at step {step}; pass the batches that it "
+                    "was begun with."
+                ) from None
+        self.upcoming = {at: batch for at, batch in self.upcoming.items() if at >= step}
 
     def later(self, step: int, count: int) -> tuple[Batch, ...]:
         batches = []
@@ -133,6 +179,8 @@ class IterableSource(AbstractSource):
 
     def _at(self, step: int) -> Batch:
         if step not in self.upcoming:
+            if self.tracked:
+                self.positions[step] = self._position()
             batch = self._next()
             with _validate.naming(f"the batch of step {step}"):
                 batch = self._checked(batch)
@@ -178,6 +226,7 @@ class IterableSource(AbstractSource):
                 raise
             self.iterator = iter(self.batches)
             batch = next(self.iterator)
+        self.read += 1
         if not (isinstance(batch, tuple | list) and len(batch) == 2):
             raise TypeError(
                 f"Each batch of an iterable must be a pair (x, y), got {type(batch).__name__}; "

@@ -1,10 +1,10 @@
 """The training loop: one run, or many at once."""
 
-import contextlib
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +14,16 @@ from jaxtyping import PyTree
 from relin._core import check as _check, finite as _finite
 from relin._core.augment import AbstractAugmentation
 from relin._core.batches import AbstractBatches
-from relin._core.errors import Result
 from relin._core.problem import Problem
 from relin._core.types import Key, Params
-from relin._logger import AbstractLogger, Log, Loggers
+from relin._logger import AbstractLogger, Loggers
 from relin._loop import validate as _validate
-from relin._loop.drivers import AbstractDriver, DataExhaustedError
-from relin._loop.ending import Rows, lane_solutions, mean_loss_between, solution_of, with_lane
-from relin._loop.preparation import Drive, LaneDrive, Plan, driver_of, prepared
-from relin._loop.program import Batch, Run, RunState, whole
+from relin._loop.checkpoint import Checkpoint
+from relin._loop.course import Course, Stop
+from relin._loop.ending import lane_solutions, solution_of, with_lane
+from relin._loop.identity import keeper_of, reached_by
+from relin._loop.preparation import Drive, LaneDrive, driver_of, prepared
+from relin._loop.program import Batch, Run
 from relin._loop.reasons import Examples, explained, warn_of_observers
 from relin._loop.solution import LaneSolutions, Solution
 from relin._observer import AbstractObserver
@@ -32,7 +33,6 @@ from relin._solver import AbstractSolver
 from relin.datasets._dataset import Dataset
 
 Progress = Callable[[int, int], None]
-_End = TypeVar("_End")
 
 
 def train(
@@ -53,6 +53,9 @@ def train(
     drive: Drive = "auto",
     progress: Progress | None = None,
     loggers: Sequence[AbstractLogger] = (),
+    checkpoint: Checkpoint | None = None,
+    resume: Solution | None = None,
+    stop: Stop | None = None,
     throw: bool = True,
 ) -> Solution:
     """Trains a network by iterative linearisation (Goldwaser & Ge, arXiv:2211.12345).
@@ -84,6 +87,11 @@ def train(
     - `progress`: called with (steps done, T).
     - `loggers`: where each record goes as it is made, such as `JSONLines("run.jsonl")`; they are not closed. One
       that fails is warned of and left out, and training goes on.
+    - `checkpoint`: where the state is kept; the same call goes on from it, with the same bits at the end.
+    - `resume`: a solution of the same run, from whose last step it goes on to step T. What decides the run is not
+      compared; it may be another optimiser's rate, for example.
+    - `stop`: called with each record, its numbers by name; where it says so the run ends in good order, with the result
+      `stopped`. `EarlyStopping` is one.
     - `throw`: whether a run that fails raises.
 
     **Returns:** a `Solution`. Its `result` is `failed_to_train` where the loss at the end is not at least 1 % below
@@ -99,10 +107,12 @@ def train(
     run = Run(problem, solver, _as_schedule(schedule), params, key, safeguard)
     options = num_steps, record_every, batch_size, batches, augment, observers, loggers
     plan = prepared(run, data, *options, drive, ("auto", "compiled", "host"))
-    driver, examples = driver_of(
-        plan, plan.programs(_as_it_is, plan.run), report := _reporter(progress, plan.num_steps)
-    )
-    solution = _follow(driver, plan, report, Loggers(loggers).of_run(), partial(solution_of, plan.known))
+    programs, report = plan.programs(_as_it_is, plan.run), _reporter(progress, plan.num_steps)
+    driver, examples = driver_of(plan, programs, report)
+    keeper = keeper_of(checkpoint, plan, record_every)
+    begun = reached_by(resume, data, plan.num_steps)
+    log, conclude = Loggers(loggers).of_run(), partial(solution_of, plan.known)
+    solution = Course(driver, plan, report, log, conclude, None, keeper, begun, stop).follow()
     solution = explained(solution, plan.run, examples, thorough=throw)
     warn_of_observers(solution, plan.run, observers)
     return solution.throw() if throw else solution
@@ -122,6 +132,7 @@ def train_lanes(
     drive: LaneDrive = "auto",
     progress: Progress | None = None,
     loggers: Sequence[AbstractLogger] = (),
+    checkpoint: Checkpoint | None = None,
 ) -> LaneSolutions:
     """Trains many runs in one compiled program, spread over the devices there are.
 
@@ -133,6 +144,7 @@ def train_lanes(
     - `drive`: `"vmap"` advances all lanes together, `"map"` one after another in the same program, `"host"` one after
       another by single steps. `"auto"` takes the first on accelerators and the second on CPU, where small networks stay
       in the cache; the third for convolutions on CPU.
+    - `checkpoint`: as for `train`; lanes that run together are kept together.
     - the others as for `train`.
 
     **Returns:** `LaneSolutions`, one `Solution` a lane, each what the same run gives alone. Divergence and
@@ -155,14 +167,21 @@ def train_lanes(
     if plan.drive in ("map", "vmap"):
         padded, report = _pad(lanes, -num_lanes % jax.device_count()), _reporter(progress, plan.num_steps)
         driver, _ = driver_of(plan, plan.programs(make, padded), report)
-        conclude = partial(lane_solutions, plan.known, num_lanes)
-        found = _follow(driver, plan, report, logs.of_lanes(num_lanes), conclude)
+        conclude, keeper = (
+            partial(lane_solutions, plan.known, num_lanes),
+            keeper_of(checkpoint, plan, record_every, lanes),
+        )
+        found = Course(driver, plan, report, logs.of_lanes(num_lanes), conclude, None, keeper).follow()
     else:
         found = LaneSolutions(())
         for index in range(num_lanes):
             report = _reporter(progress, num_lanes * plan.num_steps, index * plan.num_steps)
-            driver, _ = driver_of(plan, plan.programs(make, lane_of(index)), report)
-            found = _follow(driver, plan, report, logs.of_run(index), partial(with_lane, plan.known, found), found)
+            programs = plan.programs(make, lane_of(index))
+            driver, _ = driver_of(plan, programs, report)
+            own = checkpoint and checkpoint.of_lane(index)
+            keeper = keeper_of(own, replace(plan, run=programs.setup.run), record_every)
+            conclude = partial(with_lane, plan.known, found)
+            found = Course(driver, plan, report, logs.of_run(index), conclude, found, keeper).follow()
     for index, solution in enumerate(found):
         if solution.diverged_at is not None and clean is None:
             clean = _finite.everywhere(plan.data)
@@ -172,79 +191,6 @@ def train_lanes(
         if index == 0:
             warn_of_observers(solution, run, observers)
     return LaneSolutions(tuple(solutions))
-
-
-def _follow(
-    driver: AbstractDriver,
-    plan: Plan,
-    report: Callable[[int], None],
-    log: Log,
-    conclude: Callable[..., _End],
-    before: _End | None = None,
-) -> _End:
-    """What `conclude` makes of the state, the records, the result and the final loss at the end, or where all lanes
-    diverged or the data ended. Where an error ends the run, that is the error's `solution`, and `before` if it never
-    began."""
-    num_steps, state, rows, final = plan.num_steps, None, Rows(), None
-    try:
-        state, observed = driver.start()
-
-        def record(step: int) -> None:
-            nonlocal state, observed
-            assert state is not None
-            row, state, observed = driver.record(state, observed)
-            rows.append({"step": step, **row})
-            log(step, row, state.diverged_at)
-
-        record(0)
-        start = 0
-        while start < num_steps:
-            stop = min(start + plan.interval, num_steps)
-            try:
-                late = _last_tenth(num_steps) if driver.by_steps and (start, stop) == (0, num_steps) else 0
-                if late:
-                    earlier = state = driver.run(state, start, late)
-                    state = driver.run(state, late, stop)
-                    final = mean_loss_between(earlier, state)
-                else:
-                    state = driver.run(state, start, stop)
-            except DataExhaustedError as end:
-                state = end.state
-                if rows[-1]["step"] < end.step:
-                    record(end.step)
-                return conclude(state, rows, Result.data_exhausted)
-            driver.reached = None
-            record(stop)
-            report(stop)
-            if np.all(np.asarray(state.diverged_at) >= 0):
-                break
-            start = stop
-    except BaseException as error:
-        _carry(error, (driver.reached, state), rows, conclude, before)
-        raise
-    return conclude(state, rows, Result.successful, final)
-
-
-def _last_tenth(num_steps: int) -> int:
-    """The step with which the last tenth of the steps begins; 0 of a single step."""
-    return num_steps - -(-num_steps // 10)
-
-
-def _carry(
-    error: BaseException,
-    states: Sequence[RunState | None],
-    rows: Rows,
-    conclude: Callable[..., Any],
-    solution: Any,
-) -> None:
-    """Makes the solution so far an attribute of the error: of the first of these states that was computed."""
-    for state in filter(None, states):
-        with contextlib.suppress(Exception):  # where the device failed, reading what it was to compute fails again
-            solution = conclude(jax.block_until_ready(whole(state)), rows, Result.interrupted)
-            error.add_note(f"The solution after {np.max(state.step)} steps is this error's `solution`.")
-            break
-    with contextlib.suppress(AttributeError):  # some errors take none
-        error.solution = solution  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _as_schedule(schedule: Any) -> Any:

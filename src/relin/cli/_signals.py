@@ -25,6 +25,7 @@ _PATIENCE = 1.2
 _pipe: tuple[int, int] | None = None
 _kept = _BEGUN_ANEW
 _closing: list[Callable[[], None]] = []
+_saving: list[Callable[[], None]] = []
 
 
 def keeps(sentence: str) -> None:
@@ -46,6 +47,16 @@ def closed_when_stopped(close: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         _closing.remove(close)
+
+
+@contextlib.contextmanager
+def saved_when_stopped(save: Callable[[], None]) -> Iterator[None]:
+    """The same before the files that are being written are waited for, so that `save` can write some."""
+    _saving.append(save)
+    try:
+        yield
+    finally:
+        _saving.remove(save)
 
 
 def obey() -> None:
@@ -108,6 +119,9 @@ def _ending(pipe: int) -> int | None:
 def _leave(number: int) -> NoReturn:
     """Each of these may wait for ever, for a lock of the main thread or for a reader; `_watch` does not."""
     try:
+        for save in reversed(_saving):
+            with contextlib.suppress(Exception):
+                save()
         finish_writing(_PATIENCE / 2)
         if os.isatty(1):
             os.write(1, b"\x1b[?25h\n")  # a progress bar hides the cursor, and stands on this line

@@ -10,12 +10,14 @@ from rich.table import Table
 
 from relin.cli._jax import prepare
 from relin.cli._log import logger_kind, opened
-from relin.cli._signals import keeps
+from relin.cli._signals import keeps, saved_when_stopped
 from relin.cli._study import check_folder, failures, progress_bar
 
 if TYPE_CHECKING:
     from relin.study import GridSpec
 
+CHECKPOINTS = "checkpoints"
+"""In the folder of a run."""
 COLUMNS = {
     "step": ("step", "{:.0f}"),
     "feature_updates": ("feature\nupdates", "{:.0f}"),
@@ -41,8 +43,11 @@ def train(
     log: list[str],
 ) -> None:
     kinds = [logger_kind(where) for where in log]
-    kept = f"only the records that {' and '.join(log)} took are" if log else "nothing is"
-    keeps(f"{kept} kept of this run, and the same command begins it anew")
+    if out is None:
+        kept = f"only the records that {' and '.join(log)} took are" if log else "nothing is"
+        keeps(f"{kept} kept of this run, and the same command begins it anew")
+    else:
+        keeps(f"the run's state is in {out / CHECKPOINTS}, and the same command goes on")
     with failures():
         from relin.study._grid import single_run
         from relin.study._optimisers import usual_rate
@@ -54,10 +59,12 @@ def train(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before training, not after
     prepare()
+    from relin._loop.checkpoint import write_all
     from relin.study._saved import save_run, train_run
 
     console = Console(markup=False)
-    with progress_bar(console) as bar, failures(), opened(kinds) as loggers:
+    kept = None if out is None else out / CHECKPOINTS
+    with progress_bar(console) as bar, failures(), opened(kinds) as loggers, saved_when_stopped(write_all):
         task = bar.add_task("training", total=spec.steps)
         run = train_run(
             spec,
@@ -67,10 +74,11 @@ def train(
             data_dir=data_dir and str(data_dir),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             loggers=loggers,
+            checkpoints=kept,
         )
     records = run.records
     if out is not None:
-        keeps(f"the run had ended, but not all of its files are in {out}, and the same command begins it anew")
+        keeps(f"the run had ended, but not all of its files are in {out}, and the same command writes them")
     console.print(_table(records))
     last = records.row(-1, named=True)
     if last["result"] == "diverged":

@@ -17,8 +17,9 @@ if TYPE_CHECKING:  # settings are checked before these are imported
     from relin.study._answer import Answer
     from relin.study._result import StudyResult
 
-Train = Callable[[AbstractJob, Callable[[int, int], None]], "pl.DataFrame"]
-"""The records of a job; the second argument is called with the steps done and in all."""
+Train = Callable[[AbstractJob, Callable[[int, int], None], "Path"], "pl.DataFrame"]
+"""The records of a job; the second argument is called with the steps done and in all, the third is a folder where a
+long job may keep its state, so that it goes on where it was killed."""
 Read = Callable[[Sequence[AbstractJob]], "pl.DataFrame"]
 Spec = TypeVar("Spec", bound=StudySpec)
 Against = Literal["n", "K", "T/K"]

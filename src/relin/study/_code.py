@@ -98,16 +98,23 @@ def keep(value: Any) -> tuple[str, str]:
 
     **Raises:** `SpecError` where it cannot be told from another one, see `fingerprint`.
     """
-    from relin.study._fingerprint import fingerprint
+    from relin._core.fingerprint import UnknowableError, fingerprint
 
     function = value.func if isinstance(value, partial) else value
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", type(value).__qualname__)
     place = f"{module or type(value).__module__}::{name}"  # of this process, not of a file
     if isinstance(value, Dataset):
         place = f"Data::{value.name}"
-    if isinstance(value, Measure):
+    described = value
+    if isinstance(value, Measure):  # its margin is a setting
         place = f"Measure::{value.name}"
-    digest = fingerprint(value)
+        described = ("measure", value.name, value.higher_is_better, value.unit, value.untrained, value.function)
+    try:
+        digest = fingerprint(described)
+    except UnknowableError as error:
+        raise SpecError(
+            f"{error}, so that a study of it could not be known again; define it in a file and name that, FILE.py:NAME."
+        ) from None
     _IN_MEMORY[place, digest] = value
     return place, digest
 

@@ -3,6 +3,7 @@
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import jax
@@ -86,8 +87,11 @@ class DescentRunner(abc.ABC, Generic[Spec]):
                 "choose another study."
             )
 
-    def train(self, job: DescentJob, progress: Advance = lambda done, total: None) -> pl.DataFrame:
+    def train(
+        self, job: DescentJob, progress: Advance = lambda done, total: None, folder: Path | None = None
+    ) -> pl.DataFrame:
         """The records of a run, one row an outer step that is kept."""
+        del folder  # it takes seconds
         with jax.enable_x64(self.spec.precision == "float64"):
             start = self._start(job.seed)
             rows = self.run(job, start, progress)

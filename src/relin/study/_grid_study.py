@@ -103,7 +103,7 @@ class AbstractGridStudy(AbstractStudy[Spec]):
     def trainer(self, data_dir: str | None) -> Train:
         from relin.study._runner import Runner
 
-        return cast(Any, Runner(self.spec, data_dir, self).train)
+        return cast(Any, Runner(self.spec, data_dir, self).train_kept)
 
     def conclude(self, records: "pl.DataFrame") -> "GridResult":
         from relin.study._judged import chance_of

@@ -2,9 +2,11 @@
 
 import math
 import platform
+import shutil
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +15,7 @@ import numpy as np
 import polars as pl
 
 import relin as il
+from relin._loop.checkpoint import OtherRunError, UnreadableError
 from relin._solver import check_optimiser
 from relin.study import _measuring as measuring
 from relin.study._code import load_measure
@@ -73,6 +76,7 @@ class Runner:
         progress: Callable[[int, int], None] | None = None,
         keep: Callable[[il.Solution], None] = lambda solution: None,
         loggers: Sequence[il.AbstractLogger] = (),
+        checkpoint: il.Checkpoint | None = None,
     ) -> pl.DataFrame:
         """The records of a job's runs, one row a record; `keep` is shown where each run ended."""
         solutions = il.train_lanes(
@@ -85,11 +89,22 @@ class Runner:
             record_every=math.ceil(job.num_steps / self.spec.num_records),
             progress=progress,
             loggers=loggers,
+            checkpoint=checkpoint,
         )
         for solution in solutions:
             keep(solution)
         rows = [self._records(job, run, solution) for run, solution in zip(job.runs, solutions, strict=True)]
         return pl.concat(rows)
+
+    def train_kept(self, job: Job, progress: Callable[[int, int], None], folder: Path) -> pl.DataFrame:
+        """The records of a job whose state is kept in a folder about once a minute, and found there."""
+        identity = describe({"versions": versions(), "device": device(), **self._data_digest})
+        checkpoint = il.Checkpoint(folder, at_end=False, identity=identity)
+        try:
+            return self.train(job, progress, checkpoint=checkpoint)
+        except (OtherRunError, UnreadableError):  # of other versions, or damaged
+            shutil.rmtree(folder, ignore_errors=True)
+            return self.train(job, progress, checkpoint=checkpoint)
 
     def shapes(self) -> Any:
         """Shapes and types of the parameters."""

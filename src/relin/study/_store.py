@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,7 @@ class Store:
 
     `spec.json` holds the settings; `packing.json` how many runs a job holds, so that a study begun on one device can
     be finished on another; `packs/NAME.parquet` the records of a finished job, renamed into place when it is whole;
+    `unfinished/NAME` the state of a job that takes minutes;
     `locks/NAME` is held by the process that computes a job, and let go by the system if that process dies;
     `records.parquet` all records of a finished study in one file, which with `spec.json` is enough to report on it.
 
@@ -142,12 +144,19 @@ class Store:
                 part.unlink(missing_ok=True)
             yield "finished" if self.finished(job) else "ours"
 
+    def unfinished(self, job: AbstractJob) -> Path:
+        """Where the state of a long job is, until its records are stored."""
+        return self.folder / "unfinished" / job.name
+
     def write(self, job: AbstractJob, records: pl.DataFrame) -> None:
-        """Stores a finished job's records, atomically.
+        """Stores a finished job's records, atomically, and removes its state.
 
         **Raises:** `OSError` if the disk refuses; `StoreError` if the folder was removed.
         """
         self._write(self.path(job), _records.to_parquet(records))
+        shutil.rmtree(self.unfinished(job), ignore_errors=True)
+        with contextlib.suppress(OSError):  # of other jobs
+            self.unfinished(job).parent.rmdir()
 
     def write_whole(self, records: pl.DataFrame) -> None:
         """Stores all records of a finished study in one file, for people and for archives, if they are not there yet.

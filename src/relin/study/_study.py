@@ -254,7 +254,7 @@ class _Computation:
         """Whether the job is stored now, and not busy in another process."""
         with self.store.claim(job) as claim:
             if claim == "ours":
-                records = self.trainer()(job, partial(self._advance, job))
+                records = self.trainer()(job, partial(self._advance, job), self.store.unfinished(job))
                 self.store.write(job, records)
             return claim != "busy"
 

@@ -2,48 +2,46 @@
 
 import hashlib
 import inspect
-from functools import partial
+import sys
+import sysconfig
+from functools import cache
+from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import jax
 import numpy as np
 
 from relin.datasets._dataset import Dataset
 from relin.datasets._identity import identity
-from relin.study._errors import SpecError
-from relin.study._measure import Measure
+
+
+class UnknowableError(ValueError):
+    """A value that cannot be told from another one; the message is its type and the beginning of a sentence."""
 
 
 def fingerprint(value: Any) -> str:
     """SHA-256 of a value's description: the same in every process of one Python, and another one for another value.
 
-    A function is described by its source text, defaults, closure, and by the globals it names, with the functions
-    among them that are of its own module; other objects by their type and state, as pickling would see it.
+    A function is described by its source text, defaults, closure, and, unless it is of an installed package, by the
+    globals it names and the functions among them; other objects by their type and state, as pickling would see it.
 
-    **Raises:** `SpecError` for a value that holds something without a state that can be read, such as a lock.
+    **Raises:** `UnknowableError` for a value that holds something without a state that can be read, such as a lock.
     """
-    root = value.function if isinstance(value, Measure) else value
-    root = inspect.unwrap(root.func if isinstance(root, partial) else root) if callable(root) else root
-    described = _Describing(getattr(root, "__module__", None))
     try:
-        text = repr(described(value))
+        text = repr(_Describing()(value))
     except RecursionError:
-        raise SpecError(f"{type(value).__name__} {_ADVICE}") from None
+        raise UnknowableError(f"{type(value).__name__} {_REASON}") from None
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-_ADVICE = (
-    "cannot be told from another one, so that a study of it could not be known again; define it in a file and name "
-    "that, FILE.py:NAME."
-)
+_REASON = "cannot be told from another one"
 
 
 class _Describing:
     """Describes values; what stands in them several times, or in a circle, is described once."""
 
-    def __init__(self, module: str | None):
-        self.module = module
-        """That of the user: of functions of other modules the globals are not looked at."""
+    def __init__(self):
         self.seen = dict[int, tuple[int, Any]]()
         """By identity: in which order it was met, and the object itself, so that its identity is not given again."""
 
@@ -56,9 +54,8 @@ class _Describing:
         match value:
             case Dataset():
                 return "dataset", identity(value)
-            case Measure():  # its margin is a setting
-                told = (value.name, value.higher_is_better, value.unit, value.untrained)
-                return "measure", told, self(value.function)
+            case jax.tree_util.PyTreeDef():
+                return "structure", self(value.node_data()), [self(child) for child in value.children()]
             case ModuleType():
                 return "module", value.__name__
             case type():
@@ -77,14 +74,11 @@ class _Describing:
 
     def _function(self, function: FunctionType) -> Any:
         cells = [cell.cell_contents for cell in function.__closure__ or () if not _is_empty(cell)]
-        names = _names(function.__code__) if function.__module__ == self.module else []
+        names = [] if _is_installed(function.__module__) else _names(function.__code__)
         found = {name: function.__globals__[name] for name in names if name in function.__globals__}
-        own = {name: self(one) for name, one in found.items() if not self._is_of_a_library(one)}
+        own = {name: self(one) for name, one in found.items() if not _is_of_a_library(one)}
         parts = (cells, function.__defaults__, function.__kwdefaults__)
         return "function", function.__qualname__, self._text(function), *map(self, parts), own
-
-    def _is_of_a_library(self, value: Any) -> bool:
-        return isinstance(value, ModuleType) or (callable(value) and getattr(value, "__module__", None) != self.module)
 
     def _text(self, value: Any) -> Any:
         """The source, and the code: two lambdas of one line have the same source."""
@@ -100,8 +94,6 @@ class _Describing:
         if hasattr(value, "detach"):
             value = value.detach().cpu()
         if "key<" in str(getattr(value, "dtype", "")):
-            import jax
-
             return "key", str(value.dtype), self(jax.random.key_data(value))
         if not hasattr(value, "__array__"):
             return None
@@ -121,12 +113,30 @@ class _Describing:
         except Exception:
             if state := getattr(value, "__dict__", None):
                 return "object", kind, self(dict(state))
-            raise SpecError(f"{type(value).__name__} {_ADVICE}") from None
+            raise UnknowableError(f"{type(value).__name__} {_REASON}") from None
         if isinstance(reduced, str):
             return "global", kind, reduced
         made, arguments, *state = reduced
         parts = [list(part) if hasattr(part, "__next__") else part for part in state]
         return "object", kind, made.__qualname__, self(arguments), self(parts)
+
+
+@cache
+def _is_installed(module: str | None) -> bool:
+    """Whether a module is relin's, of Python's library or of an installed package: known by its version."""
+    if module == "__main__":
+        return False
+    if module is None or module.partition(".")[0] in (__name__.partition(".")[0], *sys.builtin_module_names):
+        return True
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
+        return False
+    paths = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return any(Path(file).resolve().is_relative_to(Path(path).resolve()) for path in paths)
+
+
+def _is_of_a_library(value: Any) -> bool:
+    return isinstance(value, ModuleType) or (callable(value) and _is_installed(getattr(value, "__module__", None)))
 
 
 def _is_empty(cell: Any) -> bool:

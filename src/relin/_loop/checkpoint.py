@@ -1,0 +1,310 @@
+"""A run's state on disk, from which training goes on as if nothing had happened."""
+
+import contextlib
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from relin._common.files import as_json, from_json, read_file, remove_parts, write_atomically
+from relin._common.words import listed
+from relin._core import check as _check
+from relin._core.storage import MismatchError, from_safetensors, tensors_of, to_safetensors, tree_of
+from relin._core.types import State
+from relin._loop.program import RunState
+from relin._loop.reached import Reached, Rows
+
+_FORMAT = 1
+_SECONDS = 60.0
+"""Between two checkpoints where the number of steps is not said."""
+_SHARE = 0.01
+"""Of the time that passes, the most that writing checkpoints takes there."""
+_NAME = re.compile(r"step-(\d+)\.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a run keeps its state, so that the same call goes on where it was stopped.
+
+    A run that goes on ends with the same bits as one that was never stopped, on the same device and versions. It is
+    stopped in good order by Ctrl-C and, in the main thread, by SIGTERM, which SLURM sends before the time is up: the
+    state is written first. Of a run that was killed the state last written is read. What goes on must be the same run:
+    problem, solver, schedule, data, key and all else that decides it are compared. The number of steps may be larger.
+
+    **Arguments:**
+
+    - `folder`: of this run alone; it is made. `train_lanes` makes one for each lane in it where its lanes run one after
+      another.
+    - `every`: steps from one checkpoint to the next; by default about a minute, or more where writing takes long, so
+      that it takes at most a hundredth of the time. A solver that takes many steps at once is kept at its records.
+    - `keep`: how many of the newest checkpoints stay.
+    - `at_end`: whether the end is kept too: the same call then trains nothing, and one with more steps goes on from it.
+    - `identity`: a text that says which run it is, compared in the place of the run's parts. Without it their digests
+      are made, which takes about a second for each gibibyte of data.
+
+    **Raises:** `ValueError` for numbers below 1.
+    """
+
+    folder: str | Path
+    every: int | None = None
+    keep: int = 2
+    at_end: bool = True
+    identity: str | None = None
+
+    def __post_init__(self):
+        if self.every is not None:
+            _check.count(self.every, "every", "1000 steps, for example, or None for about a minute")
+        _check.count(self.keep, "keep", "2 are usual")
+
+    def of_lane(self, index: int) -> "Checkpoint":
+        return replace(self, folder=Path(self.folder) / f"lane-{index}")
+
+
+class Keeper:
+    """Writes and reads the checkpoints of a run."""
+
+    def __init__(self, checkpoint: Checkpoint, identity: Mapping[str, Any]):
+        """`identity` is what decides the run, by names that people know; its values are JSON's."""
+        self.folder, self.checkpoint, self.identity = Path(checkpoint.folder), checkpoint, dict(identity)
+        self._written, self._took = time.monotonic(), 0.0
+        self._lock = threading.Lock()
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+
+    def newest(self, start: RunState, observed: State) -> Reached | None:
+        """The state last written; none where there is none. `start` and `observed` say its structure.
+
+        **Raises:** `ValueError` where it is another run's or newer than the last step, or all are damaged.
+        """
+        names = self._steps()
+        for step in reversed(names):
+            try:
+                return self._read(step, start, observed)
+            except (OSError, _DamagedError):
+                continue
+        if names:
+            raise UnreadableError(
+                f"Every checkpoint in {self.folder} is damaged; restore one, or choose another folder."
+            )
+        return None
+
+    def next_step(self, step: int, took: float | None) -> int:
+        """The next step at which a checkpoint is due; `took` are seconds a step, `None` where it is not known yet."""
+        if self.checkpoint.every is not None:
+            return step - step % self.checkpoint.every + self.checkpoint.every
+        if took is None:
+            return step + 1
+        return step + max(1, int(self._pause() / 2 / max(took, 1e-9)))
+
+    def due(self, step: int) -> bool:
+        """Whether a checkpoint is to be written at this step."""
+        if self.checkpoint.every is not None:
+            return step % self.checkpoint.every == 0
+        return time.monotonic() - self._written >= self._pause()
+
+    def _pause(self) -> float:
+        return max(_SECONDS, self._took / _SHARE)
+
+    def write(self, reached: Reached) -> None:
+        """Raises `OSError` where the folder cannot be written."""
+        with self._lock:  # a signal's thread may write too
+            step = int(reached.step)
+            begun = time.monotonic()
+            state = jax.block_until_ready(reached.state)
+            tensors = tensors_of((state, reached.observed, reached.earlier, reached.final), "state") | _tensors_of_rows(
+                reached.rows
+            )
+            settings = {"format": _FORMAT, "step": step, "run": self.identity}
+            settings |= {"earlier": reached.earlier is not None, "final": reached.final is not None}
+            settings["position"] = _plain(reached.position, "position", tensors)
+            self.folder.mkdir(exist_ok=True)  # alone: a folder that was removed meanwhile stays away
+            remove_parts(self.folder)
+            write_atomically(self._path(step, "safetensors"), to_safetensors(tensors, "relin checkpoint"))
+            write_atomically(self._path(step, "json"), as_json(settings))  # last: where it is, everything is
+            for old in self._steps()[: -self.checkpoint.keep]:
+                for kind in ("json", "safetensors"):
+                    self._path(old, kind).unlink(missing_ok=True)
+            self._written = time.monotonic()
+            self._took = self._written - begun
+
+    def _path(self, step: int, kind: str) -> Path:
+        return self.folder / f"step-{step}.{kind}"
+
+    def _steps(self) -> list[int]:
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(found[1]) for path in self.folder.iterdir() if (found := _NAME.fullmatch(path.name)))
+
+    def _read(self, step: int, start: RunState, observed: State) -> Reached:
+        settings = _settings(self._path(step, "json"))
+        if settings["format"] != _FORMAT:
+            raise ValueError(f"The checkpoint in {self.folder} has another format; use the version that wrote it.")
+        self._check_same(settings["run"])
+        if settings["step"] > self.identity["num_steps"]:
+            raise ValueError(
+                f"The run in {self.folder} is at step {settings['step']}, got num_steps={self.identity['num_steps']}; "
+                "pass at least as many, or choose another folder."
+            )
+        try:
+            tensors = from_safetensors(self._path(step, "safetensors"))
+            earlier = (start.loss_sum, start.loss_count) if settings["earlier"] else None
+            final = start.loss_sum if settings["final"] else None
+            state, observed, earlier, final = tree_of(tensors, "state", (start, observed, earlier, final))
+            rows = _rows_of(tensors)
+        except MismatchError as error:
+            raise ValueError(f"{self.folder} holds another network's run: {error}; choose another folder.") from None
+        except (ValueError, KeyError):
+            raise _DamagedError from None
+        return Reached(step, state, observed, rows, earlier, final, _unplain(settings["position"], tensors))
+
+    def _check_same(self, run: Any) -> None:
+        if not isinstance(run, dict):
+            raise _DamagedError
+        names = sorted(self.identity.keys() | run.keys())
+        free = {"num_steps"} if self.identity["num_steps"] == run.get("num_steps") else {"num_steps", "record_every"}
+        other = [n for n in names if n not in free and self.identity.get(n) != run.get(n)]
+        if not other:
+            return
+        raise OtherRunError(
+            f"{self.folder} holds a run that differs in {listed(other)}; restore what it was trained with, or choose "
+            "another folder."
+        )
+
+
+class OtherRunError(ValueError):
+    """The folder holds another run."""
+
+
+class UnreadableError(ValueError):
+    """The folder holds checkpoints, and none that can be read."""
+
+
+class _DamagedError(Exception):
+    pass
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = from_json(read_file(path))
+        known = {"format", "step", "run", "earlier", "final", "position"}
+        if isinstance(settings, dict) and known <= settings.keys():
+            return settings
+    except ValueError:
+        pass
+    raise _DamagedError
+
+
+def _tensors_of_rows(rows: Rows) -> dict[str, np.ndarray]:
+    """Each column of the records by its name, its place among them first."""
+    names = list(rows[0]) if rows else []
+    return {f"rows/{n:04}/{name}": np.stack([np.asarray(row[name]) for row in rows]) for n, name in enumerate(names)}
+
+
+def _rows_of(tensors: Mapping[str, np.ndarray]) -> Rows:
+    columns = {key.split("/", 2)[2]: tensors[key] for key in sorted(tensors) if key.startswith("rows/")}
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return [{**row, "step": int(row["step"])} for row in rows]
+
+
+def _plain(value: Any, name: str, tensors: dict[str, np.ndarray]) -> Any:
+    """A position as JSON has it; arrays go among the tensors."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case bytes():
+            value = np.frombuffer(value, np.uint8)
+            tensors[f"position/{name}"] = value
+            return {"bytes": name}
+        case dict() if all(isinstance(key, str) for key in value):
+            return {"dict": {key: _plain(one, f"{name}.{key}", tensors) for key, one in value.items()}}
+        case dict():
+            pairs = [[key, one] for key, one in value.items()]
+            return {"pairs": _plain(pairs, name, tensors)}
+        case list() | tuple():
+            kind = "tuple" if isinstance(value, tuple) else "list"
+            return {kind: [_plain(one, f"{name}.{n}", tensors) for n, one in enumerate(value)]}
+    if hasattr(value, "detach"):  # PyTorch's
+        tensors[f"position/{name}"] = value.detach().cpu().numpy()
+        return {"torch": name}
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        tensors[f"position/{name}"] = np.asarray(value)
+        return {"array": name}
+    raise TypeError(
+        f"The position of the batches, their `state_dict`, holds {type(value).__name__}, which a checkpoint cannot "
+        "keep; pass batches whose position is numbers, texts, arrays and lists or dictionaries of them."
+    )
+
+
+def _unplain(value: Any, tensors: Mapping[str, np.ndarray]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, held),) = value.items()
+    match kind:
+        case "bytes":
+            return tensors[f"position/{held}"].tobytes()
+        case "array":
+            return tensors[f"position/{held}"]
+        case "torch":
+            import torch
+
+            return torch.from_numpy(np.array(tensors[f"position/{held}"]))
+        case "dict":
+            return {key: _unplain(one, tensors) for key, one in held.items()}
+        case "pairs":
+            return dict(_unplain(held, tensors))
+    found = [_unplain(one, tensors) for one in held]
+    return tuple(found) if kind == "tuple" else found
+
+
+_ON_THE_WAY: dict[Keeper, Callable[[], Reached | None]] = {}
+
+
+def write_all() -> None:
+    """Writes the state of every run on its way, from any thread: for what ends the process."""
+    for keeper, newest in list(_ON_THE_WAY.items()):
+        if (reached := newest()) is not None:
+            keeper.write(reached)
+
+
+@contextlib.contextmanager
+def on_the_way(keeper: Keeper | None, newest: Callable[[], Reached | None]) -> Iterator[None]:
+    """Meanwhile `write_all` writes what `newest` gives, and SIGTERM ends the run in good order."""
+    if keeper is None:
+        yield
+        return
+    _ON_THE_WAY[keeper] = newest
+    try:
+        with obeying_sigterm():
+            yield
+    finally:
+        del _ON_THE_WAY[keeper]
+
+
+class StoppedError(SystemExit):
+    """SIGTERM came: the process ends with the code 143 after the state was written."""
+
+    def __init__(self):
+        super().__init__(128 + signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def obeying_sigterm() -> Iterator[None]:
+    """SIGTERM raises `StoppedError` meanwhile, in the main thread, unless the program has a handler of its own."""
+    own = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    def stop(number: int, frame: Any) -> None:
+        raise StoppedError
+
+    if own:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if own:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

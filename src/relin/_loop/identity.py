@@ -1,0 +1,82 @@
+"""What decides a run, by digests that tell another one."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from relin._core.fingerprint import UnknowableError, fingerprint
+from relin._loop.checkpoint import Checkpoint, Keeper
+from relin._loop.preparation import Plan
+from relin._loop.reached import Reached
+from relin._loop.solution import Solution
+
+
+def keeper_of(checkpoint: Checkpoint | None, plan: Plan, record_every: int | None, lanes: Any = None) -> Keeper | None:
+    """What keeps the state of a plan's run, or of these lanes that run together; none without a checkpoint.
+
+    **Raises:** `TypeError` for anything but a `Checkpoint`, `ValueError` for a part that cannot be told from another
+    one, and for infinitely many steps.
+    """
+    if checkpoint is None:
+        return None
+    if not isinstance(checkpoint, Checkpoint):
+        raise TypeError(
+            f"`checkpoint` must be a relin.Checkpoint, got {type(checkpoint).__name__}; pass "
+            'relin.Checkpoint("folder").'
+        )
+    if isinstance(plan.num_steps, float):
+        raise ValueError(
+            "The limit of infinitely many steps is one computation, with nothing to keep on the way; leave checkpoint "
+            "out."
+        )
+    if checkpoint.identity is None:
+        run = {name: _digest(name, part) for name, part in _parts(plan, lanes).items()}
+    else:
+        run = {"identity": checkpoint.identity}
+    return Keeper(checkpoint, {**run, "record_every": record_every, "drive": plan.drive, "num_steps": plan.num_steps})
+
+
+def _parts(plan: Plan, lanes: Any) -> dict[str, Any]:
+    run, data = plan.run, plan.data
+    shared = {
+        "batches": plan.sampling.batches,
+        "augment": plan.sampling.augment,
+        "data": data if isinstance(data, tuple) else "an iterable of batches",
+        "observers": plan.observers,
+    }
+    own = {name: getattr(run, name) for name in ("problem", "solver", "schedule", "safeguard", "params", "key")}
+    return own | shared | ({} if lanes is None else {"lanes": lanes})
+
+
+def _digest(name: str, part: Any) -> str:
+    try:
+        return fingerprint(part)
+    except UnknowableError as error:
+        raise ValueError(
+            f"A run whose {name} holds what cannot be told from another one cannot be kept in a checkpoint ({error}); "
+            "leave checkpoint out, or make it of functions, arrays and plain objects."
+        ) from None
+
+
+def reached_by(resume: Solution | None, data: Any, num_steps: int | float) -> Reached | None:
+    """Where a solution's run is.
+
+    **Raises:** `ValueError` for a solution that was loaded, that has taken more steps, or whose batches cannot be gone
+    through again; `TypeError` for anything else.
+    """
+    if resume is None:
+        return None
+    if not isinstance(resume, Solution):
+        raise TypeError(f"`resume` must be a relin.Solution, got {type(resume).__name__}; pass what `train` returned.")
+    if resume.reached is None:
+        raise ValueError(
+            "`resume` was read from a file, which holds parameters and records alone; pass a solution that `train` "
+            "returned, or train with checkpoint=relin.Checkpoint(folder)."
+        )
+    if resume.reached.step > num_steps:
+        raise ValueError(f"`resume` is at step {resume.reached.step}, got num_steps={num_steps}; pass a larger T.")
+    if isinstance(data, Iterator):
+        raise ValueError(
+            "`data` is an iterator, which cannot be begun again, so that it is not known where it is; pass an iterable "
+            "such as a list or a loader."
+        )
+    return resume.reached

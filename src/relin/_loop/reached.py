@@ -1,0 +1,28 @@
+"""Where a run is, with all that it has recorded: what a solution is made from, and what training goes on from."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from relin._core.types import State
+from relin._loop.program import RunState
+
+Rows = list[dict[str, Any]]
+Losses = tuple[Any, Any]
+"""Sum and number of the batches' losses since the last record."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Of one run, or of many lanes that run together."""
+
+    step: int | float
+    state: RunState
+    observed: State
+    """The observers' states."""
+    rows: Rows
+    earlier: Losses | None = None
+    """At the beginning of the last tenth of a run without records on the way, once it is reached."""
+    final: Any = None
+    """Mean loss of its last tenth, once the run is at its end."""
+    position: Any = None
+    """Where an iterable of batches is, of one that says so."""
