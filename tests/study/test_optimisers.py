@@ -132,21 +132,39 @@ def test_an_optimiser_with_a_modifier_is_the_run_put_together_by_hand(name, cond
         np.testing.assert_allclose(records[column], solution.records[column], rtol=1e-4)
 
 
-def test_muon_is_for_matrices_and_its_adam_for_all_else():
-    """The singular values of a matrix' update are about 0.2 √(larger side); kernels of convolutions move as by Adam."""
+@pytest.mark.parametrize("outputs", [-1, 0, 1])
+def test_muon_is_for_matrices_and_its_adam_for_all_else(outputs):
+    """The singular values of a matrix' update are about 0.2 √(larger side); kernels of convolutions are matrices to
+    their outputs, or move as by Adam where it is not said which axis these are."""
     rng = np.random.default_rng(0)
-    params = {"matrix": jnp.zeros((8, 5)), "kernel": jnp.zeros((3, 2, 2, 2)), "bias": jnp.zeros(4)}
+    params = {"matrix": jnp.zeros((8, 5)), "kernel": jnp.zeros((3, 2, 2, 5)), "bias": jnp.zeros(4)}
     gradients = [jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape)), params) for _ in range(2)]
-    optimiser = read_spec("frequency", overrides={"optimiser": "muon", "decay": "none"}).trained_by.make(0.1, 5)
+    options = {"optimiser": "muon", "decay": "none", "optimiser_options": {"kernel_outputs": outputs}}
+    optimiser = read_spec("frequency", overrides=options).trained_by.make(0.1, 5)
     adam = optax.adam(0.1, nesterov=True)
     state, own = optimiser.init(params), adam.init(params)
     for gradient in gradients:
         updates, state = optimiser.update(gradient, state, params)
         wanted, own = adam.update(gradient, own, params)
-        for name in ("kernel", "bias"):
+        for name in ("kernel", "bias") if outputs == 1 else ("bias",):
             np.testing.assert_allclose(updates[name], wanted[name], rtol=1e-9)
-        values = np.linalg.svd(updates["matrix"], compute_uv=False) / (0.1 * 0.2 * math.sqrt(8))
-        assert ((values > 0.5) & (values < 1.5)).all()
+        matrices = [updates["matrix"]]
+        if outputs != 1:
+            kernel = np.moveaxis(updates["kernel"], outputs, -1)
+            matrices.append(kernel.reshape(-1, kernel.shape[-1]))
+        for matrix in matrices:
+            values = np.linalg.svd(matrix, compute_uv=False) / (0.1 * 0.2 * math.sqrt(max(matrix.shape)))
+            assert ((values > 0.5) & (values < 1.5)).all()
+
+
+def test_of_which_axis_a_kernels_outputs_are_is_known_of_named_networks_alone():
+    def outputs(**settings):
+        options = {"optimiser": "muon", **settings}
+        return read_spec("frequency", overrides=options).optimiser_options["kernel_outputs"]
+
+    assert outputs(model="cnn") == -1
+    assert outputs(model=f"{__file__}:build") == 1
+    assert outputs(model=f"{__file__}:build", optimiser_options={"kernel_outputs": 0}) == 0
 
 
 @pytest.mark.parametrize("decay", ["linear", "cosine", "none"])

@@ -3,8 +3,9 @@
 import inspect
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, final
 
 from relin._common.words import listed, shortened
@@ -71,6 +72,9 @@ def _moments(b1: float, b2: float) -> dict[str, _Number]:
 _EPS = {"eps": _Number(1e-8, least=1e-30)}
 _NONE: dict[str, _Number] = {}
 _ADAM_GRID = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
+_KERNEL_OUTPUTS = "kernel_outputs"
+"""Of convolution kernels, the axis of the outputs: −1 is the last, as in relin's and Flax' networks, 0 the first, as in
+Equinox' and PyTorch's. By 1 their optimiser is Adam, as it must be where the layout is not known."""
 _KINDS = {
     "sgd": _Kind(_NONE, (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003), 0.1),
     "momentum": _Kind(_NONE, (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003), 0.03),
@@ -90,6 +94,7 @@ _KINDS = {
             "adam_b1": _Number(0.9, below=1),
             "adam_b2": _Number(0.999, below=1),
             **_EPS,
+            _KERNEL_OUTPUTS: _Number(-1, least=-1, below=2),
         },
         _ADAM_GRID,
         0.003,
@@ -136,8 +141,8 @@ def checked_momentum(name: str, momentum: float | None) -> float | None:
     return momentum
 
 
-def checked_options(name: str, given: Mapping[str, Any]) -> dict[str, float]:
-    """All options of an optimiser, those that are not given at their defaults.
+def checked_options(name: str, given: Mapping[str, Any], own_network: bool = False) -> dict[str, float]:
+    """All options of an optimiser, those that are not given at their defaults, which may depend on whose network it is.
 
     **Raises:** `ValueError` for one that it does not have, or that is out of range.
     """
@@ -150,7 +155,8 @@ def checked_options(name: str, given: Mapping[str, Any]) -> dict[str, float]:
     for option, value in given.items():
         if value not in known[option]:
             raise ValueError(f"{option} of {name} must be {known[option]}, got {shortened(value)}")
-    return {option: given.get(option, number.default) for option, number in known.items()}
+    unlike = {_KERNEL_OUTPUTS: 1} if own_network else {}
+    return {option: given.get(option, unlike.get(option, number.default)) for option, number in known.items()}
 
 
 @final
@@ -208,14 +214,36 @@ class NamedOptimiser:
         return _KINDS[self.name].grid
 
     def make(self, rate: Any, num_steps: int) -> "optax.GradientTransformation":
-        """Optax's. `muon` treats matrices by Muon, all other parameters, kernels of convolutions too, by its Adam."""
+        """Optax's. `muon` treats matrices by Muon, kernels of convolutions as matrices from all that an output sees to
+        the outputs, and all other parameters by its Adam."""
         import optax
 
         rates = self.course.rates(rate, num_steps)
         if self.name in _MOMENTUM:
             return optax.sgd(rates, momentum=self.momentum or None)
         make: Any = {"adam": optax.adam, "adamw": optax.adamw, "lion": optax.lion, "muon": optax.contrib.muon}
-        return make[self.name](rates, **dict(self.options))
+        options: dict[str, Any] = dict(self.options)
+        if (axis := options.pop(_KERNEL_OUTPUTS, 1)) != 1:
+            options["muon_weight_dimension_numbers"] = _matrices(int(axis))
+        return make[self.name](rates, **options)
+
+
+@cache  # one function, so that what is compiled with it is found again
+def _matrices(axis: int) -> "Callable[[Any], Any]":
+    """For `optax.contrib.muon`, of each parameter the axes of a matrix's inputs and outputs; none for other than
+    matrices and kernels."""
+    import jax
+    from optax.contrib import MuonDimensionNumbers
+
+    def of(leaf: Any) -> Any:
+        if leaf.ndim == 2:
+            return MuonDimensionNumbers()
+        if leaf.ndim < 2:
+            return None
+        outputs = axis % leaf.ndim
+        return MuonDimensionNumbers(tuple(n for n in range(leaf.ndim) if n != outputs), outputs)
+
+    return partial(jax.tree.map, of)
 
 
 @final

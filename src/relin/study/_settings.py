@@ -353,7 +353,8 @@ class GridSpec(StudySpec, frozen=True):
     @classmethod
     def _all_options(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         name = info.data.get("optimiser")
-        return options if name is None else _optimisers.checked_options(name, options)
+        own_network = info.data.get("model") not in OPTIONS
+        return options if name is None else _optimisers.checked_options(name, options, own_network)
 
     @field_validator("learning_rates", mode="before")
     @classmethod
