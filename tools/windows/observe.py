@@ -10,6 +10,11 @@ import jax.numpy as jnp
 import relin as il
 
 
+def _no_displacement(params: Any) -> Any:
+    """Zeros that XLA does not know to be zeros, see docs/known-problems.md."""
+    return jax.tree.map(lambda leaf: jnp.minimum(jnp.abs(leaf), 0), params)
+
+
 class At(il.AbstractObserver):
     """What another observer without a state measures at steps `first`, …, of the multiples of `every`; else `nan`.
 
@@ -28,7 +33,7 @@ class At(il.AbstractObserver):
     def compute(self, context: il.Context, state: Any) -> tuple[dict[str, jax.Array], Any]:
         if self.here:
             params = jax.tree.map(jnp.add, context.anchor, context.displacement)
-            context = replace(context, anchor=params, displacement=jax.tree.map(jnp.zeros_like, params))
+            context = replace(context, anchor=params, displacement=_no_displacement(params))
         shapes = eqx.filter_eval_shape(lambda: self.observer.compute(replace(context, traced=True), state)[0])
         due = (context.step >= self.first) & (context.step % self.every == 0)
 

@@ -21,6 +21,12 @@ def zeros_like(a: Params) -> Params:
     return jax.tree.map(jnp.zeros_like, a)
 
 
+def no_displacement(params: Params) -> Params:
+    """Zeros that XLA does not know to be zeros: on CPUs a product with constant ones may be unwritten memory, see
+    docs/known-problems.md."""
+    return jax.tree.map(lambda leaf: jnp.where(jnp.isnan(leaf), 0, jnp.minimum(jnp.abs(leaf), 0)), params)
+
+
 def scale(factor: Scalar | float, a: Params) -> Params:
     """factor · a, in a's own types."""
     return jax.tree.map(lambda x: (factor * x).astype(x.dtype), a)

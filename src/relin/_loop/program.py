@@ -378,7 +378,7 @@ def whole(state: RunState) -> RunState:
     if isinstance(state.solver, SolverState):
         return state
     params, optimiser = state.solver
-    return replace(state, solver=SolverState(params, jax.tree.map(jnp.zeros_like, params), optimiser, params))
+    return replace(state, solver=SolverState(params, _tree.no_displacement(params), optimiser, params))
 
 
 def _with_ordinary_update(light: Any) -> Int[Array, ""]:

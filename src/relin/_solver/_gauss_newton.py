@@ -117,11 +117,11 @@ class GaussNewton(AbstractStepSolver):
         damping, growth, gain_ratio = (jnp.asarray(value, dtype) for value in (self.damping, 2, jnp.nan))
         unknown = jnp.full_like(gain_ratio, jnp.nan)
         state = GaussNewtonState(damping, growth, gain_ratio, zero, zero, zero, zero, unknown, zero - 1, unknown)
-        return SolverState(params, _tree.zeros_like(params), state)
+        return SolverState(params, _tree.no_displacement(params), state)
 
     def relinearise(self, state: SolverState) -> SolverState:
         params = current_params(state)
-        return SolverState(params, _tree.zeros_like(params), state.optimiser)
+        return SolverState(params, _tree.no_displacement(params), state.optimiser)
 
     def measures(self, state: SolverState) -> dict[str, Shaped[Array, ""]]:
         own: GaussNewtonState = state.optimiser

@@ -81,7 +81,7 @@ class Weights(AbstractSpace):
     anchor: Params
 
     def origin(self) -> Params:
-        return _tree.zeros_like(self.anchor)
+        return _tree.no_displacement(self.anchor)
 
     def displacement(self, z: Params) -> Params:
         return z

@@ -112,13 +112,13 @@ class SpectralDescent(AbstractMultiStepSolver):
         kind = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
         unknown = jnp.full((), jnp.nan, kind)
         state = SpectralState(_tree.zeros_like(params), unknown, jnp.zeros((), jnp.int32), jnp.zeros((), kind))
-        return SolverState(params, _tree.zeros_like(params), state)
+        return SolverState(params, _tree.no_displacement(params), state)
 
     def relinearise(self, state: SolverState) -> SolverState:
         params, own = _tree.add(state.anchor, state.displacement), state.optimiser
         velocity = own.velocity if self.on_relinearise == "keep" else _tree.zeros_like(own.velocity)
         kept = SpectralState(velocity, jnp.full_like(own.bound, jnp.nan), own.products, own.error)
-        return SolverState(params, _tree.zeros_like(params), kept)
+        return SolverState(params, _tree.no_displacement(params), kept)
 
     def measures(self, state: SolverState) -> dict[str, Shaped[Array, ""]]:
         own = state.optimiser

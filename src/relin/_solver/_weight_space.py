@@ -115,7 +115,7 @@ class WeightSpace(AbstractStepSolver):
 
     def _at_anchor(self, params: Params, optimiser: Any, window: Window | None) -> SolverState:
         iterates = None if self.averaging is None else self.averaging.init(params)
-        return SolverState(params, _tree.zeros_like(params), optimiser, iterates=iterates, window=window)
+        return SolverState(params, _tree.no_displacement(params), optimiser, iterates=iterates, window=window)
 
     def step(self, problem: Problem, state: SolverState, x: Inputs, y: Targets) -> tuple[SolverState, Scalar]:
         solver, loss, _ = self.step_and_variables(problem, state, x, y)
