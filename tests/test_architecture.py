@@ -131,6 +131,7 @@ def test_what_studies_share_knows_none_of_them():
             assert "relin.studies" not in path.read_text(), f"{name_of(path)} names relin.studies"
 
 
+@pytest.mark.slow
 def test_what_shows_results_loads_no_jax():
     """One new process for all studies: what they show on pages and terminals, and all that this imports."""
     shown = [p for p in MODULES if p.parent.parent == ROOT / "studies" and p.stem in SHOW_RESULTS]

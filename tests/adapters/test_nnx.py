@@ -222,6 +222,7 @@ def test_evaluation_mode_as_a_view():
     np.testing.assert_allclose(apply(params, x), module(x), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_flax_is_imported_where_it_is_needed(monkeypatch):
     code = "import sys, relin; relin.from_nnx, relin.from_linen; assert not any('flax' in name for name in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,8 +1,11 @@
 """A study judged by a measure of one's own, from the command line to the page."""
 
+import pytest
 from cli_sample import SMALL
 
 from relin.study import stored_study
+
+pytestmark = pytest.mark.slow
 
 FILE = """
 import jax.numpy as jnp

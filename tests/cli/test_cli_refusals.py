@@ -206,7 +206,7 @@ def test_a_refused_write_while_training_is_told(relin_command, monkeypatch, tmp_
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device", "packs/x.parquet")
 
-    monkeypatch.setattr(Runner, "train", lambda *_: pl.DataFrame())
+    monkeypatch.setattr(Runner, "train_kept", lambda *_: pl.DataFrame())
     monkeypatch.setattr(Store, "write", full)
     code, _, err = relin_command("study", "study.toml")
     assert code == 1

@@ -11,6 +11,8 @@ from relin.report import _figures
 from relin.study import SpecError, load_study, read_spec, register, stored_study
 from relin.study._registry import find, names
 
+pytestmark = pytest.mark.slow
+
 OWN_STUDY = Path(__file__).parents[2] / "examples" / "own_study"
 
 TINY = ("seeds=3", "select_seeds=1", "num_records=2", "probe_size=8", "train_limit=64", "batch_size=16")

@@ -14,6 +14,8 @@ from relin._common.files import write_atomically
 from relin.cli._jax import prepare
 from relin.study import StoreError, stored_study
 
+pytestmark = pytest.mark.slow
+
 COUNT_CACHE_HITS = """
 import jax, sys
 hits = []

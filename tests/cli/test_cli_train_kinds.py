@@ -12,6 +12,8 @@ import pytest
 
 import relin as il
 
+pytestmark = pytest.mark.slow
+
 LIBRARY = Path(sysconfig.get_path("stdlib")) / "json"
 COMMON = ["--set", "num_records=2", "--steps", "6", "--batch-size", "8", "--schedule", "every-2"]
 

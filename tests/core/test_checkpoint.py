@@ -129,6 +129,7 @@ def test_of_steps(tmp_path, solver, schedule, options, drive):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("solver", "schedule"),
     [
@@ -143,6 +144,7 @@ def test_of_many_steps_at_once(tmp_path, solver, schedule):
     agrees(tmp_path, at=(4, 8), **how)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
     [of_batches, lambda: iter(of_batches() * 3), Loader],
@@ -364,6 +366,7 @@ il.train(problem, il.WeightSpace(optax.adam(0.1)), 3, jnp.ones((3, 1)), (x, x[:,
 """
 
 
+@pytest.mark.slow
 def test_sigterm_writes_a_checkpoint_first(tmp_path):
     command = [sys.executable, "-c", TERMINATED, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as program:

@@ -121,6 +121,7 @@ def test_losses_may_hold_arrays(weights):
     assert np.max(np.abs(lanes[1].params["w"] - alone.params["w"])) > 1e-3
 
 
+@pytest.mark.slow
 def test_spectral_descent_and_predict_take_any_outputs():
     apply, params, *_ = CASES["tokens"]
     values = RANDOM.normal(size=(N, LENGTH, VOCABULARY))

@@ -126,6 +126,7 @@ def test_a_preset_with_another_period_finds_its_program():
     assert counts[1] <= 2  # the input is checked by tracing it; no program is made
 
 
+@pytest.mark.slow
 def test_digits_train_where_the_period_alone_diverges():
     digits = load_digits()
     x, y = jnp.asarray(digits.data[:400] / 16), jnp.asarray(digits.target[:400])

@@ -355,6 +355,7 @@ def test_divergence_is_recorded_alike_by_both_drives():
     assert compiled.feature_updates == host.feature_updates > 0
 
 
+@pytest.mark.slow
 def test_digits_train_with_a_safeguard_where_the_period_alone_diverges():
     digits = load_digits()
     x, y = jnp.asarray(digits.data[:400] / 16), jnp.asarray(digits.target[:400])

@@ -10,6 +10,8 @@ import pytest
 import relin as il
 from core import oracles, quadratic
 
+pytestmark = pytest.mark.slow
+
 STEPS, RATE, BETA = 11, 0.3, 0.9
 COURSE = lambda step: RATE * jnp.exp(-0.1 * jnp.asarray(step, float))  # noqa: E731  Optax's own are of less digits
 ENTROPY, SQUARED = quadratic.ENTROPY, quadratic.SQUARED

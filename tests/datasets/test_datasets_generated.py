@@ -135,6 +135,7 @@ def test_a_cache_that_cannot_be_written_does_no_harm(generated, tmp_path, monkey
     np.testing.assert_array_equal(load("mnist1d").test.x, generated[0].test.x)
 
 
+@pytest.mark.slow
 def test_the_generator_leaves_matplotlibs_backend_alone():
     # Without a preference matplotlib has yet to choose; the generator makes few signals, to save time.
     script = """if True:

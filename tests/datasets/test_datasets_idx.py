@@ -36,6 +36,7 @@ def test_every_pixel_and_label(tmp_path, name, compress):
     assert "last 2 of the 12 training images in the files (the official training set has 60000)" in dataset.split
 
 
+@pytest.mark.slow
 @pytest.mark.fashion_mnist
 def test_real_fashion_mnist():
     dataset = load("fashion-mnist", data_dir=FASHION, download=False)

@@ -17,6 +17,8 @@ from tools.windows.observe import At
 from tools.windows.records import Records
 from tools.windows.theory import LIMIT, growth
 
+pytestmark = pytest.mark.slow
+
 PLAN = Plan(rates=(0.05,), period=4, batch=5, detailed_steps=8, excesses=(1.1,), exact_start=(0.05, 2), exact_steps=30)
 
 

@@ -185,6 +185,7 @@ def test_cnn_equals_plain_loops(shape, kernel_size, activation):
     np.testing.assert_allclose(np.stack(kernel, axis=-1), expected, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_cnn_symmetric_positive_and_the_same_in_any_blocks():
     x = inputs(5, 7, 1).at[0, 1:5].set(0).at[1].set(0)  # patches, and one example, of zeros
     whole = analytic_cnn(x, kernel_size=2)
@@ -222,6 +223,7 @@ def deviations(make, widths, x, expected, seeds):
     return results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["relu", "erf"])
 @pytest.mark.parametrize(
     ("network", "analytic", "shape", "widths", "seeds"),

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from ntk_oracle import assert_close, dense, normal, select
 
@@ -18,6 +19,7 @@ def apply(p, x):
     return h.mean(1) @ p["v"].T
 
 
+@pytest.mark.slow
 @settings(max_examples=7, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     rows=SIZES,

@@ -7,6 +7,8 @@ import pytest
 from relin.kernel._contract import Gradients, Products, num_outputs, pair_bytes
 from relin.kernel._sizes import Sides, chosen
 
+pytestmark = pytest.mark.slow
+
 
 def features(outputs, size):
     return (Gradients(jax.ShapeDtypeStruct((outputs, size), jnp.float32), ""),)

@@ -60,6 +60,7 @@ def events(folder):
             at += length + 16
 
 
+@pytest.mark.slow
 def test_tensorboard(tmp_path):
     log_all(f"il.TensorBoard({str(tmp_path / 'runs')!r})")
     for folder in ("runs", "runs/lane-0", "runs/lane-1"):

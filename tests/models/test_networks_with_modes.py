@@ -14,6 +14,8 @@ from jax.flatten_util import ravel_pytree
 import relin as il
 from relin import models
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 WIDE = {"depth": 10, "widen": 1, "convolution": "lax"}

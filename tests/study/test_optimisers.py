@@ -103,6 +103,7 @@ SAFEGUARDS = {"trust": il.TrustRegion(0.3), "line": il.LineSearch(1.0)}
 
 
 # What a modifier does to a state depends on how it is nested: flat for Adam and Lion, by kind of parameter for Muon.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "condition"),
     list(zip(["adam", "muon", "lion", "muon", "adamw"], [*CONDITIONS, "every-3+line-1+shrink-0.5"], strict=True)),

@@ -36,6 +36,7 @@ def networks(function, **options):
     return OwnNetworks(*keep(function), json.dumps(options), EXAMPLE)
 
 
+@pytest.mark.slow
 def test_a_study_trains_the_network_that_a_loop_by_hand_trains(tmp_path):
     answer = study.Frequency(network=build, **SETTINGS).run(tmp_path / "study", progress=False)
     data = il.datasets.load("digits", limit=64)

@@ -156,6 +156,7 @@ def of_both(params, x):
     return linear(params, jnp.concatenate([x["a"], x["b"]], 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", [study.Frequency, pytest.param(study.Kernel, marks=pytest.mark.slow)])
 def test_inputs_that_are_a_dictionary(question, tmp_path):
     def network(key):

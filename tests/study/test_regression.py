@@ -118,6 +118,7 @@ def test_every_other_study_that_takes_values_speaks_of_them(question, settings, 
     assert not re.search(r"(?<![-/#.\w])[Aa]ccurac(y|ies)(?![-\w])", page)
 
 
+@pytest.mark.slow
 def test_the_kernel_of_values_is_aligned_with_them_and_frozen_kernels_have_r_squared(tmp_path):
     random = np.random.default_rng(0)
     x = random.normal(size=(120, 3)).astype(np.float32)
@@ -157,6 +158,7 @@ def test_the_kernel_of_values_is_aligned_with_them_and_frozen_kernels_have_r_squ
     np.testing.assert_allclose(start, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("question", "settings"),
     [

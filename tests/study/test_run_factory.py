@@ -65,6 +65,7 @@ def by_layer():
     return Runner(SPEC.model_copy(update={"layers": ["layers.0", "layers.1"]}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BY_HAND)
 def test_a_method_by_name_is_the_run_put_together_by_hand(runner, by_layer, name):
     runner = by_layer if isinstance(parse_condition(name).schedule, AbstractByLayer) else runner

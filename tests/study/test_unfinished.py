@@ -58,6 +58,7 @@ def test_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     assert not (tmp_path / "killed" / "unfinished").exists()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_begun_anew(tmp_path, monkeypatch):
     whole = run(tmp_path / "whole")
     monkeypatch.setattr(_checkpoint, "_SECONDS", 0.0)

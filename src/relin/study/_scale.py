@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 from relin.study._interval import Interval
-from relin.study._statistics import RESOLUTION
+
+RESOLUTION = 1e-7
+"""Accuracies nearer to each other than this are equal: they are ratios of counts, at worst in float32.
+
+Without it the last bit of a subtraction would decide a tie, or pass for a spread of equal differences.
+"""
 
 DASH = "–"
 MINUS = "−"

@@ -7,15 +7,10 @@ import scipy.special
 from jaxtyping import Float
 
 from relin.study._interval import Interval
+from relin.study._scale import RESOLUTION
 
 INTERVAL_CONFIDENCE = 0.95
 """Of the two-sided intervals of means and differences."""
-
-RESOLUTION = 1e-7
-"""Accuracies nearer to each other than this are equal: they are ratios of counts, at worst in float32.
-
-Without it the last bit of a subtraction would decide a tie, or pass for a spread of equal differences.
-"""
 
 
 def mean_interval(values: Float[np.ndarray, " n"], confidence: float, resolution: float = RESOLUTION) -> Interval:

@@ -111,6 +111,7 @@ def test_the_page_holds_everything(result, figures, files, tmp_path, parse):
     assert "…" not in shown.get()
 
 
+@pytest.mark.slow
 def test_the_numbers_of_the_page_are_those_of_the_result(tmp_path, parse):
     page = write_report(damping(), NO_RECORDS, SPEC, ENVIRONMENT, tmp_path / "d")
     text = plain(page.read_text(encoding="utf-8"))

@@ -15,6 +15,8 @@ from relin.studies.interpolation.conclude import conclude as conclude_interpolat
 from relin.studies.interpolation.settings import InterpolationSpec
 from relin.study import run_study, stored_study
 
+pytestmark = pytest.mark.slow
+
 TINY = {"model_options": {"width": 4, "depth": 1}, "train_limit": 12, "seeds": 2, "probe_size": 20}
 DAMPING = DampingSpec(**TINY, periods=[1, 8, 64], outer_steps=2, compared_after=[1, 2], kernel_probe=8)
 INTERPOLATION = InterpolationSpec(**TINY, steps=60, rate=0.5, periods=[1, 7, 60], stepped_up_to=1)

@@ -361,6 +361,7 @@ def test_arguments_out_of_range_are_refused(option, message, study):
         answer(study[0], **option)
 
 
+@pytest.mark.slow
 def test_wrong_answers_are_as_rare_as_stated():
     """End to end: with every K losing exactly the margin, K* exceeds 1 in at most 5 % of studies."""
     trials, num_seeds, names = 400, 6, ("every-1", "every-2", "never")

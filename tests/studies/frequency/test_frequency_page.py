@@ -30,6 +30,8 @@ from relin.studies.frequency.settings import FrequencySpec
 from relin.study._grid_study import by_comparison
 from relin.study._result import Interval
 
+pytestmark = pytest.mark.slow
+
 PLOTS = ("accuracy-against-period", "accuracy-against-updates", "learning-curves", "learning-rates", "linearity")
 HOSTILE = "<script>alert('x')</script> & $\\frac{1}{2} \"quoted\" ${title}"
 

@@ -28,6 +28,8 @@ from relin.studies.width import page as _width
 from relin.studies.width.figures import against_width
 from relin.study._result import Interval
 
+pytestmark = pytest.mark.slow
+
 FIGURES = ("kernel-distance", "kernel-change", "frozen-kernels", "kernel-velocity", "kernel-alignment", "kernel-rank")
 FIGURES += ("accuracy-and-alignment", "learning-curves", "learning-rates")
 

@@ -18,6 +18,8 @@ from relin.studies.stability.figures import rates_that_train
 from relin.studies.stability.page import plots
 from relin.studies.stability.sharpness import passes, selection, sharpness_in_training
 
+pytestmark = pytest.mark.slow
+
 FIGURES = ("rates-that-train", "accuracy-against-updates", "what-parts-bring", "sharpness")
 EDGES = [0.03 / (0.1 / 0.03) ** 0.5, (0.03 * 0.1) ** 0.5, (0.1 * 0.3) ** 0.5, 0.3 * 3**0.5]
 

@@ -21,6 +21,8 @@ from relin.studies.timing.figures import (
 from relin.studies.timing.page import plots
 from relin.study._result import Interval
 
+pytestmark = pytest.mark.slow
+
 FIGURES = (
     "accuracy-of-placements",
     "accuracy-against-updates",
