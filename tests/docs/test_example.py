@@ -58,3 +58,16 @@ def test_fine_tuning(in_turn):
     assert accuracies["K = ∞: linearised at the checkpoint"] > accuracies["K = 1, linearised afterwards"]
     assert (updates["K = 1"], updates["lazy body, head K = 1"]) == (39, 39)
     assert updates["K = ∞: linearised at the checkpoint"] == updates["K = 1, linearised afterwards"] == 0
+
+
+@pytest.mark.slow
+def test_gauss_newton(in_turn, tmp_path):
+    few = ["--text", str(EXAMPLES.parent / "src" / "relin" / "_solver"), "--iterations", "2", "--window", "4"]
+    few += ["--batch", "2", "--length", "8", "--width", "8", "--rates", "0.01", "--seeds", "1"]
+    few += ["--figure", str(tmp_path / "losses.png")]
+    (end,) = in_turn({"gauss-newton": {"file": str(EXAMPLES / "gauss_newton.py"), "arguments": few}}).values()
+    assert (end.code, end.err) == (0, "")
+    losses = dict(re.findall(r"^(.+?)  +0\.01 .* (\d+\.\d+)$", end.out, re.MULTILINE))
+    assert list(losses) == ["Adam", "Muon", "Gauss–Newton", "layer by layer"]
+    assert all(3 < float(loss) < 7 for loss in losses.values())  # ln 256 is 5.5
+    assert (tmp_path / "losses.png").stat().st_size > 1000
