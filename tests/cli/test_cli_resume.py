@@ -12,7 +12,7 @@ from cli_sample import SMALL
 
 from relin._core.storage import from_safetensors
 
-STEPS = 200_000
+STEPS = 60_000
 
 
 def command(out, steps=STEPS):
@@ -25,10 +25,17 @@ def same(folder, tensors):
     return all(ours[name].tobytes() == value.tobytes() for name, value in tensors.items())
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder and the output of a run that was not stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, subprocess.run(command(folder), capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_goes_on_to_the_same_bits(number, tmp_path):
-    whole = subprocess.run(command(tmp_path / "whole"), capture_output=True, text=True, check=True)
+def test_a_stopped_run_goes_on_to_the_same_bits(number, whole, tmp_path):
+    folder, shown = whole
     log = tmp_path / "log.jsonl"
     stopped = [*command(tmp_path / "run"), "--log", str(log)]
     with subprocess.Popen(stopped, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
@@ -42,11 +49,9 @@ def test_a_stopped_run_goes_on_to_the_same_bits(number, tmp_path):
     (kept, *_) = (tmp_path / "run" / "checkpoints").rglob("step-*.json")
     assert 0 < json.loads(kept.read_text())["step"] < STEPS
     again = subprocess.run(command(tmp_path / "run"), capture_output=True, text=True, check=True)
-    assert again.stdout.splitlines()[-14:-4] == whole.stdout.splitlines()[-14:-4]
-    assert same(tmp_path / "run", from_safetensors(tmp_path / "whole" / "solution.safetensors"))
-    assert pl.read_parquet(tmp_path / "run" / "records.parquet").equals(
-        pl.read_parquet(tmp_path / "whole" / "records.parquet")
-    )
+    assert again.stdout.splitlines()[-14:-4] == shown.splitlines()[-14:-4]
+    assert same(tmp_path / "run", from_safetensors(folder / "solution.safetensors"))
+    assert pl.read_parquet(tmp_path / "run" / "records.parquet").equals(pl.read_parquet(folder / "records.parquet"))
 
 
 def test_the_same_command_shows_the_run_again_and_another_is_refused(relin_command, tmp_path):
