@@ -132,6 +132,8 @@ def test_spread_is_the_nearest_placement_that_keeps_the_gap():
         (text.period(None), "–"),
         (text.count(1999), "1,999"),
         (text.count(61.333), "61.3"),
+        (text.counted(1.0, "update"), "1 update"),
+        (text.counted(1999, "update"), "1,999 updates"),
         (Scale(margin=0.01).margin_words(), "1 percentage point"),
         (Scale(margin=0.005).margin_words(), "0.5 percentage points"),
         (PERCENT.short(-0.007), "−0.7 points"),

@@ -255,7 +255,7 @@ def test_a_plain_function_is_refused():
 
 
 def test_studies_of_kernels_compare_accuracies():
-    with pytest.raises(study.SpecError, match="measure: this study compares accuracies"):
+    with pytest.raises(study.SpecError, match="measure: this study takes no measure of your own"):
         study.Kernel(measure=F1)
     with pytest.raises(study.SpecError, match="there is no setting measure"):
         study.Damping(measure=F1)

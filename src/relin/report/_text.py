@@ -65,6 +65,11 @@ def count(value: float | None) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
 
 
+def counted(value: float | None, noun: str) -> str:
+    """A count with its noun: "1 update", "1,999 updates"."""
+    return f"{count(value)} {noun}{'' if value == 1 else 's'}"
+
+
 def period(K: float | None) -> str:
     if K is None or math.isnan(K):
         return DASH

@@ -321,7 +321,7 @@ class GridSpec(StudySpec, frozen=True):
     @classmethod
     def _known_measure(cls, measure: str) -> str:
         if measure != ACCURACY and not cls.takes_measure:
-            raise ValueError("this study compares accuracies; leave it out, or ask another study, such as frequency")
+            raise ValueError("this study takes no measure of your own; leave it out, or ask another, such as frequency")
         if measure != ACCURACY and not is_code(measure):
             raise ValueError(f"the measure is {ACCURACY}, or one of your own, FILE.py:NAME or package.module:NAME")
         return measure

@@ -104,9 +104,10 @@ def _rates_of(outcomes: list[ScheduleOutcome]) -> str:
     return " or ".join(dict.fromkeys(f"{outcome.learning_rate:g}" for outcome in outcomes))
 
 
-def count(number: int, noun: str) -> str:
-    """A number of things in words, for example `1 update` or `16 updates`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def count(number: float, noun: str) -> str:
+    """A number of things, or a mean of numbers, in words: `1 update`, `16 updates` or `3.5 updates`."""
+    shown = f"{number:.0f}" if float(number).is_integer() else f"{number:.4g}"
+    return f"{shown} {noun}{'' if number == 1 else 's'}"
 
 
 def lazy_clause(gap: Interval, scale: Scale) -> str:

@@ -105,6 +105,7 @@ def test_a_kernel_that_moves_is_told_with_its_intervals():
     )
     assert "at K = 100 (3 feature updates) at 0.500 [0.500, 0.500]" in result.verdict
     assert "at K = ∞ it did not move at all" in result.verdict
+    assert "at K = 200 (1 feature update) at 0.200" in conclude(*moving(), steady("every-200", moved=0.2)).verdict
     assert result.verdict.endswith("(95 % intervals over 3 paired seeds; distance is 1 − ⟨K, K₀⟩/(‖K‖‖K₀‖)).")
 
 

@@ -199,7 +199,8 @@ def _learned_title(result: KernelResult) -> str:
     if not enough:
         return "No fewer feature updates than ordinary training’s are shown to suffice"
     kernel = result.kernel(enough[-1].schedule)
-    told = f"{text.count(enough[-1].feature_updates)} feature updates suffice"
+    fewest = enough[-1].feature_updates
+    told = f"{text.counted(fewest, 'feature update')} suffice{'s' if fewest == 1 else ''}"
     if kernel is None or kernel.alignment is None:
         return told
     return f"{told}, with the kernel aligned to {text.significant(kernel.alignment.mean)}"

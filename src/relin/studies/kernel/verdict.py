@@ -45,7 +45,7 @@ def _rarer(result: KernelResult) -> list[str]:
     if periods:
         kernel = result.kernel(periods[-1].schedule)
         if kernel is not None and kernel.distance is not None and kernel.change is not None:
-            updates = f"{periods[-1].feature_updates:.4g} feature updates"
+            updates = count(periods[-1].feature_updates, "feature update")
             clauses.append(
                 f"at K = {periods[-1].period:g} ({updates}) at {spelled(kernel.distance)}, "
                 f"a change of {spelled(kernel.change)}"

@@ -121,7 +121,7 @@ def plots(result: PhaseResult, against: Against = "n") -> list[Plot]:
         title=_growth_title(result),
         caption="Left: the number of windows n + 1 = T/K. Right: the steps of a window, T/(n + 1). Filled marks are "
         "n*, shown to suffice; open ones where the mean loss reaches the margin, with the power of T fitted to them.",
-        description=f"How many feature updates suffice against T. {_in_words(result)}",
+        description=f"The fewest feature updates that suffice, against T. {_in_words(result)}",
         draw=lambda theme: enough_against_total(result, theme),
     )
     return [same, *([best] if result.best_total is not None else []), enough]
@@ -149,5 +149,5 @@ def _growth_title(result: PhaseResult) -> str:
 
 
 def _in_words(result: PhaseResult) -> str:
-    parts = (f"T = {own.total:,}: {text.count(own.enough_updates)} updates suffice" for own in result.totals)
+    parts = (f"T = {own.total:,}: {text.counted(own.enough_updates, 'update')}" for own in result.totals)
     return "; ".join(parts) + "."

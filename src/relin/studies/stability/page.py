@@ -212,8 +212,9 @@ def _front_title(result: StabilityResult) -> str:
     fewest = _fewest_on_par(result)
     if fewest is None:
         return "No schedule with fewer feature updates is shown to be on par with ordinary training"
-    updates = text.count(fewest.feature_updates)
-    return f"{updates} feature updates are on par with ordinary training, spent by {fewest.label}"
+    updates = text.counted(fewest.feature_updates, "feature update")
+    are = "is" if fewest.feature_updates == 1 else "are"
+    return f"{updates} {are} on par with ordinary training, spent by {fewest.label}"
 
 
 def _parts_title(result: StabilityResult) -> str:

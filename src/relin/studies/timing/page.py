@@ -158,8 +158,9 @@ def _updates_title(result: TimingResult) -> str:
         return f"No placement of up to {max(result.best):,} feature updates is shown to be on par"
     fewest = min(par, key=lambda outcome: outcome.feature_updates)
     place = next(placement.placement for placement, outcome in pairs if outcome is fewest)
-    number = text.count(fewest.feature_updates)
-    return f"{number} feature updates are on par with ordinary training, placed by the {place} schedule"
+    updates = text.counted(fewest.feature_updates, "feature update")
+    are = "is" if fewest.feature_updates == 1 else "are"
+    return f"{updates} {are} on par with ordinary training, placed by the {place} schedule"
 
 
 def _curves_title(result: TimingResult) -> str:
