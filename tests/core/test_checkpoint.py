@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -183,8 +184,6 @@ def test_of_lanes(tmp_path, drive):
 
 
 def test_variables_of_a_network(tmp_path):
-    import equinox as eqx
-
     class Network(eqx.Module):
         norm: eqx.nn.BatchNorm
         readout: eqx.nn.Linear
@@ -244,8 +243,10 @@ def test_a_larger_number_of_steps_goes_on(tmp_path):
 )
 def test_another_run_is_refused_by_name(tmp_path, name, change):
     train(folder=tmp_path, drive="compiled")
+    held = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match=f"holds a run that differs in .*{name}.*; restore what it was trained with"):
         train(**({"folder": tmp_path, "drive": "compiled"} | change))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == held
 
 
 SCALE = 1.0
@@ -261,6 +262,35 @@ def test_a_global_that_a_network_names_is_part_of_it(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "SCALE", 2.0)
     with pytest.raises(ValueError, match="differs in problem"):
         train(folder=tmp_path, apply=scaled)
+
+
+class Scaled(eqx.Module):
+    def __call__(self, params, x):
+        return SCALE * apply(params, x)
+
+
+def test_so_is_one_that_a_method_of_its_class_names(tmp_path, monkeypatch):
+    train(folder=tmp_path, apply=Scaled())
+    monkeypatch.setitem(globals(), "SCALE", 2.0)
+    with pytest.raises(ValueError, match="differs in problem"):
+        train(folder=tmp_path, apply=Scaled())
+
+
+def test_another_version_or_device_is_told(tmp_path, monkeypatch):
+    alone = bits(train(folder=tmp_path))
+    monkeypatch.setattr("relin._loop.checkpoint._environment", lambda: "another machine")
+    with pytest.warns(UserWarning, match="was written by relin .*, and the run goes on with another machine"):
+        assert bits(train(folder=tmp_path)) == alone
+
+
+def test_a_position_that_cannot_be_kept_is_refused_at_once(tmp_path):
+    class Opaque(Loader):
+        def state_dict(self):
+            return {"lock": object()}
+
+    with pytest.raises(TypeError, match="holds object, which a checkpoint cannot keep"):
+        train(folder=tmp_path, data=Opaque())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path):
@@ -299,13 +329,17 @@ def test_what_ends_a_run_keeps_its_state(tmp_path, error):
     assert bits(train(folder=tmp_path, every=100)) == bits(train())
 
 
-def test_goes_on_in_memory():
+def test_goes_on_in_memory(tmp_path):
     half = train(steps=5)
     assert bits(train(steps=STEPS, resume=half)) == bits(train())
     with pytest.raises(ValueError, match="`resume` is at step 5, got num_steps=4"):
         train(steps=4, resume=half)
     with pytest.raises(ValueError, match="`data` is an iterator"):
         train(data=iter(of_batches()), resume=train(steps=4, data=of_batches()))
+    with pytest.raises(ValueError, match="Both `checkpoint` and `resume` say where"):
+        train(resume=half, folder=tmp_path)
+    with pytest.raises(ValueError, match="has a state of another form"):
+        train(resume=half, solver=MOMENTUM)
 
 
 def test_an_interrupted_run_goes_on_in_memory():

@@ -59,7 +59,7 @@ class _Describing:
             case ModuleType():
                 return "module", value.__name__
             case type():
-                return "class", value.__module__, value.__qualname__, self._text(value)
+                return self._class(value)
             case FunctionType():
                 return self._function(value)
             case MethodType():
@@ -71,6 +71,14 @@ class _Describing:
             case set() | frozenset():
                 return type(value).__qualname__, sorted(repr(self(one)) for one in value)
         return self._array(value) or self._object(value)
+
+    def _class(self, kind: type) -> Any:
+        """Its text; of the user's own also its methods, with the globals that they name, and what it inherits."""
+        named = "class", kind.__module__, kind.__qualname__, self._text(kind)
+        if _is_installed(kind.__module__):
+            return named
+        methods = {name: function for name, part in vars(kind).items() if (function := _function_of(part)) is not None}
+        return *named, self(methods), [self(base) for base in kind.__bases__]
 
     def _function(self, function: FunctionType) -> Any:
         cells = [cell.cell_contents for cell in function.__closure__ or () if not _is_empty(cell)]
@@ -136,7 +144,16 @@ def _is_installed(module: str | None) -> bool:
 
 
 def _is_of_a_library(value: Any) -> bool:
-    return isinstance(value, ModuleType) or (callable(value) and _is_installed(getattr(value, "__module__", None)))
+    """Whether a value is a module, or a library's function or class; an object of such a class has a state."""
+    named = callable(value) and hasattr(value, "__name__")
+    return isinstance(value, ModuleType) or (named and _is_installed(getattr(value, "__module__", None)))
+
+
+def _function_of(part: Any) -> FunctionType | None:
+    """The function of an entry of a class: as it is, or as `staticmethod`, `property`, Equinox and the like wrap it."""
+    for name in ("__func__", "fget", "method", "__wrapped__"):
+        part = getattr(part, name, None) or part
+    return part if isinstance(part, FunctionType) else None
 
 
 def _is_empty(cell: Any) -> bool:

@@ -5,8 +5,10 @@ import re
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +48,8 @@ class Checkpoint:
       that it takes at most a hundredth of the time. A solver that takes many steps at once is kept at its records.
     - `keep`: how many of the newest checkpoints stay.
     - `at_end`: whether the end is kept too: the same call then trains nothing, and one with more steps goes on from it.
-    - `identity`: a text that says which run it is, compared in the place of the run's parts. Without it their digests
-      are made, which takes about a second for each gibibyte of data.
+    - `identity`: what says which run it is, numbers and texts by name, compared in the place of the run's parts.
+      Without it digests of the parts are made, those of the data from every number.
 
     **Raises:** `ValueError` for numbers below 1.
     """
@@ -56,7 +58,7 @@ class Checkpoint:
     every: int | None = None
     keep: int = 2
     at_end: bool = True
-    identity: str | None = None
+    identity: Mapping[str, Any] | None = None
 
     def __post_init__(self):
         if self.every is not None:
@@ -94,6 +96,10 @@ class Keeper:
             )
         return None
 
+    def check_position(self, position: Any) -> None:
+        """Raises `TypeError`, before training, for batches whose position cannot be kept."""
+        _plain(position, "position", {})
+
     def next_step(self, step: int, took: float | None) -> int:
         """The next step at which a checkpoint is due; `took` are seconds a step, `None` where it is not known yet."""
         if self.checkpoint.every is not None:
@@ -120,7 +126,7 @@ class Keeper:
             tensors = tensors_of((state, reached.observed, reached.earlier, reached.final), "state") | _tensors_of_rows(
                 reached.rows
             )
-            settings = {"format": _FORMAT, "step": step, "run": self.identity}
+            settings = {"format": _FORMAT, "step": step, "run": self.identity, "environment": _environment()}
             settings |= {"earlier": reached.earlier is not None, "final": reached.final is not None}
             settings["position"] = _plain(reached.position, "position", tensors)
             self.folder.mkdir(exist_ok=True)  # alone: a folder that was removed meanwhile stays away
@@ -146,6 +152,12 @@ class Keeper:
         if settings["format"] != _FORMAT:
             raise ValueError(f"The checkpoint in {self.folder} has another format; use the version that wrote it.")
         self._check_same(settings["run"])
+        if settings["environment"] != _environment():
+            warnings.warn(
+                f"The checkpoint in {self.folder} was written by {settings['environment']}, and the run goes on with "
+                f"{_environment()}: it may end with other last digits.",
+                stacklevel=2,
+            )
         if settings["step"] > self.identity["num_steps"]:
             raise ValueError(
                 f"The run in {self.folder} is at step {settings['step']}, got num_steps={self.identity['num_steps']}; "
@@ -192,12 +204,17 @@ class _DamagedError(Exception):
 def _settings(path: Path) -> dict[str, Any]:
     try:
         settings = from_json(read_file(path))
-        known = {"format", "step", "run", "earlier", "final", "position"}
+        known = {"format", "step", "run", "environment", "earlier", "final", "position"}
         if isinstance(settings, dict) and known <= settings.keys():
             return settings
     except ValueError:
         pass
     raise _DamagedError
+
+
+def _environment() -> str:
+    """What the last digits of a run depend on beside the run."""
+    return f"relin {version('relin')}, JAX {jax.__version__}, {jax.device_count()} × {jax.devices()[0].device_kind}"
 
 
 def _tensors_of_rows(rows: Rows) -> dict[str, np.ndarray]:

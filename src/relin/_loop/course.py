@@ -78,7 +78,7 @@ class Course(Generic[_End]):
         assert self.state is not None
         state = whole(self.state)
         position = self.driver.position(self.step) if self.keeper else None
-        return Reached(self.step, state, self.observed, list(self.rows), self.earlier, self.final, position)
+        return Reached(self.step, state, self.observed, self.rows, self.earlier, self.final, position)
 
     def newest(self) -> Reached | None:
         """The last state that was computed, for another thread; none before step 0."""
@@ -91,9 +91,12 @@ class Course(Generic[_End]):
         """At step 0, or where the run was stopped; what it ended with, if it had ended."""
         self.driver.tracked = self.keeper is not None
         self.state, self.observed = self.driver.start()
+        if self.keeper:
+            self.keeper.check_position(self.driver.position(1))
         found = self.resume or (self.keeper and self.keeper.newest(self.state, self.observed))
         if found:
-            self.step, self.state, self.observed, self.rows = found.step, found.state, found.observed, list(found.rows)
+            _check_alike(found, self.state, self.observed)
+            self.step, self.state, self.observed, self.rows = found.step, found.state, found.observed, found.rows
             if found.step <= self._late() or found.step == self.plan.num_steps:
                 self.earlier, self.final = found.earlier, found.final
             self.driver.go_to(self.step, found.position)
@@ -168,8 +171,9 @@ class Course(Generic[_End]):
 
     def _record(self) -> None:
         assert self.state is not None
-        row, self.state, self.observed = self.driver.record(self.state, self.observed)
-        self.rows.append({"step": self.step, **row})
+        row, state, observed = self.driver.record(self.state, self.observed)
+        rows = [*self.rows, {"step": self.step, **row}]
+        self.state, self.observed, self.rows = state, observed, rows  # at once: a signal may end the run anywhere
         self.log(self.step, row, self.state.diverged_at)  # pyright: ignore[reportArgumentType]
 
     def _over(self) -> bool:
@@ -194,8 +198,21 @@ class Course(Generic[_End]):
                 self.step = int(np.max(state.step))
                 solution = self.conclude(reached := self.reached(), Result.interrupted)
                 error.add_note(f"The solution after {self.step} steps is this error's `solution`.")
-                if self.keeper:
+                if self.keeper and self.kept is not None:  # what was refused leaves the folder as it was
                     self.keeper.write(reached)
                 break
         with contextlib.suppress(AttributeError):  # some errors take none
             error.solution = solution  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _check_alike(found: Reached, state: RunState, observed: State) -> None:
+    """Raises `ValueError` unless a state has the form of the run's own."""
+    own, other = (
+        (jax.tree.structure(tree), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)])
+        for tree in ((state, observed), (found.state, found.observed))
+    )
+    if own != other:
+        raise ValueError(
+            "The run to go on with has a state of another form, shape or number format: its network, solver, schedule, "
+            "safeguard or observers were others, or jax_enable_x64 was; pass those that it had."
+        )

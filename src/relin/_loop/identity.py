@@ -31,7 +31,7 @@ def keeper_of(checkpoint: Checkpoint | None, plan: Plan, record_every: int | Non
     if checkpoint.identity is None:
         run = {name: _digest(name, part) for name, part in _parts(plan, lanes).items()}
     else:
-        run = {"identity": checkpoint.identity}
+        run = dict(checkpoint.identity)
     return Keeper(checkpoint, {**run, "record_every": record_every, "drive": plan.drive, "num_steps": plan.num_steps})
 
 
@@ -57,14 +57,16 @@ def _digest(name: str, part: Any) -> str:
         ) from None
 
 
-def reached_by(resume: Solution | None, data: Any, num_steps: int | float) -> Reached | None:
+def reached_by(resume: Solution | None, data: Any, num_steps: int | float, keeper: Keeper | None) -> Reached | None:
     """Where a solution's run is.
 
     **Raises:** `ValueError` for a solution that was loaded, that has taken more steps, or whose batches cannot be gone
-    through again; `TypeError` for anything else.
+    through again, and beside a checkpoint, which says where the run is too; `TypeError` for anything else.
     """
     if resume is None:
         return None
+    if keeper is not None:
+        raise ValueError("Both `checkpoint` and `resume` say where the run goes on; leave one of them out.")
     if not isinstance(resume, Solution):
         raise TypeError(f"`resume` must be a relin.Solution, got {type(resume).__name__}; pass what `train` returned.")
     if resume.reached is None:

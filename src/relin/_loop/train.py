@@ -89,7 +89,7 @@ def train(
       that fails is warned of and left out, and training goes on.
     - `checkpoint`: where the state is kept; the same call goes on from it, with the same bits at the end.
     - `resume`: a solution of the same run, from whose last step it goes on to step T. What decides the run is not
-      compared; it may be another optimiser's rate, for example.
+      compared; it may be another optimiser's rate, for example. It goes without `checkpoint`.
     - `stop`: called with each record, its numbers by name; where it says so the run ends in good order, with the result
       `stopped`. `EarlyStopping` is one.
     - `throw`: whether a run that fails raises.
@@ -110,7 +110,7 @@ def train(
     programs, report = plan.programs(_as_it_is, plan.run), _reporter(progress, plan.num_steps)
     driver, examples = driver_of(plan, programs, report)
     keeper = keeper_of(checkpoint, plan, record_every)
-    begun = reached_by(resume, data, plan.num_steps)
+    begun = reached_by(resume, data, plan.num_steps, keeper)
     log, conclude = Loggers(loggers).of_run(), partial(solution_of, plan.known)
     solution = Course(driver, plan, report, log, conclude, None, keeper, begun, stop).follow()
     solution = explained(solution, plan.run, examples, thorough=throw)

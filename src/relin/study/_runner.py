@@ -98,13 +98,18 @@ class Runner:
 
     def train_kept(self, job: Job, progress: Callable[[int, int], None], folder: Path) -> pl.DataFrame:
         """The records of a job whose state is kept in a folder about once a minute, and found there."""
-        identity = describe({"versions": versions(), "device": device(), **self._data_digest})
-        checkpoint = il.Checkpoint(folder, at_end=False, identity=identity)
+        checkpoint = il.Checkpoint(folder, at_end=False, identity=self.provenance)
         try:
             return self.train(job, progress, checkpoint=checkpoint)
         except (OtherRunError, UnreadableError):  # of other versions, or damaged
             shutil.rmtree(folder, ignore_errors=True)
             return self.train(job, progress, checkpoint=checkpoint)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the bits of a run depend on beside its settings."""
+        x64 = jnp.zeros((), float).dtype.name
+        return {"versions": versions(), "device": device(), "float": x64, **self._data_digest}
 
     def shapes(self) -> Any:
         """Shapes and types of the parameters."""

@@ -17,7 +17,7 @@ from relin.study._records import faults, from_parquet, identities
 from relin.study._registry import find
 from relin.study._runner import Runner, device, versions
 from relin.study._settings import STORED, GridSpec
-from relin.study._store import StoreError, describe
+from relin.study._store import StoreError
 
 Params = Any
 _SETTINGS, _PARAMETERS = "run.json", "parameters.safetensors"
@@ -63,18 +63,19 @@ def train_run(
     """
     job = single_run(spec, schedule, rate, seed)
     runner, ends = Runner(spec, data_dir), list[il.Solution]()
-    checkpoint = checkpoints and il.Checkpoint(checkpoints, identity=_identity(spec, schedule, rate, seed))
+    identity = {**_settings_of(spec), **runner.provenance, "schedule": schedule, "rate": rate, "seed": seed}
+    checkpoint = checkpoints and il.Checkpoint(checkpoints, identity=identity)
     records = runner.train(job, progress, ends.append, [_Alone(logger) for logger in loggers], checkpoint)
     parameters = (runner.initial(seed), ends[0].anchor, ends[0].params, ends[0].variables)
     return SavedRun(spec, job.runs[0].condition.name, rate, seed, *parameters, records, ends[0])
 
 
-def _identity(spec: GridSpec, schedule: str, rate: float, seed: int) -> str:
-    """A run's settings as text; T is among them only where the learning rate's course depends on it."""
+def _settings_of(spec: GridSpec) -> dict[str, Any]:
+    """What identifies a run's settings; T only where the learning rate's course depends on it."""
     settings = spec.model_dump(mode="json")
     if spec.decay == "none" and not spec.warm_up:
         del settings["steps"]
-    return describe({**settings, "schedule": schedule, "rate": rate, "seed": seed})
+    return settings
 
 
 class _Alone(il.AbstractLogger):
