@@ -163,6 +163,77 @@ def test_a_generator_that_ends_too_soon_is_refused(tmp_path):
         train(folder=tmp_path, data=iter(of_batches()))
 
 
+def test_other_batches_from_python_are_refused(tmp_path):
+    train(folder=tmp_path, data=of_batches())
+    for path in tmp_path.glob("step-12.*"):
+        path.unlink()
+    with pytest.raises(ValueError, match="another batch for step 9 than it gave when the run was begun"):
+        train(folder=tmp_path, data=[(x, 1 - y) for x, y in of_batches()])
+
+
+@pytest.mark.parametrize("schedule", [1, 3])
+@pytest.mark.parametrize("data", [of_batches, Loader])
+def test_an_error_of_the_batches_keeps_every_step_before_it(tmp_path, schedule, data):
+    def failing(seen=()):
+        for n, batch in enumerate(of_batches() * 3):
+            if n == 7:
+                raise OSError("the disk is gone")
+            yield batch
+
+    class Failing(Loader):
+        def __iter__(self):
+            for batch in super().__iter__():
+                if (self.epoch, self.place) == (1, 4):
+                    raise OSError("the disk is gone")
+                yield batch
+
+    broken = Failing() if data is Loader else failing()
+    with pytest.raises(OSError, match="gone") as caught:
+        train(folder=tmp_path, data=broken, schedule=schedule, every=1000, record_every=None)
+    assert "after 6 steps" in str(caught.value.__notes__) or "after 7 steps" in str(caught.value.__notes__)
+    seen = []
+    how = {"schedule": schedule, "every": 1000, "record_every": None}
+    again = train(folder=tmp_path, data=data(), progress=lambda done, total: seen.append(done), **how)
+    assert seen[0] >= (0 if data is Loader else 6)  # a loader's position is asked for where a piece ends
+    assert bits(again) == bits(train(data=data(), schedule=schedule, record_every=None))
+
+
+@pytest.mark.parametrize("at", [17, 18, 19])
+def test_the_loss_at_the_end_is_that_of_the_last_tenth(tmp_path, at):
+    def progress(done, total):
+        if done >= at:
+            raise KeyboardInterrupt
+
+    how = {"steps": 20, "record_every": None, "drive": "host"}
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(folder=tmp_path, progress=progress, every=1000, **how)
+    alone = train(**how)
+    assert alone.final_loss is not None
+    assert bits(train(folder=tmp_path, every=1000, **how)) == bits(alone)
+    assert bits(train(resume=caught.value.solution, **how)) == bits(alone)
+
+
+def test_loggers_are_shown_all_records_again(tmp_path):
+    def progress(done, total):
+        if done >= 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), il.JSONLines(tmp_path / "log.jsonl") as log:
+        train(folder=tmp_path / "run", progress=progress, loggers=[log])
+    with il.JSONLines(tmp_path / "log.jsonl") as log:
+        solution = train(folder=tmp_path / "run", loggers=[log])
+    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert steps == solution.records["step"].tolist() == [0, 5, 10, 12]
+
+
+def test_what_ends_a_run_counts_for_the_records_it_has():
+    alone = train(record_every=1, steps=8)
+    level = alone.records["training_loss"][3]
+    stop = lambda record: record["training_loss"] == level  # noqa: E731
+    solution = train(record_every=1, resume=alone, stop=stop)
+    assert (solution.result, solution.records["step"][-1]) == (il.Result.stopped, 8)
+
+
 @pytest.mark.parametrize("drive", ["map", "vmap", "host"])
 def test_of_lanes(tmp_path, drive):
     lanes = {"rate": jnp.array([0.1, 0.03]), "period": jnp.array([2, 5])}
@@ -218,11 +289,30 @@ def test_a_run_that_has_ended_is_not_run_again(tmp_path):
     assert (seen, bits(again)) == ([STEPS], bits(first))
 
 
-def test_a_larger_number_of_steps_goes_on(tmp_path):
-    train(folder=tmp_path, steps=10)
-    assert bits(train(folder=tmp_path, steps=15))[0] == bits(train(steps=15))[0]
-    with pytest.raises(ValueError, match="is at step 15, got num_steps=12; pass at least as many"):
-        train(folder=tmp_path, steps=12)
+@pytest.mark.parametrize("record_every", [None, 3, 5])
+def test_a_larger_number_of_steps_goes_on(tmp_path, record_every):
+    how = {"folder": tmp_path, "record_every": record_every}
+    for steps in (10, 15, 20):
+        again, alone = train(**how, steps=steps), train(record_every=record_every, steps=steps)
+        assert bits(again) == bits(alone)
+        assert again.final_loss is not None
+    with pytest.raises(ValueError, match="is at step 20, got num_steps=12; pass at least as many"):
+        train(**how, steps=12)
+
+
+@pytest.mark.parametrize(
+    ("how", "match"),
+    [
+        ({"solver": il.WeightSpace(optax.sgd(0.1), window_rate=il.CosineWindow())}, "learning rates within windows"),
+        ({"safeguard": il.GridSearch(batches=2), "data": "batches"}, "a safeguard that reads batches ahead"),
+    ],
+)
+def test_a_larger_number_of_steps_is_refused_where_what_was_done_depends_on_it(tmp_path, how, match):
+    how = how | ({"data": of_batches()} if "data" in how else {})
+    half = train(folder=tmp_path, steps=6, **how)
+    for options in ({"folder": tmp_path}, {"resume": half}):
+        with pytest.raises(ValueError, match=match):
+            train(steps=8, **options, **how)
 
 
 @pytest.mark.parametrize(
@@ -299,6 +389,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     newest, before = tmp_path / "step-12.safetensors", tmp_path / "step-10.safetensors"
     newest.write_bytes(newest.read_bytes()[:-9] + b"\0" * 9)
     assert bits(train(folder=tmp_path)) == alone
+    assert bits(train(folder=tmp_path, progress=lambda done, total: None)) == alone
     for path in tmp_path.glob("*.safetensors"):
         path.write_bytes(before.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"Every checkpoint in .* is damaged"):

@@ -65,12 +65,16 @@ class _Describing:
             case MethodType():
                 return "method", self(value.__self__), self(value.__func__)
             case dict():
-                return type(value).__qualname__, [(self(key), self(one)) for key, one in value.items()]
+                return *self._kind(value), [(self(key), self(one)) for key, one in value.items()]
             case list() | tuple():
-                return type(value).__qualname__, [self(one) for one in value]
-            case set() | frozenset():
-                return type(value).__qualname__, sorted(repr(self(one)) for one in value)
+                return *self._kind(value), [self(one) for one in value]
+            case set() | frozenset():  # in no order: what is numbered in one would be numbered by chance
+                return *self._kind(value), sorted(repr(_Describing()(one)) for one in value)
         return self._array(value) or self._object(value)
+
+    def _kind(self, value: Any) -> tuple[Any, ...]:
+        """The name of a container's type, and what it holds beside its entries."""
+        return type(value).__qualname__, self(getattr(value, "__dict__", None))
 
     def _class(self, kind: type) -> Any:
         """Its text; of the user's own also its methods, with the globals that they name, and what it inherits."""
@@ -85,7 +89,11 @@ class _Describing:
         names = [] if _is_installed(function.__module__) else _names(function.__code__)
         found = {name: function.__globals__[name] for name in names if name in function.__globals__}
         own = {name: self(one) for name, one in found.items() if not _is_of_a_library(one)}
-        parts = (cells, function.__defaults__, function.__kwdefaults__)
+        modules = [one for one in found.values() if isinstance(one, ModuleType) and not _is_installed(one.__name__)]
+        for module in modules:
+            inside = {name: vars(module)[name] for name in names if name in vars(module)}
+            own |= {f"{module.__name__}.{n}": self(one) for n, one in inside.items() if not _is_of_a_library(one)}
+        parts = (cells, function.__defaults__, function.__kwdefaults__, vars(function))
         return "function", function.__qualname__, self._text(function), *map(self, parts), own
 
     def _text(self, value: Any) -> Any:
@@ -100,19 +108,21 @@ class _Describing:
     def _array(self, value: Any) -> Any:
         """Of NumPy's, JAX's and PyTorch's arrays, keys among them; none for other objects."""
         if hasattr(value, "detach"):
-            value = value.detach().cpu()
+            value = value.detach().cpu().numpy()
         if "key<" in str(getattr(value, "dtype", "")):
             return "key", str(value.dtype), self(jax.random.key_data(value))
-        if not hasattr(value, "__array__"):
+        if not isinstance(value, np.ndarray | np.generic | jax.Array) or isinstance(value, np.ma.MaskedArray):
             return None
         array = np.asarray(value)
         if array.dtype == object:
             return "array", array.shape, [self(one) for one in array.ravel()]
-        return "array", str(array.dtype), array.shape, hashlib.sha256(array.tobytes()).hexdigest()
+        weak = bool(getattr(value, "weak_type", False))
+        return "array", str(array.dtype), array.shape, weak, hashlib.sha256(array.tobytes()).hexdigest()
 
     def _object(self, value: Any) -> Any:
-        if wrapped := getattr(value, "__wrapped__", None):  # a compiled function, for example
-            return "wrapped", type(value).__qualname__, self(wrapped)
+        if wrapped := getattr(value, "__wrapped__", None):  # a compiled function, or one with rules of its own
+            state = {name: one for name, one in getattr(value, "__dict__", {}).items() if name != "__wrapped__"}
+            return "wrapped", type(value).__qualname__, self(wrapped), self(state), self._compiled_with(value)
         if isinstance(value, CodeType):
             return "code", value.co_code, self(value.co_consts), value.co_names
         kind = type(value).__module__, type(value).__qualname__
@@ -127,6 +137,13 @@ class _Describing:
         made, arguments, *state = reduced
         parts = [list(part) if hasattr(part, "__next__") else part for part in state]
         return "object", kind, made.__qualname__, self(arguments), self(parts)
+
+    def _compiled_with(self, value: Any) -> Any:
+        """The static arguments of `jax.jit`, of which only its own pickling tells."""
+        try:
+            return self(value.__getstate__())
+        except Exception:
+            return None
 
 
 @cache

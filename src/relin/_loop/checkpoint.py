@@ -21,7 +21,7 @@ from relin._core import check as _check
 from relin._core.storage import MismatchError, from_safetensors, tensors_of, to_safetensors, tree_of
 from relin._core.types import State
 from relin._loop.program import RunState
-from relin._loop.reached import Reached, Rows
+from relin._loop.reached import Earlier, Reached, Rows
 
 _FORMAT = 1
 _SECONDS = 60.0
@@ -82,7 +82,8 @@ class Keeper:
     def newest(self, start: RunState, observed: State) -> Reached | None:
         """The state last written; none where there is none. `start` and `observed` say its structure.
 
-        **Raises:** `ValueError` where it is another run's or newer than the last step, or all are damaged.
+        **Raises:** `OtherRunError` where it is another run's or newer than the last step, `UnreadableError` where all
+        are damaged.
         """
         names = self._steps()
         for step in reversed(names):
@@ -96,9 +97,20 @@ class Keeper:
             )
         return None
 
-    def check_position(self, position: Any) -> None:
-        """Raises `TypeError`, before training, for batches whose position cannot be kept."""
+    def check(self, state: RunState, position: Any) -> None:
+        """Raises, before training, `TypeError` for batches whose position cannot be kept, and `ValueError` for
+        parameters without a type of their own."""
         _plain(position, "position", {})
+        if any(getattr(leaf, "weak_type", False) for leaf in jax.tree.leaves(state.solver.anchor)):
+            raise ValueError(
+                "A parameter has a weak type, that of a Python number, which a file does not hold; make it with "
+                "jnp.asarray(value, dtype)."
+            )
+
+    def is_only_the_end(self, step: int | float) -> bool:
+        """Whether a record at this step is one of the run's end alone."""
+        every = self.identity["record_every"]
+        return step == self.identity["num_steps"] and (every is None or step % every != 0)
 
     def next_step(self, step: int, took: float | None) -> int:
         """The next step at which a checkpoint is due; `took` are seconds a step, `None` where it is not known yet."""
@@ -122,18 +134,20 @@ class Keeper:
         with self._lock:  # a signal's thread may write too
             step = int(reached.step)
             begun = time.monotonic()
-            state = jax.block_until_ready(reached.state)
-            tensors = tensors_of((state, reached.observed, reached.earlier, reached.final), "state") | _tensors_of_rows(
+            state, losses = jax.block_until_ready(reached.state), reached.earlier and reached.earlier.losses
+            tensors = tensors_of((state, reached.observed, losses, reached.final), "state") | _tensors_of_rows(
                 reached.rows
             )
             settings = {"format": _FORMAT, "step": step, "run": self.identity, "environment": _environment()}
-            settings |= {"earlier": reached.earlier is not None, "final": reached.final is not None}
+            settings |= {"earlier": reached.earlier and reached.earlier.step, "final": reached.final is not None}
             settings["position"] = _plain(reached.position, "position", tensors)
             self.folder.mkdir(exist_ok=True)  # alone: a folder that was removed meanwhile stays away
             remove_parts(self.folder)
             write_atomically(self._path(step, "safetensors"), to_safetensors(tensors, "relin checkpoint"))
             write_atomically(self._path(step, "json"), as_json(settings))  # last: where it is, everything is
-            for old in self._steps()[: -self.checkpoint.keep]:
+            older = [other for other in self._steps() if other <= step]
+            newer = [other for other in self._steps() if other > step]  # they could not be read
+            for old in (*older[: -self.checkpoint.keep], *newer):
                 for kind in ("json", "safetensors"):
                     self._path(old, kind).unlink(missing_ok=True)
             self._written = time.monotonic()
@@ -150,7 +164,7 @@ class Keeper:
     def _read(self, step: int, start: RunState, observed: State) -> Reached:
         settings = _settings(self._path(step, "json"))
         if settings["format"] != _FORMAT:
-            raise ValueError(f"The checkpoint in {self.folder} has another format; use the version that wrote it.")
+            raise OtherRunError(f"The checkpoint in {self.folder} has another format; use the version that wrote it.")
         self._check_same(settings["run"])
         if settings["environment"] != _environment():
             warnings.warn(
@@ -159,28 +173,29 @@ class Keeper:
                 stacklevel=2,
             )
         if settings["step"] > self.identity["num_steps"]:
-            raise ValueError(
+            raise OtherRunError(
                 f"The run in {self.folder} is at step {settings['step']}, got num_steps={self.identity['num_steps']}; "
                 "pass at least as many, or choose another folder."
             )
         try:
             tensors = from_safetensors(self._path(step, "safetensors"))
-            earlier = (start.loss_sum, start.loss_count) if settings["earlier"] else None
-            final = start.loss_sum if settings["final"] else None
-            state, observed, earlier, final = tree_of(tensors, "state", (start, observed, earlier, final))
+            late, final = settings["earlier"], start.loss_sum if settings["final"] else None
+            losses = None if late is None else (start.loss_sum, start.loss_count)
+            state, observed, losses, final = tree_of(tensors, "state", (start, observed, losses, final))
+            earlier = None if late is None or losses is None else Earlier(late, losses)
             rows = _rows_of(tensors)
         except MismatchError as error:
-            raise ValueError(f"{self.folder} holds another network's run: {error}; choose another folder.") from None
+            raise OtherRunError(f"{self.folder} holds another network's run: {error}; choose another folder.") from None
         except (ValueError, KeyError):
             raise _DamagedError from None
-        return Reached(step, state, observed, rows, earlier, final, _unplain(settings["position"], tensors))
+        steps = settings["run"]["num_steps"]
+        return Reached(step, state, observed, rows, steps, earlier, final, _unplain(settings["position"], tensors))
 
     def _check_same(self, run: Any) -> None:
         if not isinstance(run, dict):
             raise _DamagedError
         names = sorted(self.identity.keys() | run.keys())
-        free = {"num_steps"} if self.identity["num_steps"] == run.get("num_steps") else {"num_steps", "record_every"}
-        other = [n for n in names if n not in free and self.identity.get(n) != run.get(n)]
+        other = [n for n in names if n != "num_steps" and self.identity.get(n) != run.get(n)]
         if not other:
             return
         raise OtherRunError(
@@ -323,5 +338,5 @@ def obeying_sigterm() -> Iterator[None]:
     try:
         yield
     finally:
-        if own:
+        if own and signal.getsignal(signal.SIGTERM) is stop:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -18,7 +18,7 @@ from relin._loop.drivers import AbstractDriver, DataExhaustedError
 from relin._loop.ending import mean_loss_between
 from relin._loop.preparation import Plan
 from relin._loop.program import RunState, whole
-from relin._loop.reached import Losses, Reached, Rows
+from relin._loop.reached import Earlier, Reached, Rows
 
 Stop = Callable[[Mapping[str, Any]], bool]
 _End = TypeVar("_End")
@@ -49,7 +49,7 @@ class Course(Generic[_End]):
         self.state: RunState | None = None
         self.observed: State = ()
         self.rows: Rows = []
-        self.earlier: Losses | None = None
+        self.earlier: Earlier | None = None
         self.final: Any = None
         self.kept: Reached | None = None
         """After the last piece, for `newest`."""
@@ -74,37 +74,48 @@ class Course(Generic[_End]):
                 raise
         return self.conclude(self.reached(), result or Result.successful)
 
-    def reached(self) -> Reached:
+    def reached(self, position: Any = None) -> Reached:
         assert self.state is not None
-        state = whole(self.state)
-        position = self.driver.position(self.step) if self.keeper else None
-        return Reached(self.step, state, self.observed, self.rows, self.earlier, self.final, position)
+        where = self.step, whole(self.state), self.observed, self.rows, self.plan.num_steps
+        return Reached(*where, self.earlier, self.final, position)
 
     def newest(self) -> Reached | None:
         """The last state that was computed, for another thread; none before step 0."""
         kept, state = self.kept, self.driver.reached
-        if kept is None or state is None or kept is not self.kept or not state.step.is_ready():  # pyright: ignore[reportAttributeAccessIssue]
+        if kept is None or state is None or kept is not self.kept or kept.position is not None:
             return kept
-        return replace(kept, step=int(np.max(state.step)), state=whole(state))
+        return self._on_the_way(kept, state) if state.step.is_ready() else kept  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _on_the_way(self, kept: Reached, state: RunState) -> Reached:
+        """A later state than one that was kept, within a piece."""
+        step = int(np.max(state.step))
+        earlier = Earlier(step, (state.loss_sum, state.loss_count)) if step == self._late() else kept.earlier
+        return replace(kept, step=step, state=whole(state), earlier=earlier)
 
     def _begin(self) -> Result | None:
         """At step 0, or where the run was stopped; what it ended with, if it had ended."""
-        self.driver.tracked = self.keeper is not None
         self.state, self.observed = self.driver.start()
         if self.keeper:
-            self.keeper.check_position(self.driver.position(1))
+            self.keeper.check(self.state, self.driver.position(1))
         found = self.resume or (self.keeper and self.keeper.newest(self.state, self.observed))
         if found:
             _check_alike(found, self.state, self.observed)
+            self._check_steps(found)
             self.step, self.state, self.observed, self.rows = found.step, found.state, found.observed, found.rows
-            if found.step <= self._late() or found.step == self.plan.num_steps:
-                self.earlier, self.final = found.earlier, found.final
+            if found.earlier is not None and found.earlier.step == self._late():
+                self.earlier = found.earlier
+            if found.step == self.plan.num_steps:
+                self.final = found.final
             self.driver.go_to(self.step, found.position)
+        if self.keeper:
+            for row in self.rows:  # most loggers begin a new file
+                values = {name: value for name, value in row.items() if name != "step"}
+                self.log(row["step"], values, self.state.diverged_at)
+            self.kept = self.reached(self.driver.position(self.step))
         if not self.rows or (self._at_record() and self.rows[-1]["step"] < self.step):
-            self._record()
+            self._arrive_at_record()
         if found:
             self.report(self.step)  # pyright: ignore[reportArgumentType]
-        self.kept = self.reached() if self.keeper else None
         return Result.stopped if self._said_stop(self.rows) else None
 
     def _piece(self) -> Any:
@@ -122,24 +133,33 @@ class Course(Generic[_End]):
         done, self.step, self.state = step - self.step, step, state
         self.driver.reached = None
         if step == self._late():
-            self.earlier = state.loss_sum, state.loss_count
-        if self.keeper and self.driver.by_steps:
+            self.earlier = Earlier(int(step), (state.loss_sum, state.loss_count))
+        if self.keeper and self.driver.by_steps and self.keeper.checkpoint.every is None:
             jax.block_until_ready(state.step)
             self.took = (time.monotonic() - begun) / done
+        if self.keeper:
+            self.kept = self.reached(self.driver.position(step))
         result = None
         if self._at_record():
-            if self.earlier is not None:
-                self.final = mean_loss_between(self.earlier, (state.loss_sum, state.loss_count))
-            self._record()
+            self._arrive_at_record()
             self.report(step)  # pyright: ignore[reportArgumentType]
             result = Result.stopped if self._said_stop(self.rows[-1:]) else None
         self._keep(ended=result is not None or self._over())
         return result
 
+    def _arrive_at_record(self) -> None:
+        """Records; the state is then kept from after it, unless it is recorded because the run ends, which a run of
+        more steps does not."""
+        assert self.state is not None
+        if self.earlier is not None and self.step == self.plan.num_steps:
+            self.final = mean_loss_between(self.earlier.losses, (self.state.loss_sum, self.state.loss_count))
+        self._record()
+        if self.keeper and self.kept is not None and not self.keeper.is_only_the_end(self.step):
+            self.kept = self.reached(self.kept.position)
+
     def _keep(self, ended: bool) -> None:
-        if self.keeper is None:
+        if self.keeper is None or self.kept is None:
             return
-        self.kept = self.reached()
         if self.keeper.checkpoint.at_end if ended else self.keeper.due(int(self.step)):
             try:
                 self.keeper.write(self.kept)
@@ -164,7 +184,7 @@ class Course(Generic[_End]):
         return steps - -(-steps // 10)
 
     def _whole_run(self) -> bool:
-        return self.plan.interval == self.plan.num_steps and len(self.rows) <= 2
+        return self.plan.interval == self.plan.num_steps
 
     def _at_record(self) -> bool:
         return self.step % self.plan.interval == 0 or self.step == self.plan.num_steps
@@ -172,6 +192,8 @@ class Course(Generic[_End]):
     def _record(self) -> None:
         assert self.state is not None
         row, state, observed = self.driver.record(self.state, self.observed)
+        if self.keeper:  # they are written again and again
+            row = {name: np.asarray(value) for name, value in row.items()}
         rows = [*self.rows, {"step": self.step, **row}]
         self.state, self.observed, self.rows = state, observed, rows  # at once: a signal may end the run anywhere
         self.log(self.step, row, self.state.diverged_at)  # pyright: ignore[reportArgumentType]
@@ -183,26 +205,49 @@ class Course(Generic[_End]):
         return bool(self.step >= self.plan.num_steps or diverged)
 
     def _said_stop(self, rows: Rows) -> bool:
-        """Whether `stop` says so of the last of these records; it is shown each of them once."""
+        """Whether `stop`, which is shown these records, said so of any."""
         if self.stop is None:
             return False
         said = [self.stop({name: np.asarray(value)[()] for name, value in row.items()}) for row in rows]
-        return bool(said and said[-1])
+        return any(said)
 
     def _carry(self, error: BaseException) -> None:
         """Makes the solution so far an attribute of the error, of the last state that was computed, and keeps it."""
         solution, states = self.before, (self.driver.reached, self.state)
         for state in filter(None, states):
             with contextlib.suppress(Exception):  # where the device failed, reading what it was to compute fails again
-                self.state = state = jax.block_until_ready(whole(state))
-                self.step = int(np.max(state.step))
-                solution = self.conclude(reached := self.reached(), Result.interrupted)
-                error.add_note(f"The solution after {self.step} steps is this error's `solution`.")
-                if self.keeper and self.kept is not None:  # what was refused leaves the folder as it was
-                    self.keeper.write(reached)
+                reached = self._on_the_way(self.reached(), jax.block_until_ready(state))
+                solution = self.conclude(reached, Result.interrupted)
+                error.add_note(f"The solution after {reached.step} steps is this error's `solution`.")
+                self._keep_at_last(reached, error)
                 break
         with contextlib.suppress(AttributeError):  # some errors take none
             error.solution = solution  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _keep_at_last(self, reached: Reached, error: BaseException) -> None:
+        """Keeps where an error ended the run; what was refused before it began leaves the folder as it was."""
+        if self.keeper is None or self.kept is None:
+            return
+        try:
+            with contextlib.suppress(LookupError):
+                position = self.driver.position(reached.step)
+                if "told" not in (position or {}):  # batches that failed may tell where they are wrongly: the last
+                    self.kept = replace(reached, position=position)  # piece's end is known
+            self.keeper.write(self.kept)
+        except Exception as failure:
+            error.add_note(f"The state could not be written to {self.keeper.folder}: {failure}")
+
+    def _check_steps(self, found: Reached) -> None:
+        """Raises `ValueError` for another number of steps where what was done depends on it."""
+        if found.num_steps == self.plan.num_steps:
+            return
+        ahead = not isinstance(self.plan.data, tuple) and getattr(self.plan.run.safeguard, "num_batches", 1) > 1
+        if ahead or found.state.solver.window is not None:
+            what = "a safeguard that reads batches ahead" if ahead else "learning rates within windows"
+            raise ValueError(
+                f"A run with {what} ends at the step that it was begun with, {found.num_steps}, got num_steps="
+                f"{self.plan.num_steps}; pass that number."
+            )
 
 
 def _check_alike(found: Reached, state: RunState, observed: State) -> None:

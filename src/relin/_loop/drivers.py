@@ -32,8 +32,6 @@ class AbstractDriver(abc.ABC):
 
     reached: RunState | None = None
     """The state after the last step of a call of `run` that did not come back."""
-    tracked = False
-    """Whether the position of batches from Python will be asked for."""
     by_steps = True
     """Whether two calls of `run` cost, and give, what one over the same steps does."""
 
@@ -50,11 +48,11 @@ class AbstractDriver(abc.ABC):
         """See `_recorded.record`."""
 
     def position(self, step: int | float) -> Any:
-        """What batches from Python say of where they are before a step's batch; none where they say nothing."""
+        """See `AbstractSource.position`; none of runs without batches from Python."""
         del step
 
     def go_to(self, step: int | float, position: Any) -> None:
-        """Makes the batch of this step the next one of batches from Python, which are at step 0."""
+        """See `AbstractSource.go_to`."""
         del step, position
 
 
@@ -132,7 +130,6 @@ class HostDriver(AbstractHostDriver):
         self.steps = self._ordinary if self.setup.run.ordinary else self._linearised
 
     def start(self) -> tuple[RunState, State]:
-        self.source.tracked = self.tracked
         return self.call(_recorded.start, (), GivenBatch(self.source(0)))
 
     def later(self, step: int, count: int) -> tuple[Batch, ...]:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+
 from relin._core.fingerprint import UnknowableError, fingerprint
 from relin._loop.checkpoint import Checkpoint, Keeper
 from relin._loop.preparation import Plan
@@ -28,11 +30,19 @@ def keeper_of(checkpoint: Checkpoint | None, plan: Plan, record_every: int | Non
             "The limit of infinitely many steps is one computation, with nothing to keep on the way; leave checkpoint "
             "out."
         )
+    run: dict[str, Any]
     if checkpoint.identity is None:
         run = {name: _digest(name, part) for name, part in _parts(plan, lanes).items()}
     else:
         run = dict(checkpoint.identity)
+    run["configuration of JAX"] = _configuration()
     return Keeper(checkpoint, {**run, "record_every": record_every, "drive": plan.drive, "num_steps": plan.num_steps})
+
+
+def _configuration() -> dict[str, Any]:
+    """What changes random numbers, batches and number formats."""
+    names = ("jax_enable_x64", "jax_threefry_partitionable", "jax_default_prng_impl", "jax_default_matmul_precision")
+    return {name: getattr(jax.config, name) for name in names}
 
 
 def _parts(plan: Plan, lanes: Any) -> dict[str, Any]:
@@ -76,9 +86,9 @@ def reached_by(resume: Solution | None, data: Any, num_steps: int | float, keepe
         )
     if resume.reached.step > num_steps:
         raise ValueError(f"`resume` is at step {resume.reached.step}, got num_steps={num_steps}; pass a larger T.")
-    if isinstance(data, Iterator):
+    if isinstance(data, Iterator) or hasattr(data, "state_dict"):
         raise ValueError(
-            "`data` is an iterator, which cannot be begun again, so that it is not known where it is; pass an iterable "
-            "such as a list or a loader."
+            "`data` is an iterator or a loader with a state, and it is not known where it is; pass an iterable that "
+            "begins anew, such as a list, or train with checkpoint=relin.Checkpoint(folder)."
         )
     return resume.reached

@@ -12,6 +12,14 @@ Losses = tuple[Any, Any]
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """Where the last tenth of a run without records on the way begins."""
+
+    step: int
+    losses: Losses
+
+
+@dataclass(frozen=True)
 class Reached:
     """Of one run, or of many lanes that run together."""
 
@@ -20,9 +28,11 @@ class Reached:
     observed: State
     """The observers' states."""
     rows: Rows
-    earlier: Losses | None = None
-    """At the beginning of the last tenth of a run without records on the way, once it is reached."""
+    num_steps: int | float
+    """T of the run that came here."""
+    earlier: Earlier | None = None
+    """Once it is reached."""
     final: Any = None
     """Mean loss of its last tenth, once the run is at its end."""
     position: Any = None
-    """Where an iterable of batches is, of one that says so."""
+    """Where batches from Python are, see `AbstractSource`."""

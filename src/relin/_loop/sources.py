@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Int, Shaped
 
 from relin._core import check as _check, finite as _finite, tree as _tree
+from relin._core.fingerprint import fingerprint
 from relin._core.loss import TargetCheck
 from relin._core.types import State, Step
 from relin._loop import program as _program, validate as _validate
@@ -57,15 +58,18 @@ class AbstractSource(abc.ABC):
     def check_targets(self) -> None:
         """Raises `ValueError` if a batch so far had wrong targets; waits for the device."""
 
-    tracked = False
-    """Whether its position is asked for, which may cost something at every batch."""
-
     def position(self, step: int) -> Any:
-        """See `AbstractDriver`; of arrays every batch follows from its step."""
+        """Where the batches are before that of a step, for `go_to`; of arrays every batch follows from its step.
+
+        **Raises:** `LookupError` where that is not known any more.
+        """
         del step
 
     def go_to(self, step: int, position: Any) -> None:
-        """See `AbstractDriver`."""
+        """Makes the batch of this step the next one, of batches that are at step 0.
+
+        **Raises:** `ValueError` for batches that are not those of the position.
+        """
         del step, position
 
 
@@ -125,8 +129,10 @@ class IterableSource(AbstractSource):
         self.iterator: Iterator[Batch] = iter(batches)
         self.upcoming: dict[int, Batch] = {}
         """The batches of the step asked for last, and of those after it that were read."""
+        self.given: dict[int, Any] = {}
+        """The same as they were given, and that of the step before."""
         self.positions: dict[int, Any] = {}
-        """What the batches said of their position before each of these steps."""
+        """What batches said of their position before each of these steps, of those that were read ahead."""
         self.read = 0
         """Batches, counted from step 0."""
         self.forms: dict[Any, TargetCheck | None] = {}
@@ -137,51 +143,70 @@ class IterableSource(AbstractSource):
 
     def __call__(self, step: int) -> Batch:
         self.upcoming = {at: batch for at, batch in self.upcoming.items() if at >= step}
-        self.positions = {at: position for at, position in self.positions.items() if at >= step}
+        for kept in (self.positions, self.given):
+            for at in [at for at in kept if at < step - 2]:  # a run may end a step before the batch that it asked for
+                del kept[at]
         return self._at(step)
 
     def position(self, step: int) -> Any:
         if step == 0:  # it begins there by itself
             return None
-        return self._position() if step == self.read else self.positions[step]
+        if self._tells_position():
+            return {"told": self._position() if step == self.read else self.positions[step]}
+        return {"last": fingerprint(self.given[step - 1])}
+
+    def _tells_position(self) -> bool:
+        return hasattr(self.batches, "state_dict") or hasattr(self.iterator, "get_state")
 
     def _position(self) -> Any:
-        """None of batches that cannot say it."""
-        if hasattr(self.batches, "state_dict"):  # PyTorch's StatefulDataLoader
+        """As PyTorch's StatefulDataLoader says it, or Grain's iterators."""
+        if hasattr(self.batches, "state_dict"):
             return self.batches.state_dict()  # pyright: ignore[reportAttributeAccessIssue]
-        get_state = getattr(self.iterator, "get_state", None)  # Grain's
-        return None if get_state is None else get_state()
+        return self.iterator.get_state()  # pyright: ignore[reportAttributeAccessIssue]
 
     def go_to(self, step: int, position: Any) -> None:
-        if position is not None and hasattr(self.batches, "load_state_dict"):
-            self.batches.load_state_dict(position)  # pyright: ignore[reportAttributeAccessIssue]
-            self.iterator, self.read = iter(self.batches), step
-        elif position is not None and hasattr(self.iterator, "set_state"):
-            self.iterator.set_state(position)  # pyright: ignore[reportAttributeAccessIssue]
+        if step == 0:
+            return
+        if self._tells_position() and "told" in position:
+            if hasattr(self.batches, "load_state_dict"):
+                self.batches.load_state_dict(position["told"])  # pyright: ignore[reportAttributeAccessIssue]
+                self.iterator = iter(self.batches)
+            else:
+                self.iterator.set_state(position["told"])  # pyright: ignore[reportAttributeAccessIssue]
             self.read = step
         else:
-            try:
-                while self.read < step:
-                    self._next()
-            except StopIteration:
-                raise ValueError(
-                    f"`data` ended after {self.read} batches, and the run was at step {step}; pass the batches that it "
-                    "was begun with."
-                ) from None
-        self.upcoming = {at: batch for at, batch in self.upcoming.items() if at >= step}
+            self._skip_to(step, position)
+        self.upcoming = {}
+
+    def _skip_to(self, step: int, position: Any) -> None:
+        last = self.given.get(step - 1)
+        try:
+            while self.read < step:
+                last = self._next()
+        except StopIteration:
+            raise ValueError(
+                f"`data` ended after {self.read} batches, and the run was at step {step}; pass the batches that it "
+                "was begun with."
+            ) from None
+        if fingerprint(last) != position.get("last"):
+            raise ValueError(
+                f"`data` gave another batch for step {step - 1} than it gave when the run was begun; pass the same "
+                "batches in the same order, shuffled by a seed, or a loader with state_dict and load_state_dict."
+            )
+        self.given[step - 1] = last
 
     def later(self, step: int, count: int) -> tuple[Batch, ...]:
         batches = []
         with contextlib.suppress(StopIteration):
             for following in range(step + 1, min(step + 1 + count, self.num_steps)):
+                if following not in self.upcoming and self._tells_position():
+                    self.positions[following] = self._position()
                 batches.append(self._at(following))
         return tuple(batches)
 
     def _at(self, step: int) -> Batch:
         if step not in self.upcoming:
-            if self.tracked:
-                self.positions[step] = self._position()
-            batch = self._next()
+            batch = self.given[step] = self._next()
             with _validate.naming(f"the batch of step {step}"):
                 batch = self._checked(batch)
             found = self.programs.call(_prepared, (), batch, step, self.wrong, self.unfinite)

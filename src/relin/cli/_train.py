@@ -47,7 +47,7 @@ def train(
         kept = f"only the records that {' and '.join(log)} took are" if log else "nothing is"
         keeps(f"{kept} kept of this run, and the same command begins it anew")
     else:
-        keeps(f"the run's state is in {out / CHECKPOINTS}, and the same command goes on")
+        keeps(f"the run's state last written is in {out / CHECKPOINTS}, and the same command goes on from it")
     with failures():
         from relin.study._grid import single_run
         from relin.study._optimisers import usual_rate

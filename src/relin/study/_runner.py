@@ -62,7 +62,7 @@ class Runner:
         )
         self.validation, self.test = validation, test
         self._observers = cache(self._all_observers)  # an optimiser in one equals no other, and is compiled anew
-        self._data_digest = data_digest(spec, self.dataset)
+        self.data_digest = data_digest(spec, self.dataset)
         self._coupled = False
         measure = _own_measure(spec, study)
         self._function = None if measure is None else measure.function
@@ -108,8 +108,7 @@ class Runner:
     @property
     def provenance(self) -> dict[str, Any]:
         """What the bits of a run depend on beside its settings."""
-        x64 = jnp.zeros((), float).dtype.name
-        return {"versions": versions(), "device": device(), "float": x64, **self._data_digest}
+        return {"versions": versions(), "device": device(), **self.data_digest}
 
     def shapes(self) -> Any:
         """Shapes and types of the parameters."""
@@ -211,7 +210,7 @@ class Runner:
             diverged_at=pl.lit(solution.diverged_at, pl.Int64),
             spec=pl.lit(describe(spec.model_dump(mode="json"))),
             versions=pl.lit(describe(versions())),
-            **{name: pl.lit(digest) for name, digest in self._data_digest.items()},
+            **{name: pl.lit(digest) for name, digest in self.data_digest.items()},
             device=pl.lit(device()),
         )
         return told.with_columns(**place).rename({"training_loss": "train_loss"})

@@ -63,19 +63,12 @@ def train_run(
     """
     job = single_run(spec, schedule, rate, seed)
     runner, ends = Runner(spec, data_dir), list[il.Solution]()
-    identity = {**_settings_of(spec), **runner.provenance, "schedule": schedule, "rate": rate, "seed": seed}
+    settings = spec.model_dump(mode="json")
+    identity = {**settings, **runner.data_digest, "schedule": schedule, "rate": rate, "seed": seed}
     checkpoint = checkpoints and il.Checkpoint(checkpoints, identity=identity)
     records = runner.train(job, progress, ends.append, [_Alone(logger) for logger in loggers], checkpoint)
     parameters = (runner.initial(seed), ends[0].anchor, ends[0].params, ends[0].variables)
     return SavedRun(spec, job.runs[0].condition.name, rate, seed, *parameters, records, ends[0])
-
-
-def _settings_of(spec: GridSpec) -> dict[str, Any]:
-    """What identifies a run's settings; T only where the learning rate's course depends on it."""
-    settings = spec.model_dump(mode="json")
-    if spec.decay == "none" and not spec.warm_up:
-        del settings["steps"]
-    return settings
 
 
 class _Alone(il.AbstractLogger):
