@@ -100,19 +100,21 @@ def dials(table):
     """By name: the points of each dial, from feature learning to lazy training, and their labels."""
     alphas = table.filter(period=1).sort("alpha")
     periods = table.filter(pl.col("alpha") == 1, pl.col("period") < LAZY).sort("period")
-    yield "output scale α, at K = 1", alphas, [f"{alpha:g}" for alpha in alphas["alpha"]]
+    seeds, pairs = table["trained"].max(), alphas.select("alpha", "trained").iter_rows()
+    texts = [f"{alpha:g}" if trained == seeds else f"{alpha:g} ({trained}/{seeds})" for alpha, trained in pairs]
+    yield "output scale α, at K = 1", alphas, texts
     yield "period K, at α = 1", periods, [str(period) for period in periods["period"]]
 
 
 def labels(texts, x, y):
-    """The labels of points and where they stand: one for neighbours that are close."""
-    found = []
+    """The labels of points and where they stand: one for neighbours that are close, at the rightmost of them."""
+    groups = []
     for text, *at in zip(texts, x, y, strict=True):
-        if found and abs(np.log10(at[0] / found[-1][1][0])) < 0.15 and abs(at[1] - found[-1][1][1]) < 1:
-            found[-1] = f"{found[-1][0]}, {text}", found[-1][1]
+        if groups and abs(np.log10(at[0] / groups[-1][0][1][0])) < 0.15 and abs(at[1] - groups[-1][0][1][1]) < 1:
+            groups[-1].append((text, at))
         else:
-            found.append((text, at))
-    return found
+            groups.append([(text, at)])
+    return [(", ".join(text for text, _ in group), max(at for _, at in group)) for group in groups]
 
 
 def draw(table, title, path):
@@ -127,13 +129,13 @@ def draw(table, title, path):
             x, y = points["kernel_change"], points["accuracy"]
             axes.errorbar(x, y, points["error"], fmt=f"{mark}-", color=colour, label=label, capsize=3)
             for text, at in labels(texts, x, y):
-                place = {"xytext": (-7, 7) if align == "right" else (9, 0), "textcoords": "offset points", "ha": align}
+                place = {"xytext": (-7, 7) if align == "right" else (9, -7), "textcoords": "offset points", "ha": align}
                 note = axes.annotate(text, at, color=colour, va="center", **place)
                 note.set_path_effects([withStroke(linewidth=3, foreground="white")])
         lazy = shown.filter(period=LAZY)["accuracy"][0]
         axes.axhline(lazy, color="#59636e", linestyle="--", label="K = ∞ at α = 1")
         axes.set(xscale="log", xlabel="relative change of the kernel", title=f"learning rate: {name}")
-        axes.margins(x=0.1)
+        axes.margins(x=0.14)
         axes.grid(axis="y", alpha=0.3)
     axes = figure.axes[0]
     axes.set_ylabel("test accuracy, %")
@@ -162,7 +164,7 @@ def main():
     table = summary(rows)
     table.write_csv(options.out / "table.csv", float_precision=4)
     data, steps, seeds = rows["data"][0], rows["steps"][0], rows["seed"].n_unique()
-    title = f"{data}, MLP of width 64, {steps} steps, {seeds} seeds ± standard error"
+    title = f"{data}, MLP of width 64, {steps} steps, {seeds} seeds ± standard error (in brackets: trained)"
     draw(table, title, options.out / "output-scale.png")
     print(table.write_csv(separator="\t", float_precision=2))
 
