@@ -61,7 +61,7 @@ def test_parts_of_the_network_have_windows_of_their_own():
 
 def test_a_safeguard_judges_the_mean():
     scale = window.line_search(1.02)
-    rows = by_hand(Momentum(3.0, 0.8), MINIBATCHES, 1.0, lambda step, *_: step % 2 == 0, scale=scale)
+    rows = by_hand(Momentum(3.0, 0.8), MINIBATCHES, 1.0, window.at_multiples(2), scale=scale)
     assert min(scale.scales) < max(scale.scales) == 1
     solver = il.WeightSpace(optax.sgd(3.0, momentum=0.8), averaging=UNIFORM)
     for drive in ("compiled", "host"):
@@ -120,13 +120,10 @@ def test_lanes_are_their_runs(drive):
     """With periods and decays of their own, a period of 1 and a uniform mean among them."""
 
     def make(lane):
-        solver = il.WeightSpace(ADAM, averaging=il.ExponentialAverage(lane["decay"]))
-        return il.Run(window.PROBLEM, solver, il.Every(lane["period"]), window.initial(), oracles.KEY)
+        return il.WeightSpace(ADAM, averaging=il.ExponentialAverage(lane["decay"]))
 
-    periods, decays = [4, 3, 1], [0.6, 1.0, 0.6]
-    found = window.lanes(make, {"period": periods, "decay": decays}, drive)
-    for lane, period, decay in zip(found, periods, decays, strict=True):
-        agree(lane, by_hand(Adam(0.05), MINIBATCHES, decay, lambda step, *_, k=period: step % k == 0)[-1])
+    values = {"period": [4, 3, 1], "decay": [0.6, 1.0, 0.6]}
+    window.lanes_agree(make, values, drive, lambda lane: {"optimiser": Adam(0.05), "decay": lane["decay"]})
 
 
 @pytest.mark.parametrize("num_steps", [1000, 100_000])

@@ -36,6 +36,19 @@ def test_at_an_anchor_both_predictors_agree(solver, relinearised):
     assert jnp.allclose(found, PROBLEM.apply(PARAMS, X), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("relinearised", [False, True])
+def test_the_iterate_that_is_averaged_begins_at_the_anchor(relinearised):
+    solver = il.WeightSpace(optax.sgd(0.1), averaging=il.UniformAverage())
+
+    def outputs(params, x):
+        state = solver.init(params)
+        state = solver.relinearise(state) if relinearised else state
+        return PROBLEM.linearise(state.anchor).value(state.iterates.last, x)
+
+    found = jax.jit(outputs)(PARAMS, X)
+    assert jnp.allclose(found, PROBLEM.apply(PARAMS, X), rtol=1e-5, atol=1e-5)
+
+
 def test_sharpness_where_a_program_begins_at_an_anchor():
     targets = jnp.zeros((len(X), 120), jnp.float32)
     solver = il.WeightSpace(optax.sgd(1e-3), rate_cap=il.RateCap(0.5, 1e-3, products=30))

@@ -66,8 +66,7 @@ def test_weights_of_zero_move_as_far_as_the_floor():
 
 def test_a_period_of_one_is_bounded_too():
     """And so is not ordinary training where the bound binds; where it does not, it is but for rounding."""
-    once_a_step = lambda step, *_: True  # noqa: E731
-    rows = by_hand(Momentum(0.3, 0.8), MINIBATCHES, moves=once_a_step, project=projection(0.05))
+    rows = by_hand(Momentum(0.3, 0.8), MINIBATCHES, moves=window.at_multiples(1), project=projection(0.05))
     for drive in ("compiled", "host"):
         agree(trained(il.WeightSpace(SGD, bound=il.DisplacementBound(0.05)), 1, drive=drive), rows[-1])
     plain = trained(il.WeightSpace(SGD), 1)
@@ -89,8 +88,7 @@ def test_with_averaging_parts_and_a_proximal_term():
 
 def test_a_safeguard_judges_what_was_bounded():
     scale, project = window.line_search(1.02), projection(0.3)
-    moves = lambda step, *_: step % 2 == 0  # noqa: E731
-    rows = by_hand(Momentum(3.0, 0.8), MINIBATCHES, 1.0, moves, project, scale)
+    rows = by_hand(Momentum(3.0, 0.8), MINIBATCHES, 1.0, window.at_multiples(2), project, scale)
     assert min(scale.scales) < max(scale.scales) == 1
     assert project.bound > 2
     bound, averaging = il.DisplacementBound(0.3), il.UniformAverage()
@@ -101,14 +99,11 @@ def test_a_safeguard_judges_what_was_bounded():
 @pytest.mark.parametrize("drive", ["map", "vmap"])
 def test_lanes_are_their_runs(drive):
     def make(lane):
-        solver = il.WeightSpace(ADAM, bound=il.DisplacementBound(lane["ratio"]))
-        return il.Run(window.PROBLEM, solver, il.Every(lane["period"]), window.initial(), oracles.KEY)
+        return il.WeightSpace(ADAM, bound=il.DisplacementBound(lane["ratio"]))
 
-    ratios, periods = [0.05, 0.2, 0.1], [4, 3, 1]
-    found = window.lanes(make, {"ratio": ratios, "period": periods}, drive)
-    for lane, ratio, period in zip(found, ratios, periods, strict=True):
-        moves = lambda step, *_, k=period: step % k == 0  # noqa: E731
-        agree(lane, by_hand(Adam(0.05), MINIBATCHES, moves=moves, project=projection(ratio))[-1])
+    values = {"ratio": [0.05, 0.2, 0.1], "period": [4, 3, 1]}
+    by_lane = lambda lane: {"optimiser": Adam(0.05), "project": projection(lane["ratio"])}  # noqa: E731
+    window.lanes_agree(make, values, drive, by_lane)
 
 
 @pytest.mark.parametrize("wrong", [np.inf, np.nan, 1e30])

@@ -91,7 +91,10 @@ def test_a_safeguard_judges_as_in_weight_space():
         (optax.chain(optax.add_decayed_weights(0.01), optax.sgd(0.1)), "depend on the parameters, as weight decay"),
         (optax.masked(optax.scale(0.1), {"w": True, "b": False, "v": True}), "the same for all parameters"),
         (optax.chain(optax.scale_by_sign(), optax.scale(-0.1)), "linear in the gradients"),
-        (optax.lbfgs(), "linear in the gradients"),
+        (optax.lbfgs(0.1, 2, scale_init_precond=False, linesearch=None), "linear in the gradients"),
+        (optax.polyak_sgd(0.1), "asks for more, as line searches"),
+        (optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau()), "asks for more, as line searches"),
+        (optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1), opaque_mode=True), "asks for more, as line searches"),
     ],
 )
 def test_other_optimisers_are_refused_with_the_reason(optimiser, reason):

@@ -9,11 +9,10 @@ import optax
 import pytest
 
 import relin as il
-from core import oracles
+from core import oracles, window_oracle as window
+from core.window_oracle import PROBLEM, AbstractRule, Momentum, network_loss
 
-LOSS = il.CrossEntropy()
-PROBLEM = il.Problem(oracles.mlp, LOSS)
-X, Y = oracles.data(LOSS)
+X, Y = window.DATA
 OPTIMISER = optax.sgd(1.5, momentum=0.8)
 STEPS, PERIOD, SCALES = 23, 3, (0.25, 1.0, 0.5, 2**-0.5)
 OPTIONS = {"num_steps": STEPS, "key": oracles.KEY, "record_every": 1}
@@ -21,38 +20,26 @@ OPTIONS = {"num_steps": STEPS, "key": oracles.KEY, "record_every": 1}
 
 def trained(safeguard, data=(X, Y), solver=None, schedule=None, **options):
     solver, schedule, options = solver or il.WeightSpace(OPTIMISER), schedule or il.Every(PERIOD), OPTIONS | options
-    return il.train(PROBLEM, solver, schedule, oracles.mlp_params(), data, safeguard=safeguard, **options)
+    return il.train(PROBLEM, solver, schedule, window.initial(), data, safeguard=safeguard, **options)
 
 
-def by_hand(scales, count, batches, probe=None):
-    """The run on explicit linear models; one row (scale, evaluations) a step."""
-    dense, anchor = oracles.dense_of(oracles.mlp), oracles.flat(oracles.mlp_params())
-    displacement, state = np.zeros_like(anchor), OPTIMISER.init(jnp.asarray(anchor))
-    scale, evaluations, rows = 1.0, 0, []
-    for step, (x, y) in enumerate(batches[:STEPS]):
-        if step and step % PERIOD == 0:
-            seen = [probe] if probe else batches[step : step + count]
-            losses = [
-                np.mean([oracles.mean_loss(LOSS, dense.value(anchor + s * displacement, x), y) for x, y in seen])
-                for s in scales
-            ]
-            assert np.diff(np.sort(losses))[0] > 1e-8  # no decision of the oracle hangs on rounding
-            scale, evaluations = scales[int(np.argmin(losses))], evaluations + len(scales) * len(seen)
-            anchor, displacement = anchor + scale * displacement, np.zeros_like(anchor)
-        rows.append((scale, evaluations))
-        jacobian = dense.jacobian(anchor, x)
-        gradient = oracles.dense_gradient(LOSS, dense.value(anchor, x) + jacobian @ displacement, jacobian, y)
-        taken, state = OPTIMISER.update(jnp.asarray(gradient), state)
-        displacement = displacement + np.asarray(taken)
-    return anchor, displacement, np.asarray(rows)
+class ByHand(AbstractRule):
+    """The search, over the coming batches or a probe."""
+
+    def __init__(self, scales, count, batches, probe=None):
+        super().__init__()
+        self.scales, self.count, self.batches, self.probe = scales, count, batches, probe
+
+    def judged(self, anchor, displacement, x, y):
+        step = PERIOD * (1 + len(self.taken))
+        seen = [self.probe] if self.probe else self.batches[step : step + self.count]
+        losses = [np.mean([network_loss(anchor + s * displacement, *batch) for batch in seen]) for s in self.scales]
+        assert np.diff(np.sort(losses))[0] > 1e-8  # no decision hangs on rounding
+        return self.scales[int(np.argmin(losses))], len(self.scales) * len(seen)
 
 
-def check(solution, wanted):
-    anchor, displacement, rows = wanted
-    np.testing.assert_allclose(solution.records["safeguard_scale"][1:], rows[:, 0], atol=1e-12, rtol=0)
-    assert solution.records["safeguard_evaluations"].tolist() == [0, *rows[:, 1]]
-    np.testing.assert_allclose(oracles.flat(solution.anchor), anchor, atol=1e-9, rtol=0)
-    np.testing.assert_allclose(oracles.flat(solution.displacement), displacement, atol=1e-9, rtol=0)
+def check(solution, search):
+    search.check(solution, Momentum(1.5, 0.8), search.batches[:STEPS], PERIOD)
 
 
 MINIBATCHES = oracles.minibatches(X, Y, STEPS + 3)
@@ -61,14 +48,14 @@ MINIBATCHES = oracles.minibatches(X, Y, STEPS + 3)
 
 @pytest.mark.parametrize("drive", ["compiled", "host"])
 def test_it_equals_the_search_written_out(drive):
-    wanted = by_hand(SCALES, 4, MINIBATCHES)
-    assert set(wanted[2][:, 0]) == set(SCALES)
-    check(trained(il.GridSearch(SCALES, 4), batch_size=oracles.BATCH, drive=drive), wanted)
+    search = ByHand(SCALES, 4, MINIBATCHES)
+    check(trained(il.GridSearch(SCALES, 4), batch_size=oracles.BATCH, drive=drive), search)
+    assert {scale for scale, _ in search.taken} == set(SCALES)
 
 
 def test_an_iterable_is_read_in_its_order_and_not_beyond_the_last_step():
     stream = iter(MINIBATCHES)
-    check(trained(il.GridSearch(SCALES, 4), stream), by_hand(SCALES, 4, MINIBATCHES[:STEPS]))
+    check(trained(il.GridSearch(SCALES, 4), stream), ByHand(SCALES, 4, MINIBATCHES[:STEPS]))
     assert next(stream) is MINIBATCHES[STEPS]
     with pytest.raises(il.TrainingError) as found:
         trained(il.GridSearch(SCALES, 4), itertools.islice(iter(MINIBATCHES), 14))
@@ -79,13 +66,13 @@ def test_an_iterable_is_read_in_its_order_and_not_beyond_the_last_step():
 
 def test_a_probe_takes_the_place_of_the_batches():
     probe = X[:7] * 1.2, Y[:7]
-    wanted = by_hand(SCALES, 1, MINIBATCHES, probe)
-    check(trained(il.GridSearch(SCALES, probe=probe), batch_size=oracles.BATCH), wanted)
+    search = ByHand(SCALES, 1, MINIBATCHES, probe)
+    check(trained(il.GridSearch(SCALES, probe=probe), batch_size=oracles.BATCH), search)
 
 
 @pytest.mark.parametrize("drive", ["compiled", "host"])
 def test_of_equal_batches_one_is_evaluated(drive):
-    check(trained(il.GridSearch(SCALES), drive=drive), by_hand(SCALES, 1, [(X, Y)] * STEPS))
+    check(trained(il.GridSearch(SCALES), drive=drive), ByHand(SCALES, 1, [(X, Y)] * STEPS))
 
 
 def test_a_solver_of_many_steps_sees_the_same_batches():
@@ -108,7 +95,7 @@ def test_every_step_with_the_whole_step_alone_is_ordinary_training():
 
 def make(lane):
     solver, safeguard = il.WeightSpace(OPTIMISER), il.GridSearch(lane["scales"], 2)
-    return il.Run(PROBLEM, solver, il.Every(lane["period"]), oracles.mlp_params(), oracles.KEY, safeguard)
+    return il.Run(PROBLEM, solver, il.Every(lane["period"]), window.initial(), oracles.KEY, safeguard)
 
 
 @pytest.mark.parametrize("drive", ["map", "vmap"])
@@ -161,11 +148,23 @@ def test_ties_and_losses_that_are_not_finite(traced):
         ((0.0,), r"\(0.0,\)"),
         (("1",), r"\('1',\)"),
         (jnp.ones(()), "Array"),
+        (jnp.ones((1, 2)), "Array"),
+        (jnp.asarray([1.0, 1.5]), "Array"),
+        (np.asarray([0.5, np.nan]), "array"),
+        (np.zeros(2), "array"),
+        (np.asarray(["1"]), "array"),
+        ((1.0, jnp.asarray(-0.5)), r"\(1.0, Array"),
+        ((np.float32(1.5),), r"\(np.float32"),
     ],
 )
 def test_what_is_no_grid_is_refused(scales, got):
     message = rf"`scales` must be one or more numbers from 0 to 1, not all 0, got {got}.*; \(1, 0.5"
     with pytest.raises(ValueError, match=message):
+        il.GridSearch(scales)
+
+
+def test_arrays_are_grids():
+    for scales in (jnp.asarray([1.0, 0.5]), np.asarray([1, 0]), (jnp.ones(()), np.float32(0.5), 0), [1.0]):
         il.GridSearch(scales)
 
 

@@ -9,15 +9,25 @@ from sklearn.datasets import load_digits
 
 import relin as il
 from core import oracles
+from core.window_oracle import (
+    DATA,
+    LOSS,
+    PROBLEM,
+    AbstractRule,
+    Momentum,
+    initial,
+    linearised_loss,
+    network,
+    network_loss,
+)
 
-LOSS = il.CrossEntropy()
-PROBLEM = il.Problem(oracles.mlp, LOSS)
-X, Y = oracles.data(LOSS)
+X, Y = DATA
 OPTIMISER = optax.sgd(1.5, momentum=0.8)
 HOT = optax.sgd(4.0, momentum=0.9)
 """For the full batch, which is milder."""
 PROBE = (X[:7] * 1.2, Y[:7])
 STEPS, PERIOD = 24, 3
+MINIBATCHES = oracles.minibatches(X, Y, STEPS)
 FREE = jnp.asarray(np.inf)
 """A factor that refuses nothing but what is not a number; an array, so that it shares a program with a stricter one."""
 
@@ -25,51 +35,44 @@ FREE = jnp.asarray(np.inf)
 def trained(safeguard, schedule=None, optimiser=OPTIMISER, **options):
     options = {"num_steps": STEPS, "batch_size": oracles.BATCH, "key": oracles.KEY, "record_every": 1} | options
     solver, schedule = il.WeightSpace(optimiser), schedule or il.Every(PERIOD)
-    return il.train(PROBLEM, solver, schedule, oracles.mlp_params(), (X, Y), safeguard=safeguard, **options)
+    return il.train(PROBLEM, solver, schedule, initial(), (X, Y), safeguard=safeguard, **options)
 
 
-def loss_at(theta, x, y):
-    return float(oracles.mean_loss(LOSS, oracles.dense_of(oracles.mlp).value(theta, x), y))
-
-
-def linearised_loss_at(anchor, displacement, x, y):
-    return float(oracles.mean_loss(LOSS, oracles.dense_of(oracles.mlp).linearised(anchor, displacement, x), y))
-
-
-class SearchByHand:
-    """Backtracking on dense parameters."""
+class SearchByHand(AbstractRule):
+    """Backtracking."""
 
     def __init__(self, factor, shrink, max_halvings, probe):
+        super().__init__()
         self.factor, self.shrink, self.max_halvings, self.probe = factor, shrink, max_halvings, probe
-        self.margins = []
 
-    def __call__(self, anchor, displacement, x, y):
+    def judged(self, anchor, displacement, x, y):
         x, y = self.probe or (x, y)
-        bound, scale = self.factor * loss_at(anchor, x, y), 1.0
+        bound, scale = self.factor * network_loss(anchor, x, y), 1.0
         for evaluations in range(2, 3 + self.max_halvings):
-            loss = loss_at(anchor + scale * displacement, x, y)
-            self.margins.append(abs(loss - bound))
+            loss = network_loss(anchor + scale * displacement, x, y)
+            assert abs(loss - bound) > 1e-8  # no decision hangs on rounding
             if loss <= bound:
                 return scale, evaluations
             scale *= self.shrink
         return 0.0, evaluations
 
 
-class RegionByHand:
-    """A trust region on dense parameters, by cases of the gain ratio."""
+class RegionByHand(AbstractRule):
+    """A trust region, by cases of the gain ratio."""
 
     def __init__(self, radius, shrink, grow, probe):
+        super().__init__()
         self.radius, self.shrink, self.grow, self.probe = radius, shrink, grow, probe
-        self.cases, self.margins = set(), []
+        self.cases = set()
 
-    def __call__(self, anchor, displacement, x, y):
+    def judged(self, anchor, displacement, x, y):
         x, y = self.probe or (x, y)
         length = np.linalg.norm(displacement)
         scale = min(1.0, self.radius / length)
-        before = loss_at(anchor, x, y)
-        actual = before - loss_at(anchor + scale * displacement, x, y)
-        predicted = before - linearised_loss_at(anchor, scale * displacement, x, y)
-        self.margins += [abs(actual), abs(actual - predicted / 4), abs(actual - 3 * predicted / 4)]
+        before = network_loss(anchor, x, y)
+        actual = before - network_loss(anchor + scale * displacement, x, y)
+        predicted = before - linearised_loss(anchor, scale * displacement, x, y)
+        assert min(abs(actual), abs(actual - predicted / 4), abs(actual - 3 * predicted / 4)) > 1e-8
         if actual < 0:
             self.cases.add("refused")
             self.radius = self.shrink * scale * length
@@ -85,33 +88,8 @@ class RegionByHand:
         return scale, 3
 
 
-def by_hand(scale_of):
-    """The run on explicit linear models; one row (scale, evaluations, feature updates) a step."""
-    dense, anchor = oracles.dense_of(oracles.mlp), oracles.flat(oracles.mlp_params())
-    displacement, state = np.zeros_like(anchor), OPTIMISER.init(jnp.asarray(anchor))
-    scale, evaluations, updates, rows = 1.0, 0, 0, []
-    for step, (x, y) in enumerate(oracles.minibatches(X, Y, STEPS)):
-        if step > 0 and step % PERIOD == 0:
-            scale, cost = scale_of(anchor, displacement, x, y)
-            evaluations, updates = evaluations + cost, updates + (scale > 0)
-            anchor, displacement = anchor + scale * displacement, np.zeros_like(anchor)
-        rows.append((scale, evaluations, updates))
-        jacobian = dense.jacobian(anchor, x)
-        gradient = oracles.dense_gradient(LOSS, dense.value(anchor, x) + jacobian @ displacement, jacobian, y)
-        step_taken, state = OPTIMISER.update(jnp.asarray(gradient), state)
-        displacement = displacement + np.asarray(step_taken)
-    return anchor, displacement, np.asarray(rows)
-
-
-def check(solution, scale_of):
-    anchor, displacement, rows = by_hand(scale_of)
-    assert min(scale_of.margins) > 1e-8  # no decision of the oracle hangs on rounding
-    np.testing.assert_allclose(solution.records["safeguard_scale"][1:], rows[:, 0], atol=1e-9, rtol=0)
-    assert solution.records["safeguard_evaluations"].tolist() == [0, *rows[:, 1]]
-    assert solution.records["feature_updates"].tolist() == [0, *rows[:, 2]]
-    np.testing.assert_allclose(oracles.flat(solution.anchor), anchor, atol=1e-9, rtol=0)
-    np.testing.assert_allclose(oracles.flat(solution.displacement), displacement, atol=1e-9, rtol=0)
-    return rows
+def check(solution, rule):
+    rule.check(solution, Momentum(1.5, 0.8), MINIBATCHES, PERIOD)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +101,9 @@ def check(solution, scale_of):
 )
 def test_line_search_equals_the_search_written_out(factor, shrink, max_halvings, probe, drive):
     solution = trained(il.LineSearch(factor, shrink, max_halvings, probe), drive=drive)
-    rows = check(solution, SearchByHand(factor, shrink, max_halvings, probe))
-    scales = set(rows[:, 0])
+    rule = SearchByHand(factor, shrink, max_halvings, probe)
+    check(solution, rule)
+    scales = {scale for scale, _ in rule.taken}
     assert len(scales) > 2
     assert 1.0 in scales
     assert max_halvings > 3 or 0.0 in scales
@@ -148,7 +127,7 @@ class AnchorLoss(il.AbstractObserver):
     """The network's loss on the probe at the anchor."""
 
     def compute(self, context, state):
-        return {"anchor_loss": oracles.mean_loss(LOSS, oracles.mlp(context.anchor, PROBE[0]), PROBE[1])}, state
+        return {"anchor_loss": oracles.mean_loss(LOSS, network(context.anchor, PROBE[0]), PROBE[1])}, state
 
 
 SCHEDULES = {
@@ -188,7 +167,7 @@ def test_with_every_schedule(name):
 def test_never_asks_no_safeguard():
     lazy = trained(il.TrustRegion(1e-3), il.Never(), record_every=None, batch_size=None)
     assert lazy.records["safeguard_evaluations"].tolist() == [0, 0]
-    assert oracles.same_bits(lazy.anchor, oracles.mlp_params())
+    assert oracles.same_bits(lazy.anchor, initial())
 
 
 def test_a_trust_region_never_raises_the_loss_on_its_probe():
@@ -248,7 +227,7 @@ TRACES = []
 
 def counted(params, x):
     TRACES.append(x.shape)
-    return oracles.mlp(params, x)
+    return network(params, x)
 
 
 COUNTED = il.Problem(counted, LOSS)
@@ -258,13 +237,13 @@ def region_lane(lane):
     """Everything a part has that may differ, as arrays of the lane."""
     solver = il.WeightSpace(HOT, 0.5, lane["proximal"])
     schedule, safeguard = il.WhenFunctionMoves(lane["tolerance"], 2), il.TrustRegion(lane["radius"])
-    return il.Run(COUNTED, solver, schedule, oracles.mlp_params(), oracles.KEY, safeguard)
+    return il.Run(COUNTED, solver, schedule, initial(), oracles.KEY, safeguard)
 
 
 def search_lane(lane):
     solver = il.WeightSpace(HOT, "reset", lane["proximal"])
     schedule, safeguard = il.WhenLossGap(lane["tolerance"], 2), il.LineSearch(1 + lane["tolerance"], 0.3, 3)
-    return il.Run(COUNTED, solver, schedule, oracles.mlp_params(), oracles.KEY, safeguard)
+    return il.Run(COUNTED, solver, schedule, initial(), oracles.KEY, safeguard)
 
 
 LANES = {

@@ -233,6 +233,7 @@ REFUSED = [
     (lambda: il.RateCap(0.0, 0.1), ValueError, "`c` must be above 0 and finite, got 0.0"),
     (lambda: il.RateCap(0.5, 0.1, 1.0), ValueError, "`momentum` must be at least 0 and below 1, got 1.0"),
     (lambda: il.RateCap(0.5, 0.1, products=0), ValueError, "`products` must be at least 1, got 0"),
+    (lambda: il.RateCap(0.5, 0.1, products=5.0), TypeError, "`products` must be an integer, got 5.0"),
 ]
 
 
@@ -242,32 +243,104 @@ def test_what_is_no_rate_is_refused(make, kind, message):
         make()
 
 
-@pytest.mark.parametrize(
-    "optimiser",
-    [
-        optax.sgd(0.2, momentum=BETA),
-        optax.sgd(0.1),
-        optax.sgd(0.1, momentum=BETA, nesterov=True),
-        optax.adam(0.1),
-        optax.contrib.muon(0.1),
-        optax.lion(0.1),
-        optax.MultiSteps(optax.sgd(0.1, momentum=BETA), 2),
-        optax.lbfgs(),
-    ],
-)
-def test_a_cap_that_does_not_know_the_optimiser_is_refused(optimiser):
-    solver = il.WeightSpace(optimiser, rate_cap=il.RateCap(0.5, 0.1, BETA))
-    with pytest.raises(ValueError, match=r"RateCap bounds the rate of gradient descent.* got rate 0\.1 at step [01] "):
+def kinds(weights, biases):
+    return {"w": weights, "b": biases, "v": weights}
+
+
+RAMP = optax.linear_schedule(0.1, 1.0, 10_000)
+LATE = optax.piecewise_constant_schedule(0.1, {50_000: 0.1})
+CAP, CAP_OF_MOMENTUM = il.RateCap(0.5, 0.1), il.RateCap(0.5, 0.1, BETA)
+WRONG = {
+    "another rate": (CAP_OF_MOMENTUM, optax.sgd(0.2, momentum=BETA)),
+    "no momentum": (CAP_OF_MOMENTUM, optax.sgd(0.1)),
+    "another momentum": (CAP_OF_MOMENTUM, optax.sgd(0.1, momentum=0.95)),
+    "a momentum": (CAP, optax.sgd(0.1, momentum=BETA)),
+    "Nesterov": (CAP_OF_MOMENTUM, optax.sgd(0.1, momentum=BETA, nesterov=True)),
+    "a mean": (CAP, optax.chain(optax.ema(BETA), optax.sgd(0.1))),
+    "adam": (CAP_OF_MOMENTUM, optax.adam(0.1)),
+    "muon": (CAP_OF_MOMENTUM, optax.contrib.muon(0.1)),
+    "lion": (CAP_OF_MOMENTUM, optax.lion(0.1)),
+    "MultiSteps": (CAP_OF_MOMENTUM, optax.MultiSteps(optax.sgd(0.1, momentum=BETA), 2)),
+    "L-BFGS": (CAP, optax.lbfgs(0.1, memory_size=2, linesearch=None)),
+    "a line search": (CAP, optax.chain(optax.sgd(0.1), optax.scale_by_backtracking_linesearch(5))),
+    "weight decay": (CAP, optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1))),
+    "Polyak's rate": (CAP, optax.polyak_sgd(0.1)),
+    "one part's rate": (CAP, optax.chain(optax.masked(optax.scale(1.1), kinds(False, True)), optax.sgd(0.1))),
+    "noise": (CAP, optax.chain(optax.add_noise(0.1, 0.5, 0), optax.sgd(0.1))),
+    "another course": (il.RateCap(0.5, COURSE), optax.sgd(RAMP)),
+    "a later course": (il.RateCap(0.5, lambda step: 0.1 + 0 * step), optax.sgd(LATE)),
+    "a course injected": (il.RateCap(0.5, LATE), optax.inject_hyperparams(optax.sgd)(RAMP)),
+    "a course for a number": (il.RateCap(0.5, RAMP), optax.sgd(0.1)),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_cap_that_does_not_know_the_optimiser_is_refused(name):
+    cap, optimiser = WRONG[name]
+    with pytest.raises(
+        ValueError, match=r"RateCap bounds the rate of gradient descent.* got rate .* at step \d+ and mom"
+    ):
+        cap.check(optimiser, oracles.mlp_params())
+
+
+def test_a_run_refuses_it():
+    solver = il.WeightSpace(optax.sgd(0.2), rate_cap=CAP)
+    with pytest.raises(
+        ValueError, match=r"RateCap bounds the rate of gradient descent.* got rate 0\.1 at step 0 and mom"
+    ):
         trained(ENTROPY, solver, il.Every(4))
 
 
-def test_a_cap_knows_gradient_descent_however_it_is_put_together():
-    for optimiser in (
-        optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=BETA)),
-        optax.chain(optax.add_decayed_weights(0.1), optax.trace(BETA), optax.scale(-0.1)),
-        optax.apply_if_finite(optax.inject_hyperparams(optax.sgd)(0.1, momentum=BETA), 3),
-    ):
-        il.RateCap(0.5, 0.1, BETA).check(optimiser, oracles.mlp_params())
+@pytest.mark.parametrize("course", [RAMP, LATE, optax.cosine_decay_schedule(0.1, 10**6), optax.constant_schedule(0.1)])
+def test_a_number_is_not_the_rate_of_a_schedule(course):
+    """Whose first rates may be alike."""
+    for optimiser in (optax.sgd(course), optax.inject_hyperparams(optax.sgd)(course)):
+        with pytest.raises(ValueError, match=r"got a schedule in the optimiser and the number 0\.1; pass the schedule"):
+            CAP.check(optimiser, oracles.mlp_params())
+
+
+def test_a_rate_that_follows_the_loss_is_no_number():
+    for cap in (CAP, il.RateCap(0.5, lambda step: 0.1 + 0 * step)):
+        with pytest.raises(
+            ValueError, match=r"got optax\.contrib\.reduce_on_plateau, whose rate follows the loss; leave"
+        ):
+            cap.check(optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau()), oracles.mlp_params())
+
+
+RIGHT = {
+    "clipping": (CAP_OF_MOMENTUM, optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=BETA))),
+    "a chain": (CAP_OF_MOMENTUM, optax.chain(optax.clip(0.1), optax.trace(BETA), optax.scale(-0.1))),
+    "injected": (CAP_OF_MOMENTUM, optax.apply_if_finite(optax.inject_hyperparams(optax.sgd)(0.1, momentum=BETA), 3)),
+    "courses": (il.RateCap(0.5, RAMP), optax.sgd(RAMP)),
+    "a course injected": (il.RateCap(0.5, RAMP, BETA), optax.inject_hyperparams(optax.sgd)(RAMP, momentum=BETA)),
+    "a course that begins at 0": (
+        il.RateCap(0.5, optax.linear_schedule(0.0, 0.1, 100)),
+        optax.sgd(optax.linear_schedule(0.0, 0.1, 100)),
+    ),
+    "a course that ends at 0": (il.RateCap(0.5, COURSE), optax.sgd(COURSE)),
+    "little weight decay": (CAP, optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(0.1))),
+    "weight decay of none": (
+        CAP,
+        optax.chain(optax.add_decayed_weights(1.0, kinds(False, False)), optax.sgd(0.1)),
+    ),
+    "parts": (CAP, optax.partition({"one": optax.sgd(0.1), "two": optax.sgd(0.1)}, kinds("one", "two"))),
+    "half precision inside": (
+        CAP_OF_MOMENTUM,
+        optax.sgd(0.1, momentum=BETA, accumulator_dtype=jnp.bfloat16),
+    ),
+    "single precision inside": (
+        CAP_OF_MOMENTUM,
+        optax.sgd(0.1, momentum=BETA, accumulator_dtype=jnp.float32),
+    ),
+    "a number of NumPy": (il.RateCap(0.5, np.float32(0.1), jnp.asarray(BETA)), optax.sgd(0.1, momentum=BETA)),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_cap_knows_gradient_descent_however_it_is_put_together(name):
+    cap, optimiser = RIGHT[name]
+    for dtype in (jnp.float64, jnp.bfloat16, jnp.float16):
+        cap.check(optimiser, oracles.mlp_params(dtype))
 
 
 @pytest.mark.parametrize(

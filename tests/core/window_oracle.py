@@ -1,5 +1,6 @@
 """Training with windows written out: explicit Jacobians, optimisers in NumPy, all iterates of a window kept."""
 
+import abc
 import functools
 
 import jax.numpy as jnp
@@ -112,6 +113,10 @@ def by_hand(
     return rows
 
 
+def at_multiples(period):
+    return lambda step, *_: step % period == 0
+
+
 def trained(solver, schedule=4, full=False, start=None, **options):
     options = {"num_steps": STEPS, "key": oracles.KEY, "batch_size": None if full else oracles.BATCH} | options
     schedule = il.Every(schedule) if isinstance(schedule, int) else schedule
@@ -122,6 +127,32 @@ def agree(solution, row, tolerance=1e-11):
     np.testing.assert_allclose(oracles.flat(solution.anchor), row[0], atol=tolerance, rtol=0)
     np.testing.assert_allclose(oracles.flat(solution.displacement), row[1], atol=tolerance, rtol=0)
     np.testing.assert_allclose(oracles.flat(solution.params), row[0] + row[1], atol=tolerance, rtol=0)
+
+
+class AbstractRule(abc.ABC):
+    """A safeguard on dense parameters; `.taken` keeps each scale with the evaluations that it took."""
+
+    def __init__(self):
+        self.taken = []
+
+    @abc.abstractmethod
+    def judged(self, anchor, displacement, x, y):
+        """The scale, and the evaluations."""
+
+    def __call__(self, *now):
+        self.taken.append(self.judged(*now))
+        return self.taken[-1][0]
+
+    def check(self, solution, optimiser, batches, period):
+        """That the run, recorded at each step, is the one by hand."""
+        row = by_hand(optimiser, batches, moves=at_multiples(period), scale=self)[-1]
+        agree(solution, row, 1e-9)
+        scales, evaluations = map(np.array, zip((1.0, 0), *self.taken, strict=True))
+        updates = np.cumsum(scales > 0) - 1
+        records, windows = solution.records, np.arange(len(batches)) // period
+        np.testing.assert_allclose(records["safeguard_scale"][1:], scales[windows], atol=1e-9, rtol=0)
+        np.testing.assert_array_equal(records["safeguard_evaluations"][1:], np.cumsum(evaluations)[windows])
+        np.testing.assert_array_equal(records["feature_updates"][1:], updates[windows])
 
 
 def network_loss(theta, x, y):
@@ -146,7 +177,15 @@ def line_search(factor):
     return scale
 
 
-def lanes(make, values, drive, **options):
-    options = {"num_steps": STEPS, "batch_size": oracles.BATCH} | options
-    values = {name: jnp.asarray(each) for name, each in values.items()}
-    return il.train_lanes(make, values, DATA, drive=drive, **options)
+def lanes_agree(make, values, drive, by_lane):
+    """Trains solvers `make(lane)` with `Every(lane["period"])` as lanes, and each by hand: `by_lane(**lane)`, with
+    `moves` for its period, is what `by_hand` takes else."""
+
+    def run(lane):
+        return il.Run(PROBLEM, make(lane), il.Every(lane["period"]), initial(), oracles.KEY)
+
+    arrays = {name: jnp.asarray(each) for name, each in values.items()}
+    options = {"num_steps": STEPS, "batch_size": oracles.BATCH, "drive": drive}
+    for number, solution in enumerate(il.train_lanes(run, arrays, DATA, **options)):
+        lane = {name: each[number] for name, each in values.items()}
+        agree(solution, by_hand(batches=MINIBATCHES, moves=at_multiples(lane["period"]), **by_lane(lane))[-1])

@@ -23,7 +23,7 @@ from relin._loop.compiled import linearised_step, watched_outputs
 from relin._loop.partition import StaticTree, hashable_combine, hashable_partition
 from relin.kernel._arguments import OneExampleError
 from relin.kernel._independence import alone_as_in_batch, doubt
-from relin.kernel._largest import largest_eigenvalue
+from relin.kernel._largest import largest_eigenpair
 
 
 @dataclass(frozen=True)
@@ -294,7 +294,7 @@ class _Trial:
 
         random = np.random.default_rng(0)
         start = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(leaf.dtype), self.params)
-        return float(largest_eigenvalue(product, start, tolerance=0.01))
+        return float(largest_eigenpair(product, start, tolerance=0.01).value)
 
     def relative_cost(self) -> float | None:
         """By the count of what the compiler is given, in which the network is linearised once; of order 2 nothing

@@ -4,8 +4,7 @@ import abc
 from typing import Any
 
 import equinox as eqx
-import jax
-import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Int
 
 from relin._core.context import Context
@@ -51,9 +50,9 @@ class AbstractSafeguard(eqx.Module):
         """At a re-linearisation: how far to go, and the new state. Not traced where `context.traced` is false."""
 
 
-def is_known(value: Scalar | float) -> bool:
-    """Whether a number can be checked: it is no array, which may be traced in a lane."""
-    return not isinstance(value, jax.Array | np.ndarray)
+def is_known(value: Any) -> bool:
+    """Whether numbers can be checked: in a lane they may be traced."""
+    return not isinstance(value, Tracer)
 
 
 def check_safeguard(value: Any) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from relin._core import check as _check
@@ -73,12 +74,13 @@ def _losses(context: Context, scale: Array, batches: tuple[Probe, ...]) -> Array
 
 
 def _is_grid(scales: Any) -> bool:
-    """Whether they may be the scales of a grid; numbers that may be traced are not looked at."""
+    """Whether they may be the scales of a grid; numbers that are traced are not looked at."""
+    listed = isinstance(scales, tuple | list | jax.Array | np.ndarray) and getattr(scales, "ndim", 1) == 1
+    if not (listed and len(scales)):
+        return False
     if not is_known(scales):
-        return scales.ndim == 1 and len(scales) > 0
-    if not isinstance(scales, tuple | list) or not scales:
+        return True
+    numbers = [np.asarray(scale) for scale in scales if is_known(scale)]
+    if not all(jnp.issubdtype(scale.dtype, jnp.number) and scale.ndim == 0 and 0 <= scale <= 1 for scale in numbers):
         return False
-    numbers = [scale for scale in scales if is_known(scale)]
-    if not all(isinstance(scale, float | int) and 0 <= scale <= 1 for scale in numbers):
-        return False
-    return any(numbers) or len(numbers) < len(scales)
+    return any(scale > 0 for scale in numbers) or len(numbers) < len(scales)

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from relin._core import tree as _tree
 from relin._core.types import Params
-from relin._solver._optax import updated
+from relin._solver._optax import updates_of
 
 Dual = dict[str, Array]
 """A vector Σ_n J_s(x_n)ᵀ a_n + Σ_i c_i m_i of weight space: `dual` holds a, of the outputs' shape `(n, C)`, and
@@ -30,8 +30,8 @@ def refuse_unless_linear(optimiser: optax.GradientTransformation, params: Params
     v, w = (jax.tree.map(lambda a: jnp.asarray(random.normal(size=a.shape), a.dtype), params) for _ in range(2))
     weights = random.normal(size=(_PROBES, 2)) * np.array([[1e3], [1e-3], [1.0], [1e2]])
     gradients = [_tree.add(_tree.scale(c, v), _tree.scale(d, w)) for c, d in weights]
-    updates = _updates(optimiser, params, gradients)
-    elsewhere = _updates(optimiser, _tree.add(params, v), gradients)
+    updates = updates_of(optimiser, params, gradients)
+    elsewhere = updates_of(optimiser, _tree.add(params, v), gradients)
     numbers = _of_numbers(optimiser, jnp.asarray(weights, jnp.result_type(*jax.tree.leaves(params))))
     wanted = [] if numbers is None else [_tree.add(_tree.scale(c, v), _tree.scale(d, w)) for c, d in numbers]
     if not all(map(_alike, updates, elsewhere)):
@@ -44,11 +44,25 @@ def refuse_unless_linear(optimiser: optax.GradientTransformation, params: Params
             "FunctionSpace needs an optimiser that is linear in the gradients and the same for all parameters, got one "
             f"that is not, as Adam, clipping and rates of single tensors are not; {_REMEDY}."
         )
+    if not _is_content(optimiser, params):
+        raise ValueError(
+            "FunctionSpace needs an optimiser of gradients and parameters alone, got one that asks for more, as line "
+            f"searches and optax.contrib.reduce_on_plateau do for the loss; {_REMEDY}."
+        )
     if _of_another_type(optimiser.init(params), params):
         raise ValueError(
             "FunctionSpace needs an optimiser that keeps vectors in the parameters' own types, got one that does not, "
             f"as optax.MultiSteps does not with its usual accumulator_dtype; pass theirs, or {_REMEDY}."
         )
+
+
+def _is_content(optimiser: optax.GradientTransformation, params: Params) -> bool:
+    """Whether gradients, state and parameters are all that an optimiser asks for; nothing is computed."""
+    try:
+        jax.eval_shape(lambda p: optimiser.update(p, optimiser.init(p), p), params)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _of_another_type(state: Any, params: Params) -> bool:
@@ -62,7 +76,7 @@ def _of_numbers(optimiser: optax.GradientTransformation, weights: Array) -> list
     """The updates of pairs of numbers, as both parts of a dual variable; `None` where these differ or cannot be."""
     gradients = [{"dual": pair[None], "carried": pair} for pair in weights]
     try:
-        updates = _updates(optimiser, jax.tree.map(jnp.zeros_like, gradients[0]), gradients)
+        updates = updates_of(optimiser, jax.tree.map(jnp.zeros_like, gradients[0]), gradients)
     except (AttributeError, KeyError, TypeError, ValueError):  # of a mask over the parameters, for example
         return None
     if any(bool(jnp.any(update["dual"][0] != update["carried"])) for update in updates):
@@ -70,18 +84,8 @@ def _of_numbers(optimiser: optax.GradientTransformation, weights: Array) -> list
     return [update["carried"] for update in updates]
 
 
-def _updates(optimiser: optax.GradientTransformation, params: Any, gradients: list[Any]) -> list[Any]:
-    state, updates = optimiser.init(params), []
-    zero = jnp.zeros(())
-    for gradient in gradients:
-        made, state = updated(optimiser, gradient, state, params, zero, lambda _: zero)
-        updates.append(made)
-    return updates
-
-
-def _alike(one: Any, other: Any) -> bool:
-    difference, size = _tree.norm(_tree.subtract(one, other)), _tree.norm(one)
-    return bool(difference <= 1e-3 * size)
+def _alike(one: Params, other: Params) -> bool:
+    return bool(_tree.norm(_tree.subtract(one, other)) <= 1e-3 * _tree.norm(one))
 
 
 def vectors_of(state: Any, params: Params) -> list[Params]:

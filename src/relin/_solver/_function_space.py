@@ -44,7 +44,8 @@ class FunctionSpace(AbstractMultiStepSolver):
     **Arguments:**
 
     - `optimiser`: an Optax transformation that is linear in the gradients and the same for all parameters: SGD,
-      momentum, Nesterov, with schedules of the learning rate. Others (Adam, clipping, weight decay) are refused.
+      momentum, Nesterov, with schedules of the learning rate. Others (Adam, clipping, weight decay, line searches)
+      are refused.
     - `on_relinearise`: as for `WeightSpace`.
     - `window_rate`, `rate_cap`: as for `WeightSpace`.
     - `kernel`: `"dense"` computes the kernel of the examples visited at an anchor, (nC)² numbers, once; a step then

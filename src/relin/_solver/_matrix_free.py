@@ -17,7 +17,7 @@ from relin._core.primitives import slow_in_loops
 from relin._core.problem import Problem
 from relin._core.types import Inputs, Outputs, Params, Scalar, Targets
 from relin._solver._conjugate_gradients import Iterate, first_iterate, next_iterate
-from relin.kernel._largest import largest_eigenvalue
+from relin.kernel._largest import largest_eigenpair
 from relin.kernel._ntk import unchecked_ntk
 
 Totals = tuple[Params, Params]
@@ -108,7 +108,7 @@ def largest_eigenvalue_of(products: GaussNewtonProducts) -> float:
         return _pushed(products.linearised, _pulled(products.linearised, dual, products.anchor))
 
     start = np.random.default_rng(0).normal(size=products.shape)
-    found = largest_eigenvalue(product, jnp.asarray(start, products.linearised.at_anchor.dtype))
+    found = largest_eigenpair(product, jnp.asarray(start, products.linearised.at_anchor.dtype)).value
     return max(float(found), 0.0) if np.isfinite(found) else math.nan
 
 

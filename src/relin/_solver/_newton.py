@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Int
 
+from relin._core import tree as _tree
 from relin._core.loss import AbstractLoss
 from relin._core.types import Flag, Outputs, Scalar, Targets
 from relin._solver._conjugate_gradients import rounding
@@ -70,7 +71,7 @@ def convex_step(
         return at(z, tangent, now.iterations + solved.iterations, now.steps + 1, found)
 
     zero = jnp.zeros((), jnp.int32)
-    first = at(space.origin(), jnp.zeros_like(outputs), zero, zero, jnp.ones((), bool))
+    first = at(space.origin(), _tree.no_displacement(outputs), zero, zero, jnp.ones((), bool))
     goal = rounding(outputs, 1 / 2) * first.norm
 
     def more(now: _Iterate) -> Flag:

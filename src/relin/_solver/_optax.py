@@ -1,7 +1,7 @@
 """What Optax's optimisers are given, which of them cannot train here, and what of their states outlives an anchor."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool
 
+from relin._core import tree as _tree
 from relin._core.types import Params, Scalar
 
 LIVING_ON = (
@@ -74,6 +75,33 @@ def updated(
                 "An optimiser must be content with gradients, state, parameters and the keywords `value`, `grad` and "
                 f"`value_fn`, got one that is not ({str(error).splitlines()[0]}); wrap it so that it needs no others."
             ) from error
+
+
+def updates_of(
+    optimiser: optax.GradientTransformation,
+    params: Params,
+    gradients: Sequence[Params],
+    steps: Sequence[int] | None = None,
+) -> list[Params]:
+    """An optimiser's updates of gradients in a row, at parameters that move with them; of these steps of a run if
+    given, else of the first ones."""
+    state, made, zero = optimiser.init(params), [], jnp.zeros(())
+    for number, gradient in enumerate(gradients):
+        state = state if steps is None else _at_step(state, steps[number])
+        update, state = updated(optimiser, gradient, state, params, zero, lambda _: zero)
+        params = _tree.add(params, update)
+        made.append(update)
+    return made
+
+
+def _at_step(state: Any, step: int) -> Any:
+    """An optimiser's state with another number of steps taken, where it counts them as Optax's do."""
+
+    def each(path: Any, leaf: Any) -> Any:
+        counts = jax.tree_util.keystr(path[-1:], simple=True) == "count" and jnp.ndim(leaf) == 0
+        return jnp.asarray(step, jnp.int32) if counts and jnp.issubdtype(jnp.result_type(leaf), jnp.integer) else leaf
+
+    return jax.tree_util.tree_map_with_path(each, state)
 
 
 class _Unsuited(NamedTuple):
@@ -143,6 +171,12 @@ def parts(state: Any, kind: type) -> list[Any]:
     """The parts of an optimiser's state that are of a kind."""
     leaves = jax.tree.leaves(state, is_leaf=lambda part: isinstance(part, kind))
     return [leaf for leaf in leaves if isinstance(leaf, kind)]
+
+
+def scheduled(state: Any) -> bool:
+    """Whether an optimiser has schedules of its learning rate or of other numbers."""
+    injected = parts(state, optax.InjectStatefulHyperparamsState)
+    return bool(parts(state, optax.ScaleByScheduleState)) or any(part.hyperparams_states for part in injected)
 
 
 def forgiving(state: Any) -> bool:

@@ -174,7 +174,7 @@ def space_of(
         kind = "weights" if num_params <= outputs.size else "functions"
     if kind == "weights":
         return outputs, Weights(jvp, vjp, damping, anchor)
-    return outputs, Functions(jvp, vjp, damping, jnp.zeros_like(outputs))
+    return outputs, Functions(jvp, vjp, damping, _tree.no_displacement(outputs))
 
 
 def _solved(function: Callable[[Any], Any], vector: Any, solver: lx.AbstractLinearSolver) -> Solved:

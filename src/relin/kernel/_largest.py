@@ -24,19 +24,6 @@ class Largest(NamedTuple):
     """That were made."""
 
 
-def largest_eigenvalue(
-    product: Callable[[Vector], Vector],
-    start: Vector,
-    *,
-    tolerance: float = 1e-3,
-    max_products: int = 100,
-    traced: bool = False,
-) -> Scalar:
-    """The value alone of `largest_eigenpair`."""
-    found = largest_eigenpair(product, start, tolerance=tolerance, max_products=max_products, traced=traced)
-    return found.value
-
-
 def largest_eigenpair(
     product: Callable[[Vector], Vector],
     start: Vector,
