@@ -12,7 +12,7 @@ import pytest
 import relin as il
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tools.windows.experiments import Network, Plan, Subject, detailed, exact, momentum
+from tools.windows.experiments import COLUMNS, Network, Plan, Subject, detailed, everything, exact, momentum
 from tools.windows.observe import At
 from tools.windows.records import Records
 from tools.windows.theory import LIMIT, growth
@@ -85,3 +85,22 @@ def test_descent_beyond_the_limit_grows_as_theory_says(tiny, tmp_path):
     next(exact(tiny, PLAN)).write_parquet(tmp_path / "t.parquet")
     measured = Records(tmp_path).measured_growth("tiny", "SquaredError", 1.1)
     assert measured == pytest.approx(growth(1.1), rel=0.02)
+
+
+def test_a_network_not_in_detail_is_compared_at_rates_alone(tiny):
+    ways = pl.concat(list(everything(tiny, PLAN)))[["way", "rate", "period"]].unique()
+    assert sorted(ways.iter_rows()) == [("momentum", 0.05, 1), ("momentum", 0.05, 4)]
+
+
+@pytest.mark.parametrize(
+    ("linear", "lead", "rise"),
+    [((1, 1, 4, 90), 2, 0.5), ((1, 1, 9, 9), 1, 0.5), ((1, 4, 4, 9), 0, 2.0), ((1, 1, 1, 1), None, 0.5)],
+)
+def test_windows_later_the_linear_model_fails_too(tmp_path, linear, lead, rise):
+    rows = {"network": "cnn", "way": "momentum", "rate": 0.1, "period": 16, "sharpness": 38.0, "diverged_at": 70}
+    losses = zip((2, *linear), (2, 2, 5, 50, 90), strict=True)
+    table = [rows | {"step": 16 * i, "probe_loss": a, "network_probe_loss": b} for i, (a, b) in enumerate(losses)]
+    pl.DataFrame(table, schema=COLUMNS).write_parquet(tmp_path / "t.parquet")
+    (found,) = Records(tmp_path).failures(diverged=True)
+    assert (found["step"], found["lead"], found["rise"]) == (16, lead, rise)
+    assert found["anchor_excess"] == pytest.approx(1)

@@ -24,7 +24,8 @@ class Network:
     distance: float = 15.0
     """η T, the same at every rate."""
     in_detail: bool = False
-    """Whether single steps and single windows are recorded too, and descent at one anchor is compared with theory."""
+    """Whether other steps in the windows are tried, single steps and single windows are recorded too, and descent at
+    one anchor is compared with theory."""
 
 
 NETWORKS = {
@@ -46,8 +47,8 @@ class Plan:
     validation: int = 2000
     between_sharpness: float = 1.5
     """Rate × steps between measurements of λ_max in ordinary training; in other runs every anchor has one."""
-    detailed_steps: int = 160
-    """Of a run that is recorded at every step."""
+    detailed_steps: int = 256
+    """Of a run that is recorded at every step: to the end of the last frozen window."""
     frozen: tuple[tuple[float, int], ...] = ((0.1, 16), (0.1, 64), (0.1, 192))
     """Rates, and steps of ordinary training after which the features are frozen."""
     frozen_steps: int = 64
@@ -95,8 +96,8 @@ def momentum(rate: Any) -> optax.GradientTransformation:
 
 def everything(subject: Subject, plan: Plan) -> Iterator[pl.DataFrame]:
     """The records of all runs of a network."""
-    in_detail = (detailed, frozen, exact) if subject.network.in_detail else ()
-    for part in (at_rates, changed, implicit, *in_detail):
+    in_detail = (changed, implicit, detailed, frozen, exact) if subject.network.in_detail else ()
+    for part in (at_rates, *in_detail):
         yield from part(subject, plan)
 
 
@@ -179,7 +180,7 @@ def implicit(subject: Subject, plan: Plan) -> Iterator[pl.DataFrame]:
     solver = il.GaussNewton(damping, linear_solver=il.ConjugateGradients(max_steps=20))
     options = {"batch": plan.implicit_batch, "record_every": 1, "way": "gauss-newton", "period": period}
     found = _run(subject, plan, solver, il.Every(1), rate, subject.steps(rate) // period, **options)
-    yield found.with_columns(pl.col("step") * period)
+    yield found.with_columns(pl.col("step", "diverged_at") * period)
 
 
 def _run(

@@ -92,7 +92,7 @@ def frozen(records: Records, theme: Theme) -> Figure:
     starts = (16, 64, 192)
     figure = new_figure(13.5, 4.9)
     for axes, first in zip(figure.subplots(1, 3, sharey=True), starts, strict=True):
-        own, ordinary = records.frozen("cnn", 0.1, first), records.run("cnn", period=1)
+        own, ordinary = records.frozen("cnn", 0.1, first), records.run("cnn", "detailed", period=1)
         plain = ordinary.filter(pl.col("step").is_between(first, first + 64))
         axes.plot(own["step"], own["probe_loss"], color=theme.lazy)
         axes.plot(own["step"], own["network_probe_loss"], color=theme.accent)
@@ -141,11 +141,11 @@ def sharpness(records: Records, theme: Theme) -> Figure:
         axes.set_xscale("log")
         axes.set_xlim(0.01, 30)
         log_ticks(axes.xaxis, (1.0,))
-        axes.set_xlabel("η λ_max / 2 (1 + β) at the anchor")
+        axes.set_xlabel("excess at the anchor")
         axes.set_yscale("log")
         axes.set_ylim(0.3, 1000)
         log_ticks(axes.yaxis, (1.0,))
-    top[0].set_ylabel("η λ_max / 2 (1 + β)")
+    top[0].set_ylabel("excess, η λ_max / 2 (1 + β)")
     bottom[0].set_ylabel("loss, end over start of a window")
     lines = [
         _line(style_of(i, theme).colour, f"rate {rate:g}", marker=style_of(i, theme).marker)

@@ -88,6 +88,10 @@ class Records:
         own = self.window(network, rate, step, way)
         return own[which] / own["start"]
 
+    def loss_at(self, step: int, *run: Any, **more: Any) -> float:
+        """The network's loss at a step."""
+        return float(self.run(*run, **more).filter(step=step)["network_probe_loss"][0])
+
     def displacement(self, step: int, *run: Any, **more: Any) -> float:
         """‖δ‖ at the end of the window that ends at a step."""
         return float(self.run(*run, **more).filter(step=step)["displacement_norm"][0])
@@ -97,6 +101,20 @@ class Records:
         own = self.windows(network=network, rate=rate, way=way)
         risen = own.filter(pl.col("network_end") > _RISEN * pl.col("start"))
         return risen.row(0, named=True) if risen.height else {}
+
+    def failures(self, *, diverged: bool = False) -> list[dict[str, Any]]:
+        """Of every run of SGD's windows in which one leaves the network with half as large a loss again, of those that
+        diverged if asked for: the first such window, with `rise`, by what the linear model's own loss rises in it, and
+        `lead`, how many windows later one does the same to the linear model's loss, or none."""
+        found = list[dict[str, Any]]()
+        for network, rate in self.table.filter(way="momentum", period=PERIOD)[["network", "rate"]].unique().iter_rows():
+            first = self.first_rise(network, rate)
+            if first and (not diverged or self.diverged_at(network, rate=rate)):
+                own = self.windows(network=network, rate=rate, way="momentum")
+                steps = own.filter(pl.col("linear") > _RISEN * pl.col("start"))["step"]
+                lead = (steps[0] - first["step"]) // PERIOD if steps.len() else None
+                found.append(first | {"lead": lead, "rise": first["linear"] / first["start"]})
+        return found
 
     def count(self, low: float, high: float, worse: str = "", **which: Any) -> int:
         """The windows of SGD with momentum whose anchor's excess lies between two numbers; if asked for, those that end
