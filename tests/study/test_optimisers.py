@@ -16,6 +16,7 @@ from relin.study._condition import every
 from relin.study._grid import Job, RunSpec
 from relin.study._optimisers import RateCourse, names
 from relin.study._runner import Runner
+from relin.study._settings import STORED
 
 SMALL = {"model_options": {"width": 6, "depth": 1}, "train_limit": 40, "batch_size": 40, "probe_size": 8}
 STEPS, SEED = 9, 3
@@ -133,25 +134,25 @@ def test_an_optimiser_with_a_modifier_is_the_run_put_together_by_hand(name, cond
         np.testing.assert_allclose(records[column], solution.records[column], rtol=1e-4)
 
 
-@pytest.mark.parametrize("outputs", [-1, 0, 1])
+@pytest.mark.parametrize("outputs", ["last", "first", "none"])
 def test_muon_is_for_matrices_and_its_adam_for_all_else(outputs):
     """The singular values of a matrix' update are about 0.2 √(larger side); kernels of convolutions are matrices to
     their outputs, or move as by Adam where it is not said which axis these are."""
     rng = np.random.default_rng(0)
     params = {"matrix": jnp.zeros((8, 5)), "kernel": jnp.zeros((3, 2, 2, 5)), "bias": jnp.zeros(4)}
     gradients = [jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape)), params) for _ in range(2)]
-    options = {"optimiser": "muon", "decay": "none", "optimiser_options": {"kernel_outputs": outputs}}
+    options = {"optimiser": "muon", "decay": "none", "optimiser_options": {"output_axis": outputs}}
     optimiser = read_spec("frequency", overrides=options).trained_by.make(0.1, 5)
     adam = optax.adam(0.1, nesterov=True)
     state, own = optimiser.init(params), adam.init(params)
     for gradient in gradients:
         updates, state = optimiser.update(gradient, state, params)
         wanted, own = adam.update(gradient, own, params)
-        for name in ("kernel", "bias") if outputs == 1 else ("bias",):
+        for name in ("kernel", "bias") if outputs == "none" else ("bias",):
             np.testing.assert_allclose(updates[name], wanted[name], rtol=1e-9)
         matrices = [updates["matrix"]]
-        if outputs != 1:
-            kernel = np.moveaxis(updates["kernel"], outputs, -1)
+        if outputs != "none":
+            kernel = np.moveaxis(updates["kernel"], 0 if outputs == "first" else -1, -1)
             matrices.append(kernel.reshape(-1, kernel.shape[-1]))
         for matrix in matrices:
             values = np.linalg.svd(matrix, compute_uv=False) / (0.1 * 0.2 * math.sqrt(max(matrix.shape)))
@@ -161,11 +162,20 @@ def test_muon_is_for_matrices_and_its_adam_for_all_else(outputs):
 def test_of_which_axis_a_kernels_outputs_are_is_known_of_named_networks_alone():
     def outputs(**settings):
         options = {"optimiser": "muon", **settings}
-        return read_spec("frequency", overrides=options).optimiser_options["kernel_outputs"]
+        return read_spec("frequency", overrides=options).optimiser_options["output_axis"]
 
-    assert outputs(model="cnn") == -1
-    assert outputs(model=f"{__file__}:build") == 1
-    assert outputs(model=f"{__file__}:build", optimiser_options={"kernel_outputs": 0}) == 0
+    assert outputs(model="cnn") == "last"
+    assert outputs(model=f"{__file__}:build") == "none"
+    assert outputs(model=f"{__file__}:build", optimiser_options={"output_axis": "first"}) == "first"
+    with pytest.raises(SpecError, match="output_axis of muon must be one of last, first, none, got 0"):
+        outputs(optimiser_options={"output_axis": 0})
+
+
+def test_settings_of_muon_stored_without_an_axis_are_of_runs_whose_kernels_adam_trained():
+    settings = FrequencySpec(optimiser="muon", model="cnn").model_dump(mode="json")
+    assert FrequencySpec.model_validate(settings, context=STORED).optimiser_options["output_axis"] == "last"
+    del settings["optimiser_options"]["output_axis"]
+    assert FrequencySpec.model_validate(settings, context=STORED).optimiser_options["output_axis"] == "none"
 
 
 @pytest.mark.parametrize("decay", ["linear", "cosine", "none"])
@@ -250,7 +260,10 @@ def test_the_page_of_optimisers_says_their_options_and_rates():
         spec = FrequencySpec(optimiser=name)
         _, _, options, rates, _ = rows[name].split("|")
         assert rates.strip() == ", ".join(f"{rate:g}" for rate in spec.learning_rates)
-        wanted = ", ".join(f"`{option}` {value:g}" for option, value in spec.optimiser_options.items())
+        wanted = ", ".join(
+            f"`{option}` {value if isinstance(value, str) else f'{value:g}'}"
+            for option, value in spec.optimiser_options.items()
+        )
         assert options.strip() == (wanted or {"sgd": "–", "momentum": "the setting `momentum`, 0.9"}[name])
 
 

@@ -58,8 +58,26 @@ class _Number:
 
 @final
 @dataclass(frozen=True)
+class _Word:
+    """An option: its default, and the words it is one of."""
+
+    default: str
+    among: tuple[str, ...]
+
+    def __contains__(self, value: Any) -> bool:
+        return isinstance(value, str) and value in self.among
+
+    def __str__(self) -> str:
+        return f"one of {listed(self.among)}"
+
+
+_Options = Mapping[str, _Number | _Word]
+
+
+@final
+@dataclass(frozen=True)
 class _Kind:
-    options: Mapping[str, _Number]
+    options: _Options
     grid: tuple[float, ...]
     usual: float
     """The rate of a single run that names none."""
@@ -70,11 +88,12 @@ def _moments(b1: float, b2: float) -> dict[str, _Number]:
 
 
 _EPS = {"eps": _Number(1e-8, least=1e-30)}
-_NONE: dict[str, _Number] = {}
+_NONE: _Options = {}
 _ADAM_GRID = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
-_KERNEL_OUTPUTS = "kernel_outputs"
-"""Of convolution kernels, the axis of the outputs: −1 is the last, as in relin's and Flax' networks, 0 the first, as in
-Equinox' and PyTorch's. By 1 their optimiser is Adam, as it must be where the layout is not known."""
+_OUTPUT_AXIS, _UNKNOWN = "output_axis", "none"
+_AXES = {"last": -1, "first": 0}
+"""Of convolution kernels, the axis of the outputs: the last in relin's and Flax' networks, the first in Equinox' and
+PyTorch's. With none their optimiser is Adam, as it must be where the layout is not known."""
 _KINDS = {
     "sgd": _Kind(_NONE, (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003), 0.1),
     "momentum": _Kind(_NONE, (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003), 0.03),
@@ -94,7 +113,7 @@ _KINDS = {
             "adam_b1": _Number(0.9, below=1),
             "adam_b2": _Number(0.999, below=1),
             **_EPS,
-            _KERNEL_OUTPUTS: _Number(-1, least=-1, below=2),
+            _OUTPUT_AXIS: _Word("last", (*_AXES, _UNKNOWN)),
         },
         _ADAM_GRID,
         0.003,
@@ -141,8 +160,13 @@ def checked_momentum(name: str, momentum: float | None) -> float | None:
     return momentum
 
 
-def checked_options(name: str, given: Mapping[str, Any], own_network: bool = False) -> dict[str, float]:
-    """All options of an optimiser, those that are not given at their defaults, which may depend on whose network it is.
+def checked_options(name: str, given: Mapping[str, Any], unlike: bool = False) -> dict[str, float | str]:
+    """All options of an optimiser, those that are not given at their defaults.
+
+    **Arguments:**
+
+    - `unlike`: whether kernels of convolutions are no matrices unless it is said: the network is the user's own, or the
+      settings were stored before they could be.
 
     **Raises:** `ValueError` for one that it does not have, or that is out of range.
     """
@@ -155,8 +179,8 @@ def checked_options(name: str, given: Mapping[str, Any], own_network: bool = Fal
     for option, value in given.items():
         if value not in known[option]:
             raise ValueError(f"{option} of {name} must be {known[option]}, got {shortened(value)}")
-    unlike = {_KERNEL_OUTPUTS: 1} if own_network else {}
-    return {option: given.get(option, unlike.get(option, number.default)) for option, number in known.items()}
+    other = {_OUTPUT_AXIS: _UNKNOWN} if unlike else {}
+    return {option: given.get(option, other.get(option, kind.default)) for option, kind in known.items()}
 
 
 @final
@@ -206,7 +230,7 @@ class NamedOptimiser:
 
     name: str
     momentum: float | None
-    options: tuple[tuple[str, float], ...]
+    options: tuple[tuple[str, float | str], ...]
     course: RateCourse
 
     @property
@@ -223,8 +247,8 @@ class NamedOptimiser:
             return optax.sgd(rates, momentum=self.momentum or None)
         make: Any = {"adam": optax.adam, "adamw": optax.adamw, "lion": optax.lion, "muon": optax.contrib.muon}
         options: dict[str, Any] = dict(self.options)
-        if (axis := options.pop(_KERNEL_OUTPUTS, 1)) != 1:
-            options["muon_weight_dimension_numbers"] = _matrices(int(axis))
+        if (axis := _AXES.get(options.pop(_OUTPUT_AXIS, _UNKNOWN))) is not None:
+            options["muon_weight_dimension_numbers"] = _matrices(axis)
         return make[self.name](rates, **options)
 
 

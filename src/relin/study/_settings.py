@@ -173,6 +173,8 @@ class GridSpec(StudySpec, frozen=True):
     }
     takes_measure: ClassVar[bool] = False
     """Whether runs may be judged by a measure of the user's own; results are then shown by their `scale`."""
+    no_measure: ClassVar[str] = ""
+    """Why not, as the end of a sentence, where there is more to it."""
     own_code: ClassVar[tuple[str, ...]] = ("data", "model", "optimiser", "measure")
     _place: Place | None = PrivateAttr(None)
 
@@ -321,7 +323,10 @@ class GridSpec(StudySpec, frozen=True):
     @classmethod
     def _known_measure(cls, measure: str) -> str:
         if measure != ACCURACY and not cls.takes_measure:
-            raise ValueError("this study takes no measure of your own; leave it out, or ask another, such as frequency")
+            why = f", {cls.no_measure}" if cls.no_measure else ""
+            raise ValueError(
+                f"this study takes no measure of your own{why}; leave it out, or ask another, such as frequency"
+            )
         if measure != ACCURACY and not is_code(measure):
             raise ValueError(f"the measure is {ACCURACY}, or one of your own, FILE.py:NAME or package.module:NAME")
         return measure
@@ -353,8 +358,8 @@ class GridSpec(StudySpec, frozen=True):
     @classmethod
     def _all_options(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         name = info.data.get("optimiser")
-        own_network = info.data.get("model") not in OPTIONS
-        return options if name is None else _optimisers.checked_options(name, options, own_network)
+        unlike = info.context is STORED or info.data.get("model") not in OPTIONS
+        return options if name is None else _optimisers.checked_options(name, options, unlike)
 
     @field_validator("learning_rates", mode="before")
     @classmethod
