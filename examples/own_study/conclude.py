@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel
 
-from relin.study import GridResult, Interval, compare, mean_interval
+from relin.study import GridResult, Interval, compare
 
 
 class Gain(BaseModel):
@@ -22,8 +22,7 @@ def conclude(spec, records, chance):
     """Every schedule at its own rate, and the gain of the reset at each K."""
     compared = compare(records["equal-steps"], margin=spec.margin / 100, confidence=spec.confidence, chance=chance)
     gains = [
-        Gain(period=K, gain=mean_interval(compared.versus(f"every-{K}+reset", f"every-{K}"), 0.95))
-        for K in spec.periods
+        Gain(period=K, gain=compared.interval(compared.versus(f"every-{K}+reset", f"every-{K}"))) for K in spec.periods
     ]
     result = RestartResult(**compared.shared, gains=gains)
     return result.model_copy(update={"verdict": _verdict(result)})

@@ -5,15 +5,24 @@ import math
 import polars as pl
 import pytest
 from frequency_records import records, runs, steady
+from made_up_kernels import kernel, width
+from made_up_studies import SPEC, stability
 
+from relin.report._records import StudyRecords
+from relin.report._text import NOTHING_TO_COMPARE as NOTHING
 from relin.studies.essential.conclude import conclude as conclude_essential
 from relin.studies.essential.settings import EssentialSpec
+from relin.studies.kernel import page as of_kernel
+from relin.studies.kernel.figures import METRICS
 from relin.studies.layers.conclude import conclude as conclude_layers
 from relin.studies.layers.settings import LayersSpec
+from relin.studies.stability import page as of_stability
 from relin.studies.stability.conclude import conclude as conclude_stability, pareto_front
+from relin.studies.stability.data import descent
 from relin.studies.stability.settings import StabilitySpec
 from relin.studies.timing.conclude import conclude as conclude_timing
 from relin.studies.timing.settings import TimingSpec
+from relin.studies.width import page as of_width
 
 RATES = [0.1, 0.01]
 
@@ -124,6 +133,31 @@ def test_stability_finds_the_largest_rate_without_divergence_and_the_front():
     assert "ordinary training trains up to rate 0.1, 2/λ_max at the initial parameters being 0.183" in result.verdict
     assert "a fixed K alone at 0 of 1" in result.verdict
     assert "clipped at 1 at 1 of 1" in result.verdict
+
+
+def test_stability_where_ordinary_training_is_no_better_than_a_constant():
+    spec = StabilitySpec(periods=[1, 4], parts=[], tolerances=[], learning_rates=RATES)
+    rows = [runs(name, [-0.1, -0.2, -0.1], rate=rate) for name in ("every-1", "every-4") for rate in RATES]
+    frame = records(*rows).with_columns(measure=pl.lit("R²"), sharpness=4.0)
+    start = frame.with_columns(step=pl.lit(0, pl.Int64))
+    result = conclude_stability(spec, {"equal-steps": pl.concat([start, frame])}, 0.0)
+    assert "ordinary training (K = 1) is no better on test data than the constant predictor even at" in result.verdict
+    assert "so there is nothing to compare with" in result.verdict
+
+
+def test_titles_where_there_is_nothing_to_compare_with():
+    def titles(result, plots):
+        outcomes = [outcome.model_copy(update={"on_par": None}) for outcome in result.outcomes]
+        return {plot.name: plot.title for plot in plots(result.model_copy(update={"outcomes": outcomes}))}
+
+    result, rows = stability()
+    data, training = StudyRecords(result, rows, more_columns=("sharpness",)), descent(SPEC, result)
+    assert titles(result, lambda r: of_stability.plots(r, data, training))["accuracy-against-updates"] == NOTHING
+    result, rows = kernel()
+    kernels = StudyRecords(result, rows, tuple(metric.column for metric in METRICS.values()))
+    assert titles(result, lambda r: of_kernel.plots(r, kernels))["accuracy-and-alignment"] == NOTHING
+    result, rows = width()
+    assert titles(result, lambda r: of_width.plots(r, of_width._seeds(r, rows)))["accuracy"] == NOTHING
 
 
 def test_the_pareto_front_has_no_schedule_that_another_beats_with_as_few_updates():

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import polars as pl
 
-from relin.studies.frequency.conclude import frequency_result
-from relin.study._outcomes import rank_learning_rates
+from relin.studies.frequency.conclude import family, frequency_result
+from relin.study._outcomes import compare, rank_learning_rates
 
 NUM_STEPS = 1000
 CHANCE = 0.1
@@ -75,7 +75,7 @@ def records(*rows, shuffle=0):
 
 
 def answer(frame, *, margin=0.01, confidence=0.95, chance=CHANCE):
-    return frequency_result(frame, margin=margin, confidence=confidence, chance=chance)
+    return frequency_result(compare(frame, margin=margin, confidence=confidence, chance=chance, family=family))
 
 
 def accuracies(mean, num_seeds=8, spread=0.002, seed=0):

@@ -77,7 +77,10 @@ def study(
     optimiser: Optimiser = None,
     measure: Annotated[
         str | None,
-        typer.Option(help="What runs are judged by \\[accuracy]; FILE.py:NAME, a study.Measure.", show_default=False),
+        typer.Option(
+            help="What runs are judged by \\[accuracy], in most studies; FILE.py:NAME, a study.Measure.",
+            show_default=False,
+        ),
     ] = None,
     margin: Annotated[
         float | None, typer.Option(help="Largest acceptable loss, in percentage points or the unit of --measure.")

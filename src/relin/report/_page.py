@@ -186,13 +186,20 @@ def targets_of(result: StudyResult) -> str:
 def outcomes_of_runs(result: GridResult | DescentResult) -> str:
     """When a run diverged and when it failed to train, and what it then counts as."""
     scale, chance = result.scale, result.chance
-    at = scale.told(chance) if scale.is_own else f"{text.tick(round(100 * chance, 4))} %"
+    counted = f"a constant predictor’s accuracy, {text.tick(round(100 * chance, 4))} %"
+    if scale.measure == R_SQUARED:
+        counted = scale.counted(chance)
+    elif scale.is_own:
+        counted = (
+            f"{scale.measure} {scale.told(chance)} on test data: the constant predictor’s, or what the measure "
+            "has for such runs"
+        )
     known = {"accuracy": "knows the frequencies of the classes only", R_SQUARED: "is their mean"}
     knows = known.get(result.measure, "gives every input the same outputs")
     return (
         "A run diverged if the loss of a batch was not finite. It failed to train if its training loss at the end, the "
         "mean since the record before, was not at least 1 % below that of the best constant predictor, which "
-        f"{knows}. Such runs are counted apart and count at a constant predictor’s accuracy, {at}."
+        f"{knows}. Such runs are counted apart and count at {counted}."
     )
 
 

@@ -136,7 +136,7 @@ class StudyRecords(Generic[Result]):
     def curve(self, outcome: ScheduleOutcome, column: str) -> Curve:
         """`column` against the step at the chosen rate.
 
-        From where a run diverged, and at the end of one that failed to train, its accuracy counts at chance, as in
+        From where a run diverged, and at the end of one that failed to train, its test accuracy counts at chance, as in
         every table; nothing else has such a value, so there the mean is over the runs that are left.
         """
         frame = self._chosen(outcome)
@@ -148,7 +148,7 @@ class StudyRecords(Generic[Result]):
         values = wide.select(wide.columns[2:]).cast(pl.Float64).to_numpy().copy()[:, order]
         steps = steps[order]
         dead = steps[None, :] >= wide["untrained_from"].cast(pl.Float64).fill_null(math.inf).to_numpy()[:, None]
-        values[dead] = self.result.chance if column.endswith("accuracy") else math.nan
+        values[dead] = self.result.chance if column == "test_accuracy" else math.nan
         intervals = [self._interval(column, at_step) for at_step in values.T]
         return Curve(steps, *np.array([(i.mean, i.low, i.high) for i in intervals]).T)
 

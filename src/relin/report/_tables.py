@@ -76,7 +76,7 @@ def outcomes_csv(
     extra: Mapping[str, Mapping[str, Any]] | None = None,
     scale: Scale = PERCENT,
 ) -> str:
-    """The outcomes as CSV: a column per field, three (mean, `_low`, `_high`) per interval, fractions throughout.
+    """The outcomes as CSV: a column per field, three (mean, `_low`, `_high`) per interval, fractions or in its unit.
 
     Args:
         extra: by schedule, the columns that only one study has.

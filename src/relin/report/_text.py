@@ -7,6 +7,8 @@ from relin.study._scale import DASH as DASH, MINUS, fixed as fixed, tick as tick
 
 EDGES = {"largest": "↥", "smallest": "↧", None: ""}
 """What marks a schedule whose chosen learning rate is an end of those offered."""
+NOTHING_TO_COMPARE = "Ordinary training is nothing to compare with"
+"""The title of a figure, or what a tile says, where no schedule can be on par."""
 EDGES_MEAN = "↥ marks a chosen rate that is the largest offered, and ↧ the smallest"
 UNTRAINED_MEANS = "×2∅1/12 says that of twelve runs two diverged and one failed to train, each counted at chance"
 

@@ -40,11 +40,10 @@ class AbstractDescentStudy(AbstractStudy[Spec]):
 
     def conclude(self, records: "pl.DataFrame") -> "StudyResult":
         """That of the function `conclude` of `conclude.py` beside it."""
-        from relin.study._measured import scale_of
         from relin.study._verdict import in_measure
 
-        result, measure = self.beside("conclude").conclude(self.spec, records), scale_of(records, margin=1.0).measure
-        return result.model_copy(update={"measure": measure, "verdict": in_measure(result.verdict, measure)})
+        result = self.beside("conclude").conclude(self.spec, records)
+        return result.model_copy(update={"verdict": in_measure(result.verdict, result.measure)})
 
     @classmethod
     def modules_needed(cls) -> list[str]:

@@ -57,6 +57,11 @@ def answer_of(question: str, runs: Any, settings: Mapping[str, Any]) -> Answer:
     for steps in table["run_steps"].unique().sort() if each else [None]:
         _check_seeds(table if steps is None else table.filter(run_steps=steps), steps)
     table, notes = _with_outcomes(table)
+    if table["run_steps"].n_unique() > 1 and each and not _is_measured(table, "validation_accuracy"):
+        raise ValueError(
+            "Expected the column validation_accuracy, by which the best number of steps T is chosen, got none; add it, "
+            "or keep runs of one T (test data never choose)."
+        )
     conditions = [parse_condition(name) for name in table["schedule"].unique(maintain_order=True)]
     spec, shown = _spec_of(kind, question, conditions, table, settings)
     table = table.with_columns(
@@ -66,7 +71,7 @@ def answer_of(question: str, runs: Any, settings: Mapping[str, Any]) -> Answer:
     study = find(question)(spec)
     records = judged(table, study.loss)
     unmeasured = [name for name in ("validation_accuracy", "network_test_accuracy") if not _is_measured(table, name)]
-    # One rate each leaves nothing to choose, and nothing is concluded from the network's accuracy.
+    # One rate each, of one T, leaves nothing to choose, and nothing is concluded from the network's accuracy.
     result = study.conclude(records.with_columns(pl.lit(0.5).alias(name) for name in unmeasured))
     if not _knows_failures(records):
         result = result.model_copy(update={"verdict": f"{result.verdict} Whether runs failed to train is not known."})

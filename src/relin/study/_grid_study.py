@@ -107,10 +107,8 @@ class AbstractGridStudy(AbstractStudy[Spec]):
 
     def conclude(self, records: "pl.DataFrame") -> "GridResult":
         from relin.study._judged import chance_of
-        from relin.study._measured import scored
         from relin.study._verdict import in_measure
 
-        records = scored(records)
         result = self.answer(by_comparison(self.spec, records), chance_of(records))
         return result.model_copy(update={"verdict": in_measure(result.verdict, result.measure)})
 

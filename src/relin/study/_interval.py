@@ -11,3 +11,6 @@ class Interval(BaseModel):
     mean: float
     low: float
     high: float
+
+    def __neg__(self) -> "Interval":
+        return Interval(mean=-self.mean, low=-self.high, high=-self.low)

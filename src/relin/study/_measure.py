@@ -74,6 +74,8 @@ class Measure:
             raise ValueError(f"`higher_is_better` must be True or False, got {self.higher_is_better!r}.")
         if not _is_number(self.margin) or self.margin <= 0:
             raise ValueError(f"`margin` must be a finite number above 0 in the measure's unit, got {self.margin!r}.")
+        if self.unit == "%" and self.margin >= 100:
+            raise ValueError(f"`margin` must be less than 100 percentage points of a fraction, got {self.margin!r}.")
         if self.untrained is not None and not _is_number(self.untrained):
             raise ValueError(f"`untrained` must be a finite number, got {self.untrained!r}.")
 

@@ -6,7 +6,7 @@ one-sided bound against the margin, Holm's correction, and runs that did not tra
 
 import math
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -65,18 +65,22 @@ class Compared:
 
     def margin_at(self, accuracy: float) -> float:
         """The margin of what is compared with ordinary training of this mean accuracy."""
-        return self.margin if self.relative_margin is None else self.relative_margin * (1 - accuracy)
+        return self.scale.beside(accuracy).margin
 
     def outcome(self, schedule: str) -> ScheduleOutcome | None:
         return next((outcome for outcome in self.outcomes if outcome.schedule == schedule), None)
 
     def versus(self, schedule: str, other: str) -> Float[np.ndarray, " n"]:
         """Test accuracy of a schedule minus that of another, over the seeds both have."""
-        return _paired_differences(schedule, self.chosen[schedule], self.chosen[other], other)
+        return paired_differences(schedule, self.chosen[schedule], self.chosen[other], other)
 
-    def interval(self, differences: Float[np.ndarray, " n"]) -> Interval:
-        """Mean and two-sided interval of differences, one a seed."""
-        return mean_interval(np.asarray(differences), INTERVAL_CONFIDENCE, self.scale.resolution)
+    def interval(self, values: Float[np.ndarray, " n"]) -> Interval:
+        """Mean and two-sided interval of differences, or of scores, one a seed."""
+        return _interval(np.asarray(values), self.scale)
+
+    def p_value(self, differences: Float[np.ndarray, " n"]) -> float:
+        """Of the hypothesis that the mean of differences, one a seed, is a loss of the margin or more."""
+        return _p_value(differences, self.scale)
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -109,7 +113,7 @@ def rank_learning_rates(
 
     **Arguments:**
 
-    - `records`: one row per run and recorded step, as `judged` has them.
+    - `records`: one row per run and recorded step, as `judged` has them, with the measure's own values.
     - `chance`: the accuracy at which a run that did not train counts.
     - `comparison`: whether all runs that did not diverge end at the same step, or only those at the same rate.
     - `margin`: as that of `compare`, of a measure of one's own: what is far smaller is no difference.
@@ -138,8 +142,8 @@ def compare(
 
     **Arguments:**
 
-    - `records`: one row per run and recorded step, as `judged` has them; the last recorded step of a run is its
-      outcome.
+    - `records`: one row per run and recorded step, as `judged` has them, with the measure's own values; the last
+      recorded step of a run is its outcome.
     - `margin`: the largest acceptable loss of test accuracy, a fraction (0.01 is one percentage point), or of a measure
       of one's own in its unit, a fraction too if that is %; where the
       records hold R² of values, the largest acceptable rise of the test error as a part of ordinary training's mean
@@ -154,7 +158,6 @@ def compare(
     """
     records, chance = _as_scores(records, chance)
     scale = scale_of(records, margin)
-    of_values = scale.measure == R_SQUARED
     _check_arguments(scale, confidence, chance)
     runs = _final_runs(records, chance, comparison)
     rates = {name: ranked[0] for name, ranked in _rank_rates(runs, scale.resolution).items()}
@@ -162,10 +165,9 @@ def compare(
     ordinary = _ordinary_schedule(chosen)
     reached = float(np.mean(chosen[ordinary]["test_accuracy"].to_numpy()))
     has_yardstick = not chosen[ordinary]["untrained"].all() and not (scale.measure != ACCURACY and reached <= chance)
-    if of_values:
-        scale = replace(scale, margin=margin * (1 - reached), relative_margin=margin)
+    scale = scale.beside(reached)
     others = sorted(chosen.keys() - {ordinary})
-    differences = {name: _paired_differences(name, chosen[name], chosen[ordinary]) for name in others}
+    differences = {name: paired_differences(name, chosen[name], chosen[ordinary]) for name in others}
     compared = {name: _compare(values, confidence, scale) for name, values in differences.items()}
     for kind in {family(name) for name in others}:
         members = [name for name in others if family(name) == kind]
@@ -175,7 +177,7 @@ def compare(
             compared[name] |= {"p_value_holm": p_value, "on_par": on_par}
     compared[ordinary] = dict.fromkeys(("difference", "bound", "p_value", "p_value_holm", "on_par"))
     outcomes = [
-        ScheduleOutcome(**_describe(name, chosen[name], runs.filter(schedule=name), scale.resolution), **compared[name])
+        ScheduleOutcome(**_describe(name, chosen[name], runs.filter(schedule=name), scale), **compared[name])
         for name in sorted(chosen, key=lambda name: _order(name, _period(chosen[name])))
     ]
     periodic = [differences[name].size for name in others if _period(chosen[name]) is not None]
@@ -189,10 +191,17 @@ def compare_by(
     records: pl.DataFrame,
     chance: float,
     family: Callable[[str], Hashable] = lambda schedule: parse_condition(schedule).period is None,
+    comparison: Comparison = "equal-steps",
 ) -> Compared:
     """`compare` with the margin and the confidence of a study's settings."""
-    margin = margin_of(spec, records)
-    return compare(records, margin=margin, confidence=spec.confidence, chance=chance, family=family)
+    return compare(
+        records,
+        margin=margin_of(spec, records),
+        confidence=spec.confidence,
+        chance=chance,
+        comparison=comparison,
+        family=family,
+    )
 
 
 def margin_of(spec: GridSpec, records: pl.DataFrame) -> float:
@@ -208,8 +217,7 @@ def _lazy_gap(outcomes: list[ScheduleOutcome]) -> Interval | None:
     """Test accuracy of K = 1 minus that of K = ∞, paired by seed; none where K = ∞ was not tested."""
     for outcome in outcomes:
         if outcome.period == math.inf and outcome.difference is not None:
-            lazy = outcome.difference
-            return Interval(mean=-lazy.mean, low=-lazy.high, high=-lazy.low)
+            return -outcome.difference
     return None
 
 
@@ -362,7 +370,7 @@ def _order(schedule: str, period: float | None) -> tuple[bool, bool, tuple[str, 
     return (period is None, False, modifiers, "" if period is not None else condition.kind, condition.value)
 
 
-def _paired_differences(
+def paired_differences(
     schedule: str, runs: pl.DataFrame, reference: pl.DataFrame, name: str = "K = 1"
 ) -> Float[np.ndarray, " n"]:
     """Test accuracy minus that of the reference, over the seeds both have."""
@@ -375,15 +383,23 @@ def _paired_differences(
     return (pairs["test_accuracy"] - pairs["test_accuracy_reference"]).to_numpy()
 
 
+def _interval(values: Float[np.ndarray, " n"], scale: Scale) -> Interval:
+    return mean_interval(values, INTERVAL_CONFIDENCE, scale.resolution)
+
+
+def _p_value(differences: Float[np.ndarray, " n"], scale: Scale) -> float:
+    return p_value_not_worse(differences, scale.margin, scale.resolution)
+
+
 def _compare(differences: Float[np.ndarray, " n"], confidence: float, scale: Scale) -> dict[str, Any]:
     return {
-        "difference": mean_interval(differences, INTERVAL_CONFIDENCE, scale.resolution),
+        "difference": _interval(differences, scale),
         "bound": lower_bound(differences, confidence, scale.resolution),
-        "p_value": p_value_not_worse(differences, scale.margin, scale.resolution),
+        "p_value": _p_value(differences, scale),
     }
 
 
-def _describe(schedule: str, runs: pl.DataFrame, all_rates: pl.DataFrame, resolution: float) -> dict[str, Any]:
+def _describe(schedule: str, runs: pl.DataFrame, all_rates: pl.DataFrame, scale: Scale) -> dict[str, Any]:
     """What is known of a schedule by itself, without comparing it to K = 1."""
     if runs.height < 2:
         raise ValueError(
@@ -404,10 +420,8 @@ def _describe(schedule: str, runs: pl.DataFrame, all_rates: pl.DataFrame, resolu
         "num_runs_all_rates": all_rates.height,
         "feature_updates": float(np.mean(runs["feature_updates"].to_numpy())),
         "validation_accuracy": float(np.mean(runs["validation_accuracy"].to_numpy())),
-        "test_accuracy": mean_interval(runs["test_accuracy"].to_numpy(), INTERVAL_CONFIDENCE, resolution),
-        "network_test_accuracy": mean_interval(
-            runs["network_test_accuracy"].to_numpy(), INTERVAL_CONFIDENCE, resolution
-        ),
+        "test_accuracy": _interval(runs["test_accuracy"].to_numpy(), scale),
+        "network_test_accuracy": _interval(runs["network_test_accuracy"].to_numpy(), scale),
     }
 
 

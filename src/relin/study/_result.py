@@ -41,7 +41,10 @@ class ScheduleOutcome(BaseModel):
     p_value_holm: float | None = Field(
         description="The same after Holm's correction over the K tested (or the schedules without a period)."
     )
-    on_par: bool | None = Field(description="None for K = 1, and where no run of K = 1 trained.")
+    on_par: bool | None = Field(
+        description="None for K = 1, and where no run of K = 1 trained or, but for accuracy, its mean is no better "
+        "than a constant's."
+    )
 
     @property
     def num_untrained(self) -> int:
@@ -91,12 +94,18 @@ class GridResult(StudyResult):
 
     def margin_of(self, ordinary: ScheduleOutcome) -> float:
         """The margin, in the unit of accuracies, of what is compared with this ordinary training."""
-        return self.margin if self.relative_margin is None else self.relative_margin * (1 - ordinary.test_accuracy.mean)
+        return self.scale.beside(ordinary.test_accuracy.mean).margin
 
     @property
     def scale(self) -> Scale:
         """How its numbers are read."""
         return Scale(self.measure, self.unit, self.better, self.margin, self.relative_margin)
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether ordinary training is something that others can be compared with, at any value of an axis."""
+        others = [outcome for outcome in self.outcomes if outcome.difference is not None]
+        return not others or any(outcome.on_par is not None for outcome in others)
 
     @property
     def num_runs(self) -> int:

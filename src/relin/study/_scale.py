@@ -1,7 +1,7 @@
 """How the numbers of a result are read: the one place that knows their unit, their digits and which side is better."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, final
 
 from relin.study._interval import Interval
@@ -30,8 +30,8 @@ def fixed(value: float | None, digits: int) -> str:
 
 
 def tick(value: float) -> str:
-    """A tick label without mathematics, so that no label can be read as a formula."""
-    return f"{value:.6g}".replace("-", MINUS)
+    """A tick label without mathematics, so that no label can be read as a formula, and without a negative zero."""
+    return f"{value + 0.0:.6g}".replace("-", MINUS)
 
 
 @final
@@ -60,8 +60,19 @@ class Scale:
 
     @property
     def resolution(self) -> float:
-        """Scores nearer to each other than this are equal: far below the margin, and above the rounding of float32."""
-        return 1e-5 * self.margin if self.is_own else RESOLUTION
+        """Scores nearer to each other than this are equal: far below the margin, which may be small.
+
+        The rounding of float32 is smaller for values up to about eighty margins; larger ones may differ by rounding.
+        """
+        return 1e-5 * self.margin if self.is_own or self.relative_margin is not None else RESOLUTION
+
+    def beside(self, ordinary: float) -> "Scale":
+        """That of what is compared with ordinary training of this mean score: of R², with a margin that is a part of
+        its error."""
+        if self.measure != R_SQUARED:
+            return self
+        part = self.margin if self.relative_margin is None else self.relative_margin
+        return replace(self, margin=part * (1 - ordinary), relative_margin=part)
 
     def of_setting(self, margin: float) -> float:
         """A margin as settings have it, in percentage points of fractions, in scores."""
@@ -69,9 +80,7 @@ class Scale:
 
     def own(self, interval: Interval | None) -> Interval | None:
         """An interval of scores as one of the measure itself."""
-        if interval is None or not self.turned:
-            return interval
-        return Interval(mean=-interval.mean, low=-interval.high, high=-interval.low)
+        return interval if interval is None or not self.turned else -interval
 
     @property
     def factor(self) -> float:
@@ -188,13 +197,15 @@ class Scale:
     def counted(self, chance: float) -> str:
         """What a run that did not train counts at."""
         if self.is_own:
-            return f"the {self.measure} of a constant predictor ({self.told(chance)})"
+            return f"{self.measure} {self.told(chance)}, which stands for a run that did not train"
+        if self.measure == R_SQUARED:
+            return f"R² = {tick(chance)}, the constant predictor’s"
         return f"chance accuracy ({100 * chance:.3g} %)"
 
     def _decimals(self, digits: int) -> int:
         if self.unit == "%" or not 0 < self.margin < math.inf:
             return digits
-        return max(0, digits - 1 - math.floor(math.log10(self.margin)))
+        return max(0, 1 - math.floor(math.log10(self.margin)))
 
     @staticmethod
     def _with(number: str, unit: str) -> str:

@@ -4,7 +4,7 @@ import math
 import re
 
 from relin.study._result import GridResult, Interval, ScheduleOutcome
-from relin.study._scale import R_SQUARED, Scale
+from relin.study._scale import Scale, fixed
 from relin.study._statistics import INTERVAL_CONFIDENCE
 
 ORDINARY = "every-1"
@@ -40,13 +40,15 @@ def in_measure(text: str, measure: str) -> str:
         return text
     parts = text.split(measure)  # which may have the word in it
     text = measure.join(re.sub(r"(?<![-/#.\w])[Aa]ccurac(?:y|ies)(?![-\w])", lambda _: measure, part) for part in parts)
-    return text if measure == R_SQUARED else re.sub(r"\bat chance\b", "as a constant predictor does", text)
+    return re.sub(r"\bat chance\b", "at the value for such runs", text)
 
 
 def no_yardstick(result: GridResult) -> str:
     """That ordinary training is nothing that could be compared with."""
-    if result.scale.measure != "accuracy":
-        return "ordinary training (K = 1) is no better on test data than the constant predictor even at the best of its"
+    scale = result.scale
+    if scale.measure != "accuracy":
+        least = f"{scale.counted(result.chance)}," if scale.is_own else "the constant predictor"
+        return f"ordinary training (K = 1) is no better on test data than {least} even at the best of its"
     return "no run of ordinary training (K = 1) trained even at the best of its"
 
 
@@ -56,7 +58,8 @@ def nothing_to_compare_with(result: GridResult) -> str:
 
 
 def outcome_clauses(result: GridResult, cells: str = "cells") -> list[str]:
-    """What bears on all of an answer: chosen rates at an end of those offered, and runs that did not train.
+    """What bears on all of an answer: whether there is something to compare with, chosen rates at an end of those
+    offered, and runs that did not train.
 
     `cells` names what there is ordinary training at each of, in a study with an axis.
     """
@@ -65,7 +68,13 @@ def outcome_clauses(result: GridResult, cells: str = "cells") -> list[str]:
     lost = untrained(
         diverged, failed, f"{total} runs at the chosen learning rates", result.scale.counted(result.chance)
     )
-    return [*edge_clauses(result, cells), *lost]
+    nothing = [] if result.is_comparable else [nothing_to_compare_with(result)]
+    return [*nothing, *edge_clauses(result, cells), *lost]
+
+
+def no_answer(result: GridResult, cells: str = "cells") -> str:
+    """The verdict where ordinary training is nothing to compare with."""
+    return f"On {result.data}, {'; '.join(outcome_clauses(result, cells))}."
 
 
 def untrained(diverged: int, failed: int, runs: str, at: str) -> list[str]:
@@ -130,4 +139,5 @@ def spelled(interval: Interval) -> str:
         return "0"
     digits = 1 - math.floor(math.log10(width)) if width > 0 else 2 - math.floor(math.log10(size))
     digits = min(max(digits, 0), 8)
-    return f"{interval.mean:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]".replace("-", "−")
+    mean, low, high = (fixed(value, digits) for value in (interval.mean, interval.low, interval.high))
+    return f"{mean} [{low}, {high}]"

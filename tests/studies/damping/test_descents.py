@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import polars as pl
 import pytest
+from scipy import stats
 
 import relin as il
 from relin.studies.damping.conclude import conclude as conclude_damping
@@ -80,6 +81,27 @@ def test_what_damping_does_to_the_network_is_told_in_either_direction():
     still = conclude_damping(DAMPING, damping_records(DAMPING, distance=lambda k: 0.1 / k))
     assert "the damping that moves it most (κ = 0.25) to" in still.verdict
     assert still.run("every", 8).reached.mean == pytest.approx(0.805)
+
+
+def test_small_errors_of_values_have_intervals():
+    """Of R² errors of 1e-9 are told apart, and so are their differences."""
+    error = 1e-9 * (1 + pl.col("seed")) * (1 + pl.col("number").fill_null(1.0) / 64)
+    values = {"measure": pl.lit("R²"), "constant_accuracy": 0.0, "test_accuracy": 1 - error}
+    spec = DAMPING.model_copy(update={"seeds": 3})
+    result = conclude_damping(spec, damping_records(spec).with_columns(**values))
+    half = stats.t.ppf(0.975, 2) * 1e-9 / math.sqrt(3)  # s of the seeds is 1e-9 times a factor of the damping
+    run = next(run for run in result.runs if (run.way, run.number) == ("every", 64))
+    for interval in (run.test_accuracy, run.reached):
+        assert interval.high - interval.mean == pytest.approx(2 * half, rel=1e-4)
+    difference = result.descent.difference
+    assert (result.descent.best, result.descent.least) == (1, 64)
+    assert difference.high - difference.mean == pytest.approx(63 / 64 * half, rel=1e-4)
+    spec = InterpolationSpec(seeds=3, steps=1000, periods=[1, 10])
+    records = interpolation_records(spec, {1: 0.0, 10: 0.25, math.inf: 1.0}.get)
+    values["test_accuracy"] = 1 - 1e-9 * (1 + pl.col("seed"))
+    result = conclude_interpolation(spec, records.with_columns(**values))
+    assert result.measure == "R²"
+    assert result.ordinary_accuracy.high - result.ordinary_accuracy.mean == pytest.approx(half, rel=1e-4)
 
 
 def test_diverged_runs_count_at_chance_and_have_no_distance():

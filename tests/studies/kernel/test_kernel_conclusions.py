@@ -122,6 +122,21 @@ def test_frozen_kernels_are_compared_seed_by_seed():
     assert "on the one of step 400 reaches 95.00 % against 90.50 %" in result.verdict
 
 
+def test_frozen_kernels_of_values_with_small_errors_have_intervals():
+    """Of R² errors of 1e-8 are told apart where ordinary training's are as small."""
+
+    def of_values(schedule, **options):
+        errors = [1e-8 * (1 + 0.1 * seed) for seed in range(3)]
+        taken = [{"frozen": [1 - 4 * e, math.nan, 1 - 2 * e, math.nan, 1 - e]} if options else {} for e in errors]
+        rows = [run(schedule, seed, accuracy=1 - e, measure="R²", **taken[seed]) for seed, e in enumerate(errors)]
+        return [row for own in rows for row in own]
+
+    (frozen,) = conclude(of_values("every-1", taken=True), of_values("never")).frozen
+    half = stats.t.ppf(0.975, 2) * 3e-9 / math.sqrt(3)  # a gain of 3 errors, whose s is 1e-9
+    assert frozen.gain.high - frozen.gain.mean == pytest.approx(half, rel=1e-4)
+    assert frozen.accuracy[-1].high - frozen.accuracy[-1].mean == pytest.approx(half / 3, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("last", "words"), [(0.95, "taken later do better"), (0.85, "taken later do worse"), (0.9, "not shown to do bet")]
 )
@@ -197,6 +212,7 @@ def test_diverged_runs_have_no_kernel_but_count_in_accuracy():
         ((0.0, 0.0, 0.0), "0"),
         ((0.5, 0.5, 0.5), "0.500 [0.500, 0.500]"),
         ((123.4, 100.0, 146.8), "123 [100, 147]"),
+        ((-0.4, -12.0, 12.0), "0 [−12, 12]"),
     ],
 )
 def test_intervals_have_as_many_digits_as_tell_them_apart(interval, text):
@@ -251,6 +267,19 @@ def test_width_of_values_has_a_margin_at_each_width():
     assert [result.margin_of(at.ordinary) for at in result.widths] == pytest.approx([0.4 * (1 - r) for r in reached])
     assert [at.lazy.on_par for at in result.widths] == [False, False, True]
     assert "higher in R² than lazy training (K = ∞), above zero at every width" in result.verdict
+
+
+def test_width_where_lower_is_better_or_there_is_nothing_to_compare_with():
+    error = {"test_accuracy": 1 - pl.col("test_accuracy"), "validation_accuracy": 1 - pl.col("validation_accuracy")}
+    told = {"measure": pl.lit("MAE"), "measure_unit": pl.lit("s"), "measure_better": pl.lit("lower")}
+    frame, spec = widths().with_columns(**error, **told), WidthSpec(widths=[16, 64, 256], learning_rates=[0.1])
+    result = conclude_width(spec, {"equal-steps": frame}, 0.9)
+    assert result.widths[0].gap.mean == pytest.approx(0.051)
+    assert "better in MAE than lazy training (K = ∞), beyond doubt at 2 of 3 widths" in result.verdict
+    verdict = conclude_width(spec, {"equal-steps": frame}, 0.04).verdict
+    assert "the NTK moves less in wider networks" in verdict
+    assert "ordinary training (K = 1) is no better on test data than MAE 0.0 s, which stands for" in verdict
+    assert "than lazy training" not in verdict
 
 
 def test_width_without_a_limit_or_with_a_kernel_that_moves_more():

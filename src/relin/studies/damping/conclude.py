@@ -8,7 +8,8 @@ from relin.studies.damping.result import Choice, DampingResult, DampingRun, Ridg
 from relin.studies.damping.settings import DampingSpec
 from relin.studies.damping.verdict import damping_verdict
 from relin.study._judged import DIVERGED, FAILED, chance_of, trained
-from relin.study._statistics import INTERVAL_CONFIDENCE, finite_interval, mean_interval
+from relin.study._measured import interval_of, scale_of
+from relin.study._statistics import finite_interval
 
 REACHED = 0.05
 """The part of the first training loss that stands for equal training."""
@@ -34,6 +35,7 @@ def conclude(spec: DampingSpec, records: pl.DataFrame) -> DampingResult:
     shared = records.row(0, named=True)
     result = DampingResult(
         **{name: shared[name] for name in ("study", "data", "model")},
+        measure=scale_of(records, margin=1.0).measure,
         num_steps=spec.outer_steps,
         num_seeds=ends["seed"].n_unique(),
         num_runs=ends.height,
@@ -65,11 +67,11 @@ def _outcome(way: str, number: float, records: pl.DataFrame, ends: pl.DataFrame,
         number=number,
         num_diverged=ends.height - whole.height,
         num_failed=whole.filter(result=FAILED).height,
-        test_accuracy=mean_interval(_accuracies(ends, "test_accuracy", chance), INTERVAL_CONFIDENCE),
+        test_accuracy=interval_of(_accuracies(ends, "test_accuracy", chance), records),
         validation_accuracy=float(np.mean(_accuracies(ends, "validation_accuracy", chance))),
         train_loss=finite_interval(np.log10(np.maximum(whole["train_loss"].to_numpy(), 1e-300))),
         kernel_distance=finite_interval(whole["kernel_distance"].to_numpy()),
-        reached=finite_interval(reached["test_accuracy"].to_numpy()),
+        reached=interval_of(reached["test_accuracy"].to_numpy(), records) if reached.height > 1 else None,
     )
 
 
@@ -83,7 +85,7 @@ def _choice(way: str, runs: list[DampingRun], ends: pl.DataFrame, chance: float)
     best, least = max(own, key=lambda run: (run.validation_accuracy, -run.number)), own[-1]
     of = ends.filter(way=way)
     accuracies = [_accuracies(of.filter(number=run.number), "test_accuracy", chance) for run in (least, best)]
-    difference = mean_interval(accuracies[0] - accuracies[1], INTERVAL_CONFIDENCE)
+    difference = interval_of(accuracies[0] - accuracies[1], ends, near=np.concatenate(accuracies))
     return Choice(best=best.number, least=least.number, difference=difference)
 
 

@@ -17,7 +17,7 @@ def damping_verdict(result: DampingResult) -> str:
         _kernel(result),
     ]
     clauses += untrained(
-        result.num_diverged, result.num_failed, f"{result.num_runs} runs", PERCENT.counted(result.chance)
+        result.num_diverged, result.num_failed, f"{result.num_runs} runs", result.scale.counted(result.chance)
     )
     seeds = count(result.num_seeds, "paired seed")
     return f"{'; '.join(clauses)} ({100 * INTERVAL_CONFIDENCE:g} % intervals over {seeds})."

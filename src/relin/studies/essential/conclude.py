@@ -9,7 +9,7 @@ from relin.study._outcomes import compare_by
 from relin.study._result import ScheduleOutcome
 from relin.study._schedules import After, Until
 from relin.study._settings import Comparison
-from relin.study._verdict import count, criterion, lazy_clause, nothing_to_compare_with, outcome_clauses
+from relin.study._verdict import count, criterion, lazy_clause, no_answer, outcome_clauses
 
 
 def conclude(spec: EssentialSpec, records: dict[Comparison, pl.DataFrame], chance: float) -> EssentialResult:
@@ -45,8 +45,8 @@ def _last_on_par(outcomes: list[ScheduleOutcome | None]) -> int | None:
 
 
 def _verdict(result: EssentialResult, spec: EssentialSpec) -> str:
-    if result.outcomes[0].on_par is None and all(outcome.on_par is None for outcome in result.outcomes):
-        return f"On {result.data}, {nothing_to_compare_with(result)}."
+    if not result.is_comparable:
+        return no_answer(result)
     clauses = []
     gap = result.lazy_gap
     if gap is not None:

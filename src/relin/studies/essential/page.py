@@ -30,7 +30,7 @@ _READING = (
     "Mean test accuracy of the linearised network and its 95 % interval; faint dots are seeds. Bands are the intervals "
     "of ordinary and lazy training, the dashed line is one margin worse than ordinary training, and filled marks are "
     f"on par with it. {text.UNTRAINED_MEANS}; {text.EDGES_MEAN}; "
-    "an arrow points at an accuracy far worse than the others."
+    "an arrow points at accuracies far worse than the others."
 )
 
 
@@ -49,6 +49,7 @@ def page(result: EssentialResult, records: pl.DataFrame, spec: Mapping[str, Any]
 
 def _tiles(result: EssentialResult) -> list[Tile]:
     gap, *others = shared_tiles(result)
+    nothing = None if result.is_comparable else text.NOTHING_TO_COMPARE
     frozen, late = family(result, "until"), family(result, "after")
     return [
         gap,
@@ -57,7 +58,7 @@ def _tiles(result: EssentialResult) -> list[Tile]:
             text.count(result.enough_updates),
             _note(
                 "one a step, then features are frozen",
-                "no number tested is shown to be enough",
+                nothing or "no number tested is shown to be enough",
                 result.enough_updates,
                 frozen,
             ),
@@ -67,7 +68,7 @@ def _tiles(result: EssentialResult) -> list[Tile]:
             text.count(result.latest_start),
             _note(
                 f"of {result.num_steps:,} steps; lazy training until then",
-                "no start tested is shown to be early enough",
+                nothing or "no start tested is shown to be early enough",
                 result.latest_start,
                 late,
             ),
@@ -118,6 +119,8 @@ def plots(result: EssentialResult, data: StudyRecords, against: Against = "n") -
 
 
 def _frozen_title(result: EssentialResult) -> str:
+    if not result.is_comparable:
+        return text.NOTHING_TO_COMPARE
     if result.enough_updates is None:
         most = max((number for number, _ in family(result, "until")), default=0)
         plural = "update is" if most == 1 else "updates are"
@@ -127,6 +130,8 @@ def _frozen_title(result: EssentialResult) -> str:
 
 
 def _late_title(result: EssentialResult) -> str:
+    if not result.is_comparable:
+        return text.NOTHING_TO_COMPARE
     if result.latest_start is None:
         first = min((number for number, _ in family(result, "after")), default=0)
         return f"Features that start to move at step {first:,} are not shown to be on par with ordinary training"

@@ -10,7 +10,7 @@ from relin.studies.frequency.settings import FrequencySpec
 from relin.studies.frequency.verdict import both_verdicts, tested_periods, verdict
 from relin.study._condition import parse_condition
 from relin.study._modifiers import Sparse
-from relin.study._outcomes import Compared, compare, margin_of
+from relin.study._outcomes import Compared, compare_by
 from relin.study._result import ScheduleOutcome
 from relin.study._settings import Comparison
 
@@ -25,13 +25,7 @@ def conclude(spec: FrequencySpec, records: dict[Comparison, pl.DataFrame], chanc
     - `chance`: accuracy at which a run that did not train counts.
     """
     first, *others = (
-        frequency_result(
-            records[comparison],
-            margin=margin_of(spec, records[comparison]),
-            confidence=spec.confidence,
-            chance=chance,
-            comparison=comparison,
-        )
+        frequency_result(compare_by(spec, records[comparison], chance, family, comparison), comparison)
         for comparison in spec.comparisons
     )
     if not others:
@@ -39,32 +33,21 @@ def conclude(spec: FrequencySpec, records: dict[Comparison, pl.DataFrame], chanc
     return first.model_copy(update={"equal_distance": others[0], "verdict": both_verdicts(first, others[0])})
 
 
-def frequency_result(
-    records: pl.DataFrame,
-    *,
-    margin: float,
-    confidence: float,
-    chance: float,
-    comparison: Comparison = "equal-steps",
-) -> FrequencyResult:
-    """Answer *how rarely can features be updated without loss?* from the records of one comparison.
+def frequency_result(compared: Compared, comparison: Comparison = "equal-steps") -> FrequencyResult:
+    """Answer *how rarely can features be updated without loss?* from one comparison.
 
     The periods other than 1, K = ∞ included, form one family of Holm's correction; the periods of the preset form
     another, and all other schedules a third, because K* rests on the first alone and should not depend on what else was
     tried. `k_star` is 1 where the smallest K tested is not on par, and none where no K above 1 was tested or no run of
     K = 1 trained: being on par with a failure would say nothing.
 
-    Arguments, errors and statistics are those of `compare`. With `equal-distance` the feature updates that suffice are
-    the mean number of K*'s runs instead of ⌈T/K*⌉ − 1.
+    With `equal-distance` the feature updates that suffice are the mean number of K*'s runs instead of ⌈T/K*⌉ − 1.
+
+    **Arguments:**
+
+    - `compared`: its schedules corrected by `family`.
+    - `comparison`: of its runs.
     """
-    compared = compare(
-        records,
-        margin=margin,
-        confidence=confidence,
-        chance=chance,
-        comparison=comparison,
-        family=_family,
-    )
     outcomes = compared.outcomes
     k_star = _k_star(tested_periods(outcomes))
     steps = compared.shared["num_steps"]
@@ -84,7 +67,8 @@ def frequency_result(
     return result.model_copy(update={"verdict": verdict(result, steps, compared.num_paired[1], longest)})
 
 
-def _family(schedule: str) -> str:
+def family(schedule: str) -> str:
+    """What a schedule is corrected with: the K, those of the preset, or all else."""
     try:
         condition = parse_condition(schedule)
     except ValueError:

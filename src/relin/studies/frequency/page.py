@@ -40,7 +40,7 @@ from relin.study._abstract import Against
 from relin.study._result import ScheduleOutcome
 
 QUESTION = "How rarely can features be updated without loss?"
-_ARROW = "An arrow points at an accuracy far worse than the others."
+_ARROW = "An arrow points at accuracies far worse than the others."
 
 
 def page(result: FrequencyResult, records: pl.DataFrame, spec: Mapping[str, Any], against: Against = "n") -> Report:
@@ -63,7 +63,7 @@ def _tiles(answers: Sequence[FrequencyRecords]) -> list[Tile]:
     for data in answers:
         result = data.result
         updates, steps = text.count(result.sufficient_feature_updates), f"in {_steps(data):,} steps"
-        star = "largest K on par with ordinary training" if answer_of(result) else "no larger K is shown to be on par"
+        star = "largest K on par with ordinary training" if answer_of(result) else _missed(result)
         if len(answers) == 1:
             tiles += [
                 Tile("K*", text.period(result.k_star), star),
@@ -73,6 +73,10 @@ def _tiles(answers: Sequence[FrequencyRecords]) -> list[Tile]:
             enough = f"{updates} feature updates {steps} suffice" if answer_of(result) else star
             tiles.append(Tile(f"K*, {COMPARISONS[result.comparison]}", text.period(result.k_star), enough))
     return tiles + shared_tiles(answers[0].result)
+
+
+def _missed(result: FrequencyResult) -> str:
+    return "no larger K is shown to be on par" if result.is_comparable else text.NOTHING_TO_COMPARE
 
 
 def _tables(answers: Sequence[FrequencyRecords]) -> list[Html]:
@@ -201,7 +205,9 @@ def _period_plot(data: FrequencyRecords) -> Plot:
         name="accuracy-against-period",
         title=f"Up to K = {text.period(result.k_star)} the {scale.loss} of test accuracy is less than {margin}"
         if answer_of(result)
-        else f"No K above 1 is shown to {kept}",
+        else f"No K above 1 is shown to {kept}"
+        if result.is_comparable
+        else text.NOTHING_TO_COMPARE,
         caption=_period_caption([result], result.outcomes),
         description=f"Test accuracy against K. {in_words(result, result.outcomes)}",
         draw=lambda theme: accuracy_against_period(data, theme),
@@ -213,7 +219,8 @@ def _both_plot(answers: Sequence[FrequencyRecords]) -> Plot:
     found = [
         f"up to K = {text.period(result.k_star)} with {COMPARISONS[result.comparison]}"
         if answer_of(result)
-        else f"no K above 1 with {COMPARISONS[result.comparison]}"
+        else f"{'no K above 1' if result.is_comparable else 'nothing to compare with'} with "
+        f"{COMPARISONS[result.comparison]}"
         for result in results
     ]
     shown = [outcome for result in results for outcome in result.outcomes if not stands_beside(outcome)]
@@ -283,6 +290,8 @@ def _updates_plot(data: FrequencyRecords, against: Against, among: Sequence[Freq
         f"{updates} feature updates in {steps} steps suffice{alike}"
         if answer_of(result)
         else f"No K above 1 is shown to suffice{alike or f' in {steps} steps'}"
+        if result.is_comparable
+        else text.NOTHING_TO_COMPARE + alike
     )
     return Plot(
         name="accuracy-against-updates" + ("" if data in among[:1] or not among else f"-{result.comparison}"),

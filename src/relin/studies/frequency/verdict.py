@@ -4,7 +4,7 @@ import math
 
 from relin.studies.frequency.result import FrequencyResult
 from relin.study._result import ScheduleOutcome
-from relin.study._verdict import criterion, lazy_clause, nothing_to_compare_with, outcome_clauses
+from relin.study._verdict import criterion, lazy_clause, no_answer, outcome_clauses
 
 
 def tested_periods(outcomes: list[ScheduleOutcome]) -> list[ScheduleOutcome]:
@@ -26,7 +26,7 @@ def verdict(result: FrequencyResult, num_steps: int, most_paired: int, fewest_st
     if not tested:
         clauses = [f"On {result.data}, no K above 1 was tested, so nothing is known about rarer feature updates"]
     elif result.k_star is None:
-        clauses = [f"On {result.data}, {nothing_to_compare_with(result)}"]
+        return no_answer(result)
     else:
         equal = ", equal learning rate × steps" if result.comparison == "equal-distance" else ""
         rule = criterion(result, f"over {len(tested)} K", most_paired) + equal

@@ -11,6 +11,7 @@ from relin.studies.interpolation.result import InterpolationResult, PeriodOutcom
 from relin.studies.interpolation.settings import InterpolationSpec
 from relin.studies.interpolation.verdict import interpolation_verdict
 from relin.study._judged import DIVERGED, FAILED, chance_of, trained
+from relin.study._measured import interval_of, scale_of
 from relin.study._result import Interval
 from relin.study._statistics import INTERVAL_CONFIDENCE, finite_interval, mean_interval
 
@@ -59,6 +60,7 @@ def conclude(spec: InterpolationSpec, records: pl.DataFrame) -> InterpolationRes
     shared = records.row(0, named=True)
     result = InterpolationResult(
         **{name: shared[name] for name in ("study", "data", "model")},
+        measure=scale_of(records, margin=1.0).measure,
         num_steps=spec.steps,
         num_seeds=records["seed"].n_unique(),
         num_runs=records.filter(way="every").height,
@@ -104,7 +106,7 @@ def _norm(values: Float[np.ndarray, " MC"]) -> float:
 def _accuracy(own: pl.DataFrame, column: str, chance: float) -> Interval:
     """Over seeds, a run that did not train at chance."""
     values = own.select(pl.when(trained()).then(pl.col(column)).otherwise(chance)).to_series().to_numpy()
-    return mean_interval(values, INTERVAL_CONFIDENCE)
+    return interval_of(values, own)
 
 
 def _distances(

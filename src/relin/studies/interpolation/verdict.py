@@ -4,7 +4,6 @@ import math
 
 from relin.studies.interpolation.result import InterpolationResult
 from relin.study._result import Interval
-from relin.study._scale import PERCENT
 from relin.study._statistics import INTERVAL_CONFIDENCE
 from relin.study._verdict import count, untrained
 
@@ -25,7 +24,7 @@ def interpolation_verdict(result: InterpolationResult) -> str:
         f"and is highest at K = {_highest(result)}",
     ]
     clauses += untrained(
-        result.num_diverged, result.num_failed, f"{result.num_runs} runs", PERCENT.counted(result.chance)
+        result.num_diverged, result.num_failed, f"{result.num_runs} runs", result.scale.counted(result.chance)
     )
     seeds = count(result.num_seeds, "paired seed")
     return f"{'; '.join(clauses)} ({100 * INTERVAL_CONFIDENCE:g} % intervals over {seeds})."

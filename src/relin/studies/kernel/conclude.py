@@ -10,7 +10,7 @@ from relin.study._kernel import METRICS, constancy, final_records
 from relin.study._outcomes import Compared, compare_by
 from relin.study._result import ScheduleOutcome
 from relin.study._settings import Comparison
-from relin.study._statistics import INTERVAL_CONFIDENCE, finite_interval, mean_interval
+from relin.study._statistics import finite_interval
 
 
 def conclude(spec: KernelSpec, records: dict[Comparison, pl.DataFrame], chance: float) -> KernelResult:
@@ -65,6 +65,6 @@ def _frozen(name: str, compared: Compared, records: pl.DataFrame, chance: float)
         learning_rate=outcome.learning_rate,
         num_seeds=values.shape[0],
         steps=steps,
-        accuracy=[mean_interval(column, INTERVAL_CONFIDENCE) for column in values.T],
-        gain=mean_interval(values[:, -1] - values[:, 0], INTERVAL_CONFIDENCE),
+        accuracy=[compared.interval(column) for column in values.T],
+        gain=compared.interval(values[:, -1] - values[:, 0]),
     )

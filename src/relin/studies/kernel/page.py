@@ -194,6 +194,8 @@ def _frozen_title(result: KernelResult) -> str:
 
 def _learned_title(result: KernelResult) -> str:
     """The fewest updates on par together with every larger number tested, and the alignment they lead to."""
+    if not result.is_comparable:
+        return text.NOTHING_TO_COMPARE
     periodic = [o for o in result.outcomes if o.period is not None and o.period > 1]
     enough = list(takewhile(lambda outcome: outcome.on_par, periodic))
     if not enough:

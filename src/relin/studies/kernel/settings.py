@@ -15,6 +15,7 @@ class KernelSpec(KernelSettings, frozen=True):
     """Does the NTK stay constant?"""
 
     beyond_outcomes: ClassVar = "the NTK along each run, the columns kernel_distance and others"
+    no_measure: ClassVar = "since of lazy training on a frozen kernel only accuracy, or R² of values, is recorded"
     belong_to: ClassVar = {
         **KernelSettings.belong_to,
         "optimiser": (*KernelSettings.belong_to["optimiser"], "frozen_rate"),

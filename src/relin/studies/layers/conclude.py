@@ -11,7 +11,7 @@ from relin.study._outcomes import Compared, compare_by
 from relin.study._result import Interval
 from relin.study._schedules import Lazy, Rich
 from relin.study._settings import Comparison
-from relin.study._verdict import criterion, lazy_clause, outcome_clauses
+from relin.study._verdict import criterion, lazy_clause, no_answer, outcome_clauses
 
 
 def conclude(spec: LayersSpec, records: dict[Comparison, pl.DataFrame], chance: float) -> LayersResult:
@@ -55,6 +55,8 @@ def _difference(compared: Compared, schedule: str, other: str) -> Interval | Non
 
 
 def _verdict(result: LayersResult) -> str:
+    if not result.is_comparable:
+        return no_answer(result)
     clauses = [f"On {result.data}, {lazy_clause(result.lazy_gap, result.scale)}"] if result.lazy_gap is not None else []
     gains = [layer for layer in result.layers if layer.gain is not None]
     if gains:

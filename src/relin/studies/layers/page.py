@@ -98,6 +98,8 @@ def _curves(result: LayersResult, data: StudyRecords, theme: Theme) -> Any:
 
 
 def _title(result: LayersResult) -> str:
+    if not result.is_comparable:
+        return text.NOTHING_TO_COMPARE
     best = most_gain(result)
     if best is None or best.gain is None:
         return "Layers with feature updates of their own beside ordinary training"

@@ -9,10 +9,10 @@ from jaxtyping import Float
 from relin.studies.phase.result import FEWEST_SEEDS, FEWEST_TOTALS, PhaseCell, PhaseResult, TotalOutcome
 from relin.studies.phase.settings import PhaseSpec
 from relin.studies.phase.verdict import phase_verdict
-from relin.study._outcomes import Compared, compare_by
+from relin.study._outcomes import Compared, compare_by, paired_differences
 from relin.study._result import Interval, ScheduleOutcome
 from relin.study._settings import Comparison
-from relin.study._statistics import INTERVAL_CONFIDENCE, holm, mean_interval, p_value_not_worse
+from relin.study._statistics import INTERVAL_CONFIDENCE, holm, mean_interval
 
 _ORDINARY = "every-1"
 
@@ -85,13 +85,14 @@ def _cells(compared: dict[int, Compared], best: int | None) -> list[PhaseCell]:
     reference = None if best is None else compared[best].chosen[_ORDINARY]
     tested = [] if reference is None else [place for place in places if (place[0], place[1]) != (best, 1)]
     differences = {
-        (total, period): _paired(compared[total].chosen[outcome.schedule], reference)
+        (total, period): paired_differences(
+            outcome.schedule, compared[total].chosen[outcome.schedule], reference, f"K = 1 of T = {best}"
+        )
         for total, period, outcome in tested
         if reference is not None
     }
     of_best = compared[places[0][0] if best is None else best]
-    margin, confidence = of_best.margin, of_best.confidence
-    p_values = holm(np.array([p_value_not_worse(values, margin) for values in differences.values()]))
+    p_values = holm(np.array([of_best.p_value(values) for values in differences.values()]))
     adjusted = dict(zip(differences, p_values.tolist(), strict=True))
     return [
         PhaseCell(
@@ -100,16 +101,10 @@ def _cells(compared: dict[int, Compared], best: int | None) -> list[PhaseCell]:
             outcome=outcome,
             versus_best=of_best.interval(differences[total, period]) if (total, period) in differences else None,
             p_value_best=adjusted.get((total, period)),
-            reaches_best=adjusted[total, period] < 1 - confidence if (total, period) in adjusted else None,
+            reaches_best=adjusted[total, period] < 1 - of_best.confidence if (total, period) in adjusted else None,
         )
         for total, period, outcome in places
     ]
-
-
-def _paired(runs: pl.DataFrame, reference: pl.DataFrame) -> Float[np.ndarray, " n"]:
-    """Test accuracy minus that of the reference, over the seeds both have."""
-    pairs = runs.join(reference, on="seed", suffix="_reference").sort("seed")
-    return (pairs["test_accuracy"] - pairs["test_accuracy_reference"]).to_numpy()
 
 
 def _total(total: int, compared: Compared, losses: "Losses") -> TotalOutcome:

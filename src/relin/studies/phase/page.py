@@ -128,6 +128,8 @@ def plots(result: PhaseResult, against: Against = "n") -> list[Plot]:
 
 
 def _map_title(result: PhaseResult) -> str:
+    if not result.is_comparable:
+        return text.NOTHING_TO_COMPARE
     answered = [own for own in result.totals if own.is_fewer]
     if not answered:
         return "No number of updates below that of ordinary training is shown to suffice"
@@ -141,6 +143,8 @@ def _best_title(result: PhaseResult) -> str:
 
 
 def _growth_title(result: PhaseResult) -> str:
+    if not result.is_comparable:
+        return text.NOTHING_TO_COMPARE
     growth = result.growth
     if growth is None:
         return "Too few T have an n at which the mean loss reaches the margin, to say how it grows"

@@ -55,7 +55,7 @@ class PhaseResult(GridResult):
     cells: list[PhaseCell] = Field(description="By T, then by n.")
     totals: list[TotalOutcome] = Field(description="In increasing order of T.")
     best_total: int | None = Field(
-        description="The T whose ordinary training has the highest mean validation accuracy; none as n* where no T "
+        description="The T whose ordinary training has the best mean validation accuracy; none as n* where no T "
         "has one."
     )
     growth: Interval | None = Field(
@@ -67,6 +67,10 @@ class PhaseResult(GridResult):
     def at(self, total: int) -> list[PhaseCell]:
         """The cells of a T, by increasing n."""
         return [cell for cell in self.cells if cell.total == total]
+
+    @property
+    def is_comparable(self) -> bool:
+        return self.best_total is not None or super().is_comparable
 
     @property
     def widest_margin(self) -> float:

@@ -83,7 +83,8 @@ def _total_cells(result: PhaseResult, own: TotalOutcome) -> list[str]:
 
 
 def phase_csv(result: PhaseResult) -> str:
-    """Every cell of the map as CSV, then the schedules beside it: fractions throughout, three columns an interval."""
+    """Every cell of the map as CSV, then the schedules beside it: three columns an interval, fractions or in the
+    measure's unit."""
     rows = []
     for own in result.totals:
         cells = {cell.outcome.schedule: cell for cell in result.at(own.total)}

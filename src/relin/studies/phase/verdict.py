@@ -2,7 +2,7 @@
 
 from relin._common.words import listed
 from relin.studies.phase.result import FEWEST_SEEDS, FEWEST_TOTALS, PhaseResult, TotalOutcome
-from relin.study._verdict import count, criterion, no_yardstick, nothing_to_compare_with, outcome_clauses, spelled
+from relin.study._verdict import count, criterion, no_answer, no_yardstick, outcome_clauses, spelled
 
 
 def phase_verdict(result: PhaseResult) -> str:
@@ -11,8 +11,8 @@ def phase_verdict(result: PhaseResult) -> str:
     if answered:
         rule = criterion(result, "over the n of each T").replace("ordinary training", "ordinary training of the same T")
         clauses = [f"On {result.data}, {enough_words(answered)} ({rule})", growth_clause(result)]
-    elif result.best_total is None:
-        clauses = [f"On {result.data}, {nothing_to_compare_with(result)}"]
+    elif not result.is_comparable:
+        return no_answer(result, "T")
     else:
         clauses = [
             f"On {result.data}, nothing but ordinary training was tested, so nothing is known about fewer updates"

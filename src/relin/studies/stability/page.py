@@ -118,7 +118,7 @@ def tiles(result: StabilityResult, training: Descent) -> list[Tile]:
         Tile(
             "Fewest updates on par",
             text.count(fewest.feature_updates if fewest else None),
-            fewest.label if fewest else "no schedule is shown to be on par",
+            fewest.label if fewest else _missed(result),
         ),
         gap,
         *others_too,
@@ -132,6 +132,10 @@ def _stable_tiles(result: StabilityResult, training: Descent) -> list[Tile]:
     factor = f"times {text.tick(1 + training.momentum)} with momentum {text.tick(training.momentum)}"
     rate = text.rate(float(f"{start:.2g}"))
     return [Tile("2/λ_max at the start", rate, f"{factor}: stable for the linearised problem")]
+
+
+def _missed(result: StabilityResult) -> str:
+    return "no schedule is shown to be on par" if result.is_comparable else text.NOTHING_TO_COMPARE
 
 
 def _fewest_on_par(result: StabilityResult) -> ScheduleOutcome | None:
@@ -157,7 +161,7 @@ def plots(result: StabilityResult, data: StudyRecords, training: Descent, agains
             caption="Mean test accuracy of the linearised network and its 95 % interval against the number of "
             f"{axis.named('feature updates in a run')}, at the rate chosen for each schedule. The step line is the "
             "Pareto front: no schedule lies above it. Its members are numbered from the fewest updates on and named at "
-            "the right. Filled marks are on par with ordinary training, and an arrow points at an accuracy far worse "
+            "the right. Filled marks are on par with ordinary training, and an arrow points at accuracies far worse "
             "than the others. "
             f"{text.EDGES_MEAN}.",
             description=f"Test accuracy against the number of {axis.named('feature updates')}. Front: "
@@ -209,6 +213,8 @@ def _rates_title(result: StabilityResult) -> str:
 
 
 def _front_title(result: StabilityResult) -> str:
+    if not result.is_comparable:
+        return text.NOTHING_TO_COMPARE
     fewest = _fewest_on_par(result)
     if fewest is None:
         return "No schedule with fewer feature updates is shown to be on par with ordinary training"

@@ -7,7 +7,7 @@ from relin.studies.timing.settings import TimingSpec
 from relin.study._outcomes import Compared, compare_by
 from relin.study._schedules import WhenError
 from relin.study._settings import Comparison
-from relin.study._verdict import count, criterion, outcome_clauses
+from relin.study._verdict import count, criterion, no_answer, outcome_clauses
 
 
 def conclude(spec: TimingSpec, records: dict[Comparison, pl.DataFrame], chance: float) -> TimingResult:
@@ -74,6 +74,8 @@ def _accuracy(result: TimingResult, placement: Placement) -> float:
 
 
 def _verdict(result: TimingResult) -> str:
+    if not result.is_comparable:
+        return no_answer(result)
     clauses = [_clause(result, budget) for budget in result.best]
     text = f"On {result.data}, {'; '.join([*clauses, *outcome_clauses(result)])}"
     return f"{text} (differences to the even placement with 95 % intervals, {criterion(result)})."

@@ -87,8 +87,8 @@ def plots(result: TimingResult, data: StudyRecords, against: Against = "n") -> l
             caption="Mean test accuracy of the linearised network and its 95 % interval, a panel for each number of "
             "feature updates; faint dots are seeds. Bands are the intervals of ordinary and lazy training, the dashed "
             "line is one margin worse than ordinary training, and filled marks are on par with it. Adaptive schedules "
-            "may spend fewer updates than allowed: below their mark stands how many they did. An arrow points at an "
-            f"accuracy far worse than the others; {text.UNTRAINED_MEANS}; {text.EDGES_MEAN}.",
+            "may spend fewer updates than allowed: below their mark stands how many they did. An arrow points at "
+            f"accuracies far worse than the others; {text.UNTRAINED_MEANS}; {text.EDGES_MEAN}.",
             description="Test accuracy of every placement. "
             + " ".join(
                 f"{budget} updates: {in_words(result, [o for _, o in placed(result, budget)])}"
@@ -132,6 +132,8 @@ def plots(result: TimingResult, data: StudyRecords, against: Against = "n") -> l
 
 def _placements_title(result: TimingResult) -> str:
     """What wins for each number of updates; the same answer is told once."""
+    if not result.is_comparable:
+        return text.NOTHING_TO_COMPARE
     budgets: dict[str, list[str]] = {}
     for budget, placement in result.best.items():
         budgets.setdefault(placement, []).append(f"{budget:,}")
@@ -152,6 +154,8 @@ def _sure(placement: Placement) -> bool:
 
 
 def _updates_title(result: TimingResult) -> str:
+    if not result.is_comparable:
+        return text.NOTHING_TO_COMPARE
     pairs = [pair for budget in result.best for pair in placed(result, budget)]
     par = [outcome for _, outcome in pairs if outcome.on_par]
     if not par:

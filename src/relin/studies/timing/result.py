@@ -23,7 +23,7 @@ class TimingResult(GridResult):
     """The answer to *when are feature updates best spent?*"""
 
     placements: list[Placement]
-    best: dict[int, str] = Field(description="For each number of feature updates, the placement of highest accuracy.")
+    best: dict[int, str] = Field(description="For each number of feature updates, the placement of best accuracy.")
 
     @property
     def answers(self) -> list[str]:
@@ -31,4 +31,4 @@ class TimingResult(GridResult):
 
     @property
     def what_answers(self) -> str:
-        return "the placement of highest accuracy for each number of updates"
+        return f"the placement of {'lowest' if self.scale.turned else 'highest'} accuracy for each number of updates"

@@ -141,6 +141,8 @@ def _in_words(result: WidthResult) -> str:
 
 
 def _accuracy_title(result: WidthResult) -> str:
+    if not result.is_comparable:
+        return text.NOTHING_TO_COMPARE
     narrow, wide = result.widths[0], result.widths[-1]
     gaps = (
         f"{result.scale.in_points(result.scale.signed(narrow.gap.mean))} at width {narrow.width:,}",

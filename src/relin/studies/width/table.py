@@ -60,7 +60,7 @@ def _cells(at: WidthOutcome, scale: Scale) -> list[str]:
 
 
 def width_csv(result: WidthResult) -> str:
-    """Every width as CSV: fractions throughout, three columns (mean, `_low`, `_high`) per interval."""
+    """Every width as CSV: three columns (mean, `_low`, `_high`) per interval, fractions or in the measure's unit."""
     return csv_of([_record(at, result.scale) for at in result.widths])
 
 

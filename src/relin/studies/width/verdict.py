@@ -15,7 +15,7 @@ def width_verdict(result: WidthResult) -> str:
     narrow, wide = result.widths[0], result.widths[-1]
     clauses = [
         f"On {result.data}, {_moved(result, narrow, wide)}",
-        _gaps(result, narrow, wide),
+        *([_gaps(result, narrow, wide)] if result.is_comparable else []),
         *_deviated(result, narrow, wide),
         constancy_clause(result.constancy),
         *outcome_clauses(result, "widths"),
@@ -54,8 +54,8 @@ def _gaps(result: WidthResult, narrow: WidthOutcome, wide: WidthOutcome) -> str:
     shown = [at.width for at in result.widths if at.gap.low > 0]
     where = "at every width" if len(shown) == len(result.widths) else f"at {len(shown)} of {len(result.widths)} widths"
     return (
-        f"ordinary training is {gap(narrow)} and {gap(wide)} {scale.superior} than lazy training (K = ∞), above zero "
-        f"{where}"
+        f"ordinary training is {gap(narrow)} and {gap(wide)} {scale.superior} than lazy training (K = ∞), "
+        f"{'beyond doubt' if scale.turned else 'above zero'} {where}"
     )
 
 
