@@ -1,14 +1,15 @@
 import errno
-import fcntl
 import multiprocessing
 import os
 import stat
+import subprocess
 import time
 
 import polars as pl
 import polars.testing
 import pytest
 
+from relin._common import process
 from relin._common.files import write_atomically
 from relin.studies.frequency.settings import FrequencySpec
 from relin.study import SpecError, Store, StoreError, _records
@@ -218,14 +219,32 @@ def test_what_dead_processes_left_is_removed_when_the_study_is_opened(filled):
     names = (".records.parquet.a.part", ".packing.json.b.part", "figures/.ridge.png.c.part", "packs/.x.parquet.d.part")
     for name in names:
         (filled.folder / name).write_bytes(b"half")
-    alive = filled.folder / ".spec.json.e.part"
-    with alive.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        filled.open(SPEC, 1)
-        assert alive.exists()
-    assert not any((filled.folder / name).exists() for name in names)
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    here, now = process.host(), time.time()
+    left = [f".spec.json.{here}-{ended.pid}.abc.part", f".spec.json.0123456789ab-{ended.pid}.old.part"]
+    written = [f".spec.json.{here}-{os.getpid()}.abc.part", f".spec.json.0123456789ab-{ended.pid}.new.part"]
+    for name in (*left, *written):
+        (filled.folder / name).write_bytes(b"half")
+    os.utime(filled.folder / left[1], (now - 1e5, now - 1e5))
     filled.open(SPEC, 1)
-    assert not alive.exists()
+    assert not any((filled.folder / name).exists() for name in (*names, *left))
+    assert all((filled.folder / name).exists() for name in written)
+
+
+def test_locks_of_earlier_versions_are_free(store):
+    for name in (JOBS[0].name, "study"):
+        (store.locks / name).touch()  # they held locks of the system on empty files
+    store.open(SPEC, 1)
+    with store.claim(JOBS[0]) as claim:
+        assert claim == "ours"
+
+
+def test_what_is_written_is_finished_though_its_writer_has_not_let_go(store):
+    with store.claim(JOBS[0]):
+        store.write(JOBS[0], records_of(JOBS[0]))
+        with Store(store.folder).claim(JOBS[0]) as other:
+            assert other == "finished"
 
 
 def test_a_missing_job_is_told(filled):
@@ -266,15 +285,15 @@ def test_a_job_is_claimed_once(store):
 def test_a_claim_ends_with_its_process(store):
     context = multiprocessing.get_context("spawn")
     claimed = context.Event()
-    process = context.Process(target=_claim_for_ever, args=(store.folder, claimed))
-    process.start()
+    holder = context.Process(target=_claim_for_ever, args=(store.folder, claimed))
+    holder.start()
     try:
         assert claimed.wait(60)
         with store.claim(JOBS[0]) as claim:
             assert claim == "busy"
     finally:
-        process.kill()
-        process.join()
+        holder.kill()
+        holder.join()
     with store.claim(JOBS[0]) as claim:
         assert claim == "ours"
 

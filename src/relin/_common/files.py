@@ -8,16 +8,13 @@ import os
 import re
 import stat
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from relin._common.process import host, is_dead
 from relin._common.writing import whole
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None
 
 BLANK = {"relin-digest": "sha256:" + 64 * "0"}
 """The entry of a file's settings or metadata that `sealed` fills in."""
@@ -25,6 +22,9 @@ _KEY = b"relin-digest"
 _ENTRY = re.compile(rb"relin-digest.{1,4}?sha256:([0-9a-f]{64})", re.DOTALL)
 _VALUE = re.compile(rb"sha256:[0-9a-f]{64}")
 _DEEPEST = 100
+_PART = re.compile(r"\.(?P<host>[0-9a-f]{12})-(?P<pid>\d+)\.[^.]+\.part")
+_LONGEST = 24 * 3600.0
+"""Seconds after which nobody is writing a part any more, by whatever clock."""
 
 
 @whole
@@ -34,39 +34,38 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
     **Raises:** `OSError`, which names `path`, where the disk refuses or the folder is not there; what was there before
     is then there still.
     """
-    handle, part = _new_part(path)
+    writer = f"{host()}-{os.getpid()}"
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{writer}.", suffix=".part")
+    part = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-            part.chmod(0o644)  # mkstemp lets only its owner read: what is written here may be shared
-            os.replace(part, path)
+        part.chmod(0o644)  # mkstemp lets only its owner read: what is written here may be shared
+        os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
     return path
 
 
-def _new_part(path: Path) -> tuple[int, Path]:
-    """An empty file beside `path`, locked as long as it is open: so `remove_parts` knows that it is being written."""
-    while True:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        with contextlib.suppress(OSError):  # not every file system has locks
-            if fcntl is not None:
-                fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.fstat(handle).st_nlink:
-            return handle, Path(name)
-        os.close(handle)  # removed before it was locked
+def remove_parts(folder: Path, name: str = "*") -> None:
+    """Removes what is half written, of a file or all, and was left by processes that died.
+
+    What a process of another machine writes is left there for a day, and what names no process, as parts once did not,
+    was left.
+    """
+    for part in folder.glob(f".{name}.*.part"):
+        with contextlib.suppress(OSError):
+            if _is_left(part):
+                part.unlink()
 
 
-def remove_parts(folder: Path) -> None:
-    """Removes what is half written and was left by processes that died, and nothing that another one is writing."""
-    if fcntl is None:  # nothing tells what is being written
-        return
-    for part in folder.glob(".*.part"):
-        with contextlib.suppress(OSError), open_file(part) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            part.unlink()
+def _is_left(part: Path) -> bool:
+    writer = _PART.search(part.name)
+    if writer is None or is_dead(writer["host"], int(writer["pid"])):
+        return True
+    return time.time() - part.stat().st_mtime > _LONGEST
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -74,7 +73,8 @@ def open_file(path: Path) -> BinaryIO:
 
     **Raises:** `OSError`.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait for its writer
+    flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # opening a pipe would wait for its writer
+    handle = os.open(path, os.O_RDONLY | flags)
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)

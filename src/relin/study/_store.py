@@ -1,7 +1,6 @@
 """Where a study's records are kept: one file a job, whole or absent."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import shutil
@@ -16,6 +15,7 @@ from relin._common.words import listed, shortened
 from relin.study import _records
 from relin.study._errors import SpecError, StoreError as StoreError
 from relin.study._job import AbstractJob, Identity
+from relin.study._lease import Leases
 from relin.study._registry import find, names
 from relin.study._settings import STORED, StudySpec
 
@@ -29,7 +29,7 @@ class Store:
     `spec.json` holds the settings; `packing.json` how many runs a job holds, so that a study begun on one device can
     be finished on another; `packs/NAME.parquet` the records of a finished job, renamed into place when it is whole;
     `unfinished/NAME` the state of a job that takes minutes;
-    `locks/NAME` is held by the process that computes a job, and let go by the system if that process dies;
+    `locks/NAME.lease` is held by the process that computes a job, and free for others once that process is dead;
     `records.parquet` all records of a finished study in one file, which with `spec.json` is enough to report on it.
 
     Each file holds its own digest, so that it and its content are there together or not at all. What a relin before
@@ -39,6 +39,7 @@ class Store:
     def __init__(self, folder: Path):
         self.folder = folder
         self.jobs, self.locks = folder / "packs", folder / "locks"
+        self._leases = Leases(self.locks)
         self._parsed: dict[Path, tuple[bytes, pl.DataFrame]] = {}
 
     @property
@@ -58,8 +59,7 @@ class Store:
         """
         for path in (self.jobs, self.locks):
             path.mkdir(parents=True, exist_ok=True)
-        with (self.locks / "study").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._leases.held("study"):
             for path in (self.folder, self.jobs, self.folder / "figures"):
                 remove_parts(path)
             if self.is_new:
@@ -130,19 +130,17 @@ class Store:
 
     @contextlib.contextmanager
     def claim(self, job: AbstractJob) -> Iterator[Claim]:
-        """Holds a job's lock: ours to compute, finished meanwhile, or busy in another process."""
+        """Holds a job's lease: ours to compute, finished meanwhile, or busy in another process."""
         with self._still_there():
-            lock = (self.locks / job.name).open("w")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield "busy"
-                return
-            # Nobody else writes this job now, so what is half written was left by a process that died.
-            for part in self.jobs.glob(f".{job.name}.parquet.*.part"):
-                part.unlink(missing_ok=True)
+            ours = self._leases.acquire(job.name)
+        if not ours:
+            yield "finished" if self.finished(job) else "busy"  # whoever wrote it may hold the lease still
+            return
+        try:
+            remove_parts(self.jobs, f"{job.name}.parquet")
             yield "finished" if self.finished(job) else "ours"
+        finally:
+            self._leases.release(job.name)
 
     def unfinished(self, job: AbstractJob) -> Path:
         """Where the state of a long job is, until its records are stored."""
