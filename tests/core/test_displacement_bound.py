@@ -131,7 +131,7 @@ def test_refusals():
             il.DisplacementBound(ratio)
     with pytest.raises(ValueError, match=r"`floor` must be at least 0 and finite, got -1"):
         il.DisplacementBound(0.1, floor=-1)
-    with pytest.raises(ValueError, match=r"`per` must be one of .*, got 'block'; pass \"layer\""):
+    with pytest.raises(ValueError, match="`per` must be one of 'parameter', 'layer', 'network', got 'block'; pass one"):
         il.DisplacementBound(0.1, "block")  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match=r"`bound` must be a relin\.DisplacementBound or None, got 0\.1; pass"):
         il.WeightSpace(SGD, bound=0.1)  # pyright: ignore[reportArgumentType]

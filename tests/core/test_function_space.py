@@ -103,7 +103,7 @@ def test_other_optimisers_are_refused_with_the_reason(optimiser, reason):
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match='`kernel` must be "auto", "dense" or "operator"'):
+    with pytest.raises(ValueError, match="`kernel` must be one of 'auto', 'dense', 'operator', got 'sparse'"):
         il.FunctionSpace(optax.sgd(0.1), kernel="sparse")
     with pytest.raises(ValueError, match="`on_relinearise` must be"):
         il.FunctionSpace(optax.sgd(0.1), "forget")

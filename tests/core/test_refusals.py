@@ -60,7 +60,7 @@ X, Y = oracles.data(LOSS)
         (lambda: il.LineSearch(shrink=1.0), ValueError, "`shrink` must be between 0 and 1, got 1.0; 0.5 halves"),
         (lambda: il.LineSearch(shrink=0), ValueError, "`shrink` must be between 0 and 1, got 0; 0.5 halves"),
         (lambda: il.LineSearch(max_halvings=-1), ValueError, "`max_halvings` must be .*at least 0, got -1; 6 is"),
-        (lambda: il.LineSearch(max_halvings=1.5), ValueError, "`max_halvings` must be an integer .*got 1.5; 6 is"),
+        (lambda: il.LineSearch(max_halvings=1.5), TypeError, "`max_halvings` must be an integer, got 1.5; 6 is"),
         (lambda: il.TrustRegion(0), ValueError, "`radius` must be above 0, got 0; 1.0 is a usual start"),
         (lambda: il.TrustRegion(np.nan), ValueError, "`radius` must be above 0, got nan; 1.0 is a usual start"),
         (lambda: il.TrustRegion(1, shrink=1.5), ValueError, "`shrink` must be .* and `grow` above 1, got 1.5 and 2.0;"),
@@ -174,6 +174,32 @@ KEY = oracles.KEY
 def test_lanes(lanes, options, error, message):
     with pytest.raises(error, match=message):
         il.train_lanes(lane, lanes, (X, Y), **({"num_steps": 2} | options))
+
+
+NUMBERS = {
+    "proximal": lambda value: il.WeightSpace(optax.sgd(0.1), proximal=value),
+    "decay": il.ExponentialAverage,
+    "ratio": il.DisplacementBound,
+    "floor": lambda value: il.DisplacementBound(0.1, floor=value),
+    "c": lambda value: il.RateCap(value, 0.1),
+    "rate": lambda value: il.RateCap(0.5, value),
+    "momentum": lambda value: il.RateCap(0.5, 0.1, value),
+    "damping": il.GaussNewton,
+    "learning_rate": il.SpectralDescent,
+    "factor": il.LineSearch,
+    "shrink": lambda value: il.TrustRegion(1.0, value),
+    "radius": il.TrustRegion,
+    "tolerance": il.WhenError,
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_is_checked_whether_pythons_or_an_array(name):
+    for value in (-1.0, jnp.asarray(-1.0), np.float32(-1.0), np.asarray(np.nan), jnp.full(2, 0.5), "0.5", None):
+        with pytest.raises(ValueError, match=rf"`{name}` must be .*, got "):
+            NUMBERS[name](value)
+    NUMBERS[name](np.asarray(1.5 if name in ("factor", "radius") else 0.5))
+    jax.eval_shape(lambda traced: [NUMBERS[name](traced)] and traced, -1.0)
 
 
 def test_a_raw_key_is_taken_for_the_typed_one():

@@ -178,9 +178,13 @@ def test_filters_and_their_expansion(momentum):
     ("make", "message"),
     [
         (lambda: il.SpectralDescent(0.0), "`learning_rate` must be above 0"),
+        (lambda: il.SpectralDescent(jnp.asarray(-0.1)), "`learning_rate` must be above 0 and finite, got -0.1"),
         (lambda: il.SpectralDescent(0.1, 1.0), "`momentum` must be at least 0 and below 1"),
         (lambda: il.SpectralDescent(0.1, 0.9, steps="flow"), "flow has no momentum"),
-        (lambda: il.SpectralDescent(0.1, method="lanczos"), "`method` must be 'chebyshev' or 'eigh', got 'lanczos'"),
+        (
+            lambda: il.SpectralDescent(0.1, method="lanczos"),
+            "`method` must be one of 'chebyshev', 'eigh', got 'la",
+        ),
     ],
 )
 def test_refusals_of_numbers(make, message):
@@ -192,7 +196,6 @@ def test_refusals_of_numbers(make, message):
     ("options", "message"),
     [
         ({"batch_size": 4}, "full batch at every step.*FunctionSpace"),
-        ({"solver": il.SpectralDescent(jnp.asarray(-0.1))}, "`learning_rate` must be above 0 and finite, got -0.1"),
         ({"num_steps": math.inf, "record_every": 5}, "Infinitely many steps need"),
         ({"num_steps": math.inf, "schedule": il.Every(3)}, "Infinitely many steps need"),
         ({"num_steps": math.inf, "solver": il.WeightSpace(optax.sgd(0.1))}, "Infinitely many steps need"),

@@ -2,13 +2,16 @@
 
 import inspect
 import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
+from relin._common.words import listed
 from relin._core.types import Key, Params
 
 
@@ -104,6 +107,22 @@ LARGEST_COUNT = 10**9
 def is_integer(value: Any) -> bool:
     """Whether it is an integer of Python or NumPy."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_number(value: Any, condition: Callable[[float], bool]) -> bool:
+    """Whether it is one number, of Python or an array, for which a condition holds. What is traced, as in a lane, is
+    taken for one."""
+    if isinstance(value, Tracer):
+        return True
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number | np.ndarray | jax.Array):
+        return False
+    return np.ndim(value) == 0 and condition(float(value))
+
+
+def choice(value: Any, name: str, known: Sequence[str]) -> None:
+    """Raises `ValueError` unless `value` is one of the known ones."""
+    if not (isinstance(value, str) and value in known):
+        raise ValueError(f"`{name}` must be one of {listed(map(repr, known))}, got {value!r}; pass one of these.")
 
 
 def count(value: Any, name: str, remedy: str, least: int = 1) -> int:

@@ -51,6 +51,11 @@ def norm(a: Params) -> Scalar:
     return jnp.sqrt(sum((squares(leaf) for leaf in jax.tree.leaves(a)), start=jnp.zeros(())))
 
 
+def dtype_of(a: Params) -> Any:
+    """The type of a PyTree's numbers together, single precision at least."""
+    return jnp.result_type(jnp.float32, *jax.tree.leaves(a))
+
+
 def is_key(leaf: Any) -> bool:
     """Whether a leaf is a typed random key."""
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -4,7 +4,6 @@ import abc
 from typing import Any
 
 import equinox as eqx
-from jax.core import Tracer
 from jaxtyping import Array, Int
 
 from relin._core.context import Context
@@ -48,11 +47,6 @@ class AbstractSafeguard(eqx.Module):
     @abc.abstractmethod
     def step_scale(self, context: Context, state: State) -> tuple[StepScale, State]:
         """At a re-linearisation: how far to go, and the new state. Not traced where `context.traced` is false."""
-
-
-def is_known(value: Any) -> bool:
-    """Whether numbers can be checked: in a lane they may be traced."""
-    return not isinstance(value, Tracer)
 
 
 def check_safeguard(value: Any) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from relin._core import check as _check
 from relin._core.context import Context
 from relin._core.types import Scalar, State
-from relin._safeguard._base import AbstractSafeguard, Probe, StepScale, is_known
+from relin._safeguard._base import AbstractSafeguard, Probe, StepScale
 
 
 class GridSearch(AbstractSafeguard):
@@ -74,13 +74,8 @@ def _losses(context: Context, scale: Array, batches: tuple[Probe, ...]) -> Array
 
 
 def _is_grid(scales: Any) -> bool:
-    """Whether they may be the scales of a grid; numbers that are traced are not looked at."""
-    listed = isinstance(scales, tuple | list | jax.Array | np.ndarray) and getattr(scales, "ndim", 1) == 1
-    if not (listed and len(scales)):
+    """Whether they may be the scales of a grid."""
+    if not isinstance(scales, tuple | list | jax.Array | np.ndarray) or getattr(scales, "ndim", 1) != 1:
         return False
-    if not is_known(scales):
-        return True
-    numbers = [np.asarray(scale) for scale in scales if is_known(scale)]
-    if not all(jnp.issubdtype(scale.dtype, jnp.number) and scale.ndim == 0 and 0 <= scale <= 1 for scale in numbers):
-        return False
-    return any(scale > 0 for scale in numbers) or len(numbers) < len(scales)
+    within = all(_check.is_number(scale, lambda scale: 0 <= scale <= 1) for scale in scales)
+    return within and any(_check.is_number(scale, lambda scale: scale > 0) for scale in scales)

@@ -4,9 +4,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from relin._core import check as _check
 from relin._core.context import Context
 from relin._core.types import Scalar, State
-from relin._safeguard._base import AbstractSafeguard, Probe, StepScale, is_known
+from relin._safeguard._base import AbstractSafeguard, Probe, StepScale
 
 
 class LineSearch(AbstractSafeguard):
@@ -30,14 +31,13 @@ class LineSearch(AbstractSafeguard):
     probe: Probe | None = None
 
     def __check_init__(self):
-        if is_known(self.factor) and not self.factor >= 1:
+        if not _check.is_number(self.factor, lambda factor: factor >= 1):
             raise ValueError(f"`factor` must be at least 1, got {self.factor}; 1 allows no rise of the loss.")
-        if is_known(self.shrink) and not 0 < self.shrink < 1:
+        if not _check.is_number(self.shrink, lambda shrink: 0 < shrink < 1):
             raise ValueError(
                 f"`shrink` must be between 0 and 1, got {self.shrink}; 0.5 halves the scale at each refusal."
             )
-        if not (isinstance(self.max_halvings, int) and self.max_halvings >= 0):
-            raise ValueError(f"`max_halvings` must be an integer of at least 0, got {self.max_halvings!r}; 6 is usual.")
+        _check.count(self.max_halvings, "max_halvings", "6 is usual", least=0)
 
     def step_scale(self, context: Context, state: State) -> tuple[StepScale, State]:
         x, y = context.batch if self.probe is None else self.probe

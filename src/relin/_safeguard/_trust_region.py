@@ -2,10 +2,10 @@
 
 import jax.numpy as jnp
 
-from relin._core import tree as _tree
+from relin._core import check as _check, tree as _tree
 from relin._core.context import Context
 from relin._core.types import Scalar, State
-from relin._safeguard._base import AbstractSafeguard, Probe, StepScale, is_known
+from relin._safeguard._base import AbstractSafeguard, Probe, StepScale
 
 
 class TrustRegion(AbstractSafeguard):
@@ -33,11 +33,12 @@ class TrustRegion(AbstractSafeguard):
     probe: Probe | None = None
 
     def __check_init__(self):
-        if is_known(self.radius) and not self.radius > 0:
+        if not _check.is_number(self.radius, lambda radius: radius > 0):
             raise ValueError(
                 f"`radius` must be above 0, got {self.radius}; 1.0 is a usual start, infinity trusts the first step."
             )
-        if (is_known(self.shrink) and not 0 < self.shrink < 1) or (is_known(self.grow) and not self.grow > 1):
+        shrinks = _check.is_number(self.shrink, lambda shrink: 0 < shrink < 1)
+        if not (shrinks and _check.is_number(self.grow, lambda grow: grow > 1)):
             raise ValueError(
                 f"`shrink` must be between 0 and 1 and `grow` above 1, got {self.shrink} and {self.grow}; "
                 "0.5 and 2 are usual."

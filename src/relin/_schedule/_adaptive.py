@@ -4,11 +4,10 @@ import abc
 from typing import ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 
+from relin._core import check as _check
 from relin._core.context import Context
 from relin._core.types import Flag, Inputs, Scalar, State, Step, Targets
 from relin._schedule._base import AbstractSchedule, check_count
@@ -41,10 +40,7 @@ class AbstractWhen(AbstractSchedule):
                 raise ValueError(
                     f"`max_check_every` must be at least `check_every`, {least}, got {most}; pass more, or None."
                 )
-        if isinstance(tolerance, jax.Array | np.ndarray | np.generic):
-            return
-        number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
-        if not number or not tolerance >= 0:
+        if not _check.is_number(tolerance, lambda tolerance: tolerance >= 0):
             raise ValueError(f"`tolerance` must be a number of at least 0, got {tolerance!r}; {self.remedy}.")
 
     @abc.abstractmethod

@@ -86,15 +86,15 @@ class ExponentialAverage(AbstractAveraging):
 
     **Arguments:**
 
-    - `decay`: d, between 0 and 1; 1/(1 − d) steps are remembered.
+    - `decay`: d, above 0 and at most 1, which makes it `UniformAverage`; below, 1/(1 − d) steps are remembered.
     """
 
     decay: Scalar | float = 0.999
 
     def __check_init__(self):
-        if isinstance(self.decay, int | float) and not 0 < self.decay < 1:
+        if not _check.is_number(self.decay, lambda decay: 0 < decay <= 1):
             raise ValueError(
-                f"`decay` must be between 0 and 1, got {self.decay}; 0.999 is usual, UniformAverage() weighs all alike."
+                f"`decay` must be above 0 and at most 1, got {self.decay}; 0.999 is usual, 1 weighs all alike."
             )
 
     def weight(self, before: Scalar) -> Scalar:

@@ -9,7 +9,7 @@ import lineax as lx
 import optax
 from jaxtyping import Array, PyTree
 
-from relin._core import tree as _tree
+from relin._core import check as _check, tree as _tree
 from relin._core.types import Flag, Scalar
 
 
@@ -72,10 +72,9 @@ class ConjugateGradients(lx.AbstractLinearSolver):
     max_steps: int = 1000
 
     def __check_init__(self):
-        if self.rtol is not None and not 0 < self.rtol < 1:
+        if self.rtol is not None and not _check.is_number(self.rtol, lambda rtol: 0 < rtol < 1):
             raise ValueError(f"`rtol` must be between 0 and 1, got {self.rtol}; pass None for one that fits the type.")
-        if not (isinstance(self.max_steps, int) and self.max_steps >= 1):
-            raise ValueError(f"`max_steps` must be an integer of at least 1, got {self.max_steps!r}; 1000 is usual.")
+        _check.count(self.max_steps, "max_steps", "1000 is usual")
 
     def init(self, operator: lx.AbstractLinearOperator, options: dict[str, Any]) -> lx.AbstractLinearOperator:
         if not lx.is_positive_semidefinite(operator):

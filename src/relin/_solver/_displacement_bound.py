@@ -7,11 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from relin._core import tree as _tree
+from relin._core import check as _check, tree as _tree
 from relin._core.names import parameter_names
 from relin._core.types import Params, Scalar
-
-_GROUPS = ("parameter", "layer", "network")
 
 
 class DisplacementBound(eqx.Module):
@@ -50,15 +48,14 @@ class DisplacementBound(eqx.Module):
     floor: Scalar | float = 0.1
 
     def __check_init__(self):
-        if isinstance(self.ratio, int | float) and not 0 < self.ratio < math.inf:
+        if not _check.is_number(self.ratio, lambda ratio: 0 < ratio < math.inf):
             raise ValueError(
                 f"`ratio` must be above 0 and finite, got {self.ratio}; 0.1 lets weights change by a tenth, and "
                 "without a bound leave it out."
             )
-        if isinstance(self.floor, int | float) and not 0 <= self.floor < math.inf:
+        if not _check.is_number(self.floor, lambda floor: 0 <= floor < math.inf):
             raise ValueError(f"`floor` must be at least 0 and finite, got {self.floor}; 0.1 is the default.")
-        if self.per not in _GROUPS:
-            raise ValueError(f'`per` must be one of {_GROUPS}, got {self.per!r}; pass "layer" unless you know better.')
+        _check.choice(self.per, "per", ("parameter", "layer", "network"))
 
     def check(self, params: Params) -> None:
         """Raises `ValueError` where the bound is zero at the start, or parameters' names are ambiguous."""

@@ -19,11 +19,11 @@ from relin._core.types import Inputs, Outputs, Params, Scalar, Step, Targets
 from relin._schedule import AbstractSchedule
 from relin._solver._base import AbstractMultiStepSolver, MultiStep, SolverState
 from relin._solver._dual import Dual, from_dual, refuse_unless_linear, to_dual, vectors_of
+from relin._solver._matrix_free import dense_kernel
 from relin._solver._optax import check_optimiser, forgiving
 from relin._solver._weight_space import WeightSpace
 from relin._solver._window import AbstractWindowRate, RateCap, Window
 from relin.kernel._independence import refuse_coupled
-from relin.kernel._ntk import unchecked_ntk
 
 _LARGEST_KERNEL = 2**28
 """Numbers of a dense kernel, 1 GB in single precision, above which `"auto"` forms none."""
@@ -64,8 +64,7 @@ class FunctionSpace(AbstractMultiStepSolver):
 
     def __check_init__(self):
         self._weights  # noqa: B018  its checks are these
-        if self.kernel not in ("auto", "dense", "operator"):
-            raise ValueError(f'`kernel` must be "auto", "dense" or "operator", got {self.kernel!r}; pass one of these.')
+        _check.choice(self.kernel, "kernel", ("auto", "dense", "operator"))
 
     @property
     def _weights(self) -> WeightSpace:
@@ -118,7 +117,7 @@ class FunctionSpace(AbstractMultiStepSolver):
         num_examples = jax.tree.leaves(x)[0].shape[0]
         at_once = num_examples if indices is None else indices.shape[1]
         dense = self._is_dense(problem, state.anchor, x, at_once, count)
-        linear = _Linear(problem, state, x, y, _kernel(problem, state.anchor, x) if dense else None)
+        linear = _Linear(problem, state, x, y, dense_kernel(problem, state.anchor, x) if dense else None)
         dual, optimiser, window, losses = _trained(linear, self._weights, state, places, jnp.asarray(count), most)
         displacement, optimiser = _back(linear, state, dual, optimiser)
         state = SolverState(state.anchor, displacement, optimiser, window=window)
@@ -131,13 +130,6 @@ class FunctionSpace(AbstractMultiStepSolver):
         num_params, num_outputs = sum(leaf.size for leaf in jax.tree.leaves(anchor)), outputs.size // outputs.shape[0]
         fits = outputs.size**2 <= _LARGEST_KERNEL
         return fits and num_params >= _PARAMS * at_once * num_outputs**2 and count >= _STEPS * num_outputs
-
-
-def _kernel(problem: Problem, anchor: Params, x: Inputs) -> Float[Array, "nC nC"]:
-    # what is visited is one batch
-    kernel = cast(Array, unchecked_ntk(problem.apply, anchor, x, outputs="full", coupled=True))
-    size = kernel.shape[0] * kernel.shape[2]
-    return jnp.swapaxes(kernel, 1, 2).reshape(size, size)
 
 
 class _Linear(eqx.Module):

@@ -1,5 +1,6 @@
 """One damped Gauss–Newton step at each anchor."""
 
+import math
 from typing import Literal
 
 import equinox as eqx
@@ -16,6 +17,7 @@ from relin._schedule import AbstractSchedule
 from relin._solver._base import AbstractStepSolver, SolverState, current_params
 from relin._solver._conjugate_gradients import ConjugateGradients, rounding
 from relin._solver._newton import convex_step, quadratic_step
+from relin._solver._optax import all_finite
 from relin._solver._spaces import Space, space_of
 
 _RISE = 1000
@@ -90,21 +92,16 @@ class GaussNewton(AbstractStepSolver):
     linear_solver: lx.AbstractLinearSolver = ConjugateGradients()
 
     def __check_init__(self):
-        for name, known in (
-            ("adapt", ("none", "levenberg-marquardt")),
-            ("loss_model", ("quadratic", "convex")),
-            ("space", ("auto", "weights", "functions")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"`{name}` must be one of {known}, got {getattr(self, name)!r}; pass one of these.")
-        if isinstance(self.damping, int | float):
-            if not 0 <= self.damping < float("inf"):
-                raise ValueError(f"`damping` must be at least 0 and finite, got {self.damping}; pass 0 for none.")
-            if self.damping == 0 and self.adapt != "none":
-                raise ValueError(
-                    f"`damping` must be above 0 to be adapted by factors, got {self.damping}; pass a first guess such "
-                    'as 1e-3, or adapt="none".'
-                )
+        _check.choice(self.adapt, "adapt", ("none", "levenberg-marquardt"))
+        _check.choice(self.loss_model, "loss_model", ("quadratic", "convex"))
+        _check.choice(self.space, "space", ("auto", "weights", "functions"))
+        if not _check.is_number(self.damping, lambda damping: 0 <= damping < math.inf):
+            raise ValueError(f"`damping` must be at least 0 and finite, got {self.damping}; pass 0 for none.")
+        if self.adapt != "none" and not _check.is_number(self.damping, lambda damping: damping > 0):
+            raise ValueError(
+                f"`damping` must be above 0 to be adapted by factors, got {self.damping}; pass a first guess such as "
+                '1e-3, or adapt="none".'
+            )
         if not isinstance(self.linear_solver, lx.AbstractLinearSolver):
             raise TypeError(
                 f"`linear_solver` must be a lineax solver, got {self.linear_solver!r}; pass for example "
@@ -112,8 +109,7 @@ class GaussNewton(AbstractStepSolver):
             )
 
     def init(self, params: Params) -> SolverState:
-        dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)
-        zero = jnp.zeros((), jnp.int32)
+        dtype, zero = _tree.dtype_of(params), jnp.zeros((), jnp.int32)
         damping, growth, gain_ratio = (jnp.asarray(value, dtype) for value in (self.damping, 2, jnp.nan))
         unknown = jnp.full_like(gain_ratio, jnp.nan)
         state = GaussNewtonState(damping, growth, gain_ratio, zero, zero, zero, zero, unknown, zero - 1, unknown)
@@ -168,7 +164,7 @@ class GaussNewton(AbstractStepSolver):
             after = problem.loss.mean(linearised.network(found, x), y)
             promised = self._promised(problem, outputs, space.tangent(solved.direction), y)
         gain_ratio = ((loss - after) / promised).astype(own.gain_ratio.dtype)
-        finite = jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda a: jnp.all(jnp.isfinite(a)), found))
+        finite = all_finite(found)
         damping, growth, taken = own.damping, own.growth, finite
         if self.adapt == "levenberg-marquardt":
             taken = finite & (after < loss) & (promised > 0)

@@ -61,13 +61,11 @@ class GaussNewtonProducts:
 
     def decomposition(self) -> tuple[Float[np.ndarray, " NC"], Float[np.ndarray, "NC NC"]]:
         """Eigenvalues and eigenvectors of Θ/N, in float64; what rounding leaves of zeros is zero."""
-        kernel = cast(Array, unchecked_ntk(self.problem.apply, self.anchor, self.x, outputs="full", coupled=True))
-        size = math.prod(self.shape)
+        kernel = dense_kernel(self.problem, self.anchor, self.x)
         if not np.isfinite(kernel).all():
-            return np.full(size, np.nan), np.full((size, size), np.nan)
-        dense = np.asarray(jnp.swapaxes(kernel, 1, 2), np.float64).reshape(size, size) / self.shape[0]
-        values, vectors = eigh(dense, check_finite=False)
-        smallest = size * float(jnp.finfo(kernel.dtype).eps) * max(values[-1], 0.0)
+            return np.full(len(kernel), np.nan), np.full(kernel.shape, np.nan)
+        values, vectors = eigh(np.asarray(kernel, np.float64) / self.shape[0], check_finite=False)
+        smallest = len(kernel) * float(jnp.finfo(kernel.dtype).eps) * max(values[-1], 0.0)
         return np.where(values > smallest, values, 0.0), vectors
 
     def filtered(
@@ -78,7 +76,7 @@ class GaussNewtonProducts:
         self.made += (degree - 1) * len(inputs)
         totals = (_tree.zeros_like(self.anchor), _tree.zeros_like(self.anchor))
         for i, vector in enumerate(inputs):
-            c = coefficients[:, i].astype(jnp.result_type(jnp.float32, *jax.tree.leaves(self.anchor)))
+            c = coefficients[:, i].astype(_tree.dtype_of(self.anchor))
             if self._slow_in_loops:
                 totals = self._summed_from_host(c, bound, vector, totals)
             else:
@@ -98,6 +96,13 @@ class GaussNewtonProducts:
     def _slow_in_loops(self) -> bool:
         """Whether the network has convolutions that a CPU runs slowly inside a loop."""
         return slow_in_loops(_product, self.linearised, self.anchor)
+
+
+def dense_kernel(problem: Problem, anchor: Params, x: Inputs) -> Float[Array, "NC NC"]:
+    """Θ on examples that are one batch."""
+    kernel = cast(Array, unchecked_ntk(problem.apply, anchor, x, outputs="full", coupled=True))
+    size = kernel.shape[0] * kernel.shape[2]
+    return jnp.swapaxes(kernel, 1, 2).reshape(size, size)
 
 
 def largest_eigenvalue_of(products: GaussNewtonProducts) -> float:

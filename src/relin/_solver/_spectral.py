@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-from relin._core import tree as _tree
+from relin._core import check as _check, tree as _tree
 from relin._core.batches import AbstractBatches, FullBatch
 from relin._core.loss import SquaredError
 from relin._core.problem import Problem
@@ -26,7 +26,6 @@ eigenvalues, times the steps, later ones shrink again. In one long stage single 
 _GAIN = 0.1 * _STAGE
 """How much what an expansion leaves out grows on its way to the outputs, as measured; about max_x x exp(−x/`_STAGE`)
 for a gradient as large as the first."""
-_RATE = "`learning_rate` must be above 0 and finite, got {}; pass for example 0.1."
 _MARGIN = 1.01
 """On the largest eigenvalue, which Lanczos approaches from below."""
 
@@ -77,26 +76,18 @@ class SpectralDescent(AbstractMultiStepSolver):
     on_relinearise: Literal["keep", "reset"] = "keep"
 
     def __check_init__(self):
-        for name, known in (
-            ("steps", ("discrete", "flow")),
-            ("method", ("chebyshev", "eigh")),
-            ("on_relinearise", ("keep", "reset")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"`{name}` must be {known[0]!r} or {known[1]!r}, got {getattr(self, name)!r}; pass one."
-                )
+        _check.choice(self.steps, "steps", ("discrete", "flow"))
+        _check.choice(self.method, "method", ("chebyshev", "eigh"))
+        _check.choice(self.on_relinearise, "on_relinearise", ("keep", "reset"))
         rate, momentum = self.learning_rate, self.momentum
-        if isinstance(rate, int | float) and not 0 < rate < math.inf:
-            raise ValueError(_RATE.format(rate))
-        if isinstance(momentum, int | float) and not 0 <= momentum < 1:
+        if not _check.is_number(rate, lambda rate: 0 < rate < math.inf):
+            raise ValueError(f"`learning_rate` must be above 0 and finite, got {rate}; pass for example 0.1.")
+        if not _check.is_number(momentum, lambda momentum: 0 <= momentum < 1):
             raise ValueError(f"`momentum` must be at least 0 and below 1, got {momentum}; pass 0 for none.")
         if self.steps == "flow" and not (isinstance(momentum, int | float) and momentum == 0):
             raise ValueError(f'Gradient flow has no momentum, got {momentum}; pass momentum=0 or steps="discrete".')
 
     def check(self, problem: Problem, schedule: AbstractSchedule, batches: AbstractBatches, params: Params) -> None:
-        if not 0 < float(self.learning_rate) < math.inf:
-            raise ValueError(_RATE.format(float(self.learning_rate)))
         if not isinstance(problem.loss, SquaredError):
             raise ValueError(
                 f"SpectralDescent needs SquaredError, whose descent is linear, got {type(problem.loss).__name__}; use "
@@ -109,7 +100,7 @@ class SpectralDescent(AbstractMultiStepSolver):
             )
 
     def init(self, params: Params) -> SolverState:
-        kind = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
+        kind = _tree.dtype_of(params)
         unknown = jnp.full((), jnp.nan, kind)
         state = SpectralState(_tree.zeros_like(params), unknown, jnp.zeros((), jnp.int32), jnp.zeros((), kind))
         return SolverState(params, _tree.no_displacement(params), state)

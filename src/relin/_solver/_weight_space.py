@@ -1,5 +1,6 @@
 """Training the displacement with an Optax optimiser."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -72,7 +73,7 @@ class WeightSpace(AbstractStepSolver):
                 f'`on_relinearise` must be "keep", "reset" or a factor between 0 and 1, got {on!r}; '
                 'pass "keep" to let the optimiser\'s state live on.'
             )
-        if isinstance(self.proximal, int | float) and not 0 <= self.proximal < float("inf"):
+        if not _check.is_number(self.proximal, lambda proximal: 0 <= proximal < math.inf):
             raise ValueError(f"`proximal` must be at least 0 and finite, got {self.proximal}; pass 0 for no damping.")
         if not (self.averaging is None or isinstance(self.averaging, AbstractAveraging)):
             raise TypeError(

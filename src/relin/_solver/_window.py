@@ -1,6 +1,7 @@
 """The learning rate between two re-linearisations: its course within a window, and its cap at the anchor."""
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -72,7 +73,7 @@ class CosineWindow(AbstractWindowRate):
     steps: Step | None = None
 
     def __check_init__(self):
-        if isinstance(self.floor, int | float) and not 0 <= self.floor <= 1:
+        if not _check.is_number(self.floor, lambda floor: 0 <= floor <= 1):
             raise ValueError(f"`floor` must be between 0 and 1, got {self.floor}; pass 0 to end at a rate of zero.")
         if self.steps is not None:
             check_count(self.steps, "`steps`", 1, "pass the steps in which the rate falls, or None for the window's")
@@ -149,9 +150,14 @@ class RateCap(eqx.Module):
     probe: tuple[Inputs, Targets] | None = None
 
     def __check_init__(self):
-        if isinstance(self.c, int | float) and not 0 < self.c < float("inf"):
+        if not _check.is_number(self.c, lambda c: 0 < c < math.inf):
             raise ValueError(f"`c` must be above 0 and finite, got {self.c}; 0.5 is half of what is stable.")
-        if isinstance(self.momentum, int | float) and not 0 <= self.momentum < 1:
+        if not (callable(self.rate) or _check.is_number(self.rate, lambda rate: 0 <= rate < math.inf)):
+            raise ValueError(
+                f"`rate` must be at least 0 and finite, or a function of the step, got {self.rate!r}; pass the "
+                "optimiser's."
+            )
+        if not _check.is_number(self.momentum, lambda momentum: 0 <= momentum < 1):
             raise ValueError(f"`momentum` must be at least 0 and below 1, got {self.momentum}; pass the optimiser's.")
         _check.count(self.products, "products", "10 are usual")
 
@@ -271,7 +277,7 @@ class WindowRates(eqx.Module):
         """Before step 0."""
         if self.course is None and self.cap is None:
             return None
-        zero, unknown = jnp.zeros((), jnp.int32), jnp.full((), jnp.nan, _type_of(params))
+        zero, unknown = jnp.zeros((), jnp.int32), jnp.full((), jnp.nan, _tree.dtype_of(params))
         curvature = None if self.cap is None else Curvature(unknown, _tree.zeros_like(params), zero)
         return Window(zero, zero, zero, jnp.ones_like(unknown), curvature)
 
@@ -311,10 +317,6 @@ def check_rates(course: Any, cap: Any) -> None:
         raise TypeError(f"`window_rate` must be one such as relin.CosineWindow() or None, got {course!r}; pass one.")
     if not (cap is None or isinstance(cap, RateCap)):
         raise TypeError(f"`rate_cap` must be a relin.RateCap or None, got {cap!r}; pass one.")
-
-
-def _type_of(params: Params) -> Any:
-    return jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)
 
 
 def _mixed_parts(vector: Params, step: Step) -> Params:
