@@ -93,6 +93,14 @@ def study(
     settings: Annotated[
         bool, typer.Option("--settings", help="Print every setting with its value and meaning, and stop.")
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Which of N processes that share the folder this one is \\[the task of SLURM's job array].",
+            show_default=False,
+        ),
+    ] = None,
     redraw: Redraw = False,
     own: OwnStudy = None,
 ) -> None:
@@ -119,6 +127,7 @@ def study(
         settings,
         redraw,
         own,
+        shard,
     )
 
 

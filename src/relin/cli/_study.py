@@ -1,5 +1,6 @@
 """`relin study` and `relin report`."""
 
+import os
 import shlex
 import sys
 import tomllib
@@ -49,10 +50,14 @@ def study(
     only_show: bool,
     redraw: bool,
     own: Path | None = None,
+    shard: str | None = None,
 ) -> None:
     with failures():
+        from relin.study._errors import OthersComputeError
+        from relin.study._shard import Shard
         from relin.study._spec import load_study, read_spec
 
+        part = Shard.of_slurm(os.environ) if shard is None else Shard.parse(shard)
         if own is not None:
             load_study(own)
         spec = read_spec(name, data, overrides)
@@ -83,7 +88,12 @@ def study(
         def tell(sentence: str) -> None:
             bar.console.print(sentence, soft_wrap=True, markup=False, highlight=False)
 
-        result, records = run_study(spec, folder, data_dir=data_dir and str(data_dir), report=show, tell=tell)
+        options = {"data_dir": data_dir and str(data_dir), "shard": part, "report": show, "tell": tell}
+        try:
+            result, records = run_study(spec, folder, **options)
+        except OthersComputeError as others:
+            tell(str(others))
+            return
     _write(spec, result, records, folder, console, shlex.join(["relin", *sys.argv[1:]]), redraw)
 
 

@@ -7,3 +7,14 @@ class SpecError(ValueError):
 
 class StoreError(ValueError):
     """What is stored cannot be used; the message names the file and the remedy."""
+
+
+class OthersComputeError(Exception):
+    """A shard has done its part, and other processes still compute: the one that ends last answers."""
+
+    def __init__(self, folder: object, number: int):
+        jobs = "a job" if number == 1 else f"{number} jobs"
+        super().__init__(
+            f"This shard is done, and others still compute {jobs} of runs in {folder}; whoever ends last writes the "
+            "report, and if one was killed the same command finishes its part."
+        )

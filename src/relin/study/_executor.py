@@ -8,6 +8,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from relin.study._job import AbstractJob
 
 
+def cores() -> int:
+    """How many cores this process may use: of a machine that is shared, as by SLURM, not all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class AbstractExecutor(abc.ABC):
     """Computes jobs, in any order. A cluster's executor has the same interface."""
 
@@ -23,10 +28,10 @@ class ThreadExecutor(AbstractExecutor):
     """Jobs in threads of this process: compiled programs of small networks keep one core busy each."""
 
     def __init__(self, workers: int | None = None):
-        """`workers`: jobs at a time; by default one a core."""
+        """`workers`: jobs at a time; by default one for each core that this process may use."""
         if workers is not None and workers < 1:
             raise ValueError(f"`workers` must be at least 1, got {workers}; leave it out for one a core.")
-        self.workers = workers or os.cpu_count() or 1
+        self.workers = workers or cores()
 
     def run(self, compute: Callable[[AbstractJob], None], jobs: Iterable[AbstractJob]) -> Iterator[AbstractJob]:
         waiting = iter(jobs)

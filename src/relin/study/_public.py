@@ -5,7 +5,11 @@ from relin.study._abstract import AbstractStudy as AbstractStudy
 from relin.study._answer import Answer as Answer, Figures as Figures
 from relin.study._condition import Condition as Condition, parse_condition as parse_condition
 from relin.study._descent import AbstractDescentStudy as AbstractDescentStudy
-from relin.study._errors import SpecError as SpecError, StoreError as StoreError
+from relin.study._errors import (
+    OthersComputeError as OthersComputeError,
+    SpecError as SpecError,
+    StoreError as StoreError,
+)
 from relin.study._executor import AbstractExecutor as AbstractExecutor, ThreadExecutor as ThreadExecutor
 from relin.study._grid_study import AbstractGridStudy as AbstractGridStudy
 from relin.study._measure import Accuracy as Accuracy, Measure as Measure
@@ -18,6 +22,7 @@ from relin.study._result import (
     StudyResult as StudyResult,
 )
 from relin.study._settings import GridSpec as GridSpec, StudySpec as StudySpec
+from relin.study._shard import Shard as Shard
 from relin.study._spec import read_spec as read_spec, shipped as shipped
 from relin.study._statistics import mean_interval as mean_interval
 from relin.study._store import Store as Store

@@ -1,17 +1,16 @@
 """A study from its settings to its answer."""
 
-import threading
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, overload
 
 import polars as pl
 
-from relin.study._abstract import AbstractStudy, Read, Train
+from relin.study._abstract import AbstractStudy, Read
 from relin.study._answer import Answer
+from relin.study._computation import Computation, Progress as Progress, Report, Tracker
 from relin.study._executor import AbstractExecutor, ThreadExecutor
 from relin.study._grid import single_run
 from relin.study._job import AbstractJob
@@ -19,19 +18,8 @@ from relin.study._judged import judged
 from relin.study._registry import find
 from relin.study._result import StudyResult
 from relin.study._settings import GridSpec, StudySpec
+from relin.study._shard import Shard
 from relin.study._store import Store, StoreError
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a study is, in training steps of all its runs."""
-
-    done: int
-    total: int
-    stage: str
-
-
-Report = Callable[[Progress], None]
 
 
 def run_study(
@@ -40,6 +28,7 @@ def run_study(
     *,
     data_dir: str | None = None,
     executor: AbstractExecutor | None = None,
+    shard: Shard | None = None,
     report: Report = lambda progress: None,
     tell: Callable[[str], None] = warnings.warn,
 ) -> tuple[StudyResult, pl.DataFrame]:
@@ -53,6 +42,7 @@ def run_study(
     - `folder`: where records are stored; made if it does not exist.
     - `data_dir`: where the data set's files are looked for first.
     - `executor`: who computes; threads of this process by default.
+    - `shard`: which jobs this process takes first, where it is one of several that share the folder.
     - `report`: called with the progress.
     - `tell`: called with a sentence for each damaged job of runs, before it is computed again.
 
@@ -60,7 +50,7 @@ def run_study(
 
     **Raises:** `ValueError` for settings that cannot be run or a folder that holds another study; `StoreError` for a
     damaged file of settings in it, records of another study, or a folder that is removed meanwhile; `OSError` where
-    the folder cannot be written.
+    the folder cannot be written; `OthersComputeError` for a shard that ends while others compute: the last one answers.
     """
     store, study = Store(folder), study_of(spec)
     trainer = cache(partial(study.trainer, data_dir))  # a finished study needs neither its data nor JAX
@@ -68,11 +58,11 @@ def run_study(
         trainer()  # what cannot run is refused before the folder is made
     lanes = store.open(spec, _lanes_per_job() if store.is_new else 1)
     read = _reader(store, study)
-    compute = _Computation(store, trainer, executor or ThreadExecutor(), _Tracker(report), tell)
+    compute = Computation(store, trainer, executor or ThreadExecutor(), Tracker(report), tell, shard)
     jobs: list[AbstractJob] = []
     for stage, name in study.stages.items():
         added = study.jobs(stage, jobs, read, lanes)
-        compute(added, study.later_cost(stage), name)
+        compute(added, study.later_cost(stage), name, is_last=stage == list(study.stages)[-1])
         jobs += added
     store.write_whole(store.read(jobs))
     records = read(jobs)
@@ -173,95 +163,6 @@ def train_one(
 
     job = single_run(spec, schedule, rate, seed)
     return Runner(spec, data_dir).train(job, progress)
-
-
-class _Tracker:
-    """Adds up the progress of jobs that are computed at the same time, in any thread; it never goes back."""
-
-    def __init__(self, report: Report):
-        self.report, self.total, self.later, self.done, self.shown = report, 0, 0, 0, 0
-        self.partial: dict[AbstractJob, float] = {}
-        self.stage = ""
-        self.lock = threading.Lock()
-
-    def begin(self, stage: str, jobs: Sequence[AbstractJob], finished: list[AbstractJob], later: int) -> None:
-        """A stage of these jobs, some of them finished before, with about `later` steps after it."""
-        with self.lock:
-            self.stage, self.later = stage, later
-            self.total += sum(job.cost for job in jobs)
-            self.done += sum(job.cost for job in finished)
-            self._report()
-
-    def advance(self, job: AbstractJob, fraction: float) -> None:
-        with self.lock:
-            self.partial[job] = fraction * job.cost
-            self._report()
-
-    def finish(self, job: AbstractJob) -> None:
-        with self.lock:
-            self.partial.pop(job, None)
-            self.done += job.cost
-            self._report()
-
-    def _report(self) -> None:
-        self.shown = max(self.shown, int(self.done + sum(self.partial.values())))
-        self.report(Progress(self.shown, self.total + self.later, self.stage))
-
-
-class _StoppedError(Exception):
-    """Ends the jobs in flight after an error elsewhere or an interrupt."""
-
-
-@dataclass(frozen=True)
-class _Computation:
-    store: Store
-    trainer: Callable[[], Train]
-    executor: AbstractExecutor
-    tracker: _Tracker
-    tell: Callable[[str], None]
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def __call__(self, jobs: Sequence[AbstractJob], later: int, stage: str) -> None:
-        """Computes the jobs that are not stored; those another process works on are waited for at the end."""
-        damaged = self.store.damaged(jobs)
-        for job, fault in damaged.items():
-            self.tell(f"{self.store.path(job)} is damaged ({fault}); its runs are computed again.")
-        finished = [job for job in jobs if self.store.path(job).exists() and job not in damaged]
-        self.tracker.begin(stage, jobs, finished, later)
-        done, busy = set(finished), set[AbstractJob]()
-        if len(done) < len(jobs):
-            self.trainer()  # here, so that what cannot run is told once
-        try:
-            for job in self.executor.run(partial(self._try, busy), [job for job in jobs if job not in done]):
-                if job not in busy:
-                    self.tracker.finish(job)
-            for job in self.executor.run(self._finish, [job for job in jobs if job in busy]):
-                self.tracker.finish(job)
-        except BaseException:
-            self.stop.set()
-            raise
-
-    def _try(self, busy: set[AbstractJob], job: AbstractJob) -> None:
-        if not self._compute(job):
-            busy.add(job)
-
-    def _finish(self, job: AbstractJob) -> None:
-        while not self._compute(job):
-            if self.stop.wait(0.2):
-                raise _StoppedError
-
-    def _compute(self, job: AbstractJob) -> bool:
-        """Whether the job is stored now, and not busy in another process."""
-        with self.store.claim(job) as claim:
-            if claim == "ours":
-                records = self.trainer()(job, partial(self._advance, job), self.store.unfinished(job))
-                self.store.write(job, records)
-            return claim != "busy"
-
-    def _advance(self, job: AbstractJob, done: int, total: int) -> None:
-        if self.stop.is_set():
-            raise _StoppedError
-        self.tracker.advance(job, done / total)
 
 
 def _lanes_per_job() -> int:

@@ -1,0 +1,44 @@
+"""`relin study --shard`: one process of several, in this process."""
+
+import json
+
+import pytest
+
+TINY = ("seeds=3", "select_seeds=1", "num_records=2", "probe_size=8", "train_limit=64", "batch_size=16")
+TINY += ("model_options={width = 4, depth = 1}", "learning_rates=[0.1, 0.03]", "periods=[1, 'inf']")
+TINY += ("sparse_periods=[]", "tolerances=[]")
+COMMAND = ("study", "frequency", "--steps", "8", "--out", "study", *(part for each in TINY for part in ("--set", each)))
+
+
+@pytest.mark.slow
+def test_shards_one_after_the_other_and_a_job_that_another_machine_holds(relin_command, tmp_path, monkeypatch):
+    code, out, err = relin_command(*COMMAND, "--shard", "2/2")
+    assert (code, err) == (0, "")
+    assert "Report: study/report.html" in out
+    job = next((tmp_path / "study" / "packs").glob("compare-*"))
+    whole = job.read_bytes()
+    job.unlink()
+    (tmp_path / "study" / "report.html").unlink()
+    lease = tmp_path / "study" / "locks" / f"{job.stem}.lease"
+    lease.write_text(json.dumps({"host": "of another machine", "pid": 1, "token": "theirs"}))
+    code, out, err = relin_command(*COMMAND, "--shard", "1/2")
+    assert (code, err) == (0, "")
+    assert "This shard is done, and others still compute a job of runs in study; whoever ends last" in out
+    assert not (tmp_path / "study" / "report.html").exists()
+    lease.unlink()
+    for name, value in {"ID": "0", "MIN": "0", "MAX": "1", "COUNT": "2"}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    code, out, err = relin_command(*COMMAND)
+    assert (code, err) == (0, "")
+    assert job.read_bytes() == whole
+    assert (tmp_path / "study" / "report.html").exists()
+
+
+def test_what_is_no_shard(relin_command, monkeypatch):
+    code, _, err = relin_command(*COMMAND, "--shard", "3/2")
+    assert (code, err) == (2, "relin: A shard is K/N with K from 1 to N, got 3/2; for example 3/16.\n")
+    for name, value in {"ID": "3", "MIN": "1", "MAX": "7", "COUNT": "4"}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    code, _, err = relin_command(*COMMAND)
+    assert code == 2
+    assert err.startswith("relin: The tasks of SLURM's job array must have consecutive numbers to be shards")
