@@ -4,7 +4,7 @@ import math
 import re
 
 from relin.study._result import GridResult, Interval, ScheduleOutcome
-from relin.study._scale import Scale, fixed
+from relin.study._scale import R_SQUARED, Scale, fixed
 from relin.study._statistics import INTERVAL_CONFIDENCE
 
 ORDINARY = "every-1"
@@ -40,7 +40,7 @@ def in_measure(text: str, measure: str) -> str:
         return text
     parts = text.split(measure)  # which may have the word in it
     text = measure.join(re.sub(r"(?<![-/#.\w])[Aa]ccurac(?:y|ies)(?![-\w])", lambda _: measure, part) for part in parts)
-    return re.sub(r"\bat chance\b", "at the value for such runs", text)
+    return text if measure == R_SQUARED else re.sub(r"\bat chance\b", "at the value for such runs", text)
 
 
 def no_yardstick(result: GridResult) -> str:
