@@ -368,7 +368,7 @@ def test_so_is_one_that_a_method_of_its_class_names(tmp_path, monkeypatch):
 
 def test_another_version_or_device_is_told(tmp_path, monkeypatch):
     alone = bits(train(folder=tmp_path))
-    monkeypatch.setattr("relin._loop.checkpoint._environment", lambda: "another machine")
+    monkeypatch.setattr("relin._loop.checkpoint.environment", lambda: "another machine")
     with pytest.warns(UserWarning, match="was written by relin .*, and the run goes on with another machine"):
         assert bits(train(folder=tmp_path)) == alone
 

@@ -5,6 +5,7 @@ import inspect
 import sys
 import sysconfig
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -33,6 +34,11 @@ def fingerprint(value: Any) -> str:
     except RecursionError:
         raise UnknowableError(f"{type(value).__name__} {_REASON}") from None
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def environment() -> str:
+    """What last digits depend on beside what is computed."""
+    return f"relin {version('relin')}, JAX {jax.__version__}, {jax.device_count()} × {jax.devices()[0].device_kind}"
 
 
 _REASON = "cannot be told from another one"
@@ -117,7 +123,8 @@ class _Describing:
         if array.dtype == object:
             return "array", array.shape, [self(one) for one in array.ravel()]
         weak = bool(getattr(value, "weak_type", False))
-        return "array", str(array.dtype), array.shape, weak, hashlib.sha256(array.tobytes()).hexdigest()
+        content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)  # a copy of large data would take its memory
+        return "array", str(array.dtype), array.shape, weak, hashlib.sha256(content.data).hexdigest()
 
     def _object(self, value: Any) -> Any:
         if wrapped := getattr(value, "__wrapped__", None):  # a compiled function, or one with rules of its own

@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from relin._common.files import as_json, from_json, read_file, remove_parts, write_atomically
 from relin._common.words import listed
 from relin._core import check as _check
+from relin._core.fingerprint import environment
 from relin._core.storage import MismatchError, from_safetensors, tensors_of, to_safetensors, tree_of
 from relin._core.types import State
 from relin._loop.program import RunState
@@ -138,7 +138,7 @@ class Keeper:
             tensors = tensors_of((state, reached.observed, losses, reached.final), "state") | _tensors_of_rows(
                 reached.rows
             )
-            settings = {"format": _FORMAT, "step": step, "run": self.identity, "environment": _environment()}
+            settings = {"format": _FORMAT, "step": step, "run": self.identity, "environment": environment()}
             settings |= {"earlier": reached.earlier and reached.earlier.step, "final": reached.final is not None}
             settings["position"] = _plain(reached.position, "position", tensors)
             self.folder.mkdir(exist_ok=True)  # alone: a folder that was removed meanwhile stays away
@@ -166,10 +166,10 @@ class Keeper:
         if settings["format"] != _FORMAT:
             raise OtherRunError(f"The checkpoint in {self.folder} has another format; use the version that wrote it.")
         self._check_same(settings["run"])
-        if settings["environment"] != _environment():
+        if settings["environment"] != environment():
             warnings.warn(
                 f"The checkpoint in {self.folder} was written by {settings['environment']}, and the run goes on with "
-                f"{_environment()}: it may end with other last digits.",
+                f"{environment()}: it may end with other last digits.",
                 stacklevel=2,
             )
         if settings["step"] > self.identity["num_steps"]:
@@ -225,11 +225,6 @@ def _settings(path: Path) -> dict[str, Any]:
     except ValueError:
         pass
     raise _DamagedError
-
-
-def _environment() -> str:
-    """What the last digits of a run depend on beside the run."""
-    return f"relin {version('relin')}, JAX {jax.__version__}, {jax.device_count()} × {jax.devices()[0].device_kind}"
 
 
 def _tensors_of_rows(rows: Rows) -> dict[str, np.ndarray]:

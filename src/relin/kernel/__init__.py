@@ -17,6 +17,7 @@ from relin.kernel._metrics import (
     velocity as velocity,
 )
 from relin.kernel._ntk import ntk as ntk
+from relin.kernel._on_disk import KernelOnDisk as KernelOnDisk
 from relin.kernel._operator import (
     FeatureOperator as FeatureOperator,
     NTKOperator as NTKOperator,

@@ -77,6 +77,13 @@ def kernel_in_blocks(
     return jax.tree.map(lambda *each: jnp.concatenate(each, -1), *new)
 
 
+def structure(request: Request, params: Params, x: Inputs, rows: int, columns: int) -> Any:
+    """The shape and type of each entry of the kernel of so many examples like those of `x`."""
+    example = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), x)
+    one, _ = eqx.filter_eval_shape(_one, request, params, example, None)
+    return jax.eval_shape(lambda: _empty(request.kind, request.per_layer, one, rows, columns))
+
+
 def _groups(outputs: int, size: int) -> Iterator[Group]:
     """All outputs, `size` at a time; the last group is filled up with outputs that were there before, weighing 0."""
     if size == outputs:

@@ -1,21 +1,23 @@
 """`ntk`: the empirical neural tangent kernel."""
 
 from collections.abc import Callable
-from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from relin._core import check as _check, finite as _finite
+from relin._core import check as _check
 from relin._core.types import Inputs, Outputs, Params
 from relin.kernel._arguments import check_inputs, check_outputs, check_pair, check_size
 from relin.kernel._batches import kernel_of_batches
 from relin.kernel._blocks import Request, kernel_in_blocks
 from relin.kernel._independence import may_be_coupled, refuse_coupled
+from relin.kernel._not_finite import all_finite, reason
+from relin.kernel._on_disk import KernelOnDisk
+from relin.kernel._to_disk import Asked, kernel_to_disk
 
 REMEDY = (
     "freeze batch statistics or normalise within each example, or pass `coupled=True` for the kernel of the "
@@ -34,7 +36,9 @@ def ntk(
     per_layer: bool = False,
     working_set: int | None = None,
     coupled: bool = False,
-) -> Float[Array, "N1 N2 ..."] | dict[str, Float[Array, "N1 N2 ..."]]:
+    out: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Float[Array, "N1 N2 ..."] | dict[str, Float[Array, "N1 N2 ..."]] | KernelOnDisk:
     """The empirical neural tangent kernel Θ(x1, x2) = J(x1) J(x2)ᵀ (Jacot et al. 2018, arXiv:1806.07572).
 
     Θ is a sum over parameter tensors. The part of a tensor that enters through one dense product, convolution or
@@ -65,13 +69,17 @@ def ntk(
     **Raises:** `TypeError` or `ValueError` for arguments or outputs that are not as described, and for examples that
     depend on each other, with the operation where they meet. Under `jax.jit`, where only values would tell, the program
     raises when it runs. `ValueError`, with the example and the parameter, for a kernel that is not finite, but not
-    under such a transformation.
+    under such a transformation; and where `out` holds another kernel, with what differs. `OSError` for a disk that
+    refuses.
     """
     sizes = {"batch_size": batch_size, "working_set": working_set}
+    if out is not None or progress is not None:
+        asked = _asked(apply, params, x1, x2, outputs=outputs, per_layer=per_layer, coupled=coupled, **sizes)
+        return kernel_to_disk(asked, bool(coupled), out, progress)
     kernel = unchecked_ntk(apply, params, x1, x2, outputs=outputs, per_layer=per_layer, coupled=coupled, **sizes)
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(kernel))
-    if not traced and not _all_finite(kernel, x2 is None):
-        raise ValueError(f"The kernel must be finite, got one that is not: {_reason(kernel, apply, params, x1, x2)}.")
+    if not traced and not all_finite(kernel, x2 is None):
+        raise ValueError(f"The kernel must be finite, got one that is not: {reason(kernel, apply, params, x1, x2)}.")
     return kernel
 
 
@@ -88,6 +96,30 @@ def unchecked_ntk(
     coupled: bool = False,
 ) -> Any:
     """The same, also where it is not finite: for runs, of which a divergence is an outcome."""
+    sizes = {"batch_size": batch_size, "working_set": working_set}
+    asked = _asked(apply, params, x1, x2, outputs=outputs, per_layer=per_layer, coupled=coupled, **sizes)
+    request, params, x1, x2, batch_size, working_set = asked
+    if coupled and any(may_be_coupled(apply, params, x) for x in (x1, x2) if x is not None):
+        result = kernel_of_batches(apply, request.outputs, request.per_layer, params, x1, x2)
+    else:
+        result = kernel_in_blocks(request, params, x1, x1 if x2 is None else x2, batch_size, working_set)
+    return result if per_layer else result[""]
+
+
+def _asked(
+    apply: Callable[[Params, Inputs], Outputs],
+    params: Params,
+    x1: Inputs,
+    x2: Inputs | None,
+    *,
+    outputs: Any,
+    batch_size: int | None,
+    per_layer: bool,
+    working_set: int | None,
+    coupled: bool,
+) -> Asked:
+    """The arguments as they are used; raises for those that are not as described, and for examples that depend on each
+    other unless they may, `coupled`."""
     _check.params(params)
     kind = check_outputs(outputs)
     batch_size = check_size(batch_size, "batch_size", "one chosen from `working_set`")
@@ -97,47 +129,11 @@ def unchecked_ntk(
     if x2 is not None:
         check_inputs(x2, "x2")
         check_pair(x1, x2)
-    if working_set is None:
-        num_examples = max(jax.tree.leaves(x)[0].shape[0] for x in (x1, x1 if x2 is None else x2))
-        working_set = min(max(160, 5 * num_examples), 320) * 2**20
     sides = (x1,) if x2 is None else (x1, x2)
-    if coupled and any(may_be_coupled(apply, params, x) for x in sides):
-        result = kernel_of_batches(apply, kind, bool(per_layer), params, x1, x2)
-        return result if per_layer else result[""]
+    if working_set is None:
+        num_examples = max(jax.tree.leaves(x)[0].shape[0] for x in sides)
+        working_set = min(max(160, 5 * num_examples), 320) * 2**20
     for x in () if coupled else sides:
         params = refuse_coupled(apply, params, x, "The kernel", REMEDY)
     request = Request(apply, kind, bool(per_layer), symmetric=x2 is None)
-    result = kernel_in_blocks(request, params, x1, x1 if x2 is None else x2, batch_size, working_set)
-    return result if per_layer else result[""]
-
-
-@partial(jax.jit, static_argnums=1)
-def _all_finite(kernel: Any, symmetric: bool) -> Bool[Array, ""]:
-    """Whether all examples' derivatives are finite: each has its part in the diagonal or, of two sides, in the first
-    row and the first column."""
-
-    def finite(part: Array) -> Bool[Array, ""]:
-        if symmetric:
-            return jnp.all(jnp.isfinite(jnp.diagonal(part)))
-        return jnp.all(jnp.isfinite(part[0])) & jnp.all(jnp.isfinite(part[:, 0]))
-
-    return jnp.all(jnp.stack([finite(part) for part in jax.tree.leaves(kernel)]))
-
-
-def _reason(kernel: Any, apply: Callable, params: Params, x1: Inputs, x2: Inputs | None) -> str:
-    """What is not finite, of the first example whose own part of the kernel is not."""
-    parts = [np.asarray(part) for part in jax.tree.leaves(kernel)]
-    finite = np.stack([np.isfinite(part).reshape(*part.shape[:2], -1).all(axis=2) for part in parts]).all(axis=0)
-    params, x1, x2 = jax.tree.map(jnp.asarray, (params, x1, x2))
-    if x2 is None:
-        sides = [(x1, np.diagonal(finite), "")]
-    else:
-        sides = [(x1, finite.T.any(axis=0), " of x1"), (x2, finite.any(axis=0), " of x2")]
-    for x, good, side in sides:
-        if not good.all():
-            place = int(np.argmin(good))
-            found = _finite.of_example(apply, params, x, place, lambda i, side=side: f"example {i}{side}")
-            if found:
-                return found
-    first, second = (int(place) for place in np.argwhere(~finite)[0])
-    return f"the one of examples {first} and {second} overflows, though their derivatives are finite"
+    return Asked(request, params, x1, x2, batch_size, working_set)

@@ -1,0 +1,248 @@
+"""A kernel's file: which of its blocks are done, of which kernel, and whether they are as they were written.
+
+`kernel.npy` is there when all of it is. Until then `kernel.npy.partial` has its place, and `kernel.npy.json` says which
+blocks are on the disk. Rows are written and not mapped into memory: on a full disk a mapped write ends the process.
+"""
+
+import contextlib
+import hashlib
+import io
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from relin._common.files import as_json, from_json, read_file, remove_parts, write_atomically
+from relin._common.words import listed
+from relin._common.writing import named
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
+
+_FORMAT = 1
+
+
+class Block(NamedTuple):
+    """A part of the kernel that is made at once."""
+
+    row: int
+    column: int
+    rows: int
+    columns: int
+    mirrored: bool
+    """Whether its mirror image is written too: it is off the diagonal of a symmetric kernel."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.row}, {self.column}"
+
+    def of(self, kernel: np.ndarray) -> np.ndarray:
+        return kernel[self.row : self.row + self.rows, self.column : self.column + self.columns]
+
+
+class Description(NamedTuple):
+    """What is said beside a kernel's file."""
+
+    kernel: dict[str, Any]
+    """What it is of, by names that people know."""
+    symmetric: bool
+    environment: str
+    """What the last digits depend on beside it."""
+    total: int
+    """How many blocks it has."""
+    blocks: dict[str, str]
+    """Those that are done, with their digests."""
+
+
+class OtherKernelError(ValueError):
+    """The place holds another kernel, or what is no kernel."""
+
+
+def beside(path: Path) -> Path:
+    """The file that describes a kernel's."""
+    return path.with_name(f"{path.name}.json")
+
+
+def partial(path: Path) -> Path:
+    """A kernel's file until it is whole."""
+    return path.with_name(f"{path.name}.partial")
+
+
+def described(path: Path) -> Description | None:
+    """What is said beside a kernel's file; none where nothing is.
+
+    **Raises:** `OtherKernelError` for a damaged description, and one of another format.
+    """
+    try:
+        found = from_json(read_file(beside(path)))
+        known = found["format"] == _FORMAT
+        description = Description(**{name: found[name] for name in Description._fields}) if known else None
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError, ValueError):
+        raise OtherKernelError(
+            f"{beside(path)} is damaged; restore it, or remove it and {path} to begin anew."
+        ) from None
+    if description is None:
+        raise OtherKernelError(f"{beside(path)} has another format; use the version of relin that wrote it.")
+    return description
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The names under which two kernels differ."""
+    return [name for name in {**one, **other} if one.get(name) != other.get(name)]
+
+
+class KernelFile:
+    """A kernel's file while it is made; `done` are the digests of the blocks that need not be made again."""
+
+    def __init__(self, path: Path, description: Description, shape: Sequence[int], dtype: np.dtype):
+        self.path, self.description, self.shape, self.dtype = path, description, tuple(shape), dtype
+        self.done = dict[str, str]()
+        self._file: BinaryIO | None = None
+        self._header = _header(self.shape, dtype)
+        self._size = math.prod(self.shape) * dtype.itemsize
+
+    @contextlib.contextmanager
+    def opened(self, blocks: Sequence[Block]) -> Iterator[None]:
+        """The file is ours alone meanwhile, and what is done of it has been compared with its digests. At the end it is
+        whole, unless blocks are missing.
+
+        **Raises:** `OtherKernelError` where the place holds anything else, or another process makes it; `ValueError`
+        for a disk that is too small; `OSError` where the folder cannot be written.
+        """
+        found = self._found()
+        if found is not None and self.path.exists():
+            if self._is_laid_out(self.path):
+                self._keep_good(self.path, blocks, found)
+            if len(self.done) == len(blocks):
+                yield
+                return
+            os.replace(self.path, partial(self.path))
+        with named(self.path), partial(self.path).open("ab"):  # where there is none yet, an empty one to be locked
+            pass
+        with partial(self.path).open("r+b") as self._file:
+            self._lock()
+            found = self._found()
+            if found is not None and self._is_laid_out(partial(self.path)):
+                self._keep_good(partial(self.path), blocks, found)
+            else:
+                with named(self.path):
+                    self._lay_out()
+            yield
+        if len(self.done) == len(blocks):
+            with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                os.replace(partial(self.path), self.path)
+
+    def write(self, block: Block, values: np.ndarray) -> None:
+        """The block is done when it is on the disk. Raises `OSError`."""
+        assert self._file is not None
+        with named(self.path):
+            self._put(block.row, block.column, values)
+            if block.mirrored:
+                self._put(block.column, block.row, mirror_image(values))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self.done[block.name] = _digest(values)
+        self._describe()
+
+    def _found(self) -> Description | None:
+        """The description that is there, if it is of this kernel."""
+        found = described(self.path)
+        if found is None:
+            if self.path.exists():
+                raise OtherKernelError(
+                    f"{self.path} is there without {beside(self.path).name}, which would say of which kernel it is; "
+                    "remove it, or choose another place."
+                )
+            return None
+        if other := differing(self.description.kernel, found.kernel):
+            raise OtherKernelError(
+                f"{self.path} is of a kernel that differs in {listed(other)}; choose another place, or remove it and "
+                f"{beside(self.path).name} to begin anew."
+            )
+        if found.environment != self.description.environment:
+            warnings.warn(
+                f"{self.path} was begun by {found.environment}, and goes on with {self.description.environment}: the "
+                "last digits of its blocks may differ.",
+                stacklevel=2,
+            )
+        return found
+
+    def _lock(self) -> None:
+        if fcntl is None or self._file is None:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OtherKernelError(f"Another process is making {self.path}; wait until it has.") from None
+        except OSError:  # not every file system has locks
+            pass
+
+    def _is_laid_out(self, path: Path) -> bool:
+        with path.open("rb") as file:
+            right = file.read(len(self._header)) == self._header
+        return right and path.stat().st_size == len(self._header) + self._size
+
+    def _lay_out(self) -> None:
+        assert self._file is not None
+        free = shutil.disk_usage(self.path.absolute().parent).free
+        if self._size > free:
+            raise ValueError(
+                f"{self.path} takes {self._size / 1e9:.3g} GB, and {free / 1e9:.3g} GB of the disk are free; choose "
+                "another place, or fewer examples."
+            )
+        remove_parts(self.path.absolute().parent)
+        self.done = {}
+        self._describe()
+        self._file.truncate(0)
+        self._file.write(self._header)
+        self._file.truncate(len(self._header) + self._size)
+
+    def _keep_good(self, path: Path, blocks: Sequence[Block], found: Description) -> None:
+        """Those blocks are done that are as they were written, on both sides of the diagonal."""
+        self.done = {}
+        for block in blocks:
+            if block.name not in found.blocks:
+                continue
+            kernel = np.lib.format.open_memmap(path, mode="r")  # anew, so that what was read leaves the memory
+            values = np.array(block.of(kernel))
+            mirror = Block(block.column, block.row, block.columns, block.rows, block.mirrored).of(kernel)
+            whole = np.array_equal(mirror, mirror_image(values)) if block.mirrored else True
+            if whole and _digest(values) == found.blocks[block.name]:
+                self.done[block.name] = found.blocks[block.name]
+
+    def _put(self, row: int, column: int, values: np.ndarray) -> None:
+        assert self._file is not None
+        entry = math.prod(self.shape[2:]) * self.dtype.itemsize
+        for place, numbers in enumerate(values, row):
+            self._file.seek(len(self._header) + (place * self.shape[1] + column) * entry)
+            self._file.write(np.ascontiguousarray(numbers).data)
+
+    def _describe(self) -> None:
+        description = self.description._replace(blocks=self.done)
+        write_atomically(beside(self.path), as_json({"format": _FORMAT, **description._asdict()}))
+
+
+def mirror_image(values: np.ndarray) -> np.ndarray:
+    """Θ(x′, x) from Θ(x, x′)."""
+    return values.transpose(1, 0, *range(values.ndim - 1, 1, -1))
+
+
+def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    """Of a `.npy` file."""
+    content = io.BytesIO()
+    entries = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(content, entries)
+    return content.getvalue()
+
+
+def _digest(values: np.ndarray) -> str:
+    return f"sha256:{hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()}"

@@ -1,0 +1,169 @@
+"""A kernel in a file, as an operator."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+from jaxtyping import Array, Float
+
+from relin.kernel._kernel_file import OtherKernelError, beside, described, partial
+
+_AT_ONCE = 2**26
+"""Bytes of a kernel that are in memory at once, or one row of it."""
+
+
+class KernelOnDisk(lx.AbstractLinearOperator):
+    """A kernel in a file that `ntk` wrote, as a lineax operator that reads it some rows at a time.
+
+    `spectrum`, `trace`, `frobenius_norm`, `log_density`, `lineax.linear_solve` with an iterative solver, the metrics
+    and `relin.predict` take it, and hold at most 64 MB of it, or a row. It multiplies `(N2, C)` to `(N1, C)`, or, if it
+    is a mean over outputs or of one of them, `(N2,)` to `(N1,)`; a diagonal one multiplies each output by its own
+    block. `numpy.load(path, mmap_mode="r")` gives the array.
+
+    **Arguments:** `path`: of the `.npy` file; the `.json` file beside it says what it is of.
+
+    **Raises:** `ValueError` for a file that is not finished, is no kernel's, or has no description beside it.
+    """
+
+    path: str = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
+    dtype: np.dtype = eqx.field(static=True)
+    symmetric: bool = eqx.field(static=True)
+    """Whether it is of one set of examples with itself."""
+
+    def __init__(self, path: str | Path):
+        path = Path(path)
+        description = described(path)
+        if description is None:
+            raise OtherKernelError(
+                f"{path} has no {beside(path).name} beside it, which says what it is of; name a file that "
+                "relin.kernel.ntk wrote, with its description."
+            )
+        if not path.exists():
+            raise OtherKernelError(
+                f"{path} is not finished: {partial(path).name} has {len(description.blocks)} of {description.total} "
+                "blocks; call ntk again as it was called, and it goes on."
+            )
+        try:
+            kernel = np.lib.format.open_memmap(path, mode="r")
+        except ValueError:
+            raise OtherKernelError(f"{path} is damaged; call ntk again as it was called, and it is mended.") from None
+        self.path, self.shape, self.dtype = str(path.absolute()), kernel.shape, kernel.dtype
+        self.symmetric = description.symmetric
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __repr__(self) -> str:
+        return f"KernelOnDisk({self.path}, {self.shape}, {self.dtype})"
+
+    def rows(self, start: int, stop: int) -> Float[np.ndarray, "rows N2 ..."]:
+        """Those of some examples."""
+        return np.array(np.lib.format.open_memmap(self.path, mode="r")[start:stop])  # mapped anew: a copy stays alone
+
+    def pieces(self) -> Iterator[tuple[int, int]]:
+        """Where the rows begin and end that are in memory at once."""
+        size = max(1, _AT_ONCE // (math.prod(self.shape[1:]) * self.dtype.itemsize))
+        return ((start, min(start + size, self.shape[0])) for start in range(0, self.shape[0], size))
+
+    def products(self, vectors: Float[np.ndarray, "k ..."]) -> Float[np.ndarray, "k ..."]:
+        """Θ v of each of k vectors, from one reading of the file."""
+        return np.concatenate([_multiplied(self.rows(*piece), vectors) for piece in self.pieces()], axis=1)
+
+    def mv(self, vector: Float[Array, "N2 ..."]) -> Float[Array, "N1 ..."]:
+        """Θ v."""
+
+        def read(vector: Any) -> np.ndarray:
+            vector = np.asarray(vector)
+            shape = self.in_structure().shape
+            batch = vector.shape[: vector.ndim - len(shape)]
+            made = self.products(vector.reshape(-1, *shape)).reshape(*batch, *result.shape)
+            return made.astype(result.dtype, copy=False)
+
+        result = self.out_structure()
+        return jax.pure_callback(read, result, vector, vmap_method="broadcast_all")
+
+    def as_matrix(self) -> Float[Array, "a b"]:
+        """All of it in memory."""
+        kernel = self.rows(0, self.shape[0])
+        if self.ndim == 3:  # each output's block on the diagonal
+            kernel = kernel[..., None] * np.eye(self.shape[2], dtype=self.dtype)
+        if self.ndim > 2:
+            kernel = kernel.swapaxes(1, 2).reshape(self.out_size(), self.in_size())
+        return jnp.asarray(kernel)
+
+    def transpose(self) -> "KernelOnDisk":
+        if not self.symmetric:
+            raise ValueError(
+                f"{self.path} is between two sets of examples, and is read by its rows; make the kernel with x1 and x2 "
+                "exchanged for its transpose."
+            )
+        return self
+
+    def in_structure(self) -> jax.ShapeDtypeStruct:
+        return self._structure(self.shape[1])
+
+    def out_structure(self) -> jax.ShapeDtypeStruct:
+        return self._structure(self.shape[0])
+
+    def _structure(self, num_examples: int) -> jax.ShapeDtypeStruct:
+        dtype = jax.dtypes.canonicalize_dtype(jnp.promote_types(self.dtype, jnp.float32))
+        return jax.ShapeDtypeStruct((num_examples, *(self.shape[3:] or self.shape[2:])), dtype)
+
+
+def _multiplied(rows: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Some rows of a kernel times k vectors, `(k, rows, …)`."""
+    if rows.ndim == 2:
+        return vectors @ rows.T
+    if rows.ndim == 3:
+        return np.einsum("ijc,kjc->kic", rows, vectors, optimize=True)
+    r, n, c, d = rows.shape
+    matrix = rows.swapaxes(1, 2).reshape(r * c, n * d)
+    return (vectors.reshape(len(vectors), -1) @ matrix.T).reshape(-1, r, c)
+
+
+def _itself(operator: KernelOnDisk) -> KernelOnDisk:
+    return operator
+
+
+@lx.materialise.register(KernelOnDisk)
+def _(operator: KernelOnDisk) -> lx.AbstractLinearOperator:
+    tags = frozenset({lx.symmetric_tag, lx.positive_semidefinite_tag}) if operator.symmetric else frozenset()
+    return lx.MatrixLinearOperator(operator.as_matrix(), tags)
+
+
+@lx.diagonal.register(KernelOnDisk)
+def _(operator: KernelOnDisk) -> Array:
+    pieces = [operator.rows(a, b)[np.arange(b - a), np.arange(a, b)] for a, b in operator.pieces()]
+    found = np.concatenate(pieces)
+    return jnp.asarray(np.diagonal(found, axis1=1, axis2=2) if operator.ndim == 4 else found).reshape(-1)
+
+
+def _is_symmetric(operator: KernelOnDisk) -> bool:
+    return operator.symmetric
+
+
+def _no(operator: KernelOnDisk) -> bool:
+    return False
+
+
+for _query in (lx.linearise, lx.conj):  # real, and linear
+    _query.register(KernelOnDisk)(_itself)
+for _query in (lx.is_symmetric, lx.is_positive_semidefinite):
+    _query.register(KernelOnDisk)(_is_symmetric)
+for _query in (
+    lx.is_negative_semidefinite,
+    lx.is_diagonal,
+    lx.is_tridiagonal,
+    lx.has_unit_diagonal,
+    lx.is_lower_triangular,
+    lx.is_upper_triangular,
+):
+    _query.register(KernelOnDisk)(_no)

@@ -1,0 +1,87 @@
+"""A kernel in a file as an operator, read some rows at a time, against its dense matrix."""
+
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+import pytest
+from ntk_oracle import normal
+
+from relin.kernel import KernelOnDisk, log_density, ntk, spectrum, trace
+
+KINDS = ("full", "mean", "diagonal")
+PARAMS = {"w": normal(0, 4, 5), "v": normal(2, 5, 3)}
+X1, X2 = normal(3, 10, 4), normal(4, 7, 4)
+KEY = jax.random.key(0)
+
+
+def network(p, x):
+    return jnp.tanh(x @ p["w"]) @ p["v"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kernels")
+    for outputs in KINDS:
+        ntk(network, PARAMS, X1, outputs=outputs, out=folder / f"{outputs}.npy")
+        ntk(network, PARAMS, X1, X2, outputs=outputs, out=folder / f"{outputs}-between.npy")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def few_rows_at_once(monkeypatch):
+    monkeypatch.setattr("relin.kernel._on_disk._AT_ONCE", 500)
+
+
+def dense(operator):
+    """The matrix by examples, and outputs within them."""
+    kernel = np.load(operator.path)
+    if kernel.ndim == 3:
+        kernel = np.einsum("ijc,cd->ijcd", kernel, np.eye(kernel.shape[2]))
+    return kernel if kernel.ndim == 2 else kernel.swapaxes(1, 2).reshape(operator.out_size(), operator.in_size())
+
+
+@pytest.mark.parametrize("outputs", KINDS)
+def test_products(folder, outputs):
+    for name in (outputs, f"{outputs}-between"):
+        operator = KernelOnDisk(folder / f"{name}.npy")
+        matrix, vectors = dense(operator), normal(7, 3, *operator.in_structure().shape)
+        expected = [matrix @ np.ravel(vector) for vector in vectors]
+        np.testing.assert_allclose(operator.mv(vectors[0]).reshape(-1), expected[0], rtol=1e-10)
+        np.testing.assert_allclose(jax.jit(jax.vmap(operator.mv))(vectors).reshape(3, -1), expected, rtol=1e-10)
+        np.testing.assert_allclose(operator.products(np.asarray(vectors)).reshape(3, -1), expected, rtol=1e-10)
+        np.testing.assert_array_equal(operator.as_matrix(), matrix)
+        assert len(list(operator.pieces())) > 1
+
+
+@pytest.mark.parametrize("outputs", KINDS)
+def test_as_lineax_operator(folder, outputs):
+    operator = KernelOnDisk(folder / f"{outputs}.npy")
+    matrix = dense(operator)
+    values = np.linalg.eigvalsh(matrix)[::-1]
+    np.testing.assert_allclose(lx.diagonal(operator), np.diag(matrix))
+    np.testing.assert_allclose(spectrum(operator, 3, key=KEY).eigenvalues, values[:3], rtol=1e-8)
+    estimate = trace(operator, key=KEY, num_probes=64)
+    assert abs(estimate.value - values.sum()) < 6 * estimate.standard_error + 1e-9
+    right = matrix @ np.ravel(normal(8, *operator.in_structure().shape))
+    ridge = operator + 0.1 * lx.IdentityLinearOperator(operator.in_structure())
+    shape = operator.in_structure().shape
+    solver = lx.CG(rtol=1e-10, atol=1e-10)
+    solved = lx.linear_solve(lx.TaggedLinearOperator(ridge, lx.positive_semidefinite_tag), right.reshape(shape), solver)
+    np.testing.assert_allclose(
+        solved.value.reshape(-1), np.linalg.solve(matrix + 0.1 * np.eye(len(matrix)), right), rtol=1e-6
+    )
+
+
+def test_density_of_eigenvalues(folder):
+    operator = KernelOnDisk(folder / "mean.npy")
+    assert jnp.isfinite(log_density(operator, key=KEY, num_probes=2).density).all()
+
+
+def test_a_kernel_between_two_sets_has_no_eigenvalues_and_is_read_by_its_rows(folder):
+    operator = KernelOnDisk(folder / "mean-between.npy")
+    with pytest.raises(ValueError, match=r"`operator` must be square"):
+        spectrum(operator, 2, key=KEY)
+    with pytest.raises(ValueError, match=r"is between two sets of examples, and is read by its rows"):
+        operator.transpose()
+    assert KernelOnDisk(folder / "mean.npy").transpose().symmetric
