@@ -7,6 +7,7 @@ from itertools import takewhile
 NAMES = (
     "step",
     "check",
+    "checkpoint",
     "frameworks",
     "convolution",
     "alternatives",
