@@ -15,7 +15,7 @@ from core import oracles
 LOSS = il.CrossEntropy()
 PROBLEM = il.Problem(oracles.mlp, LOSS)
 PERIODS, RATES = (1, 3, 100), (0.1, 0.3, 0.2)
-DATA = oracles.data(LOSS)
+DATA, PARAMS = oracles.data(LOSS), oracles.mlp_params()
 
 
 def options():
@@ -126,3 +126,14 @@ def test_lanes_are_spread_over_devices():
     assert printed[0].shape == (6, 35)
     assert printed[0][:3, 32].tolist() == [5, 2, 1]
     np.testing.assert_allclose(printed[0], printed[1], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("drive", ["vmap", "map", "host"])
+def test_a_number_out_of_range_in_any_lane_is_refused_before_training(drive):
+    def make(damping):
+        return il.Run(PROBLEM, il.WeightSpace(optax.sgd(0.1), proximal=damping), il.Every(4), PARAMS, oracles.KEY)
+
+    dampings, steps = jnp.asarray([0.0, 0.1, -1.0]), []
+    with pytest.raises(ValueError, match=r"`proximal` must be at least 0.*got -1"):
+        il.train_lanes(make, dampings, DATA, num_steps=4, drive=drive, progress=lambda *done: steps.append(done))
+    assert not steps

@@ -1,11 +1,13 @@
 """The training loop: one run, or many at once."""
 
+import contextlib
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -161,6 +163,7 @@ def train_lanes(
     first = make(lane_of(0))
     if not isinstance(first, Run):
         raise TypeError(f"`make` must return a relin.Run, got {type(first).__name__}; see its documentation.")
+    _check_lanes(make, lane_of, num_lanes)
     options = num_steps, record_every, batch_size, batches, augment, observers, loggers
     plan = prepared(first, data, *options, drive, ("auto", "map", "vmap", "host"))
     logs, clean, solutions = Loggers(loggers), None, []
@@ -191,6 +194,14 @@ def train_lanes(
         if index == 0:
             warn_of_observers(solution, run, observers)
     return LaneSolutions(tuple(solutions))
+
+
+def _check_lanes(make: Callable[[Any], Run], lane_of: Callable[[int], PyTree], num_lanes: int) -> None:
+    """Makes the runs of all other lanes, so that numbers that are out of range in one are refused before training."""
+    for index in range(1, num_lanes):
+        lane = lane_of(index)
+        with contextlib.suppress(jax.errors.JAXTypeError):  # a run that is made of values that it computes
+            eqx.filter_eval_shape(lambda: make(lane))  # noqa: B023  traced: initial parameters are not computed
 
 
 def _as_schedule(schedule: Any) -> Any:
