@@ -17,6 +17,7 @@ NAMES = (
     "parts",
     "preset",
     "kernel",
+    "large_kernel",
     "reference",
     "solvers",
 )

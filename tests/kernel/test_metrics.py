@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from relin.kernel import by_module
 from relin.kernel._metrics import (
-    by_module,
     cka,
     distance,
     effective_rank,

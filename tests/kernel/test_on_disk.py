@@ -7,7 +7,20 @@ import numpy as np
 import pytest
 from ntk_oracle import normal
 
-from relin.kernel import KernelOnDisk, log_density, ntk, spectrum, trace
+from relin.kernel import (
+    KernelOnDisk,
+    cka,
+    distance,
+    effective_rank,
+    energy_alignment,
+    log_density,
+    ntk,
+    relative_change,
+    spectrum,
+    target_alignment,
+    trace,
+    velocity,
+)
 
 KINDS = ("full", "mean", "diagonal")
 PARAMS = {"w": normal(0, 4, 5), "v": normal(2, 5, 3)}
@@ -85,3 +98,57 @@ def test_a_kernel_between_two_sets_has_no_eigenvalues_and_is_read_by_its_rows(fo
     with pytest.raises(ValueError, match=r"is between two sets of examples, and is read by its rows"):
         operator.transpose()
     assert KernelOnDisk(folder / "mean.npy").transpose().symmetric
+
+
+LABELS = jnp.asarray([0, 2, 1, 1, 0, 2, 2, 1, 0, 0])
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Two kernels of each kind in files, and in memory."""
+    folder = tmp_path_factory.mktemp("pairs")
+    moved = jax.tree.map(lambda a: a + 0.1 * jnp.sin(a), PARAMS)
+    kernels = {}
+    for outputs in KINDS:
+        files = [
+            ntk(network, p, X1, outputs=outputs, out=folder / f"{outputs}{n}.npy")
+            for n, p in enumerate((PARAMS, moved))
+        ]
+        kernels[outputs] = files, [jnp.asarray(np.load(file.path)) for file in files]
+    return kernels
+
+
+@pytest.mark.parametrize("outputs", KINDS)
+def test_metrics_are_those_of_kernels_in_memory(pair, outputs):
+    (k, k0), (dense, dense0) = pair[outputs]
+    targets = normal(9, 10, 3)
+    for metric in (distance, relative_change, cka):
+        expected = metric(dense, dense0)
+        for one, other in ((k, k0), (k, dense0), (dense, k0)):
+            np.testing.assert_allclose(metric(one, other), expected, rtol=1e-9, atol=1e-14)
+    for y in (LABELS, targets):
+        for options in ({}, {"num_classes": 3}, {"num_classes": 3, "per_class": True}):
+            expected = target_alignment(dense, y, **options)
+            np.testing.assert_allclose(target_alignment(k, y, **options), expected, rtol=1e-9)
+        np.testing.assert_allclose(energy_alignment(k, y), energy_alignment(dense, y), rtol=1e-9)
+    assert distance(k, k) == 0
+    assert velocity({"a": k}, {"a": k0}, 2)["a"] == distance(k, k0) / 2
+
+
+def test_metrics_that_are_not_defined(pair, tmp_path):
+    (k, _), _ = pair["mean"]
+    zero = jax.tree.map(jnp.zeros_like, PARAMS)
+    nothing = ntk(network, zero, X1, outputs="mean", out=tmp_path / "zero.npy")
+    constant = ntk(
+        lambda p, x: p["w"][None] + 0 * x, {"w": jnp.asarray([1.5])}, X1[:, :1], outputs=0, out=tmp_path / "c.npy"
+    )
+    assert jnp.isnan(distance(k, nothing))
+    assert jnp.isnan(relative_change(k, nothing))
+    assert jnp.isnan(cka(k, constant))
+    assert jnp.isnan(target_alignment(constant, LABELS))
+    assert jnp.isnan(energy_alignment(k, jnp.zeros((10, 1))))
+    assert energy_alignment(nothing, LABELS) == 0
+    with pytest.raises(ValueError, match=r"`effective_rank` decomposes a dense matrix, which for the 10 rows of"):
+        effective_rank(k)
+    with pytest.raises(ValueError, match="Both kernels must have one shape"):
+        distance(k, pair["full"][0][0])

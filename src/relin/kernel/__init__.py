@@ -7,7 +7,6 @@ from relin.kernel._analytic import (
 )
 from relin.kernel._lanczos import Spectrum as Spectrum, spectrum as spectrum
 from relin.kernel._metrics import (
-    by_module as by_module,
     cka as cka,
     distance as distance,
     effective_rank as effective_rank,
@@ -16,6 +15,7 @@ from relin.kernel._metrics import (
     target_alignment as target_alignment,
     velocity as velocity,
 )
+from relin.kernel._modules import by_module as by_module
 from relin.kernel._ntk import ntk as ntk
 from relin.kernel._on_disk import KernelOnDisk as KernelOnDisk
 from relin.kernel._operator import (

@@ -1,9 +1,8 @@
 """Metrics of feature learning on the kernel of a probe set: how far it moved, what it is aligned with."""
 
 import math
-import re
 from collections.abc import Callable, Mapping
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,15 +12,17 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree, Shaped
 
 from relin._core.types import Scalar, Step
+from relin.kernel import _by_rows
+from relin.kernel._on_disk import KernelOnDisk
 
-Kernels = PyTree[Float[Array, "..."]]
-"""A kernel, full (N, N, C, C), diagonal (N, N, C) or mean (N, N), or a dict of kernels by the path of their tensor."""
+Kernels = PyTree[Float[Array, "..."] | KernelOnDisk]
+"""A kernel, full (N, N, C, C), diagonal (N, N, C) or mean (N, N), or a dict of kernels by the path of their tensor. One
+in a file is read some rows at a time, in double precision."""
 
 Measures = PyTree[Float[Array, "..."]]
 """The value of a metric, or a dict of values if the kernel was a dict."""
 
 _HIGHEST = jax.lax.Precision.HIGHEST  # TF32 would lose the small changes that are measured
-_PATH_KEY = re.compile(r"""\['(?:[^'\\]|\\.)*'\]|\["(?:[^"\\]|\\.)*"\]|\[[^\]]*\]|\.\w+""")
 _SHAPES = "(N, N), (N, N, C) or (N, N, C, C)"
 
 
@@ -126,40 +127,11 @@ def effective_rank(k: Kernels) -> Measures:
     The eigenvalues are those of the NC × NC matrix (full), of all its blocks with c = c′ together (diagonal), or of the
     N × N matrix (mean); those below 0, by rounding, count as 0. It takes a dense eigendecomposition.
 
-    **Arguments:** `k`: a kernel on one probe set, or a dict of them.
+    **Arguments:** `k`: a kernel on one probe set, or a dict of them; not one in a file.
 
     **Returns:** a scalar between 1 and the number of eigenvalues, 0 for a zero kernel; or a dict of scalars.
     """
     return _each(_effective_rank, k)
-
-
-def by_module(parts: Mapping[str, Kernels], depth: int | None = None) -> dict[str, Kernels]:
-    """The kernels of modules: those of their parameter tensors added up, since Θ is a sum over tensors.
-
-    **Arguments:**
-
-    - `parts`: kernels by the path of their tensor, as `ntk(..., per_layer=True)` gives.
-    - `depth`: how many keys of a path name the module: 1 puts `.layers[0].weight` into `.layers`, 2 into `.layers[0]`.
-      By default every key but the last, the tensor's own; a tensor at the top is a module of its own.
-
-    **Returns:** a dict of kernels, in the order in which the modules first occur in `parts`.
-
-    **Raises:** `ValueError` if `depth` is below 1 or kernels of one module differ in shape.
-    """
-    if depth is not None and depth < 1:
-        raise ValueError(f"`depth` must be at least 1, got {depth}; pass None to cut only the tensor's own key.")
-    modules: dict[str, list[Array]] = {}
-    for path, kernel in parts.items():
-        keys = _PATH_KEY.findall(path)
-        kept = max(1, len(keys) - 1) if depth is None else depth
-        modules.setdefault("".join(keys[:kept]) or path, []).append(jnp.asarray(kernel))
-    for name, kernels in modules.items():
-        shapes = {kernel.shape for kernel in kernels}
-        if len(shapes) > 1:
-            raise ValueError(
-                f"The kernels of {name} must have one shape, got {sorted(shapes)}; compute them in one call of ntk."
-            )
-    return {name: reduce(jnp.add, kernels) for name, kernels in modules.items()}
 
 
 def _each(metric: Callable[..., Array], *kernels: Any) -> Any:
@@ -175,12 +147,23 @@ def _each(metric: Callable[..., Array], *kernels: Any) -> Any:
     return {path: metric(*(_as_kernel(kernel[path]) for kernel in kernels)) for path in kernels[0]}
 
 
-def _as_kernel(kernel: Any) -> Array:
-    """The kernel in single precision at least; raises `ValueError` if its shape is not a kernel's."""
+def _as_kernel(kernel: Any) -> Any:
+    """The kernel in single precision at least, or in its file; raises `ValueError` if its shape is not a kernel's."""
+    if isinstance(kernel, KernelOnDisk):
+        return kernel
     kernel = jnp.asarray(kernel)
     if kernel.ndim not in (2, 3, 4) or (kernel.ndim == 4 and kernel.shape[2] != kernel.shape[3]) or 0 in kernel.shape:
         raise ValueError(f"A kernel must have shape {_SHAPES}, got {kernel.shape}; pass what relin.kernel.ntk returns.")
     return kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+
+
+def _on_disk(*kernels: Any) -> bool:
+    return any(isinstance(kernel, KernelOnDisk) for kernel in kernels)
+
+
+def _number(value: Any, *kernels: Any) -> Array:
+    """What was found in double precision in the kernels' own, single at least."""
+    return jnp.asarray(value, jnp.result_type(jnp.float32, *(kernel.dtype for kernel in kernels)))
 
 
 def _same(k1: Array, k2: Array) -> None:
@@ -214,6 +197,8 @@ def _ratio(numerator: Array, denominator: Array) -> Array:
 
 def _distance(k1: Array, k2: Array) -> Array:
     _same(k1, k2)
+    if _on_disk(k1, k2):
+        return _number(_by_rows.distance(k1, k2), k1, k2)
     return _distance_of(k1, k2)
 
 
@@ -226,6 +211,8 @@ def _distance_of(k1: Array, k2: Array) -> Array:
 
 def _relative_change(k: Array, k0: Array) -> Array:
     _same(k, k0)
+    if _on_disk(k, k0):
+        return _number(_by_rows.relative_change(k, k0), k, k0)
     return _change_of(k, k0)
 
 
@@ -251,6 +238,8 @@ def _direction(centred: Array, a: Array) -> Array:
 def _cka(k1: Array, k2: Array) -> Array:
     _same(k1, k2)
     _square(k1)
+    if _on_disk(k1, k2):
+        return _number(_by_rows.cka(k1, k2), k1, k2)
     return _cka_of(k1, k2)
 
 
@@ -267,7 +256,7 @@ def _targets(k: Array, y: Any, num_classes: int | None, named: bool = False) -> 
     not `named`, each class gets the column of its first example: Y Yᵀ is the same.
     """
     _square(k)
-    y = jnp.asarray(y)
+    y, dtype = jnp.asarray(y), jnp.result_type(jnp.float32, k.dtype)
     num_examples, num_outputs = k.shape[0], k.shape[2] if k.ndim > 2 else num_classes
     if y.ndim not in (1, 2) or y.shape[0] != num_examples:
         raise ValueError(
@@ -283,7 +272,7 @@ def _targets(k: Array, y: Any, num_classes: int | None, named: bool = False) -> 
             raise ValueError(
                 f"`y` must have shape ({num_examples}, {num_outputs}), got {y.shape}; pass one target per output."
             )
-        return y.astype(k.dtype)
+        return y.astype(dtype)
     if not jnp.issubdtype(y.dtype, jnp.integer):
         raise ValueError(
             f"`y` of shape {y.shape} must be integer classes, got {y.dtype}; reshape it to ({num_examples}, 1) for one "
@@ -291,8 +280,8 @@ def _targets(k: Array, y: Any, num_classes: int | None, named: bool = False) -> 
         )
     if num_outputs is None and not named:
         first = jnp.argmax(y[:, None] == y[None, :], axis=1)
-        return jax.nn.one_hot(first, num_examples, dtype=k.dtype)
-    return _one_hot(y, num_outputs, k.dtype)
+        return jax.nn.one_hot(first, num_examples, dtype=dtype)
+    return _one_hot(y, num_outputs, dtype)
 
 
 def _one_hot(y: Array, num_outputs: int | None, dtype: Any) -> Array:
@@ -323,7 +312,12 @@ def _form(k: Array, y: Array) -> Array:
 
 def _target_alignment(k: Array, y: Any, num_classes: int | None, per_class: bool) -> Array:
     targets = _targets(k, y, num_classes, per_class)
-    return _alignments_of(k, targets) if per_class else _alignment_of(k, targets)
+    if not _on_disk(k):
+        return _alignments_of(k, targets) if per_class else _alignment_of(k, targets)
+    if per_class:
+        return _number(_by_rows.alignments(k, np.asarray(_columns_of(targets), np.float64)), k)
+    directions, norm = _directions_of(targets, k.ndim)
+    return _number(_by_rows.alignment(k, np.asarray(directions, np.float64), float(norm)), k)
 
 
 @jax.jit
@@ -331,26 +325,36 @@ def _alignments_of(k: Array, targets: Array) -> Array:
     """CKA(K_cc, y_c y_cᵀ) of each class, `(C,)`."""
     if k.ndim == 4:
         k = jnp.diagonal(k, axis1=2, axis2=3)
-    columns = jax.vmap(lambda y: _direction(_over_examples(y, (0,)), y), 1, 1)(targets)
-    centred = _over_examples(k, (0, 1))
+    centred, columns = _over_examples(k, (0, 1)), _columns_of(targets)
     return _forms(_direction(centred, k) if k.ndim == 2 else jax.vmap(_direction, 2, 2)(centred, k), columns)
 
 
 @jax.jit
 def _alignment_of(k: Array, targets: Array) -> Array:
-    centred = _over_examples(k, (0, 1))
+    a, norm = _directions_of(targets, k.ndim)
+    return _ratio(_form(_direction(_over_examples(k, (0, 1)), k), a), norm)
+
+
+def _columns_of(targets: Array) -> Array:
+    """Every class's targets, centred and of unit length."""
+    return jax.vmap(lambda y: _direction(_over_examples(y, (0,)), y), 1, 1)(targets)
+
+
+def _directions_of(targets: Array, ndim: int) -> tuple[Array, Array]:
+    """The targets, centred and of unit length together, and the norm of their kernel."""
     a = _direction(_over_examples(targets, (0,)), targets)
-    if k.ndim == 4:
-        norm = jnp.ones((), a.dtype)  # ‖aaᵀ‖ of a unit vector
-    elif k.ndim == 3:
-        norm = _norm(jnp.sum(jnp.square(a), 0))
-    else:
-        norm = _norm(jnp.matmul(a.T, a, precision=_HIGHEST))  # ‖AAᵀ‖ = ‖AᵀA‖, and C × C
-    return _ratio(_form(_direction(centred, k), a), norm)
+    if ndim == 4:
+        return a, jnp.ones((), a.dtype)  # ‖aaᵀ‖ of a unit vector
+    if ndim == 3:
+        return a, _norm(jnp.sum(jnp.square(a), 0))
+    return a, _norm(jnp.matmul(a.T, a, precision=_HIGHEST))  # ‖AAᵀ‖ = ‖AᵀA‖, and C × C
 
 
 def _energy_alignment(k: Array, y: Any, num_classes: int | None) -> Array:
-    return _energy_of(k, _targets(k, y, num_classes))
+    targets = _targets(k, y, num_classes)
+    if _on_disk(k):
+        return _number(_by_rows.energy(k, np.asarray(targets, np.float64)), k)
+    return _energy_of(k, targets)
 
 
 @jax.jit
@@ -360,6 +364,13 @@ def _energy_of(k: Array, targets: Array) -> Array:
 
 def _effective_rank(k: Array) -> Array:
     _square(k)
+    if isinstance(k, KernelOnDisk):
+        rows = k.in_size()
+        raise ValueError(
+            f"`effective_rank` decomposes a dense matrix, which for the {rows:,} rows of {k.path} takes about "
+            f"{3 * rows**2 * k.dtype.itemsize / 1e9:.3g} GB; pass numpy.load(path), if memory holds it, or see "
+            "relin.kernel.log_density, which needs products alone."
+        )
     return _rank_of(k)
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from relin.kernel._kernel_file import OtherKernelError, beside, described, partial
 
-_AT_ONCE = 2**26
+_AT_ONCE = 2**25
 """Bytes of a kernel that are in memory at once, or one row of it."""
 
 
@@ -22,7 +22,7 @@ class KernelOnDisk(lx.AbstractLinearOperator):
     """A kernel in a file that `ntk` wrote, as a lineax operator that reads it some rows at a time.
 
     `spectrum`, `trace`, `frobenius_norm`, `log_density`, `lineax.linear_solve` with an iterative solver, the metrics
-    and `relin.predict` take it, and hold at most 64 MB of it, or a row. It multiplies `(N2, C)` to `(N1, C)`, or, if it
+    and `relin.predict` take it, and hold at most 32 MB of it, or a row. It multiplies `(N2, C)` to `(N1, C)`, or, if it
     is a mean over outputs or of one of them, `(N2,)` to `(N1,)`; a diagonal one multiplies each output by its own
     block. `numpy.load(path, mmap_mode="r")` gives the array.
 
@@ -65,13 +65,16 @@ class KernelOnDisk(lx.AbstractLinearOperator):
         return f"KernelOnDisk({self.path}, {self.shape}, {self.dtype})"
 
     def rows(self, start: int, stop: int) -> Float[np.ndarray, "rows N2 ..."]:
-        """Those of some examples."""
-        return np.array(np.lib.format.open_memmap(self.path, mode="r")[start:stop])  # mapped anew: a copy stays alone
+        """Those of some examples, read and not mapped, which would count twice."""
+        kernel = np.lib.format.open_memmap(self.path, mode="r")
+        row = math.prod(self.shape[1:])
+        offset = kernel.offset + start * row * self.dtype.itemsize
+        read = np.fromfile(self.path, self.dtype, (stop - start) * row, offset=offset)
+        return read.reshape(stop - start, *self.shape[1:])
 
     def pieces(self) -> Iterator[tuple[int, int]]:
         """Where the rows begin and end that are in memory at once."""
-        size = max(1, _AT_ONCE // (math.prod(self.shape[1:]) * self.dtype.itemsize))
-        return ((start, min(start + size, self.shape[0])) for start in range(0, self.shape[0], size))
+        return pieces(self.shape, self.dtype)
 
     def products(self, vectors: Float[np.ndarray, "k ..."]) -> Float[np.ndarray, "k ..."]:
         """Θ v of each of k vectors, from one reading of the file."""
@@ -116,6 +119,12 @@ class KernelOnDisk(lx.AbstractLinearOperator):
     def _structure(self, num_examples: int) -> jax.ShapeDtypeStruct:
         dtype = jax.dtypes.canonicalize_dtype(jnp.promote_types(self.dtype, jnp.float32))
         return jax.ShapeDtypeStruct((num_examples, *(self.shape[3:] or self.shape[2:])), dtype)
+
+
+def pieces(shape: tuple[int, ...], dtype: Any) -> Iterator[tuple[int, int]]:
+    """Where the rows of such a kernel begin and end that are in memory at once."""
+    size = max(1, _AT_ONCE // (math.prod(shape[1:]) * np.dtype(dtype).itemsize))
+    return ((start, min(start + size, shape[0])) for start in range(0, shape[0], size))
 
 
 def _multiplied(rows: np.ndarray, vectors: np.ndarray) -> np.ndarray:

@@ -22,6 +22,8 @@ _SHARE = 4
 """Of the working set, what a block of the kernel may take: as much again is its mirror image or what is read of it."""
 _LEAST = 4
 """Blocks on each side at least, so that something is kept of a kernel that is stopped."""
+_LARGEST = 2**28
+"""Bytes of the largest block: the host holds it too, and does not know how large the device's working set may be."""
 
 
 class Asked(NamedTuple):
@@ -35,7 +37,7 @@ class Asked(NamedTuple):
     working_set: int
 
 
-class _Sizes(NamedTuple):
+class Sizes(NamedTuple):
     """Numbers of examples of each side, and of each side of a block."""
 
     rows: int
@@ -56,10 +58,8 @@ def kernel_to_disk(
     if dtype.kind != "f":
         raise ValueError(f"`out` holds float16, float32 or float64, got a kernel of {dtype}; convert the parameters.")
     entry = math.prod(expected.shape[2:]) * dtype.itemsize
-    largest = max(1, math.isqrt(asked.working_set // _SHARE // entry))
-    high, wide = (even(number, min(largest, math.ceil(number / _LEAST))) for number in (rows, columns))
-    sizes = _Sizes(rows, columns, high, wide)
-    blocks = list(_blocks(sizes, asked.request.symmetric))
+    sizes = block_sizes(rows, columns, entry, asked.working_set)
+    blocks = list_blocks(sizes, asked.request.symmetric)
     identity = _identity(asked, expected.shape, dtype, sizes)
     description = Description(identity, asked.request.symmetric, environment(), len(blocks), {})
     file = KernelFile(path, description, expected.shape, dtype)
@@ -94,7 +94,7 @@ def _checked(asked: Asked, coupled: bool, out: str | Path | None) -> Path:
     return path
 
 
-def _identity(asked: Asked, shape: tuple[int, ...], dtype: np.dtype, sizes: _Sizes) -> dict[str, Any]:
+def _identity(asked: Asked, shape: tuple[int, ...], dtype: np.dtype, sizes: Sizes) -> dict[str, Any]:
     """What tells a kernel from another one, and its last bits."""
     return {
         **origin(asked.request.apply, asked.params, asked.x1),
@@ -121,7 +121,14 @@ def origin(apply: Callable, params: Params, x: Inputs) -> dict[str, str]:
         ) from None
 
 
-def _blocks(sizes: _Sizes, symmetric: bool) -> list[Block]:
+def block_sizes(rows: int, columns: int, entry: int, working_set: int) -> Sizes:
+    """Of a kernel whose entries, for a pair of examples, have so many bytes."""
+    largest = max(1, math.isqrt(min(working_set // _SHARE, _LARGEST) // entry))
+    high, wide = (even(number, min(largest, math.ceil(number / _LEAST))) for number in (rows, columns))
+    return Sizes(rows, columns, high, wide)
+
+
+def list_blocks(sizes: Sizes, symmetric: bool) -> list[Block]:
     """Every block of the kernel, each pair once; those at the ends are smaller."""
     return [
         Block(i, j, min(sizes.high, sizes.rows - i), min(sizes.wide, sizes.columns - j), symmetric and j > i)
@@ -130,7 +137,7 @@ def _blocks(sizes: _Sizes, symmetric: bool) -> list[Block]:
     ]
 
 
-def _made(asked: Asked, sizes: _Sizes, block: Block) -> np.ndarray:
+def _made(asked: Asked, sizes: Sizes, block: Block) -> np.ndarray:
     """A block. One at an end is made with examples before it, so that all are made by the same programs."""
     request, params = asked.request, asked.params
     i, j = min(block.row, sizes.rows - sizes.high), min(block.column, sizes.columns - sizes.wide)
