@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import relin as il
@@ -32,28 +33,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks large_kernel")
     parser.add_argument("names", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--network", choices=tuple(NUMBERS), default="mlp")
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--h100", action="store_true", help="the model alone, of ResNet-18 on all of CIFAR-10")
     asked = parser.parse_args()
     if asked.one:
-        name, number, folder = asked.one
-        print(json.dumps(measured(name, int(number), Path(folder))))
+        name, folder = asked.one
+        print(json.dumps(measured(name, Path(folder))))
     elif asked.h100:
         predicted()
     else:
         compared(asked.network)
 
 
-def subject(name: str, number: int) -> tuple[Any, Any, Any]:
-    """`apply`, parameters and examples: an MLP 784-256-256-10 on Fashion-MNIST, or ResNet-18 on noise."""
+def network(name: str, shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """`apply` and parameters of ResNet-18, or of an MLP 784-256-256-10."""
+    options = {"width": 256, "depth": 2} if name == "mlp" else {}
+    return il.from_equinox(il.models.build(name, shape, 10, key=jax.random.key(0), **options))
+
+
+def examples(name: str, number: int) -> np.ndarray:
+    """Of Fashion-MNIST for the MLP, noise for ResNet-18."""
     if name == "mlp":
-        x = il.datasets.load("fashion-mnist").train.x[:number].reshape(number, -1)
-        options = {"width": 256, "depth": 2}
-    else:
-        x = np.random.default_rng(0).normal(size=(number, 32, 32, 3)).astype(np.float32)
-        options = {}
-    module = il.models.build(name, x.shape[1:], 10, key=jax.random.key(0), **options)
-    return *il.from_equinox(module), jax.block_until_ready(jax.numpy.asarray(x))
+        return np.asarray(il.datasets.load("fashion-mnist").train.x[:number]).reshape(number, -1)
+    return np.random.default_rng(0).normal(size=(number, 32, 32, 3)).astype(np.float32)
 
 
 def memory(kind: str) -> float:
@@ -67,9 +69,10 @@ def forget_peak() -> float:
     return memory("VmRSS")
 
 
-def measured(name: str, number: int, folder: Path) -> dict[str, float]:
+def measured(name: str, folder: Path) -> dict[str, float]:
     """Seconds, seconds of the processor, and MB beyond what the process held before."""
-    apply, params, x = subject(name, number)
+    x = jax.block_until_ready(jnp.asarray(np.load(folder / "examples.npy")))
+    apply, params = network(name, x.shape[1:])
     before, times = forget_peak(), []
 
     def timed(task: Any) -> Any:
@@ -92,7 +95,8 @@ def measured(name: str, number: int, folder: Path) -> dict[str, float]:
 
 def in_its_own_process(name: str, number: int) -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "benchmarks", "large_kernel", "--one", name, str(number), folder]
+        np.save(Path(folder) / "examples.npy", examples(name, number))
+        command = [sys.executable, "-m", "benchmarks", "large_kernel", "--one", name, folder]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)
@@ -101,8 +105,8 @@ def in_its_own_process(name: str, number: int) -> Any:
 
 def compared(name: str) -> None:
     """Beside the model, at the rate at which the smallest kernel was made."""
-    apply, params, x = subject(name, 1)
-    given, rate = example(apply, params, x.shape[1:]), 0.0
+    shape = examples(name, 1).shape[1:]
+    given, rate = example(*network(name, shape), shape), 0.0
     heading(f"The mean kernel of {name} in a file (peaks: beyond what the process held before)")
     table(
         (
@@ -137,8 +141,8 @@ def compared(name: str) -> None:
 
 
 def predicted() -> None:
-    apply, params, x = subject("resnet18", 1)
-    given = example(apply, params, x.shape[1:])
+    shape = (32, 32, 3)
+    given = example(*network("resnet18", shape), shape)
     counted = work(given, CIFAR, H100_WORKING_SET)
     heading(f"ResNet-18 on {CIFAR:,} examples on an H100, by the model")
     for label, value in counted._asdict().items():

@@ -76,3 +76,36 @@ def test_refusals(options, message):
     problem, x_test = options.pop("problem", PROBLEM), options.pop("x_test", X_TEST)
     with pytest.raises(ValueError, match=message):
         il.predict(problem, PARAMS, (X, Y), x_test, **options)
+
+
+@pytest.fixture(scope="module")
+def on_disk(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kernels")
+    return il.kernel.ntk(oracles.mlp, PARAMS, X, out=folder / "full.npy")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"time": 0.5}, {"time": 30.0}, {"time": 0.0}, {"steps": 40, "learning_rate": 0.1}, {"ridge": 0.05}, {}],
+    ids=str,
+)
+def test_a_kernel_in_a_file_is_multiplied(on_disk, options):
+    found = il.predict(PROBLEM, PARAMS, (X, Y), X_TEST, kernel=on_disk, **options)
+    np.testing.assert_allclose(found, il.predict(PROBLEM, PARAMS, (X, Y), X_TEST, **options), atol=1e-7)
+
+
+def test_a_kernel_in_a_file_of_something_else_is_refused(on_disk, tmp_path, monkeypatch):
+    def predicted(params=PARAMS, x=X, kernel=on_disk):
+        return il.predict(PROBLEM, params, (x, Y), X_TEST, ridge=0.05, kernel=kernel)
+
+    with pytest.raises(ValueError, match=r"full.npy is of a kernel that differs in parameters; make that of these"):
+        predicted(params=jax.tree.map(lambda a: 2 * a, PARAMS))
+    with pytest.raises(ValueError, match=r"full.npy is of a kernel that differs in x1"):
+        predicted(x=X + 1)
+    with pytest.raises(ValueError, match=r'`kernel` must be the "full" one of \d outputs'):
+        predicted(kernel=il.kernel.ntk(oracles.mlp, PARAMS, X, outputs="mean", out=tmp_path / "mean.npy"))
+    with pytest.raises(TypeError, match=r"`kernel` must be a relin.kernel.KernelOnDisk, got ndarray"):
+        predicted(kernel=np.eye(3))
+    monkeypatch.setattr("relin._loop.predict.function_of_matrix", lambda *_, **__: None)
+    with pytest.raises(ValueError, match=r"\d+ products with the kernel of \d+ rows do not suffice"):
+        predicted()

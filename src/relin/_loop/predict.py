@@ -1,6 +1,8 @@
 """Where lazy training ends, in closed form."""
 
+import functools
 import math
+from collections.abc import Callable
 from typing import cast
 
 import jax
@@ -14,11 +16,16 @@ from relin._core.problem import Problem
 from relin._core.types import Inputs, Params, Targets
 from relin._loop import validate as _validate
 from relin._solver import Descent, GaussNewtonProducts
-from relin.kernel import ntk
+from relin.kernel import KernelOnDisk, ntk
 from relin.kernel._independence import refuse_coupled
+from relin.kernel._matrix_function import function_of_matrix
 
 _NUMBERS_AT_ONCE = 2**26
 """Of the kernel between test and training examples."""
+_NUMBERS_HELD = 2**27
+"""Of vectors of Lanczos' method."""
+_EXAMPLES_AT_ONCE = 512
+"""In the network, where the kernel is in a file."""
 
 
 def predict(
@@ -31,6 +38,7 @@ def predict(
     steps: int | float | None = None,
     learning_rate: float | None = None,
     ridge: float | None = None,
+    kernel: KernelOnDisk | None = None,
 ) -> Float[Array, "test C"]:
     """f̄(x_test) after lazy training from `params`: full-batch descent on squared error, in closed form from the NTK.
 
@@ -46,12 +54,17 @@ def predict(
     - `steps` and `learning_rate`: k steps of gradient descent at rate η: p(a) = (1 − (1 − ηa)^k)/a.
     - `ridge`: λ of a term λ/2 ‖δ‖² added to the mean loss: p(a) = 1/(a + λ), kernel ridge regression with Nλ.
 
-    The kernel of N·C rows is decomposed in float64 on the host.
+    The kernel of N·C rows is decomposed in float64 on the host, or, if it is in a file, multiplied:
+
+    - `kernel`: Θ(X, X), `"full"`, from `relin.kernel.ntk(…, out=…)`. p(A) (f(X) − y) is then found by Lanczos' method
+      in float64, with at most 1 GB of vectors, so that the outputs for X are right to 10⁻⁶ of f(X) − y (10⁻¹² of a
+      kernel in float64). How many readings of the file that takes grows with the root of λ_max t, or λ_max/λ.
 
     **Returns:** an array of shape `(test, C)`.
 
     **Raises:** `TypeError` or `ValueError` for other arguments, and for a network whose outputs for an example depend
-    on the others of its batch: what it gives for `x_test` would depend on how that is taken.
+    on the others of its batch: what it gives for `x_test` would depend on how that is taken; for a kernel that is not
+    that of `params` and x, and one for which 1 GB of vectors does not suffice.
     """
     _check.params(params)
     if not isinstance(problem.loss, SquaredError):
@@ -71,12 +84,62 @@ def predict(
     params, (x, y), x_test = jax.tree.map(jnp.asarray, (params, data, x_test))
     for inputs in (x, x_test):
         refuse_coupled(problem.apply, params, inputs, "`predict`", "freeze batch statistics, or train with Never()")
-    products = GaussNewtonProducts(problem, params, (x, y))
-    values, vectors = products.decomposition()
-    weights = _weights(values, time, steps, learning_rate, ridge)
-    residual = products.residual(jax.tree.map(jnp.zeros_like, params))
-    dual = -(vectors @ (weights * (vectors.T @ residual))) / products.shape[0]
-    return jnp.concatenate(_evaluated(problem, params, x, x_test, dual.reshape(products.shape)))
+    weights = functools.partial(_weights, time=time, steps=steps, learning_rate=learning_rate, ridge=ridge)
+    if kernel is None:
+        products = GaussNewtonProducts(problem, params, (x, y))
+        values, vectors = products.decomposition()
+        residual, shape = products.residual(jax.tree.map(jnp.zeros_like, params)), products.shape
+        dual = vectors @ (weights(values) * (vectors.T @ residual))
+    else:
+        outputs = _outputs(problem, params, x)
+        residual, shape = np.asarray(problem.loss.gradient(jnp.asarray(outputs), y), np.float64), outputs.shape
+        dual = _by_products(problem, params, x, kernel, weights, residual)
+    return jnp.concatenate(_evaluated(problem, params, x, x_test, -dual.reshape(shape) / shape[0]))
+
+
+def _outputs(problem: Problem, params: Params, x: Inputs) -> Float[np.ndarray, "N C"]:
+    """f(x), for some examples at a time."""
+    number = jax.tree.leaves(x)[0].shape[0]
+    pieces = (jax.tree.map(lambda a, i=i: a[i : i + _EXAMPLES_AT_ONCE], x) for i in range(0, number, _EXAMPLES_AT_ONCE))
+    return np.concatenate([np.asarray(problem.apply(params, piece)) for piece in pieces])
+
+
+def _by_products(
+    problem: Problem,
+    params: Params,
+    x: Inputs,
+    kernel: KernelOnDisk,
+    weights: Callable[[Float[np.ndarray, " m"]], Float[np.ndarray, " m"]],
+    residual: Float[np.ndarray, "N ..."],
+) -> Float[np.ndarray, " NC"]:
+    """p(A) r from products with a kernel in a file."""
+    if not isinstance(kernel, KernelOnDisk):
+        raise TypeError(f"`kernel` must be a relin.kernel.KernelOnDisk, got {type(kernel).__name__}; leave it out.")
+    num_outputs = residual.size // len(residual)
+    if math.prod(kernel.shape[2:]) != num_outputs**2:
+        raise ValueError(
+            f'`kernel` must be the "full" one of {num_outputs} outputs, got shape {kernel.shape}; make it.'
+        )
+    kernel.check_is_of(problem.apply, params, x)
+    size, eps = residual.size, float(np.finfo(kernel.dtype).eps)
+    shape = kernel.in_structure().shape
+
+    def product(vector: Float[np.ndarray, " NC"]) -> Float[np.ndarray, " NC"]:
+        return kernel.products(vector.reshape(1, *shape)).reshape(-1) / len(residual)
+
+    def function(values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
+        return weights(np.where(values > size * eps * max(values.max(), 0.0), values, 0.0))
+
+    most = min(size, max(50, _NUMBERS_HELD // size))
+    tolerance = max(1e-12, 10 * eps)
+    found = function_of_matrix(product, function, residual.reshape(-1), tolerance=tolerance, max_products=most)
+    if found is None:
+        raise ValueError(
+            f"{most:,} products with the kernel of {size:,} rows do not suffice, and more would take over 1 GB; pass a "
+            f"smaller `time`, fewer `steps` or a larger `ridge`, or leave `kernel` out if there are "
+            f"{24 * size**2 / 1e9:.3g} GB of memory to decompose it."
+        )
+    return found
 
 
 def _weights(

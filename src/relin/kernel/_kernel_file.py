@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -20,6 +20,8 @@ import numpy as np
 from relin._common.files import as_json, from_json, read_file, remove_parts, write_atomically
 from relin._common.words import listed
 from relin._common.writing import named
+from relin._core.fingerprint import UnknowableError, fingerprint
+from relin._core.types import Inputs, Params
 
 try:
     import fcntl
@@ -93,6 +95,19 @@ def described(path: Path) -> Description | None:
     if description is None:
         raise OtherKernelError(f"{beside(path)} has another format; use the version of relin that wrote it.")
     return description
+
+
+def origin(apply: Callable, params: Params, x: Inputs) -> dict[str, str]:
+    """Digests of what a kernel is of.
+
+    **Raises:** `ValueError` for a network that holds what cannot be told from another one.
+    """
+    try:
+        return {"network": fingerprint(apply), "parameters": fingerprint(params), "x1": fingerprint(x)}
+    except UnknowableError as error:
+        raise ValueError(
+            f"A kernel in a file must be known again, and {error}; make `apply` of functions, arrays and plain objects."
+        ) from None
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """A kernel in a file, as an operator."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import lineax as lx
 import numpy as np
 from jaxtyping import Array, Float
 
-from relin.kernel._kernel_file import OtherKernelError, beside, described, partial
+from relin._common.words import listed
+from relin._core.types import Inputs, Outputs, Params
+from relin.kernel._kernel_file import OtherKernelError, beside, described, differing, origin, partial
 
 _AT_ONCE = 2**25
 """Bytes of a kernel that are in memory at once, or one row of it."""
@@ -63,6 +65,16 @@ class KernelOnDisk(lx.AbstractLinearOperator):
 
     def __repr__(self) -> str:
         return f"KernelOnDisk({self.path}, {self.shape}, {self.dtype})"
+
+    def check_is_of(self, apply: Callable[[Params, Inputs], Outputs], params: Params, x: Inputs) -> None:
+        """Raises `ValueError` unless it is the kernel of these examples with themselves, with what differs."""
+        found = described(Path(self.path))
+        expected = {**origin(apply, params, x), "x2": "x1"}
+        other = differing(expected, {} if found is None else {name: found.kernel.get(name) for name in expected})
+        if other:
+            raise ValueError(
+                f"{self.path} is of a kernel that differs in {listed(other)}; make that of these with ntk."
+            )
 
     def rows(self, start: int, stop: int) -> Float[np.ndarray, "rows N2 ..."]:
         """Those of some examples, read and not mapped, which would count twice."""

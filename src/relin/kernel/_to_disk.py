@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from relin._core.fingerprint import UnknowableError, environment, fingerprint
+from relin._core.fingerprint import environment, fingerprint
 from relin._core.types import Inputs, Params
 from relin.kernel._blocks import Request, kernel_in_blocks, structure
 from relin.kernel._independence import may_be_coupled
-from relin.kernel._kernel_file import Block, Description, KernelFile
+from relin.kernel._kernel_file import Block, Description, KernelFile, origin
 from relin.kernel._not_finite import reason
 from relin.kernel._on_disk import KernelOnDisk
 from relin.kernel._sizes import even
@@ -106,19 +106,6 @@ def _identity(asked: Asked, shape: tuple[int, ...], dtype: np.dtype, sizes: Size
         "working_set": asked.working_set,
         "block size": [sizes.high, sizes.wide],
     }
-
-
-def origin(apply: Callable, params: Params, x: Inputs) -> dict[str, str]:
-    """Digests of what a kernel is of.
-
-    **Raises:** `ValueError` for a network that holds what cannot be told from another one.
-    """
-    try:
-        return {"network": fingerprint(apply), "parameters": fingerprint(params), "x1": fingerprint(x)}
-    except UnknowableError as error:
-        raise ValueError(
-            f"A kernel in a file must be known again, and {error}; make `apply` of functions, arrays and plain objects."
-        ) from None
 
 
 def block_sizes(rows: int, columns: int, entry: int, working_set: int) -> Sizes:
