@@ -184,6 +184,11 @@ def test_parameters_of_another_network_are_refused(saved, tmp_path):
         ("ntk moved --probe many", "Invalid value for '--probe'", 2),
         ("ntk moved --data-dir nowhere", "--data-dir nowhere does not exist", 1),
         ("ntk diverged", "The run in diverged diverged: its kernel there is zero or not finite", 1),
+        ("ntk diverged --out k.npy", "The run in diverged diverged, and has no kernel at its end", 1),
+        ("ntk moved --out kernel", "`out` must be a file that ends in .npy, got 'kernel'", 2),
+        ("ntk moved --out k.npy --per-class", "A kernel in a file is not measured; leave out --per-layer and", 2),
+        ("ntk moved --out k.npy --examples all", "--examples must be one of training, validation, test, got 'all'", 2),
+        ("ntk moved --examples test", "--examples belongs to a kernel in a file; name one with --out kernel.npy", 2),
     ],
 )
 @pytest.mark.usefixtures("runs")
@@ -194,3 +199,26 @@ def test_mistakes_are_told_in_one_sentence(relin_command, line, message, expecte
     assert err.startswith("relin: ")
     assert err.count("\n") == 1
     assert err.rstrip().endswith(".")
+
+
+def test_a_kernel_in_a_file(runs, relin_command):
+    line = "ntk moved --probe 40 --examples training --outputs full --at end --out kernel.npy"
+    code, out, err = relin_command(*line.split())
+    assert (code, err) == (0, "")
+    assert "kernel ━" in out
+    assert "100%" in out
+    assert "left:" in out
+    assert "Kernel: kernel.npy (40 × 40 × 10 × 10, float" in out
+    run, runner = load_run(runs / "moved", Runner)
+    x = runner.data[0][:40]
+    expected = oracle(run.params, x, runner)
+    np.testing.assert_allclose(np.load(runs / "kernel.npy"), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    before = (runs / "kernel.npy").read_bytes()
+    assert relin_command(*line.split())[0] == 0
+    code, _, err = relin_command("ntk", "lazy", "--out", "kernel.npy", "--probe", 40)
+    assert code == 2
+    assert (
+        "kernel.npy is of a kernel that differs in network, parameters, x1, outputs, shape; choose another" in err
+        or ("kernel.npy is of a kernel that differs in parameters, x1, outputs, shape" in err)
+    )
+    assert (runs / "kernel.npy").read_bytes() == before

@@ -244,12 +244,32 @@ def ntk(
     ] = "anchor",
     per_layer: Annotated[bool, typer.Option("--per-layer", help="Also the part of every parameter tensor.")] = False,
     per_class: Annotated[bool, typer.Option("--per-class", help="Also the alignment with every class.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=folder_named,
+            metavar="FILE.npy",
+            help="In place of all this: only the kernel at the end, made in a file that may be larger than memory; the "
+            "same command again resumes.",
+        ),
+    ] = None,
+    examples: Annotated[
+        str | None,
+        typer.Option(help="Of such a file: training, validation or test \\[validation].", show_default=False),
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Compute the neural tangent kernel of a saved run at its beginning and its end, and measure it."""
     from relin.cli import _ntk
 
-    _ntk.ntk(folder, probe, outputs, at, per_layer, per_class, data_dir)
+    if out is None:
+        if examples is not None:
+            raise UsageError("--examples belongs to a kernel in a file; name one with --out kernel.npy.")
+        _ntk.ntk(folder, probe, outputs, at, per_layer, per_class, data_dir)
+    elif per_layer or per_class:
+        raise UsageError("A kernel in a file is not measured; leave out --per-layer and --per-class, or --out.")
+    else:
+        _ntk.ntk_in_file(folder, out, probe, examples or "validation", outputs, at, data_dir)
 
 
 @app.command("data")

@@ -12,10 +12,12 @@ from rich.text import Text
 
 from relin.cli._failure import UsageError
 from relin.cli._jax import prepare
-from relin.cli._study import failures
+from relin.cli._signals import keeps
+from relin.cli._study import failures, progress_bar
 
 OUTPUTS = ("mean", "full", "diagonal")
 MOMENTS = ("anchor", "end")
+EXAMPLES = ("training", "validation", "test")
 _NAMES = {
     "kernel_distance": "distance to step 0",
     "kernel_change": "relative change",
@@ -31,9 +33,7 @@ _NUM_EIGENVALUES = 5
 def ntk(
     folder: Path, probe: int, outputs: str, at: str, per_layer: bool, per_class: bool, data_dir: Path | None
 ) -> None:
-    for option, given, known in (("outputs", outputs, OUTPUTS), ("at", at, MOMENTS)):
-        if given not in known:
-            raise UsageError(f"--{option} must be one of {', '.join(known)}, got {given!r}.")
+    _check_known(("outputs", outputs, OUTPUTS), ("at", at, MOMENTS))
     prepare()
     console = Console(highlight=False, markup=False)
     with failures():
@@ -53,6 +53,37 @@ def ntk(
     if per_layer:
         console.print(_layers(found))
     _write(found, folder, at, console)
+
+
+def ntk_in_file(
+    folder: Path, out: Path, probe: int, examples: str, outputs: str, at: str, data_dir: Path | None
+) -> None:
+    _check_known(("outputs", outputs, OUTPUTS), ("at", at, MOMENTS), ("examples", examples, EXAMPLES))
+    keeps(f"the blocks that are done are in {out}.partial, and the same command goes on from them")
+    prepare()
+    console = Console(highlight=False, markup=False)
+    with progress_bar(console) as bar, failures():
+        from relin.study._saved_kernel import kernel_in_file
+
+        task = bar.add_task("kernel", total=None)
+        found = kernel_in_file(
+            folder,
+            out,
+            probe=probe,
+            examples=examples,  # pyright: ignore[reportArgumentType]
+            outputs=outputs,  # pyright: ignore[reportArgumentType]
+            at=at,  # pyright: ignore[reportArgumentType]
+            data_dir=data_dir and str(data_dir),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    shape = " × ".join(f"{size:,}" for size in found.shape)
+    console.print(f"Kernel: {out} ({shape}, {found.dtype})", soft_wrap=True)
+
+
+def _check_known(*options: tuple[str, str, tuple[str, ...]]) -> None:
+    for option, given, known in options:
+        if given not in known:
+            raise UsageError(f"--{option} must be one of {', '.join(known)}, got {given!r}.")
 
 
 def _heading(found: Any, at: str) -> str:

@@ -12,12 +12,14 @@ from jaxtyping import Float, Int
 
 from relin.kernel._metrics import cka, distance, effective_rank, energy_alignment, relative_change, target_alignment
 from relin.kernel._ntk import ntk
-from relin.study._runner import Runner
+from relin.kernel._on_disk import KernelOnDisk
+from relin.study._runner import Runner, first as first_of
 from relin.study._saved import SavedRun, load_run
 from relin.study._store import StoreError
 
 Outputs = Literal["mean", "full", "diagonal"]
 Moment = Literal["anchor", "end"]
+Examples = Literal["training", "validation", "test"]
 Kernel = Float[np.ndarray, "N N ..."]
 WHOLE = ""
 """The name of the whole kernel among its parts."""
@@ -66,14 +68,7 @@ def saved_kernels(
 
     **Raises:** `ValueError` for numbers that do not fit; `StoreError` for a damaged file.
     """
-    if probe < 2:
-        raise ValueError(f"The probe must have at least 2 examples, got {probe}; 128 is usual.")
-    run, runner = load_run(folder, lambda spec: Runner(spec, data_dir))
-    number = len(runner.validation[1])
-    if probe > number:
-        raise ValueError(
-            f"The probe is taken from the {number} validation examples of {run.spec.data}, got {probe}; choose fewer."
-        )
+    run, runner = _loaded(folder, probe, "validation", data_dir)
     rows = probe * (runner.dataset.num_classes if outputs == "full" else 1)
     if rows > _LARGEST:
         raise ValueError(
@@ -84,9 +79,7 @@ def saved_kernels(
     kernel = jax.jit(
         lambda network, params, inputs: _parts(ntk(network, params, inputs, outputs=outputs, per_layer=per_layer))
     )
-    end = run.anchor if at == "anchor" else run.params
-    first = runner.network
-    last = first if run.variables is None else first.with_variables(run.variables)
+    first, (last, end) = runner.network, _at_the_end(run, runner, at)
     initial, final = (
         {name: np.asarray(part) for name, part in kernel(*at_moment, x).items()}
         for at_moment in ((first, run.initial), (last, end))
@@ -104,6 +97,57 @@ def saved_kernels(
         eigenvalues=spectra,
         metrics=pl.DataFrame(measured, schema=_SCHEMA, orient="row"),
     )
+
+
+def kernel_in_file(
+    folder: Path,
+    out: Path,
+    *,
+    probe: int = 128,
+    examples: Examples = "validation",
+    outputs: Outputs = "mean",
+    at: Moment = "anchor",
+    data_dir: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> KernelOnDisk:
+    """The kernel of a saved run at its end on the first examples of a part of its data, made in a file block by block.
+
+    **Arguments:** `out` and `progress` as of `relin.kernel.ntk`; the others as of `saved_kernels`.
+
+    **Raises:** `ValueError` for numbers that do not fit, and for a file of another kernel; `StoreError` for a damaged
+    file, and a run that diverged.
+    """
+    run, runner = _loaded(folder, probe, examples, data_dir)
+    network, params = _at_the_end(run, runner, at)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+        raise StoreError(f"The run in {folder} diverged, and has no kernel at its end; train it at a lower rate.")
+    x, _ = first_of(_part(runner, examples), probe)
+    found = ntk(network, params, x, outputs=outputs, out=out, progress=progress)
+    assert isinstance(found, KernelOnDisk)
+    return found
+
+
+def _loaded(folder: Path, probe: int, examples: Examples, data_dir: str | None) -> tuple[SavedRun, Runner]:
+    """Raises `ValueError` for a probe that its data do not have."""
+    if probe < 2:
+        raise ValueError(f"The probe must have at least 2 examples, got {probe}; 128 is usual.")
+    run, runner = load_run(folder, lambda spec: Runner(spec, data_dir))
+    number = len(_part(runner, examples)[1])
+    if probe > number:
+        raise ValueError(
+            f"The probe is taken from the {number} {examples} examples of {run.spec.data}, got {probe}; choose fewer."
+        )
+    return run, runner
+
+
+def _part(runner: Runner, examples: Examples) -> Any:
+    return {"training": runner.data, "validation": runner.validation, "test": runner.test}[examples]
+
+
+def _at_the_end(run: SavedRun, runner: Runner, at: Moment) -> tuple[Any, Any]:
+    """The network and its parameters."""
+    network = runner.network if run.variables is None else runner.network.with_variables(run.variables)
+    return network, run.anchor if at == "anchor" else run.params
 
 
 _SCHEMA = {"part": pl.String, "moment": pl.String, "metric": pl.String, "class": pl.Int64, "value": pl.Float64}
