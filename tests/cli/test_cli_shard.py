@@ -34,7 +34,10 @@ def test_shards_one_after_the_other_and_a_job_that_another_machine_holds(relin_c
     assert (tmp_path / "study" / "report.html").exists()
 
 
-def test_what_is_no_shard(relin_command, monkeypatch):
+def test_what_is_no_shard_and_no_executor(relin_command, monkeypatch):
+    code, _, err = relin_command(*COMMAND, "--executor", "processes:0")
+    assert code == 2
+    assert err.startswith("relin: An executor is threads, threads:N, processes, processes:N, ray or ray:ADDRESS")
     code, _, err = relin_command(*COMMAND, "--shard", "3/2")
     assert (code, err) == (2, "relin: A shard is K/N with K from 1 to N, got 3/2; for example 3/16.\n")
     for name, value in {"ID": "3", "MIN": "1", "MAX": "7", "COUNT": "4"}.items():

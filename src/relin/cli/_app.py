@@ -101,6 +101,14 @@ def study(
             show_default=False,
         ),
     ] = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHO",
+            help="Who computes: threads\\[:N], processes\\[:N] or ray\\[:ADDRESS] \\[threads, one a core].",
+            show_default=False,
+        ),
+    ] = None,
     redraw: Redraw = False,
     own: OwnStudy = None,
 ) -> None:
@@ -128,6 +136,7 @@ def study(
         redraw,
         own,
         shard,
+        executor,
     )
 
 

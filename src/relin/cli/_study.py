@@ -51,12 +51,15 @@ def study(
     redraw: bool,
     own: Path | None = None,
     shard: str | None = None,
+    executor: str | None = None,
 ) -> None:
     with failures():
         from relin.study._errors import OthersComputeError
+        from relin.study._executor import executor_of
         from relin.study._shard import Shard
         from relin.study._spec import load_study, read_spec
 
+        who = executor_of(executor or "threads")
         part = Shard.of_slurm(os.environ) if shard is None else Shard.parse(shard)
         if own is not None:
             load_study(own)
@@ -88,7 +91,7 @@ def study(
         def tell(sentence: str) -> None:
             bar.console.print(sentence, soft_wrap=True, markup=False, highlight=False)
 
-        options = {"data_dir": data_dir and str(data_dir), "shard": part, "report": show, "tell": tell}
+        options = {"data_dir": data_dir and str(data_dir), "executor": who, "shard": part, "report": show, "tell": tell}
         try:
             result, records = run_study(spec, folder, **options)
         except OthersComputeError as others:
@@ -167,11 +170,11 @@ def failures() -> Iterator[None]:
 def _refusal(error: Exception) -> CommandError:
     """The names are of modules that are quickly imported: what is wrong with settings is told before JAX is there."""
     from relin.datasets._errors import DatasetError
-    from relin.study._errors import StoreError
+    from relin.study._errors import StoreError, WorkerError
 
     if isinstance(error, DatasetError):
         return CommandError(in_options(str(error)))
-    return CommandError(str(error)) if isinstance(error, StoreError) else UsageError(str(error))
+    return (CommandError if isinstance(error, StoreError | WorkerError) else UsageError)(str(error))
 
 
 def check_folder(data_dir: Path | None) -> None:

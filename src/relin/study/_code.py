@@ -6,6 +6,7 @@ A study's settings hold both, so that a changed file is another study. Code is r
 import hashlib
 import re
 import sys
+import tempfile
 from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
@@ -68,7 +69,11 @@ def load(place: str, digest: str) -> Any:
         )
     if digest_of(place) != digest:
         raise SpecError(f"The code of {place} has changed since the study began; restore it, or choose another folder.")
-    source = _source(place)
+    return _named(place, _source(place))
+
+
+def _named(place: str, source: str) -> Any:
+    """What a place names, in a file or a module."""
     try:
         module = _run_file(Path(source)) if source.endswith(".py") else import_module(source)
     except Exception as error:
@@ -77,6 +82,29 @@ def load(place: str, digest: str) -> Any:
     if not hasattr(module, name):
         raise SpecError(f"{source} has no {name}; name one of its functions after the colon.")
     return getattr(module, name)
+
+
+def is_file(place: str) -> bool:
+    """Whether a place is in a file, and not in a package."""
+    return _source(place).endswith(".py")
+
+
+def text_of(place: str) -> bytes:
+    """The text of a place's file. Raises `SpecError` if there is no such file."""
+    digest_of(place)
+    return Path(_source(place)).read_bytes()
+
+
+def receive(place: str, digest: str, text: bytes) -> None:
+    """Makes `load` find a place in a process that may not have its file, which is run alone, from its text.
+
+    **Raises:** `SpecError` as `load`.
+    """
+    if f"sha256:{_sha(text)}" != digest:
+        raise SpecError(f"The code of {place} has changed since the study began; restore it, or choose another folder.")
+    path = Path(tempfile.mkdtemp(prefix="relin-")) / Path(_source(place)).name
+    path.write_bytes(text)
+    _IN_MEMORY[place, digest] = _named(place, str(path))
 
 
 def load_measure(place: str, digest: str) -> Measure:

@@ -18,3 +18,7 @@ class OthersComputeError(Exception):
             f"This shard is done, and others still compute {jobs} of runs in {folder}; whoever ends last writes the "
             "report, and if one was killed the same command finishes its part."
         )
+
+
+class WorkerError(ValueError):
+    """Other processes do not compute what they are given; the message says which, and the remedy."""

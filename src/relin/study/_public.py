@@ -9,11 +9,14 @@ from relin.study._errors import (
     OthersComputeError as OthersComputeError,
     SpecError as SpecError,
     StoreError as StoreError,
+    WorkerError as WorkerError,
 )
 from relin.study._executor import AbstractExecutor as AbstractExecutor, ThreadExecutor as ThreadExecutor
 from relin.study._grid_study import AbstractGridStudy as AbstractGridStudy
 from relin.study._measure import Accuracy as Accuracy, Measure as Measure
 from relin.study._outcomes import Compared as Compared, compare as compare
+from relin.study._processes import ProcessExecutor as ProcessExecutor
+from relin.study._ray import RayExecutor as RayExecutor
 from relin.study._registry import load_study as load_study, register as register
 from relin.study._result import (
     GridResult as GridResult,

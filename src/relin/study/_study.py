@@ -11,7 +11,7 @@ import polars as pl
 from relin.study._abstract import AbstractStudy, Read
 from relin.study._answer import Answer
 from relin.study._computation import Computation, Progress as Progress, Report, Tracker
-from relin.study._executor import AbstractExecutor, ThreadExecutor
+from relin.study._executor import AbstractExecutor, ThreadExecutor, executor_of
 from relin.study._grid import single_run
 from relin.study._job import AbstractJob
 from relin.study._judged import judged
@@ -27,7 +27,7 @@ def run_study(
     folder: Path,
     *,
     data_dir: str | None = None,
-    executor: AbstractExecutor | None = None,
+    executor: AbstractExecutor | str | None = None,
     shard: Shard | None = None,
     report: Report = lambda progress: None,
     tell: Callable[[str], None] = warnings.warn,
@@ -41,7 +41,8 @@ def run_study(
     - `spec`: the settings.
     - `folder`: where records are stored; made if it does not exist.
     - `data_dir`: where the data set's files are looked for first.
-    - `executor`: who computes; threads of this process by default.
+    - `executor`: who computes, or its name as the command line has it, such as `processes:2`; by default threads of
+      this process, one a core.
     - `shard`: which jobs this process takes first, where it is one of several that share the folder.
     - `report`: called with the progress.
     - `tell`: called with a sentence for each damaged job of runs, before it is computed again.
@@ -50,20 +51,24 @@ def run_study(
 
     **Raises:** `ValueError` for settings that cannot be run or a folder that holds another study; `StoreError` for a
     damaged file of settings in it, records of another study, or a folder that is removed meanwhile; `OSError` where
-    the folder cannot be written; `OthersComputeError` for a shard that ends while others compute: the last one answers.
+    the folder cannot be written; `WorkerError` where other processes do not compute; `OthersComputeError` for a shard
+    that ends while others compute: the last one answers.
     """
     store, study = Store(folder), study_of(spec)
-    trainer = cache(partial(study.trainer, data_dir))  # a finished study needs neither its data nor JAX
-    if store.is_new:
-        trainer()  # what cannot run is refused before the folder is made
-    lanes = store.open(spec, _lanes_per_job() if store.is_new else 1)
-    read = _reader(store, study)
-    compute = Computation(store, trainer, executor or ThreadExecutor(), Tracker(report), tell, shard)
-    jobs: list[AbstractJob] = []
-    for stage, name in study.stages.items():
-        added = study.jobs(stage, jobs, read, lanes)
-        compute(added, study.later_cost(stage), name, is_last=stage == list(study.stages)[-1])
-        jobs += added
+    here = cache(partial(study.trainer, data_dir))  # a finished study needs neither its data nor JAX
+    executor = executor_of(executor) if isinstance(executor, str) else executor or ThreadExecutor()
+    with executor.training(spec, data_dir, here) as trainer:
+        if store.is_new:
+            here()  # what cannot run is refused before the folder is made
+            trainer()
+        lanes = store.open(spec, _lanes_per_job() if store.is_new else 1)
+        read = _reader(store, study)
+        compute = Computation(store, trainer, executor, Tracker(report), tell, shard)
+        jobs: list[AbstractJob] = []
+        for stage, name in study.stages.items():
+            added = study.jobs(stage, jobs, read, lanes)
+            compute(added, study.later_cost(stage), name, is_last=stage == list(study.stages)[-1])
+            jobs += added
     store.write_whole(store.read(jobs))
     records = read(jobs)
     return study.conclude(records), records
