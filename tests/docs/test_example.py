@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -64,10 +66,14 @@ def test_fine_tuning(in_turn):
 def test_gauss_newton(in_turn, tmp_path):
     few = ["--text", str(EXAMPLES.parent / "src" / "relin" / "_solver"), "--iterations", "2", "--window", "4"]
     few += ["--batch", "2", "--length", "8", "--width", "8", "--rates", "0.01", "--seeds", "1"]
-    few += ["--figure", str(tmp_path / "losses.png")]
+    few += ["--out", str(tmp_path)]
     (end,) = in_turn({"gauss-newton": {"file": str(EXAMPLES / "gauss_newton.py"), "arguments": few}}).values()
     assert (end.code, end.err) == (0, "")
-    losses = dict(re.findall(r"^(.+?)  +0\.01 .* (\d+\.\d+)$", end.out, re.MULTILINE))
-    assert list(losses) == ["Adam", "Muon", "Gauss–Newton", "layer by layer"]
-    assert all(3 < float(loss) < 7 for loss in losses.values())  # ln 256 is 5.5
+    table, losses = (pl.read_csv(tmp_path / f"{name}.csv") for name in ("table", "losses"))
+    assert list(table["way"]) == ["Adam", "Muon", "Gauss–Newton", "part by part"]
+    assert losses["iteration"].to_list() == 4 * [0, 1, 2]
+    assert np.ptp(losses.filter(iteration=0)["validation_loss"].to_numpy()) < 1e-3
+    assert losses["validation_loss"].is_between(3, 7).all()  # ln 256 is 5.5
+    at_end = losses.filter(iteration=2)["validation_loss"].to_list()
+    assert at_end == pytest.approx(table["at the end"].to_list(), abs=1e-3)
     assert (tmp_path / "losses.png").stat().st_size > 1000

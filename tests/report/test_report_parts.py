@@ -137,6 +137,7 @@ def test_spread_is_the_nearest_placement_that_keeps_the_gap():
         (Scale(margin=0.01).margin_words(), "1 percentage point"),
         (Scale(margin=0.005).margin_words(), "0.5 percentage points"),
         (PERCENT.short(-0.007), "−0.7 points"),
+        (Scale("R²", margin=0.0165452, relative_margin=0.5).short(-0.0165452), "−1.7 points"),
     ],
 )
 def test_numbers_as_people_read_them(shown, expected):

@@ -20,9 +20,14 @@ from relin.study._scale import Scale
 CAPTION = (
     f"Mean over seeds and its 95 % interval at the learning rate chosen for each schedule. {text.EDGES_MEAN}. "
     "From where a run diverged, and at the end of one that failed to train, accuracy counts at chance; a training loss "
-    "has no such value, so there the mean is over the runs that are left. The accuracy axis leaves out what is far "
+    "has no such value, so there the mean is over the runs that are left. Of runs that recorded their two ends alone "
+    "marks show the means. The accuracy axis leaves out what is far "
     "worse than ordinary and lazy training."
 )
+
+
+_FEW = 2
+"""Records of a run, its two ends, that are drawn as marks."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,12 @@ def _draw(
             continue
         steps = curve.steps[usable]
         mean, low, high = (factor * c[usable] for c in (curve.mean, curve.low, curve.high))
-        draw_line(axes, steps, mean, low, high, line.colour, line.style, log=is_loss)
+        if steps.size > _FEW:
+            draw_line(axes, steps, mean, low, high, line.colour, line.style, log=is_loss)
+        else:  # a line would tell of a course that is not known
+            axes.plot(steps, mean, "o", color=line.colour, zorder=3)
+            hidden = not is_loss and mean[-1] < floor(records.result)
+            axes.plot(steps[-1:], mean[-1:], "o", color=line.colour, zorder=3, clip_on=hidden)
         # The untrained network, at step 0, would squeeze all curves together.
         learnt = mean if is_loss or not (steps > 0).any() else mean[steps > 0]
         name = text.name_and_untrained(line.label, line.outcome)

@@ -164,10 +164,11 @@ class Scale:
         return self._with(value, self.unit)
 
     def short(self, difference: float) -> str:
-        """A difference on a figure: -0.01 is "−1 point"."""
+        """A difference on a figure: -0.01 is "−1 point"; where the margin is a part of an error, with two digits."""
         if self.unit != "%":
             return self.in_points(tick(float(f"{self.shown(difference):.4g}")))
-        value = tick(round(self.shown(difference), 4))
+        shown = self.shown(difference)
+        value = tick(round(shown, 4) if self.relative_margin is None else float(f"{shown:.2g}"))
         return f"{value} point{'' if value.lstrip(MINUS) == '1' else 's'}"
 
     @property
