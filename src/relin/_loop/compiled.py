@@ -14,6 +14,7 @@ from relin._core.check import LARGEST_COUNT
 from relin._core.randomness import RandomnessError, not_drawn
 from relin._core.types import Inputs, Params, Scalar, Targets
 from relin._loop.partition import StaticTree, hashable_combine, hashable_partition
+from relin._loop.placement import Placement
 from relin._loop.program import Run, Sampling, Setup
 from relin._observer import AbstractObserver
 
@@ -47,10 +48,11 @@ class Static(eqx.Module):
     lane: StaticTree
     shared: StaticTree
     over: Literal["one", "map", "vmap"]
+    placement: Placement | None
 
     def __call__(self, lane: PyTree, shared: PyTree) -> Setup:
         run = self.make(hashable_combine(lane, self.lane))
-        return Setup(run, *hashable_combine(shared, self.shared), nested=self.over != "vmap")
+        return Setup(run, *hashable_combine(shared, self.shared), nested=self.over != "vmap", placement=self.placement)
 
 
 class Programs:
@@ -68,13 +70,13 @@ class Programs:
         observers: tuple[AbstractObserver, ...],
         num_steps: int | float,
         over: Literal["one", "map", "vmap"] = "one",
+        placement: Placement | None = None,
     ):
         self.sampling = sampling
         self.lane, static = hashable_partition(lane)
-        self.shared, shared = hashable_partition(
-            (sampling, observers, np.asarray(min(num_steps, LARGEST_COUNT), np.int32))
-        )
-        self.static = Static(make, static, shared, over)
+        common = sampling, observers, np.asarray(min(num_steps, LARGEST_COUNT), np.int32)
+        self.shared, shared = hashable_partition(common if placement is None else placement.placed(common))
+        self.static = Static(make, static, shared, over, placement)
         self.call = partial(_call, self.static, self.lane, self.shared)
 
     @property
@@ -95,7 +97,8 @@ def _call(
 ) -> Any:
     options = {} if count is None else {"count": count}
     if static.over == "one":
-        return function(static(lanes, shared), *each, *others, **options)
+        given = function(static(lanes, shared), *each, *others, **options)
+        return given if static.placement is None else static.placement.kept(given)
 
     def one(shared: PyTree, others: Any, lane: Any) -> Any:
         return function(static(lane[0], shared), *lane[1], *others, **options)

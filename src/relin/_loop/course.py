@@ -101,7 +101,8 @@ class Course(Generic[_End]):
         if found:
             _check_alike(found, self.state, self.observed)
             self._check_steps(found)
-            self.step, self.state, self.observed, self.rows = found.step, found.state, found.observed, found.rows
+            self.step, self.rows = found.step, found.rows
+            self.state, self.observed = self._in_place((found.state, found.observed), (self.state, self.observed))
             if found.earlier is not None and found.earlier.step == self._late():
                 self.earlier = found.earlier
             if found.step == self.plan.num_steps:
@@ -117,6 +118,12 @@ class Course(Generic[_End]):
         if found:
             self.report(self.step)  # pyright: ignore[reportArgumentType]
         return Result.stopped if self._said_stop(self.rows) else None
+
+    def _in_place(self, found: tuple[RunState, State], own: tuple[RunState, State]) -> tuple[RunState, State]:
+        """A state that was found, on several devices where the run's own lies."""
+        if self.plan.placement is None:
+            return found
+        return jax.tree.map(lambda new, leaf: jax.device_put(new, leaf.sharding), found, own)
 
     def _piece(self) -> Any:
         """To which step the driver goes at once: the next record, or before it, so that the state can be kept."""

@@ -16,7 +16,7 @@ def keeper_of(checkpoint: Checkpoint | None, plan: Plan, record_every: int | Non
     """What keeps the state of a plan's run, or of these lanes that run together; none without a checkpoint.
 
     **Raises:** `TypeError` for anything but a `Checkpoint`, `ValueError` for a part that cannot be told from another
-    one, and for infinitely many steps.
+    one, for infinitely many steps, and for a run over several processes.
     """
     if checkpoint is None:
         return None
@@ -29,6 +29,11 @@ def keeper_of(checkpoint: Checkpoint | None, plan: Plan, record_every: int | Non
         raise ValueError(
             "The limit of infinitely many steps is one computation, with nothing to keep on the way; leave checkpoint "
             "out."
+        )
+    if plan.placement is not None and plan.placement.mesh.is_multi_process:
+        raise ValueError(
+            "A run over several processes, of which each holds a part, cannot be kept in a checkpoint; leave "
+            "checkpoint out, or take a mesh of the devices of one process."
         )
     run: dict[str, Any]
     if checkpoint.identity is None:

@@ -20,6 +20,7 @@ from relin._loop.drivers import AbstractDriver, DeviceDriver, HostDriver
 from relin._loop.ending import Known, constant_loss
 from relin._loop.multi_step import MultiStepDriver
 from relin._loop.partition import hashable_partition
+from relin._loop.placement import Placement
 from relin._loop.program import Batch, Run, Sampling
 from relin._loop.reasons import Examples, Streamed
 from relin._loop.sources import ArraySource, IterableSource
@@ -45,12 +46,13 @@ class Plan:
     """Steps between two records."""
     drive: Literal["multi-step", "host", "compiled", "map", "vmap"]
     known: Known
+    placement: Placement | None = None
 
     def programs(self, make: Callable[[PyTree], Run], lanes: PyTree, one: bool = False) -> Programs:
         """The programs of the run that `make` makes of a lane, or of many where the drive runs them together, unless
         only one is meant."""
         over = "one" if one or self.drive not in ("map", "vmap") else self.drive
-        return Programs(make, lanes, self.sampling, self.observers, self.num_steps, over)
+        return Programs(make, lanes, self.sampling, self.observers, self.num_steps, over, self.placement)
 
 
 def prepared(
@@ -65,13 +67,19 @@ def prepared(
     loggers: Any,
     drive: str,
     drives: tuple[str, ...],
+    placement: Placement | None = None,
 ) -> Plan:
     """Raises `TypeError` or `ValueError` for input that cannot be trained."""
     _check.params(run.params)
     _validate.parts(run.problem, run.solver, run.schedule)
     _validate.together(run.problem, run.solver, run.schedule, run.safeguard)
     _validate.helpers(observers, batches, augment, loggers)
-    run = replace(run, params=jax.tree.map(jnp.asarray, run.params), key=_check.key(run.key))
+    run = replace(run, key=_check.key(run.key))
+    if placement is None:
+        run = replace(run, params=jax.tree.map(jnp.asarray, run.params))
+    else:
+        params, placement = placement.with_params(run.params)
+        run = replace(placement.placed(replace(run, params=())), params=params)
     data, many = _validate.training_part(data), "map" in drives
     if not isinstance(data, tuple) and (many or not isinstance(data, Iterable)):
         others = "" if many else " or an iterable of such pairs"
@@ -82,14 +90,15 @@ def prepared(
     given = run, data, sampling, tuple(observers), num_steps, interval
     if not isinstance(data, tuple):
         _check_iterable(run, sampling, drive)
-        return Plan(*given, "host", Known(run.problem.mode, None))
+        return Plan(*given, "host", Known(run.problem.mode, None), placement)
     sampling.batches.check(_validate.arrays(data))
     run.solver.check(run.problem, run.schedule, sampling.batches, run.params)
-    data = tuple(jax.tree.map(jnp.asarray, data))
-    _validate.network(run.problem, run.params, data)
+    data = tuple(jax.tree.map(jnp.asarray, data) if placement is None else placement.placed(data, split=True))
+    seen = data if placement is None else placement.readable(data)
+    _validate.network(run.problem, run.params, seen)
     _validate.shown(run.problem, run.params, (observers, run.safeguard, run.schedule, run.solver))
-    known = Known(run.problem.mode, constant_loss(run.problem, run.params, data))
-    return replace(Plan(*given, _drive(run, data, drive, many), known), data=data)
+    known = Known(run.problem.mode, constant_loss(run.problem, run.params, seen))
+    return replace(Plan(*given, _drive(run, data, drive, many), known, placement), data=data)
 
 
 def _drive(run: Run, data: Batch, drive: Any, many: bool) -> Any:

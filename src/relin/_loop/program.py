@@ -19,6 +19,7 @@ from relin._core.network import Variables
 from relin._core.problem import Problem
 from relin._core.repr import one_line
 from relin._core.types import Flag, Flags, Inputs, Key, Params, Scalar, State, Step, Targets
+from relin._loop.placement import Placement
 from relin._observer import AbstractObserver
 from relin._safeguard import AbstractSafeguard, StepScale
 from relin._schedule import AbstractSchedule
@@ -128,6 +129,8 @@ class Setup(NamedTuple):
     """Of the whole run; the largest count where there are infinitely many."""
     nested: bool
     """Whether the steps between two re-linearisations are a loop of their own, see `steps`."""
+    placement: Placement | None
+    """On several devices."""
 
 
 BatchAt = Callable[[Step], Batch]
@@ -409,6 +412,9 @@ def planned_batches(setup: Setup, data: Data, start: Step, count: int) -> BatchA
 
 
 def augmented(setup: Setup, batch: Batch, step: Step) -> Batch:
+    """The batch as a step sees it, each of several devices holding some of its examples."""
+    if setup.placement is not None:
+        batch = setup.placement.split(batch)
     if setup.sampling.augment is None:
         return batch
     key = jax.random.fold_in(jax.random.fold_in(setup.run.key, 1), step)

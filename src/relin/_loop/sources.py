@@ -222,7 +222,9 @@ class IterableSource(AbstractSource):
 
     def _checked(self, batch: Batch) -> Batch:
         """The batch as arrays; raises unless it is of the first one's types and can be trained on."""
-        batch = jax.tree.map(jax.numpy.asarray, batch, is_leaf=_is_one_array)
+        placement = self.programs.static.placement
+        batch = jax.tree.map(jnp.asarray if placement is None else _given, batch, is_leaf=_is_one_array)
+        batch = batch if placement is None else placement.placed(batch, split=True)
         leaves, structure = jax.tree.flatten(batch)
         types = structure, tuple((leaf.dtype, leaf.ndim) for leaf in leaves)
         form = types, tuple(leaf.shape for leaf in leaves)
@@ -231,7 +233,8 @@ class IterableSource(AbstractSource):
                 first, now = (", ".join(f"{dtype} of {ndim} axes" for dtype, ndim in t[1]) for t in (self.types, types))
                 raise TypeError(f"All batches must be of the first one's types, {first}, got {now}; convert them.")
             _validate.arrays(batch)
-            self.types, self.forms[form] = types, self.check(batch)
+            self.types = types
+            self.forms[form] = self.check(batch if placement is None else placement.readable(batch))
         return batch
 
     def first(self) -> Batch:
@@ -291,6 +294,11 @@ def _not_finite(batch: Batch, step: Step, before: Int[Array, "3"] | None) -> Int
     now = jnp.stack([jnp.asarray(step, jnp.int32), jnp.int32(inputs < 0), jnp.where(inputs < 0, targets, inputs)])
     now = jnp.where((inputs < 0) & (targets < 0), -1, now)
     return now if before is None else jnp.where(before[0] < 0, now, before)
+
+
+def _given(part: Any) -> Any:
+    """A part of a batch as an array, on no device if it was on none."""
+    return part if isinstance(part, jax.Array) else np.asarray(part)
 
 
 def _is_one_array(part: Any) -> bool:

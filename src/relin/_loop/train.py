@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from relin._core import check as _check, finite as _finite
@@ -24,6 +25,7 @@ from relin._loop.checkpoint import Checkpoint
 from relin._loop.course import Course, Stop
 from relin._loop.ending import lane_solutions, solution_of, with_lane
 from relin._loop.identity import keeper_of, reached_by
+from relin._loop.placement import placement_of
 from relin._loop.preparation import Drive, LaneDrive, driver_of, prepared
 from relin._loop.program import Batch, Run
 from relin._loop.reasons import Examples, explained, warn_of_observers
@@ -59,6 +61,7 @@ def train(
     resume: Solution | None = None,
     stop: Stop | None = None,
     throw: bool = True,
+    mesh: Mesh | None = None,
 ) -> Solution:
     """Trains a network by iterative linearisation (Goldwaser & Ge, arXiv:2211.12345).
 
@@ -95,6 +98,11 @@ def train(
     - `stop`: called with each record, its numbers by name; where it says so the run ends in good order, with the result
       `stopped`. `EarlyStopping` is one.
     - `throw`: whether a run that fails raises.
+    - `mesh`: a `jax.sharding.Mesh` of the devices that share the run. Each batch's examples are split over its axes
+      `data` and `fsdp`, and each parameter over `fsdp`, along its largest axis that `fsdp` divides; what has none is
+      on every device. Anchor, displacement and optimiser state lie as the parameters do. Parameters of which one
+      comes split, and data that come split, stay as they are. Without `mesh` a run takes the mesh on which its
+      parameters or its data come, or that `jax.set_mesh` set; explicit axes are taken as automatic ones.
 
     **Returns:** a `Solution`. Its `result` is `failed_to_train` where the loss at the end is not at least 1 % below
     that of the best constant predictor, which is no error; an iterable of batches, whose targets are not known
@@ -106,17 +114,19 @@ def train(
     `solution`: with the records made, the parameters after the last step that was computed, and the result
     `"interrupted"`; `None` before step 0.
     """
-    run = Run(problem, solver, _as_schedule(schedule), params, key, safeguard)
-    options = num_steps, record_every, batch_size, batches, augment, observers, loggers
-    plan = prepared(run, data, *options, drive, ("auto", "compiled", "host"))
-    programs, report = plan.programs(_as_it_is, plan.run), _reporter(progress, plan.num_steps)
-    driver, examples = driver_of(plan, programs, report)
-    keeper = keeper_of(checkpoint, plan, record_every)
-    begun = reached_by(resume, data, plan.num_steps, keeper)
-    log, conclude = Loggers(loggers).of_run(), partial(solution_of, plan.known)
-    solution = Course(driver, plan, report, log, conclude, None, keeper, begun, stop).follow()
-    solution = explained(solution, plan.run, examples, thorough=throw)
-    warn_of_observers(solution, plan.run, observers)
+    placement = placement_of(mesh, params, data)
+    with placement.entered() if placement else contextlib.nullcontext():
+        run = Run(problem, solver, _as_schedule(schedule), params, key, safeguard)
+        options = num_steps, record_every, batch_size, batches, augment, observers, loggers
+        plan = prepared(run, data, *options, drive, ("auto", "compiled", "host"), placement)
+        programs, report = plan.programs(_as_it_is, plan.run), _reporter(progress, plan.num_steps)
+        driver, examples = driver_of(plan, programs, report)
+        keeper = keeper_of(checkpoint, plan, record_every)
+        begun = reached_by(resume, data, plan.num_steps, keeper)
+        log, conclude = Loggers(loggers).of_run(), partial(solution_of, plan.known)
+        solution = Course(driver, plan, report, log, conclude, None, keeper, begun, stop).follow()
+        solution = explained(solution, plan.run, examples, thorough=throw)
+        warn_of_observers(solution, plan.run, observers)
     return solution.throw() if throw else solution
 
 
