@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from relin.kernel._contract import Features, Gradients, Kind, Products, num_outputs, pair_bytes
+from relin.kernel._contract import Features, Gradients, Kind, Products, Rows, num_outputs, pair_bytes
 
 _ROWS = {"full": 64, "mean": 128, "diagonal": 128}
 """Examples in a block: few, so that little is computed twice on the diagonal; enough for fast matrix products."""
@@ -39,7 +39,7 @@ class Sides(NamedTuple):
 def chosen(
     kind: Kind, one: Features, backward: int, sides: Sides, batch_size: int | None, working_set: int, some: bool
 ) -> Sizes:
-    """The sizes for which the least is differentiated.
+    """The sizes for which the least is computed.
 
     `one` are the features of one example, by shape, and `backward` the bytes that its backward passes take. All outputs
     are taken together, or, if `some`, fewer where the kernel holds no pairs of different outputs: the features of more
@@ -50,7 +50,7 @@ def chosen(
     candidates = [outputs]
     while some and kind != "full" and batch_size is None and candidates[-1] > 1:
         candidates.append(math.ceil(candidates[-1] / 2))
-    best = min(candidates, key=lambda c: _passes(c, outputs, sides, _capacity(_bytes(one, c), holding)))
+    best = min(candidates, key=lambda c: _operations(one, c, sides, _capacity(_bytes(one, c), holding)))
     stored, backward = _bytes(one, best), backward * best // outputs
     longest = max(sides.rows, sides.columns)
     if batch_size is None:
@@ -99,12 +99,31 @@ def _chunks(sides: Sides, capacity: int) -> tuple[int, int]:
     return chunk, max(1, capacity // chunk - 1)
 
 
-def _passes(outputs: int, num_outputs: int, sides: Sides, capacity: int) -> int:
-    """Forward and backward passes in all, where a backward pass costs two forward passes."""
+def _operations(one: Features, outputs: int, sides: Sides, capacity: int) -> float:
+    """What depends on how many outputs are taken together: forward and backward passes, where a backward pass costs
+    two forward passes, and the products of layers' inputs, which are made again for each group of outputs."""
     chunk, held = _chunks(sides, capacity)
     later = range(held * chunk, sides.rows, held * chunk)  # where the chunks that are held start, after the first ones
     if sides.symmetric:
         past = sum(max(0, sides.rows - start - chunk) for start in later)
     else:
         past = (len(later) + 1) * sides.columns
-    return math.ceil(num_outputs / outputs) * (sides.rows + past) * (1 + 2 * outputs)
+    pairs = sides.rows * sides.columns / (2 if sides.symmetric else 1)
+    forward, products = _operations_of_one(one)
+    groups = math.ceil(num_outputs(one) / outputs)
+    return groups * ((sides.rows + past) * (1 + 2 * outputs) * forward + pairs * products)
+
+
+def _operations_of_one(one: Features) -> tuple[float, float]:
+    """Of an example's forward pass, as far as its features tell, and of the products of its layers' inputs with those
+    of another example."""
+    forward, products = 1.0, 0.0
+    for feature in one:
+        if isinstance(feature, Gradients):
+            forward += 2 * feature.value.shape[1]  # of one position, or more
+        elif feature.cotangents is not None:
+            _, positions, width = feature.cotangents.shape
+            inputs = sum(leaf.shape[1] for leaf in feature.inputs if not isinstance(leaf, Rows))
+            forward += 2 * positions * inputs * width
+            products += 2 * positions**2 * inputs
+    return forward, products
