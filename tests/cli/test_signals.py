@@ -171,3 +171,19 @@ def test_files_that_are_being_written_are_waited_for(tmp_path, monkeypatch):
             _writing._changed.notify_all()
     second.join(10)
     assert (tmp_path / "second").read_text() == "late"
+
+
+def test_without_signals_of_posix_an_interrupt_ends_the_command(monkeypatch, capsys):
+    """As on Windows."""
+    from relin.cli._failure import run
+
+    monkeypatch.delattr(os, "register_at_fork")
+    monkeypatch.delattr(signal, "pthread_sigmask")
+
+    def app():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        run(app)
+    assert end.value.code == 130
+    assert capsys.readouterr().err.startswith("relin: Stopped; what was not yet written is lost")

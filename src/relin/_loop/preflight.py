@@ -374,7 +374,7 @@ def _free_memory() -> int | None:
         return statistics["bytes_limit"] - statistics["bytes_in_use"]
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
+    except (AttributeError, ValueError, OSError):  # Windows has no such function
         return None
 
 

@@ -40,6 +40,8 @@ def run(app: Callable[[], Any]) -> None:
         app()
     except CommandError as error:
         _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail(f"Stopped; {kept()}.", 130)
     except BrokenPipeError:
         # The reader of our output, such as `head`, has left; nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from relin._common.writing import finish_writing
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _BEGUN_ANEW = "what was not yet written is lost, and the same command begins anew"
 _PATIENCE = 1.2
 """Seconds from a signal to the end of the process, at most."""
@@ -62,10 +62,12 @@ def saved_when_stopped(save: Callable[[], None]) -> Iterator[None]:
 def obey() -> None:
     """From now on Ctrl-C, SIGTERM and SIGHUP end the process with the code 128 + number; a second one does so at once.
 
-    A signal that is ignored, as SIGHUP below `nohup`, stays so.
+    A signal that is ignored, as SIGHUP below `nohup`, stays so. On Windows, Ctrl-C is as Python has it.
     """
     global _pipe
     keeps(_BEGUN_ANEW)
+    if not hasattr(os, "register_at_fork"):
+        return
     if _pipe is None:
         _pipe = os.pipe()
         os.set_blocking(_pipe[1], False)
