@@ -1,17 +1,21 @@
 """Combinations of parts that were measured to work together."""
 
-from typing import Any, Literal, cast
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, Literal, NamedTuple, cast
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array
 
 from relin._core import check as _check
 from relin._core.types import Scalar, Step
 from relin._safeguard import AbstractSafeguard, check_safeguard
 from relin._schedule import AbstractSchedule, Every
-from relin._solver import WeightSpace
+from relin._solver import WeightSpace, grows_with_gradient
 
 
 class Preset(eqx.Module):
@@ -40,30 +44,35 @@ def sparse(
     on_relinearise: Literal["keep", "reset"] | float = "keep",
     safeguard: AbstractSafeguard | None = None,
 ) -> Preset:
-    """Re-linearises rarely, with the gradient clipped against divergence at rates that ordinary training likes.
+    """Re-linearises rarely, without a longer Jacobian making longer steps.
 
     After a re-linearisation the network may be far from what its linearisation promised, and the next linearised
-    problem too steep for the learning rate. One of its steps then throws the displacement away, and a safeguard, which
-    judges a displacement only when it is complete, can but refuse it again and again. The preset bounds each step
-    instead: it clips the gradient's global norm before the optimiser sees it (Pascanu et al., arXiv:1211.5063).
+    problem steeper. Where the optimiser's step grows with the gradient, one step of it may then throw the displacement
+    away, and a safeguard, which judges a displacement only when it is complete, can but refuse it again and again.
+    What trains has steps of bounded length. Those of Adam, Lion and Muon are that by themselves, and are left as they
+    are; of SGD and whatever else has steps that grow with the gradient, the gradient's global norm is clipped before
+    the optimiser sees it (Pascanu et al., arXiv:1211.5063). Which kind it is, is seen from its own updates.
 
-    **Measured** with SGD, momentum 0.9, rates falling linearly to 0, batch 64. In the studies of docs/results every run
-    of the preset trained: on MLPs, digits and mnist1d, at every rate offered, up to 1, with K of 4 to 256, where those
-    periods alone train up to 0.1 at most, and ordinary training up to 0.1 and 0.3. `python -m benchmarks preset`
-    compares it with periods alone at more K.
+    **Which optimiser:** on convolutional networks Muon, its kernels taken as matrices (`matrices`), loses least; the
+    page *Which parts, when* of the documentation has the measurements.
 
-    **When to use it:** for SGD with momentum, at periods at which the rates that ordinary training likes diverge.
-    Offer it larger rates: what bounds a step is rate × clip, and offered rates to 1 on mnist1d it does best at that
-    or at 0.3.
+    optimiser = optax.contrib.muon(0.02, muon_weight_dimension_numbers=relin.preset.matrices())
+    p = relin.preset.sparse(optimiser, 100)
 
-    **When not:** at rates small enough for `Every(K)` alone, where the bound only slows training; with Adam and
-    others that divide by the gradient's size, where clipping bounds nothing.
+    **Measured** with SGD, momentum 0.9, rates falling linearly to 0, batch 64: every run of the preset in the studies
+    of docs/results trained. On MLPs, digits and mnist1d, it did at every rate offered, up to 1, with K of 4 to 256,
+    where those periods alone train up to 0.1 at most, and ordinary training up to 0.1 and 0.3.
+    `python -m benchmarks preset` compares it with periods alone at more K. Offer SGD larger rates than without the
+    preset: what bounds a step is rate × clip, and offered rates to 1 on mnist1d it does best at that or at 0.3.
+
+    **When not:** with SGD at rates small enough for `Every(K)` alone, where the bound only slows training.
 
     **Arguments:**
 
     - `optimiser`: as for `WeightSpace`; what it adds to the gradient, such as weight decay, is not clipped.
     - `schedule`: a schedule, or a period K for `Every(K)`.
-    - `clip`: the largest global norm of a gradient. At a low rate a larger bound slows training less.
+    - `clip`: the largest global norm of a gradient, for an optimiser whose step grows with it; others are not clipped.
+      At a low rate a larger bound slows training less.
     - `on_relinearise`: as for `WeightSpace`.
     - `safeguard`: one to use besides; none was needed there. A safeguard judges by one batch, which is noisy,
       and may stop short of displacements that would have been good: compare before adding one.
@@ -75,8 +84,53 @@ def sparse(
     _check.optimiser(optimiser)
     _check_clip(clip)
     check_safeguard(safeguard)
-    solver = WeightSpace(optax.chain(optax.clip_by_global_norm(clip), optimiser), on_relinearise)
+    solver = WeightSpace(optax.chain(_clipped_where_needed(optimiser, clip), optimiser), on_relinearise)
     return Preset(solver, _scheduled(schedule), safeguard)
+
+
+class _Clip(NamedTuple):
+    bound: Array
+    """Infinite where nothing is to be clipped."""
+
+
+def _clipped_where_needed(optimiser: optax.GradientTransformation, clip: Any) -> optax.GradientTransformation:
+    """Clips a gradient's global norm if the steps of this optimiser grow with it."""
+
+    def init(params: Any) -> _Clip:
+        kind = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
+        bound = jnp.where(grows_with_gradient(optimiser, params), clip, jnp.inf)
+        return _Clip(jnp.asarray(bound, kind))
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return optax.clip_by_global_norm(state.bound).update(updates, optax.EmptyState())[0], state
+
+    return optax.GradientTransformation(init, update)
+
+
+@cache  # one function, so that what is compiled with it is found again
+def matrices(output_axis: int = -1) -> Callable[[Any], Any]:
+    """For `optax.contrib.muon(muon_weight_dimension_numbers=…)`: kernels of convolutions are matrices from all that an
+    output sees to the outputs, beside parameters of two axes. All others are left to its Adam, as Optax leaves kernels.
+
+    **Arguments:**
+
+    - `output_axis`: of a kernel's outputs: −1, the last, as in relin's own and Flax' networks, or 0, as in PyTorch's
+      and Equinox'.
+
+    **Raises:** `ValueError` for another axis.
+    """
+    if output_axis not in (-1, 0):
+        raise ValueError(f"`output_axis` must be -1, the last, or 0, got {output_axis!r}; pass one of these.")
+
+    def of(leaf: Any) -> Any:
+        if leaf.ndim < 2:
+            return None
+        if leaf.ndim == 2:
+            return optax.contrib.MuonDimensionNumbers()
+        outputs = output_axis % leaf.ndim
+        return optax.contrib.MuonDimensionNumbers(tuple(n for n in range(leaf.ndim) if n != outputs), outputs)
+
+    return partial(jax.tree.map, of)
 
 
 def _scheduled(schedule: Any) -> AbstractSchedule:

@@ -82,6 +82,62 @@ def test_the_default_is_a_bound_of_0_3_and_no_safeguard():
         np.testing.assert_allclose(np.linalg.norm(update), RATE * length, rtol=1e-12)
 
 
+GROWING = {
+    "sgd": optax.sgd(0.1),
+    "momentum": optax.sgd(0.1, momentum=0.9, nesterov=True),
+    "warming up": optax.sgd(optax.linear_schedule(0.0, 0.1, 50)),
+    "injected": optax.inject_hyperparams(optax.sgd)(learning_rate=0.1),
+    "clipped at more": optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1)),
+    "gathering": optax.MultiSteps(optax.sgd(0.1), 4),
+    "decayed": optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1)),
+}
+BOUNDED = {
+    "adam": optax.adam(1e-3),
+    "adamw": optax.adamw(1e-3),
+    "warming up": optax.adam(optax.linear_schedule(0.0, 0.1, 50)),
+    "lion": optax.lion(1e-3),
+    "muon": optax.contrib.muon(0.02, muon_weight_dimension_numbers=il.preset.matrices()),
+    "rmsprop": optax.rmsprop(1e-3),
+    "lars": optax.lars(0.1),
+}
+
+
+@pytest.mark.parametrize(("kind", "grows"), [*((kind, True) for kind in GROWING), *((kind, False) for kind in BOUNDED)])
+def test_only_an_optimiser_whose_step_grows_with_the_gradient_is_clipped(kind, grows):
+    optimiser = (GROWING if grows else BOUNDED)[kind]
+    ours, params = il.preset.sparse(optimiser, PERIOD, clip=0.5).solver.optimiser, oracles.mlp_params()
+    states = [ours.init(params), jax.jit(ours.init)(params)]
+    assert [float(state[0].bound) for state in states] == [0.5 if grows else np.inf] * 2
+    steep = jax.tree.map(lambda leaf: jnp.full_like(leaf, 7.0), params)
+    theirs = optax.chain(optax.clip_by_global_norm(0.5), optimiser) if grows else optimiser
+    update, _ = jax.jit(ours.update)(steep, states[0], params)
+    expected, _ = jax.jit(theirs.update)(steep, theirs.init(params), params)
+    np.testing.assert_allclose(oracles.flat(update), oracles.flat(expected), rtol=1e-12)
+
+
+def test_muon_takes_kernels_as_matrices_of_their_outputs():
+    params = {
+        "bias": jnp.ones(3),
+        "dense": jnp.ones((5, 3)),
+        "kernel": jnp.ones((2, 4, 5, 3)),
+        "first": jnp.ones((3, 5, 2)),
+    }
+    last, first = il.preset.matrices()(params), il.preset.matrices(0)(params)
+    assert last["bias"] is first["bias"] is None
+    assert last["dense"] == first["dense"] == optax.contrib.MuonDimensionNumbers()
+    assert last["kernel"] == optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
+    assert first["first"] == optax.contrib.MuonDimensionNumbers((1, 2), 0)
+    kernel = jax.random.normal(oracles.KEY, (2, 4, 5, 3))
+    as_matrix = kernel.reshape(40, 3)
+    options = {"muon_weight_dimension_numbers": il.preset.matrices()}
+    muon, plain = optax.contrib.muon(0.02, **options), optax.contrib.muon(0.02)
+    update, _ = muon.update(kernel, muon.init(kernel), kernel)
+    expected, _ = plain.update(as_matrix, plain.init(as_matrix), as_matrix)
+    np.testing.assert_allclose(update.reshape(40, 3), expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="`output_axis` must be -1, the last, or 0, got 2"):
+        il.preset.matrices(2)
+
+
 def test_a_schedule_a_safeguard_and_the_rest_are_passed_on():
     schedule, safeguard = il.Geometric(2, 2.0), il.LineSearch()
     preset = il.preset.sparse(sgd(), schedule, safeguard=safeguard, on_relinearise="reset")

@@ -24,6 +24,7 @@ from relin._solver._optax import (
     all_finite as all_finite,
     check_optimiser as check_optimiser,
     forgiving as forgiving,
+    grows_with_gradient as grows_with_gradient,
 )
 from relin._solver._spectral import SpectralDescent as SpectralDescent
 from relin._solver._weight_space import WeightSpace as WeightSpace

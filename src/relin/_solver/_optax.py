@@ -34,6 +34,11 @@ _INNER = {
 }
 """Of states that count steps, or gather gradients of several, and hold that of an optimiser: its field."""
 
+_SMALL = 0.1
+"""The norm of a gradient that an optimiser is shown: below what most clip at."""
+_LOOKED_AT = (0, 1, 10, 100)
+"""Steps at which it is shown one: at some, a rate that warms up or falls may be zero."""
+
 
 def inner(state: Any) -> str | None:
     """The field of an optimiser's state with all that may be begun anew; `None` where that is the state itself."""
@@ -94,7 +99,22 @@ def updates_of(
     return made
 
 
-def _at_step(state: Any, step: int) -> Any:
+def grows_with_gradient(optimiser: optax.GradientTransformation, params: Params) -> Bool[Array, ""]:
+    """Whether an optimiser's step is longer where the gradient is, as that of SGD and not of Adam, at any of a few
+    steps of a run; a small gradient and its double are compared. May be traced."""
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    small = jax.tree.map(lambda leaf: jnp.full_like(leaf, _SMALL / size**0.5), params)
+    zero, state = jnp.zeros((), _tree.dtype_of(params)), optimiser.init(params)
+
+    def length(step: Array, factor: int) -> Array:
+        gradient = jax.tree.map(lambda leaf: factor * leaf, small)
+        return _tree.norm(updated(optimiser, gradient, _at_step(state, step), params, zero, lambda _: zero)[0])
+
+    one, two = jax.lax.map(lambda step: (length(step, 1), length(step, 2)), jnp.asarray(_LOOKED_AT))
+    return jnp.any(~(two <= 1.5 * one)) | jnp.all(one == 0)  # MultiSteps waits for more
+
+
+def _at_step(state: Any, step: int | Array) -> Any:
     """An optimiser's state with another number of steps taken, where it counts them as Optax's do."""
 
     def each(path: Any, leaf: Any) -> Any:

@@ -3,9 +3,8 @@
 import inspect
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, final
 
 from relin._common.words import listed, shortened
@@ -242,32 +241,16 @@ class NamedOptimiser:
         the outputs, and all other parameters by its Adam."""
         import optax
 
+        from relin.preset import matrices
+
         rates = self.course.rates(rate, num_steps)
         if self.name in _MOMENTUM:
             return optax.sgd(rates, momentum=self.momentum or None)
         make: Any = {"adam": optax.adam, "adamw": optax.adamw, "lion": optax.lion, "muon": optax.contrib.muon}
         options: dict[str, Any] = dict(self.options)
         if (axis := _AXES.get(options.pop(_OUTPUT_AXIS, _UNKNOWN))) is not None:
-            options["muon_weight_dimension_numbers"] = _matrices(axis)
+            options["muon_weight_dimension_numbers"] = matrices(axis)
         return make[self.name](rates, **options)
-
-
-@cache  # one function, so that what is compiled with it is found again
-def _matrices(axis: int) -> "Callable[[Any], Any]":
-    """For `optax.contrib.muon`, of each parameter the axes of a matrix's inputs and outputs; none for other than
-    matrices and kernels."""
-    import jax
-    from optax.contrib import MuonDimensionNumbers
-
-    def of(leaf: Any) -> Any:
-        if leaf.ndim == 2:
-            return MuonDimensionNumbers()
-        if leaf.ndim < 2:
-            return None
-        outputs = axis % leaf.ndim
-        return MuonDimensionNumbers(tuple(n for n in range(leaf.ndim) if n != outputs), outputs)
-
-    return partial(jax.tree.map, of)
 
 
 @final
