@@ -17,13 +17,17 @@ _FLOAT = re.compile(r"\d+\.\d+(e-?\d+)?")
 
 
 def files(folder: str, *, figures: bool) -> Iterator[tuple[Path, bytes]]:
-    """Tables, summaries and, if asked for, figures of a folder, by their place under docs/results."""
+    """Tables, summaries and, if asked for, figures of a folder, by their place under docs/results.
+
+    A folder that stores some of its figures keeps to those.
+    """
     spec, result, records = study(folder)
     drawn = nullcontext() if figures else patch("relin.report._page.save_plot", lambda *_: Html(""))
     with tempfile.TemporaryDirectory() as made, drawn:
+        stored = {path.name for path in (RESULTS / folder).rglob("*.png")}
         write_report(result, records, spec.model_dump(mode="json"), {}, Path(made))
         for path in sorted(Path(made).rglob("*.*")):
-            if path.suffix in _KEPT:
+            if path.suffix in _KEPT and not (path.suffix == ".png" and stored and path.name not in stored):
                 yield RESULTS / folder / path.relative_to(made), path.read_bytes()
 
 
