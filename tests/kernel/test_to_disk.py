@@ -77,8 +77,12 @@ def test_a_stopped_kernel_goes_on_and_ends_with_the_same_bits(tmp_path):
         made("k.npy", stop_at(4))
     with pytest.raises(ValueError, match=r"k.npy is not finished: k.npy.partial has 4 of 10 blocks; call ntk again"):
         KernelOnDisk(tmp_path / "k.npy")
+    left, other = tmp_path / ".k.npy.json.abc.part", tmp_path / ".mine.part"
+    for path in (left, other):
+        path.touch()
     told = []
     kernel = made("k.npy", lambda done, total: told.append(done))
+    assert (left.exists(), other.exists()) == (False, True)
     assert told == list(range(4, FOUR_A_SIDE + 1))
     assert Path(kernel.path).read_bytes() == Path(whole.path).read_bytes()
     made("k.npy", lambda done, total: told.append(done))

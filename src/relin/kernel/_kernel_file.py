@@ -145,6 +145,7 @@ class KernelFile:
             pass
         with partial(self.path).open("r+b") as self._file:
             self._lock()
+            remove_parts(self.path.absolute().parent, beside(self.path).name)
             found = self._found()
             if found is not None and self._is_laid_out(partial(self.path)):
                 self._keep_good(partial(self.path), blocks, found)
@@ -214,7 +215,6 @@ class KernelFile:
                 f"{self.path} takes {self._size / 1e9:.3g} GB, and {free / 1e9:.3g} GB of the disk are free; choose "
                 "another place, or fewer examples."
             )
-        remove_parts(self.path.absolute().parent)
         self.done = {}
         self._describe()
         self._file.truncate(0)
