@@ -3,7 +3,12 @@ which has four virtual devices."""
 
 import contextlib
 import functools
+import os
 import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -30,6 +35,8 @@ PARAMS = {
 DATA = RANDOM.normal(size=(16, 6)), RANDOM.integers(0, 3, 16)
 KEY = jax.random.key(3)
 SPLIT = {"w": P(None, "fsdp"), "b": P("fsdp"), "v": P("fsdp"), "c": P()}
+TESTS = Path(__file__).parents[1]
+CACHE = "JAX_COMPILATION_CACHE_DIR"
 MOMENTUM, ADAM = optax.sgd(0.2, momentum=0.9), optax.adam(0.05)
 
 
@@ -245,6 +252,25 @@ class Normalised(eqx.Module):
         return self.last(jnp.tanh(x)), state
 
 
+@pytest.mark.parametrize("drive", ["map", "vmap"])
+def test_three_lanes_are_spread_over_four_devices(drive):
+    def make(k):
+        params = jax.tree.map(jnp.asarray, PARAMS)
+        return il.Run(PROBLEM, il.WeightSpace(MOMENTUM), il.Every(k), params, KEY)
+
+    options = {"num_steps": 6, "batch_size": 8, "record_every": 4}
+    alone = [trained(MOMENTUM, k, **options) for k in (1, 2, 5)]
+    mesh = mesh_of(True, rows=4)
+    for data in (DATA, jax.device_put(DATA, NamedSharding(mesh, P("rows")))):
+        with jax.set_mesh(mesh):
+            found = il.train_lanes(make, np.asarray([1, 2, 5]), data, drive=drive, **options)
+        for lane, one in zip(found, alone, strict=True):
+            assert_same(lane, one)
+    some = jax.device_put(DATA, NamedSharding(Mesh(jax.devices()[:2], ("rows",)), P()))
+    with pytest.raises(ValueError, match="one on 2 devices and a mesh of 4"):
+        il.train_lanes(make, np.asarray([1, 2, 5]), some, drive=drive, **options)
+
+
 @functools.cache
 def compiled_steps(schedule, mesh, size=64, count=6):
     """The program of six steps on a network of two square matrices, as users' programs are compiled."""
@@ -297,3 +323,29 @@ def test_what_devices_exchange_at_a_step():
         for k in (1, 4)
     ]
     assert gathered == [[2], [2, 2]], "θ_t at each step; δ_t at each step and θ_s once in each window"
+
+
+def test_two_processes_of_two_devices():
+    batches = [(DATA[0][:8], DATA[1][:8]), (DATA[0][8:], DATA[1][8:])]
+    environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", CACHE)}
+    environment["PYTHONPATH"] = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(TESTS)])
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    script = str(TESTS / "core" / "two_processes.py")
+    texts = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    started = [subprocess.Popen([sys.executable, script, port, rank], **texts) for rank in ("0", "1")]
+    ends = [
+        trained(ADAM, 1, batch_size=8, num_steps=6),
+        trained(ADAM, 4, batch_size=8, num_steps=6, record_every=3),
+        trained(ADAM, 4, num_steps=6),
+        trained(ADAM, 4, data=batches, num_steps=6),
+    ]
+    for process in started:
+        printed, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-3000:]
+        lines = [line.split() for line in printed.splitlines() if line.startswith(("end", "diverged"))]
+        assert lines.pop() == ["diverged", "1"]
+        for line, one in zip(lines, ends, strict=True):
+            expected = [*flat((one.params, one.displacement)), *one.records["training_loss"][1:], one.feature_updates]
+            np.testing.assert_allclose(np.asarray(line[1:], float), expected, atol=1e-11, rtol=1e-11)

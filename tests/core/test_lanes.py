@@ -1,8 +1,5 @@
 """Many runs in one program give what each gives alone, however they are driven."""
 
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,37 +92,6 @@ def test_traces_do_not_grow_with_the_number_of_lanes():
     assert counts[1] == 0  # other periods, as many lanes: the same program
     assert 0 < counts[2] <= counts[0]  # other shapes: one more program, for all lanes
     assert counts[3] == 0
-
-
-TWO_DEVICES = """
-import jax
-jax.config.update("jax_num_cpu_devices", {devices})
-jax.config.update("jax_enable_x64", True)
-import jax.numpy as jnp, numpy as np, optax
-import relin as il
-assert jax.device_count() == {devices}
-x = jnp.asarray(np.random.default_rng(0).normal(size=(12, 4)))
-problem = il.Problem(lambda p, x: jnp.tanh(x @ p), il.SquaredError())
-make = lambda k: il.Run(problem, il.WeightSpace(optax.sgd(0.2)), il.Every(k), jnp.eye(4), jax.random.key(0))
-for drive in ("map", "vmap"):
-    found = il.train_lanes(make, jnp.asarray([1, 2, 5]), (x, x), num_steps=6, record_every=4, drive=drive)
-    for s in found:
-        print(*np.ravel(s.params), *np.ravel(s.anchor), s.feature_updates, *s.records["training_loss"][1:])
-"""
-
-
-@pytest.mark.slow
-def test_lanes_are_spread_over_devices():
-    """Three lanes on two devices, one padded, print what one device prints."""
-    printed = []
-    for devices in (1, 2):
-        command = [sys.executable, "-c", TWO_DEVICES.format(devices=devices)]
-        run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-        assert run.returncode == 0, run.stderr
-        printed.append(np.asarray([[float(word) for word in line.split()] for line in run.stdout.splitlines()]))
-    assert printed[0].shape == (6, 35)
-    assert printed[0][:3, 32].tolist() == [5, 2, 1]
-    np.testing.assert_allclose(printed[0], printed[1], atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("drive", ["vmap", "map", "host"])

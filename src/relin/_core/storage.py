@@ -103,8 +103,16 @@ def from_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def tensors_of(tree: PyTree, name: str) -> dict[str, np.ndarray]:
-    """Every leaf by its path below a name."""
+    """Every leaf by its path below a name.
+
+    **Raises:** `ValueError` for an array of which other processes hold a part.
+    """
     paths = jax.tree_util.tree_leaves_with_path(tree)
+    if parts := [path for path, leaf in paths if not getattr(leaf, "is_fully_addressable", True)]:
+        raise ValueError(
+            f"What is saved must be whole in this process, got {name}{jax.tree_util.keystr(parts[0])}, of which other "
+            "processes hold a part; gather it with jax.experimental.multihost_utils.process_allgather in each process."
+        )
     return {f"{name}{jax.tree_util.keystr(path)}": np.asarray(numbers(leaf), order="C") for path, leaf in paths}
 
 

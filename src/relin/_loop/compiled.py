@@ -7,14 +7,14 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec as P
+from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
 from relin._core.check import LARGEST_COUNT
 from relin._core.randomness import RandomnessError, not_drawn
 from relin._core.types import Inputs, Params, Scalar, Targets
 from relin._loop.partition import StaticTree, hashable_combine, hashable_partition
-from relin._loop.placement import Placement
+from relin._loop.placement import Placement, mesh_of_lanes
 from relin._loop.program import Run, Sampling, Setup
 from relin._observer import AbstractObserver
 
@@ -59,7 +59,8 @@ class Programs:
     """The programs of a run, or of the lanes of many, on the arrays that they are given besides.
 
     `call(function, each, *others, count=None)` is `function(setup, *each, *others, count)` as one program; where there
-    are many lanes, for each of them, with a leading axis of lanes in each of `each`, spread over the devices there are.
+    are many lanes, for each of them, with a leading axis of lanes in each of `each`, spread over the devices of this
+    process.
     """
 
     def __init__(
@@ -108,8 +109,8 @@ def _call(
             return jax.vmap(one, in_axes=(None, None, 0))(shared, others, lanes)
         return jax.lax.map(partial(one, shared, others), lanes)
 
-    if jax.device_count() == 1:
+    if jax.local_device_count() == 1:
         return all_here(shared, others, (lanes, each))
-    mesh, specs = Mesh(np.array(jax.devices()), ("lanes",)), (P(), P(), P("lanes"))
+    mesh, specs = mesh_of_lanes(), (P(), P(), P("lanes"))
     spread = jax.shard_map(all_here, mesh=mesh, in_specs=specs, out_specs=P("lanes"), check_vma=False)
     return spread(shared, others, (lanes, each))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P, Sharding
 
+from relin._core import tree as _tree
 from relin._core.types import Inputs, Params, Targets
 
 BATCH_AXES = ("data", "fsdp")
@@ -49,7 +50,7 @@ class Placement:
         """The parameters on the mesh, and the placement that knows them. If one of them came split, each lies as it
         came; else the largest axis is split that the mesh's axis divides, if there is one."""
         came_split = any(map(_is_split, jax.tree.leaves(params)))
-        params = jax.tree.map(lambda leaf: jax.device_put(leaf, self._of_param(leaf, came_split)), params)
+        params = jax.tree.map(lambda leaf: _put(leaf, self._of_param(leaf, came_split)), params)
         leaves, structure = jax.tree.flatten(params)
         return params, replace(self, structure=structure, params=tuple((leaf.shape, leaf.sharding) for leaf in leaves))
 
@@ -57,7 +58,7 @@ class Placement:
         """A tree with its arrays on the mesh: as they came if they came split; else with `split` by their leading axis,
         where that can be done evenly; else on every device."""
         arrays, rest = eqx.partition(tree, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
-        return eqx.combine(jax.tree.map(lambda leaf: jax.device_put(leaf, self._of_array(leaf, split)), arrays), rest)
+        return eqx.combine(jax.tree.map(lambda leaf: _put(leaf, self._of_array(leaf, split)), arrays), rest)
 
     def readable(self, batch: tuple[Inputs, Targets]) -> tuple[Inputs, Targets]:
         """The batch with targets that the host can read: of several processes each holds a part alone."""
@@ -148,6 +149,33 @@ def placement_of(mesh: Any, params: Params, data: Any) -> Placement | None:
     given = [leaf.sharding.spec for leaf in jax.tree.leaves(data) if _on_several(leaf) and _is_split(leaf)]
     axes = tuple(_axes(given[0][:1])) if given else BATCH_AXES
     return Placement(_automatic(mesh), tuple(axis for axis in axes if axis in mesh.axis_names))
+
+
+def mesh_of_lanes() -> Mesh:
+    """The devices over which lanes are spread: all of this process."""
+    return Mesh(np.asarray(jax.local_devices()), ("lanes",))
+
+
+def for_lanes(data: _Tree) -> tuple[_Tree, Placement | None]:
+    """The data, and where lanes are made: as they are, unless data come on several devices or a mesh is set, whose axes
+    are then taken as automatic ones.
+
+    **Raises:** `ValueError` for data on some of the devices over which lanes are spread.
+    """
+    several = any(map(_on_several, jax.tree.leaves(data)))
+    if not several and jax.sharding.get_mesh().empty:
+        return data, None
+    placement = Placement(mesh_of_lanes(), ())
+    return placement.placed(data) if several else data, placement
+
+
+def _put(leaf: Any, place: Sharding) -> jax.Array:
+    """The array there; of several processes each gives the whole of one that is on no devices of others."""
+    if place.is_fully_addressable or not getattr(leaf, "is_fully_addressable", True):
+        return jax.device_put(leaf, place)
+    if _tree.is_key(leaf):
+        return jax.random.wrap_key_data(_put(_tree.numbers(leaf), place), impl=jax.random.key_impl(leaf))
+    return jax.device_put(np.asarray(leaf), place)
 
 
 def _on_several(leaf: Any) -> bool:

@@ -80,6 +80,11 @@ def prepared(
     else:
         params, placement = placement.with_params(run.params)
         run = replace(placement.placed(replace(run, params=())), params=params)
+    if isinstance(run.solver, AbstractMultiStepSolver) and placement is not None and placement.mesh.is_multi_process:
+        raise ValueError(
+            f"{type(run.solver).__name__} reads what all devices hold, got a mesh over several processes; pass one of "
+            "the devices of this process, or use WeightSpace."
+        )
     data, many = _validate.training_part(data), "map" in drives
     if not isinstance(data, tuple) and (many or not isinstance(data, Iterable)):
         others = "" if many else " or an iterable of such pairs"
@@ -121,7 +126,8 @@ def driver_of(
         check = partial(_validate.targets, run.problem, run.params)
         source = IterableSource(programs, data, check, plan.num_steps)
         streamed = Streamed(source)
-        _validate.network(run.problem, run.params, streamed.first)
+        first = streamed.first if plan.placement is None else plan.placement.readable(streamed.first)
+        _validate.network(run.problem, run.params, first)
         _validate.shown(run.problem, run.params, (plan.observers, run.safeguard, run.schedule, run.solver))
         return HostDriver(programs, source, report), streamed
     examples = Examples(programs, data)

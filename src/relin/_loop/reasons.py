@@ -68,11 +68,11 @@ class Streamed:
         return lambda place: f"example {place} of the batch at step {step}"
 
 
-def explained(solution: Solution, run: Run, examples: Examples | Streamed, thorough: bool) -> Solution:
+def explained(solution: Solution, run: Run, examples: Examples | Streamed | None, thorough: bool) -> Solution:
     """The solution with the reason of its failure, where one is found.
 
     Looked at are the numbers of the data and, if the run failed within two steps or `thorough`, those of the network at
-    its initial parameters: what is finite there the steps made large.
+    its initial parameters: what is finite there the steps made large. Without examples only the solver is asked.
     """
     if solution.result in (Result.successful, Result.failed_to_train):
         end = SolverState(solution.anchor, solution.displacement, solution.optimiser_state)
@@ -80,6 +80,8 @@ def explained(solution: Solution, run: Run, examples: Examples | Streamed, thoro
             return solution
         solution = replace(solution, result=Result.solver_failed, reason=reason)
     elif solution.result is not Result.diverged:
+        return solution
+    if examples is None:
         return solution
     found = _reason(solution.diverged_at or 0, run, examples, thorough)
     return replace(solution, reason=found) if found else solution

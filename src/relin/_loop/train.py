@@ -25,7 +25,7 @@ from relin._loop.checkpoint import Checkpoint
 from relin._loop.course import Course, Stop
 from relin._loop.ending import lane_solutions, solution_of, with_lane
 from relin._loop.identity import keeper_of, reached_by
-from relin._loop.placement import placement_of
+from relin._loop.placement import for_lanes, placement_of
 from relin._loop.preparation import Drive, LaneDrive, driver_of, prepared
 from relin._loop.program import Batch, Run
 from relin._loop.reasons import Examples, explained, warn_of_observers
@@ -125,8 +125,11 @@ def train(
         begun = reached_by(resume, data, plan.num_steps, keeper)
         log, conclude = Loggers(loggers).of_run(), partial(solution_of, plan.known)
         solution = Course(driver, plan, report, log, conclude, None, keeper, begun, stop).follow()
-        solution = explained(solution, plan.run, examples, thorough=throw)
-        warn_of_observers(solution, plan.run, observers)
+        if placement and placement.mesh.is_multi_process:  # no process can read all numbers
+            solution = explained(solution, plan.run, None, thorough=False)
+        else:
+            solution = explained(solution, plan.run, examples, thorough=throw)
+            warn_of_observers(solution, plan.run, observers)
     return solution.throw() if throw else solution
 
 
@@ -146,7 +149,7 @@ def train_lanes(
     loggers: Sequence[AbstractLogger] = (),
     checkpoint: Checkpoint | None = None,
 ) -> LaneSolutions:
-    """Trains many runs in one compiled program, spread over the devices there are.
+    """Trains many runs in one compiled program, spread over the devices of this process, each run on one of them.
 
     **Arguments:**
 
@@ -164,46 +167,48 @@ def train_lanes(
 
     **Raises:** as `train`; the attribute `solution` of an error on the way is `LaneSolutions`, of the lanes begun.
     """
-    lanes = jax.tree.map(jnp.asarray, lanes)
-    num_lanes = _validate.lanes(lanes)
+    data, placement = for_lanes(_validate.training_part(data))
+    with placement.entered() if placement else contextlib.nullcontext():
+        lanes = jax.tree.map(jnp.asarray, lanes)
+        num_lanes = _validate.lanes(lanes)
 
-    def lane_of(index: int) -> PyTree:
-        return jax.tree.map(lambda a: a[index], lanes)
+        def lane_of(index: int) -> PyTree:
+            return jax.tree.map(lambda a: a[index], lanes)
 
-    first = make(lane_of(0))
-    if not isinstance(first, Run):
-        raise TypeError(f"`make` must return a relin.Run, got {type(first).__name__}; see its documentation.")
-    _check_lanes(make, lane_of, num_lanes)
-    options = num_steps, record_every, batch_size, batches, augment, observers, loggers
-    plan = prepared(first, data, *options, drive, ("auto", "map", "vmap", "host"))
-    logs, clean, solutions = Loggers(loggers), None, []
-    if plan.drive in ("map", "vmap"):
-        padded, report = _pad(lanes, -num_lanes % jax.device_count()), _reporter(progress, plan.num_steps)
-        driver, _ = driver_of(plan, plan.programs(make, padded), report)
-        conclude, keeper = (
-            partial(lane_solutions, plan.known, num_lanes),
-            keeper_of(checkpoint, plan, record_every, lanes),
-        )
-        found = Course(driver, plan, report, logs.of_lanes(num_lanes), conclude, None, keeper).follow()
-    else:
-        found = LaneSolutions(())
-        for index in range(num_lanes):
-            report = _reporter(progress, num_lanes * plan.num_steps, index * plan.num_steps)
-            programs = plan.programs(make, lane_of(index))
-            driver, _ = driver_of(plan, programs, report)
-            own = checkpoint and checkpoint.of_lane(index)
-            keeper = keeper_of(own, replace(plan, run=programs.setup.run), record_every)
-            conclude = partial(with_lane, plan.known, found)
-            found = Course(driver, plan, report, logs.of_run(index), conclude, found, keeper).follow()
-    for index, solution in enumerate(found):
-        if solution.diverged_at is not None and clean is None:
-            clean = _finite.everywhere(plan.data)
-        programs = plan.programs(make, lane_of(index), one=True)
-        run = programs.setup.run
-        solutions.append(explained(solution, run, Examples(programs, plan.data, clean), thorough=False))
-        if index == 0:
-            warn_of_observers(solution, run, observers)
-    return LaneSolutions(tuple(solutions))
+        first = make(lane_of(0))
+        if not isinstance(first, Run):
+            raise TypeError(f"`make` must return a relin.Run, got {type(first).__name__}; see its documentation.")
+        _check_lanes(make, lane_of, num_lanes)
+        options = num_steps, record_every, batch_size, batches, augment, observers, loggers
+        plan = prepared(first, data, *options, drive, ("auto", "map", "vmap", "host"))
+        logs, clean, solutions = Loggers(loggers), None, []
+        if plan.drive in ("map", "vmap"):
+            padded, report = _pad(lanes, -num_lanes % jax.local_device_count()), _reporter(progress, plan.num_steps)
+            driver, _ = driver_of(plan, plan.programs(make, padded), report)
+            conclude, keeper = (
+                partial(lane_solutions, plan.known, num_lanes),
+                keeper_of(checkpoint, plan, record_every, lanes),
+            )
+            found = Course(driver, plan, report, logs.of_lanes(num_lanes), conclude, None, keeper).follow()
+        else:
+            found = LaneSolutions(())
+            for index in range(num_lanes):
+                report = _reporter(progress, num_lanes * plan.num_steps, index * plan.num_steps)
+                programs = plan.programs(make, lane_of(index))
+                driver, _ = driver_of(plan, programs, report)
+                own = checkpoint and checkpoint.of_lane(index)
+                keeper = keeper_of(own, replace(plan, run=programs.setup.run), record_every)
+                conclude = partial(with_lane, plan.known, found)
+                found = Course(driver, plan, report, logs.of_run(index), conclude, found, keeper).follow()
+        for index, solution in enumerate(found):
+            if solution.diverged_at is not None and clean is None:
+                clean = _finite.everywhere(plan.data)
+            programs = plan.programs(make, lane_of(index), one=True)
+            run = programs.setup.run
+            solutions.append(explained(solution, run, Examples(programs, plan.data, clean), thorough=False))
+            if index == 0:
+                warn_of_observers(solution, run, observers)
+        return LaneSolutions(tuple(solutions))
 
 
 def _check_lanes(make: Callable[[Any], Run], lane_of: Callable[[int], PyTree], num_lanes: int) -> None:
