@@ -325,6 +325,7 @@ def test_what_devices_exchange_at_a_step():
     assert gathered == [[2], [2, 2]], "θ_t at each step; δ_t at each step and θ_s once in each window"
 
 
+@pytest.mark.slow
 def test_two_processes_of_two_devices():
     batches = [(DATA[0][:8], DATA[1][:8]), (DATA[0][8:], DATA[1][8:])]
     environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", CACHE)}
@@ -349,3 +350,33 @@ def test_two_processes_of_two_devices():
         for line, one in zip(lines, ends, strict=True):
             expected = [*flat((one.params, one.displacement)), *one.records["training_loss"][1:], one.feature_updates]
             np.testing.assert_allclose(np.asarray(line[1:], float), expected, atol=1e-11, rtol=1e-11)
+
+
+@pytest.mark.parametrize("outputs", ["full", "mean", "diagonal"])
+@pytest.mark.parametrize("rows", [8, 7], ids=["even", "one short"])
+def test_kernel_over_devices(outputs, rows):
+    x, other = DATA[0][:rows], DATA[0][8:13]
+    mesh = mesh_of(True, rows=2, columns=2)
+    for second in (None, other):
+        one = il.kernel.ntk(network, PARAMS, x, second, outputs=outputs)
+        found = il.kernel.ntk(network, PARAMS, x, second, outputs=outputs, mesh=mesh)
+        np.testing.assert_allclose(found, one, atol=1e-12, rtol=1e-12)
+        with jax.set_mesh(mesh):
+            np.testing.assert_allclose(
+                il.kernel.ntk(network, PARAMS, x, second, outputs=outputs), one, atol=1e-12, rtol=1e-12
+            )
+    if rows == 8:
+        assert found.addressable_shards[0].data.shape[0] == 2
+
+
+def test_refusals_of_kernels(tmp_path):
+    with pytest.raises(TypeError, match=r"`mesh` must be a jax.sharding.Mesh, got int; pass"):
+        il.kernel.ntk(network, PARAMS, DATA[0], mesh=4)
+    with pytest.raises(ValueError, match="Over several devices a kernel is made in memory"):
+        il.kernel.ntk(network, PARAMS, DATA[0], outputs="mean", mesh=FSDP, out=tmp_path / "kernel.npy")
+    with pytest.raises(ValueError, match="got tracers; call ntk with it outside"):
+        jax.jit(lambda x: il.kernel.ntk(network, PARAMS, x, mesh=FSDP))(DATA[0])
+    x = DATA[0].copy()
+    x[5, 1] = np.nan
+    with pytest.raises(ValueError, match="example 5"):
+        il.kernel.ntk(network, PARAMS, x, mesh=FSDP)

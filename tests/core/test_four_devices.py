@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FLAG = "--xla_force_host_platform_device_count=4"
 
 
-def test_one_run_on_four_devices():
+@pytest.mark.parametrize("those", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_one_run_on_four_devices(those):
     environment = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FLAG}"}
     path = Path(__file__).with_name("four_devices.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(path)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", those, str(path)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
     assert run.returncode == 0, run.stdout[-4000:]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P, Sharding
 
-from relin._core import tree as _tree
+from relin._core import mesh as _mesh, tree as _tree
 from relin._core.types import Inputs, Params, Targets
 
 BATCH_AXES = ("data", "fsdp")
@@ -129,11 +129,7 @@ def placement_of(mesh: Any, params: Params, data: Any) -> Placement | None:
 
     **Raises:** `TypeError` for anything but a mesh, `ValueError` for one with an axis over which nothing is split.
     """
-    if mesh is not None and not isinstance(mesh, Mesh):
-        raise TypeError(
-            f"`mesh` must be a jax.sharding.Mesh, got {type(mesh).__name__}; pass for example "
-            'jax.make_mesh((jax.device_count(),), ("data",)).'
-        )
+    _mesh.check(mesh)
     data = data if isinstance(data, tuple) else ()
     places = [leaf.sharding for leaf in jax.tree.leaves((params, data)) if _on_several(leaf)]
     known = {*BATCH_AXES, *(axis for place in places for axis in _axes(place.spec))}
@@ -143,8 +139,8 @@ def placement_of(mesh: Any, params: Params, data: Any) -> Placement | None:
             '"data" for examples alone and "fsdp" for examples and parameters, or pass parameters that are split over '
             "it."
         )
-    mesh = mesh or next((place.mesh for place in places), jax.sharding.get_mesh())
-    if mesh.empty or mesh.size == 1:
+    mesh = mesh or next((place.mesh for place in places), _mesh.of_context())
+    if mesh is None or mesh.size == 1:
         return None
     given = [leaf.sharding.spec for leaf in jax.tree.leaves(data) if _on_several(leaf) and _is_split(leaf)]
     axes = tuple(_axes(given[0][:1])) if given else BATCH_AXES
@@ -163,7 +159,7 @@ def for_lanes(data: _Tree) -> tuple[_Tree, Placement | None]:
     **Raises:** `ValueError` for data on some of the devices over which lanes are spread.
     """
     several = any(map(_on_several, jax.tree.leaves(data)))
-    if not several and jax.sharding.get_mesh().empty:
+    if not several and _mesh.of_context() is None:
         return data, None
     placement = Placement(mesh_of_lanes(), ())
     return placement.placed(data) if several else data, placement

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from relin._core import check as _check
@@ -17,6 +18,7 @@ from relin.kernel._blocks import Request, kernel_in_blocks
 from relin.kernel._independence import may_be_coupled, refuse_coupled
 from relin.kernel._not_finite import all_finite, reason
 from relin.kernel._on_disk import KernelOnDisk
+from relin.kernel._over_devices import kernel_over_devices, mesh_of, on_all
 from relin.kernel._to_disk import Asked, kernel_to_disk
 
 REMEDY = (
@@ -38,6 +40,7 @@ def ntk(
     coupled: bool = False,
     out: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    mesh: Mesh | None = None,
 ) -> Float[Array, "N1 N2 ..."] | dict[str, Float[Array, "N1 N2 ..."]] | KernelOnDisk:
     """The empirical neural tangent kernel Θ(x1, x2) = J(x1) J(x2)ᵀ (Jacot et al. 2018, arXiv:1806.07572).
 
@@ -61,6 +64,9 @@ def ntk(
     - `per_layer`: whether to return the parts by parameter tensor, which sum to the whole.
     - `working_set`: bytes to use beside the result and what compiling takes, by estimate; one example's features need
       what they need. By default 5 MB for every example, but at least 160 and at most 320 MB.
+    - `mesh`: a `jax.sharding.Mesh` over whose devices, whatever its axes are, the pairs of blocks are spread; each then
+      has some rows of the kernel, and a working set of its own. Without it these are the devices on which an argument
+      lies, if they are several, or of the mesh that `jax.set_mesh` set. Not with `out` or `coupled`.
 
     **Returns:** an array of shape `(N1, N2, C, C)`, `(N1, N2)`, `(N1, N2, C)` or `(N1, N2)`, by `outputs`; with
     `per_layer` a dict of such arrays by path, as `jax.tree_util.keystr` writes it. It may be called under `jax.jit`,
@@ -73,10 +79,27 @@ def ntk(
     refuses.
     """
     sizes = {"batch_size": batch_size, "working_set": working_set}
+    if (spread := mesh_of(mesh, (params, x1, x2))) is not None:
+        if out is not None or progress is not None or coupled:
+            raise ValueError(
+                "Over several devices a kernel is made in memory, of examples that do not depend on each other, got "
+                "`out`, `progress` or `coupled`; leave them out, or pass arrays on one device and no `mesh`."
+            )
+        with jax.set_mesh(spread):
+            arrays = on_all(spread, (params, x1, x2))
+            asked = _asked(apply, *arrays, outputs=outputs, per_layer=per_layer, coupled=False, **sizes)
+            second = asked.x1 if asked.x2 is None else asked.x2
+            result = kernel_over_devices(spread, *asked._replace(x2=second))
+            return _finite(result if per_layer else result[""], apply, asked.params, asked.x1, asked.x2)
     if out is not None or progress is not None:
         asked = _asked(apply, params, x1, x2, outputs=outputs, per_layer=per_layer, coupled=coupled, **sizes)
         return kernel_to_disk(asked, bool(coupled), out, progress)
     kernel = unchecked_ntk(apply, params, x1, x2, outputs=outputs, per_layer=per_layer, coupled=coupled, **sizes)
+    return _finite(kernel, apply, params, x1, x2)
+
+
+def _finite(kernel: Any, apply: Callable, params: Params, x1: Inputs, x2: Inputs | None) -> Any:
+    """The kernel; raises `ValueError` for one that is not finite, unless it is traced."""
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(kernel))
     if not traced and not all_finite(kernel, x2 is None):
         raise ValueError(f"The kernel must be finite, got one that is not: {reason(kernel, apply, params, x1, x2)}.")
