@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import equinox as eqx
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,6 +60,28 @@ class Loader:
             self.place += 1
             yield of_batches()[order[self.place - 1]]
         self.epoch, self.place = self.epoch + 1, 0
+
+
+class Source:
+    """Examples as Grain takes them, which knows a source again by its `repr`."""
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, index):
+        return np.asarray(X[index]), np.asarray(Y[index])
+
+    def __repr__(self):
+        return "examples of the test"
+
+
+def of_grain_loader():
+    sampler = grain.samplers.IndexSampler(len(X), shuffle=True, seed=3, num_epochs=None)
+    return grain.DataLoader(data_source=Source(), sampler=sampler, operations=[grain.transforms.Batch(8)])
+
+
+def of_grain_dataset():
+    return grain.MapDataset.source(Source()).shuffle(seed=3).repeat().batch(8).to_iter_dataset()
 
 
 def train(solver=ADAM, schedule=3, folder=None, steps=STEPS, loss=None, data=None, every=2, **options):
@@ -148,8 +171,8 @@ def test_of_many_steps_at_once(tmp_path, solver, schedule):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
-    [of_batches, lambda: iter(of_batches() * 3), Loader],
-    ids=["list", "generator", "state_dict"],
+    [of_batches, lambda: iter(of_batches() * 3), Loader, of_grain_loader, of_grain_dataset],
+    ids=["list", "generator", "state_dict", "grain loader", "grain dataset"],
 )
 @pytest.mark.parametrize("schedule", [1, 3])
 def test_of_an_iterable(tmp_path, data, schedule):
