@@ -13,6 +13,7 @@ NAMES = (
     "alternatives",
     "sweep",
     "own_study",
+    "executors",
     "startup",
     "parts",
     "preset",
