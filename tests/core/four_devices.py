@@ -139,7 +139,7 @@ def test_the_mesh_that_was_set_is_taken():
     assert_split(found)
 
 
-@pytest.mark.parametrize("schedule", [1, 4])
+@pytest.mark.parametrize("schedule", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_batches_from_python(schedule):
     """Numbers on the host, then ones on the mesh; the last of each epoch is too small to be shared evenly."""
     batches = [(DATA[0][:8], DATA[1][:8]), (DATA[0][8:14], DATA[1][8:14].tolist())]
@@ -163,6 +163,7 @@ def test_other_solvers(solver, schedule):
     np.testing.assert_allclose(flat(found.params), flat(one.params), atol=1e-7)
 
 
+@pytest.mark.slow
 def test_window_rates():
     """λ_max and its vector, at each anchor."""
     solver = il.WeightSpace(MOMENTUM, rate_cap=il.RateCap(0.5, 0.2, momentum=0.9), averaging=il.UniformAverage())
@@ -252,7 +253,7 @@ class Normalised(eqx.Module):
         return self.last(jnp.tanh(x)), state
 
 
-@pytest.mark.parametrize("drive", ["map", "vmap"])
+@pytest.mark.parametrize("drive", ["map", pytest.param("vmap", marks=pytest.mark.slow)])
 def test_three_lanes_are_spread_over_four_devices(drive):
     def make(k):
         params = jax.tree.map(jnp.asarray, PARAMS)
@@ -352,8 +353,9 @@ def test_two_processes_of_two_devices():
             np.testing.assert_allclose(np.asarray(line[1:], float), expected, atol=1e-11, rtol=1e-11)
 
 
-@pytest.mark.parametrize("outputs", ["full", "mean", "diagonal"])
-@pytest.mark.parametrize("rows", [8, 7], ids=["even", "one short"])
+@pytest.mark.parametrize(
+    ("outputs", "rows"), [("full", 8), ("mean", 7), pytest.param("diagonal", 7, marks=pytest.mark.slow)]
+)
 def test_kernel_over_devices(outputs, rows):
     x, other = DATA[0][:rows], DATA[0][8:13]
     mesh = mesh_of(True, rows=2, columns=2)
