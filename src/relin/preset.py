@@ -32,7 +32,8 @@ class Preset(eqx.Module):
 
 
 # What the docstring says of docs/results; tests/docs/test_results.py asks the records.
-# holds: not any(untrained("*+sparse", of=f) for f in folders() if result(f).study in ("frequency", "stability"))
+# holds: not any(untrained("*+sparse", of=f) for f in folders("stability-*"))
+# holds: not any(untrained("*+sparse", of=f) for f in folders("frequency-*") if spec(f).sparse_periods)
 # holds: all(trains_to("every-1", f"stability-{d}-mlp") == to for d, to in (("digits", 0.1), ("mnist1d", 0.3)))
 # holds: max(trains_to(f"every-{K}", f) for K in (4, 16, 64, 256) for f in folders("stability-[dm]*-mlp")) == 0.1
 # holds: sorted(o.learning_rate for o in outcomes("*+sparse", "stability-mnist1d-mlp")) == [0.3, 1, 1, 1]
