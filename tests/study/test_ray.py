@@ -33,7 +33,9 @@ def build(key):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """The address of a cluster of two workers, which ends with the tests."""
+    """The address of a cluster of two workers, which ends with the tests; it asks for no token."""
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -51,6 +53,7 @@ def cluster():
             head.terminate()
             head.wait(60)
             shutil.rmtree(folder, ignore_errors=True)
+            monkeypatch.undo()
 
 
 def _wait_for(port, head):
