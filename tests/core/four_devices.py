@@ -139,7 +139,7 @@ def test_the_mesh_that_was_set_is_taken():
     assert_split(found)
 
 
-@pytest.mark.parametrize("schedule", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("schedule", [1, 4])
 def test_batches_from_python(schedule):
     """Numbers on the host, then ones on the mesh; the last of each epoch is too small to be shared evenly."""
     batches = [(DATA[0][:8], DATA[1][:8]), (DATA[0][8:14], DATA[1][8:14].tolist())]
@@ -163,7 +163,6 @@ def test_other_solvers(solver, schedule):
     np.testing.assert_allclose(flat(found.params), flat(one.params), atol=1e-7)
 
 
-@pytest.mark.slow
 def test_window_rates():
     """λ_max and its vector, at each anchor."""
     solver = il.WeightSpace(MOMENTUM, rate_cap=il.RateCap(0.5, 0.2, momentum=0.9), averaging=il.UniformAverage())
@@ -253,7 +252,7 @@ class Normalised(eqx.Module):
         return self.last(jnp.tanh(x)), state
 
 
-@pytest.mark.parametrize("drive", ["map", pytest.param("vmap", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("drive", ["map", "vmap"])
 def test_three_lanes_are_spread_over_four_devices(drive):
     def make(k):
         params = jax.tree.map(jnp.asarray, PARAMS)
@@ -326,7 +325,6 @@ def test_what_devices_exchange_at_a_step():
     assert gathered == [[2], [2, 2]], "θ_t at each step; δ_t at each step and θ_s once in each window"
 
 
-@pytest.mark.slow
 def test_two_processes_of_two_devices():
     batches = [(DATA[0][:8], DATA[1][:8]), (DATA[0][8:], DATA[1][8:])]
     environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", CACHE)}
@@ -353,9 +351,7 @@ def test_two_processes_of_two_devices():
             np.testing.assert_allclose(np.asarray(line[1:], float), expected, atol=1e-11, rtol=1e-11)
 
 
-@pytest.mark.parametrize(
-    ("outputs", "rows"), [("full", 8), ("mean", 7), pytest.param("diagonal", 7, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("outputs", "rows"), [("full", 8), ("mean", 7), ("diagonal", 7)])
 def test_kernel_over_devices(outputs, rows):
     x, other = DATA[0][:rows], DATA[0][8:13]
     mesh = mesh_of(True, rows=2, columns=2)

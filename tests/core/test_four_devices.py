@@ -10,10 +10,10 @@ import pytest
 FLAG = "--xla_force_host_platform_device_count=4"
 
 
-@pytest.mark.parametrize("those", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
-def test_one_run_on_four_devices(those):
+@pytest.mark.slow
+def test_one_run_on_four_devices():
     environment = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FLAG}"}
     path = Path(__file__).with_name("four_devices.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", those, str(path)]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(path)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
     assert run.returncode == 0, run.stdout[-4000:]
