@@ -11,4 +11,6 @@ from relin._common.lazy import names_of
 if TYPE_CHECKING:
     from relin._public import *  # noqa: F403
 
+    __version__: str
+
 __getattr__, __dir__ = names_of("relin._public")

@@ -1,6 +1,7 @@
 """`relin`: the commands and their options."""
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -50,6 +51,21 @@ OwnStudy = Annotated[
         help="Python file or folder of a study of your own, whose settings these are; it is run.",
     ),
 ]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"relin {version('relin')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print relin's version, and stop.")
+    ] = False,
+) -> None:
+    pass  # what comes before the command's name; the help text is that of `app`
 
 
 NETWORKS = "Network: mlp, cnn, lenet5, vgg11, resnet18, wide-resnet, vit or gpt; or FILE.py:NAME, which builds one."

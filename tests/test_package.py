@@ -1,0 +1,78 @@
+"""What makes it a package: imports are declared, extras are needed only where they are asked for, it runs as a module."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from test_architecture import MODULES, imported, name_of, run_on_import
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+OPTIONAL = PROJECT["optional-dependencies"]
+OF_DEVELOPERS = {"docs", "test"}
+
+
+def names(requirements):
+    return {canonicalize_name(Requirement(text).name) for text in requirements}
+
+
+CORE = names(PROJECT["dependencies"])
+EXTRAS = names(need for extra, needs in OPTIONAL.items() if extra not in OF_DEVELOPERS for need in needs) - CORE
+
+
+@pytest.fixture(scope="module")
+def distributions():
+    """The names, as pyproject.toml writes them, of what provides each package that is installed."""
+    return {package: {canonicalize_name(n) for n in found} for package, found in packages_distributions().items()}
+
+
+def packages(path, nodes=ast.walk):
+    """The packages that a module imports, other than Python's and relin's."""
+    return {name.split(".")[0] for name in imported(path, nodes)} - sys.stdlib_module_names - {"relin"}
+
+
+def undeclared(path, distributions):
+    """What a module imports that pyproject.toml does not name."""
+    return {name for name in packages(path) if not distributions.get(name, {name}) & (CORE | EXTRAS)}
+
+
+def test_every_import_is_declared(distributions):
+    found = {name_of(path): missing for path in MODULES if (missing := undeclared(path, distributions))}
+    assert not found, "add the package to pyproject.toml, or do without it"
+
+
+def test_an_undeclared_import_is_found(distributions, tmp_path, monkeypatch):
+    monkeypatch.setattr("test_architecture.ROOT", tmp_path)
+    (tmp_path / "some.py").write_text("import numpy\ndef call():\n    import urllib3\n    from PIL import Image")
+    assert undeclared(tmp_path / "some.py", distributions) == {"urllib3"}
+
+
+def test_every_dependency_is_imported(distributions):
+    assert set().union(*(distributions[name] for path in MODULES for name in packages(path))) >= CORE
+
+
+def test_extras_wait_until_they_are_asked_for(distributions):
+    """Only what PyTorch's users import, or the adapter where it is called, imports an extra at once."""
+    of_extras = {name for name, found in distributions.items() if found & EXTRAS}
+    assert {"torch", "flax", "wandb"} <= of_extras
+    need = {name_of(path) for path in MODULES if packages(path, run_on_import) & of_extras}
+    assert need
+    while more := {name_of(path) for path in MODULES if need & set(imported(path, run_on_import))} - need:
+        need |= more
+    assert all(name.startswith(("relin.adapters._torch_", "relin.torch")) for name in need), need
+
+
+@pytest.mark.parametrize(
+    "code", [["-m", "relin"], ["-c", "from relin.cli import main; main()"]], ids=["module", "command"]
+)
+def test_it_says_its_version(code):
+    ended = subprocess.run([sys.executable, *code, "--version"], capture_output=True, text=True, check=True)
+    assert re.fullmatch(rf"relin {PROJECT['version']}\n", ended.stdout)
