@@ -12,7 +12,8 @@ from relin.kernel import _sizes
 from relin.kernel._blocks import Request, _one
 from relin.kernel._contract import Features, Gradients, num_outputs
 from relin.kernel._features import features_of_one
-from relin.kernel._to_disk import _SHARE, block_sizes, list_blocks
+from relin.kernel._file_blocks import list_blocks
+from relin.kernel._to_disk import _SHARE, block_sizes
 
 
 class Work(NamedTuple):

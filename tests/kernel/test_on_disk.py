@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def few_rows_at_once(monkeypatch):
-    monkeypatch.setattr("relin.kernel._on_disk._AT_ONCE", 500)
+    monkeypatch.setattr("relin.kernel._file_blocks._AT_ONCE", 500)
 
 
 def dense(operator):

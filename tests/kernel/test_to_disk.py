@@ -15,7 +15,8 @@ from ntk_oracle import assert_close, dense, normal, select
 
 from relin._common.files import as_json
 from relin.kernel import KernelOnDisk, ntk
-from relin.kernel._kernel_file import beside, mirror_image, partial
+from relin.kernel._file_blocks import mirror_image
+from relin.kernel._kernel_file import beside, partial
 
 KINDS = ("full", "mean", "diagonal", 1)
 FOUR_A_SIDE = 10

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from relin.kernel._on_disk import KernelOnDisk, pieces
+from relin.kernel._file_blocks import pieces
+from relin.kernel._on_disk import KernelOnDisk
 
 Kernel = KernelOnDisk | Array
 Rows = Float[np.ndarray, "rows N2 ..."]
@@ -93,7 +94,7 @@ class Centred:
             columns = columns + rows.sum(axis=0, keepdims=True) / num_rows
         self.of_rows, self.of_columns = np.concatenate(means), columns
         self.mean = self.of_rows.mean(axis=0, keepdims=True)
-        self.eps = float(np.finfo(kernel.dtype).eps)
+        self.eps = float(np.finfo(np.promote_types(kernel.dtype, np.float32)).eps)  # as of kernels in memory
 
     def rows(self, start: int, rows: Rows) -> Rows:
         return rows - self.first - self.of_rows[start : start + len(rows)] - self.of_columns + self.mean

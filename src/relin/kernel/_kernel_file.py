@@ -5,7 +5,6 @@ blocks are on the disk. Rows are written and not mapped into memory: on a full d
 """
 
 import contextlib
-import hashlib
 import io
 import math
 import os
@@ -22,6 +21,7 @@ from relin._common.words import listed
 from relin._common.writing import named
 from relin._core.fingerprint import UnknowableError, fingerprint
 from relin._core.types import Inputs, Params
+from relin.kernel._file_blocks import Block, as_written, digest, mirror_image
 
 try:
     import fcntl
@@ -29,24 +29,6 @@ except ImportError:  # Windows has no such locks
     fcntl = None
 
 _FORMAT = 1
-
-
-class Block(NamedTuple):
-    """A part of the kernel that is made at once."""
-
-    row: int
-    column: int
-    rows: int
-    columns: int
-    mirrored: bool
-    """Whether its mirror image is written too: it is off the diagonal of a symmetric kernel."""
-
-    @property
-    def name(self) -> str:
-        return f"{self.row}, {self.column}"
-
-    def of(self, kernel: np.ndarray) -> np.ndarray:
-        return kernel[self.row : self.row + self.rows, self.column : self.column + self.columns]
 
 
 class Description(NamedTuple):
@@ -135,8 +117,9 @@ class KernelFile:
         """
         found = self._found()
         if found is not None and self.path.exists():
+            self._check_own(self.path)
             if self._is_laid_out(self.path):
-                self._keep_good(self.path, blocks, found)
+                self.done = as_written(self.path, blocks, found.blocks)
             if len(self.done) == len(blocks):
                 yield
                 return
@@ -148,7 +131,7 @@ class KernelFile:
             remove_parts(self.path.absolute().parent, beside(self.path).name)
             found = self._found()
             if found is not None and self._is_laid_out(partial(self.path)):
-                self._keep_good(partial(self.path), blocks, found)
+                self.done = as_written(partial(self.path), blocks, found.blocks)
             else:
                 with named(self.path):
                     self._lay_out()
@@ -166,7 +149,7 @@ class KernelFile:
                 self._put(block.column, block.row, mirror_image(values))
             self._file.flush()
             os.fsync(self._file.fileno())
-        self.done[block.name] = _digest(values)
+        self.done[block.name] = digest([values])
         self._describe()
 
     def _found(self) -> Description | None:
@@ -202,6 +185,15 @@ class KernelFile:
         except OSError:  # not every file system has locks
             pass
 
+    def _check_own(self, path: Path) -> None:
+        """Raises `OtherKernelError` for a file that does not begin as ours does."""
+        with path.open("rb") as file:
+            if file.read(len(self._header)) != self._header:
+                raise OtherKernelError(
+                    f"{path} is not the kernel that {beside(self.path).name} describes; choose another place, or "
+                    "remove both to begin anew."
+                )
+
     def _is_laid_out(self, path: Path) -> bool:
         with path.open("rb") as file:
             right = file.read(len(self._header)) == self._header
@@ -209,7 +201,8 @@ class KernelFile:
 
     def _lay_out(self) -> None:
         assert self._file is not None
-        free = shutil.disk_usage(self.path.absolute().parent).free
+        own = getattr(os.fstat(self._file.fileno()), "st_blocks", 0) * 512  # of what is laid out anew
+        free = shutil.disk_usage(self.path.absolute().parent).free + own
         if self._size > free:
             raise ValueError(
                 f"{self.path} takes {self._size / 1e9:.3g} GB, and {free / 1e9:.3g} GB of the disk are free; choose "
@@ -220,19 +213,6 @@ class KernelFile:
         self._file.truncate(0)
         self._file.write(self._header)
         self._file.truncate(len(self._header) + self._size)
-
-    def _keep_good(self, path: Path, blocks: Sequence[Block], found: Description) -> None:
-        """Those blocks are done that are as they were written, on both sides of the diagonal."""
-        self.done = {}
-        for block in blocks:
-            if block.name not in found.blocks:
-                continue
-            kernel = np.lib.format.open_memmap(path, mode="r")  # anew, so that what was read leaves the memory
-            values = np.array(block.of(kernel))
-            mirror = Block(block.column, block.row, block.columns, block.rows, block.mirrored).of(kernel)
-            whole = np.array_equal(mirror, mirror_image(values)) if block.mirrored else True
-            if whole and _digest(values) == found.blocks[block.name]:
-                self.done[block.name] = found.blocks[block.name]
 
     def _put(self, row: int, column: int, values: np.ndarray) -> None:
         assert self._file is not None
@@ -246,18 +226,9 @@ class KernelFile:
         write_atomically(beside(self.path), as_json({"format": _FORMAT, **description._asdict()}))
 
 
-def mirror_image(values: np.ndarray) -> np.ndarray:
-    """Θ(x′, x) from Θ(x, x′)."""
-    return values.transpose(1, 0, *range(values.ndim - 1, 1, -1))
-
-
 def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
     """Of a `.npy` file."""
     content = io.BytesIO()
     entries = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(content, entries)
     return content.getvalue()
-
-
-def _digest(values: np.ndarray) -> str:
-    return f"sha256:{hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()}"

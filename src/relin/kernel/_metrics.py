@@ -96,7 +96,7 @@ def target_alignment(
     - `k`: a kernel on one probe set, or a dict of them.
     - `y`: integer classes `(N,)`, which stand for their one-hot vectors, or targets `(N, C)`.
     - `num_classes`: C, needed for `per_class` of a mean kernel with integer classes only; it makes their alignment
-      with a large mean kernel cheaper.
+      with a large mean kernel cheaper under `jax.jit`.
     - `per_class`: one alignment for each class instead. Full and diagonal: output c's block K_cc with y_c y_cᵀ. Mean: K
       with y_c y_cᵀ.
 
@@ -157,8 +157,12 @@ def _as_kernel(kernel: Any) -> Any:
     return kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
 
 
-def _on_disk(*kernels: Any) -> bool:
-    return any(isinstance(kernel, KernelOnDisk) for kernel in kernels)
+def _on_disk(*arrays: Any) -> bool:
+    """Whether one is a kernel in a file; raises `ValueError` for tracers beside it."""
+    found = any(isinstance(array, KernelOnDisk) for array in arrays)
+    if found and any(isinstance(array, Tracer) for array in arrays):
+        raise ValueError("A kernel in a file is compared with numbers, got tracers; call the metric outside jax.jit.")
+    return found
 
 
 def _number(value: Any, *kernels: Any) -> Array:
@@ -253,7 +257,7 @@ def _targets(k: Array, y: Any, num_classes: int | None, named: bool = False) -> 
     """The targets as `(N, C)`; raises `ValueError` if they do not fit the kernel.
 
     Classes become one-hot vectors. Where the number of classes is not known and need not be, because the columns are
-    not `named`, each class gets the column of its first example: Y Yᵀ is the same.
+    not `named`, each class that is there gets a column, of traced ones that of its first example: Y Yᵀ is the same.
     """
     _square(k)
     y, dtype = jnp.asarray(y), jnp.result_type(jnp.float32, k.dtype)
@@ -278,6 +282,9 @@ def _targets(k: Array, y: Any, num_classes: int | None, named: bool = False) -> 
             f"`y` of shape {y.shape} must be integer classes, got {y.dtype}; reshape it to ({num_examples}, 1) for one "
             "regression value per example."
         )
+    if num_outputs is None and not named and not isinstance(y, Tracer):
+        found, y = np.unique(np.asarray(y), return_inverse=True)
+        return jax.nn.one_hot(jnp.asarray(y), len(found), dtype=dtype)
     if num_outputs is None and not named:
         first = jnp.argmax(y[:, None] == y[None, :], axis=1)
         return jax.nn.one_hot(first, num_examples, dtype=dtype)
@@ -312,7 +319,7 @@ def _form(k: Array, y: Array) -> Array:
 
 def _target_alignment(k: Array, y: Any, num_classes: int | None, per_class: bool) -> Array:
     targets = _targets(k, y, num_classes, per_class)
-    if not _on_disk(k):
+    if not _on_disk(k, targets):
         return _alignments_of(k, targets) if per_class else _alignment_of(k, targets)
     if per_class:
         return _number(_by_rows.alignments(k, np.asarray(_columns_of(targets), np.float64)), k)
@@ -352,7 +359,7 @@ def _directions_of(targets: Array, ndim: int) -> tuple[Array, Array]:
 
 def _energy_alignment(k: Array, y: Any, num_classes: int | None) -> Array:
     targets = _targets(k, y, num_classes)
-    if _on_disk(k):
+    if _on_disk(k, targets):
         return _number(_by_rows.energy(k, np.asarray(targets, np.float64)), k)
     return _energy_of(k, targets)
 

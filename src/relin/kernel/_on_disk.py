@@ -1,6 +1,7 @@
 """A kernel in a file, as an operator."""
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,13 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from relin._common.words import listed
 from relin._core.types import Inputs, Outputs, Params
-from relin.kernel._kernel_file import OtherKernelError, beside, described, differing, origin, partial
-
-_AT_ONCE = 2**25
-"""Bytes of a kernel that are in memory at once, or one row of it."""
+from relin.kernel._file_blocks import Sizes, as_written, list_blocks, pieces
+from relin.kernel._kernel_file import Description, OtherKernelError, beside, described, differing, origin, partial
 
 
 class KernelOnDisk(lx.AbstractLinearOperator):
@@ -28,9 +28,13 @@ class KernelOnDisk(lx.AbstractLinearOperator):
     is a mean over outputs or of one of them, `(N2,)` to `(N1,)`; a diagonal one multiplies each output by its own
     block. `numpy.load(path, mmap_mode="r")` gives the array.
 
-    **Arguments:** `path`: of the `.npy` file; the `.json` file beside it says what it is of.
+    **Arguments:**
 
-    **Raises:** `ValueError` for a file that is not finished, is no kernel's, or has no description beside it.
+    - `path`: of the `.npy` file; the `.json` file beside it says what it is of.
+    - `verify`: whether all of it is compared with the digests of its blocks first, which reads it once.
+
+    **Raises:** `ValueError` for a file that is not finished, is no kernel's or another one's, was damaged, or has no
+    description beside it; and when it is read, for one that has changed since it was opened.
     """
 
     path: str = eqx.field(static=True)
@@ -38,26 +42,33 @@ class KernelOnDisk(lx.AbstractLinearOperator):
     dtype: np.dtype = eqx.field(static=True)
     symmetric: bool = eqx.field(static=True)
     """Whether it is of one set of examples with itself."""
+    offset: int = eqx.field(static=True)
+    """Of its first number in the file, in bytes."""
+    written: tuple[int, int] = eqx.field(static=True)
+    """The file's size and time when it was opened."""
 
-    def __init__(self, path: str | Path):
-        path = Path(path)
+    def __init__(self, path: str | Path, *, verify: bool = True):
+        path = Path(path).absolute()
         description = described(path)
         if description is None:
             raise OtherKernelError(
                 f"{path} has no {beside(path).name} beside it, which says what it is of; name a file that "
                 "relin.kernel.ntk wrote, with its description."
             )
-        if not path.exists():
+        if not path.exists() or len(description.blocks) < description.total:
             raise OtherKernelError(
                 f"{path} is not finished: {partial(path).name} has {len(description.blocks)} of {description.total} "
                 "blocks; call ntk again as it was called, and it goes on."
             )
-        try:
-            kernel = np.lib.format.open_memmap(path, mode="r")
-        except ValueError:
-            raise OtherKernelError(f"{path} is damaged; call ntk again as it was called, and it is mended.") from None
-        self.path, self.shape, self.dtype = str(path.absolute()), kernel.shape, kernel.dtype
+        self.path, self.written = str(path), _written(path)
+        kernel = _array_of(path, description)
+        self.shape, self.dtype, self.offset = kernel.shape, kernel.dtype, kernel.offset
         self.symmetric = description.symmetric
+        if verify:
+            sizes = Sizes(*self.shape[:2], *description.kernel["block size"])
+            blocks = list_blocks(sizes, self.symmetric)
+            if len(as_written(path, blocks, description.blocks)) < len(blocks):
+                raise _damaged(path)
 
     @property
     def ndim(self) -> int:
@@ -78,9 +89,10 @@ class KernelOnDisk(lx.AbstractLinearOperator):
 
     def rows(self, start: int, stop: int) -> Float[np.ndarray, "rows N2 ..."]:
         """Those of some examples, read and not mapped, which would count twice."""
-        kernel = np.lib.format.open_memmap(self.path, mode="r")
+        if _written(Path(self.path)) != self.written:
+            raise OtherKernelError(f"{self.path} has changed since it was opened; open it anew.")
         row = math.prod(self.shape[1:])
-        offset = kernel.offset + start * row * self.dtype.itemsize
+        offset = self.offset + start * row * self.dtype.itemsize
         read = np.fromfile(self.path, self.dtype, (stop - start) * row, offset=offset)
         return read.reshape(stop - start, *self.shape[1:])
 
@@ -94,15 +106,18 @@ class KernelOnDisk(lx.AbstractLinearOperator):
 
     def mv(self, vector: Float[Array, "N2 ..."]) -> Float[Array, "N1 ..."]:
         """Θ v."""
+        shape, result = self.in_structure().shape, self.out_structure()
+        if jnp.shape(vector) != shape:
+            raise ValueError(f"{self.path} multiplies vectors of shape {shape}, got {jnp.shape(vector)}; reshape it.")
 
         def read(vector: Any) -> np.ndarray:
             vector = np.asarray(vector)
-            shape = self.in_structure().shape
             batch = vector.shape[: vector.ndim - len(shape)]
             made = self.products(vector.reshape(-1, *shape)).reshape(*batch, *result.shape)
             return made.astype(result.dtype, copy=False)
 
-        result = self.out_structure()
+        if not isinstance(vector, Tracer):  # errors of reading are then told as they are
+            return jnp.asarray(read(vector))
         return jax.pure_callback(read, result, vector, vmap_method="broadcast_all")
 
     def as_matrix(self) -> Float[Array, "a b"]:
@@ -133,10 +148,27 @@ class KernelOnDisk(lx.AbstractLinearOperator):
         return jax.ShapeDtypeStruct((num_examples, *(self.shape[3:] or self.shape[2:])), dtype)
 
 
-def pieces(shape: tuple[int, ...], dtype: Any) -> Iterator[tuple[int, int]]:
-    """Where the rows of such a kernel begin and end that are in memory at once."""
-    size = max(1, _AT_ONCE // (math.prod(shape[1:]) * np.dtype(dtype).itemsize))
-    return ((start, min(start + size, shape[0])) for start in range(0, shape[0], size))
+def _array_of(path: Path, description: Description) -> np.memmap:
+    """The file as an array; raises `OtherKernelError` unless it is one as it is described."""
+    try:
+        kernel = np.lib.format.open_memmap(path, mode="r")
+    except ValueError:
+        raise _damaged(path) from None
+    said = tuple(description.kernel["shape"]), description.kernel["dtype"]
+    if (kernel.shape, str(kernel.dtype)) != said or not kernel.flags.c_contiguous:
+        raise OtherKernelError(
+            f"{path} is not the kernel that {beside(path).name} describes; restore it, or remove both and call ntk."
+        )
+    return kernel
+
+
+def _damaged(path: Path) -> OtherKernelError:
+    return OtherKernelError(f"{path} is damaged; call ntk again as it was called, and it is mended.")
+
+
+def _written(path: Path) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns
 
 
 def _multiplied(rows: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -162,6 +194,8 @@ def _(operator: KernelOnDisk) -> lx.AbstractLinearOperator:
 
 @lx.diagonal.register(KernelOnDisk)
 def _(operator: KernelOnDisk) -> Array:
+    if operator.shape[0] != operator.shape[1]:
+        raise ValueError(f"{operator.path} has no diagonal: it is of shape {operator.shape}; pass a square one.")
     pieces = [operator.rows(a, b)[np.arange(b - a), np.arange(a, b)] for a, b in operator.pieces()]
     found = np.concatenate(pieces)
     return jnp.asarray(np.diagonal(found, axis1=1, axis2=2) if operator.ndim == 4 else found).reshape(-1)

@@ -12,8 +12,9 @@ from jax.core import Tracer
 from relin._core.fingerprint import environment, fingerprint
 from relin._core.types import Inputs, Params
 from relin.kernel._blocks import Request, kernel_in_blocks, structure
+from relin.kernel._file_blocks import Block, Sizes, list_blocks
 from relin.kernel._independence import may_be_coupled
-from relin.kernel._kernel_file import Block, Description, KernelFile, origin
+from relin.kernel._kernel_file import Description, KernelFile, origin
 from relin.kernel._not_finite import reason
 from relin.kernel._on_disk import KernelOnDisk
 from relin.kernel._sizes import even
@@ -35,15 +36,6 @@ class Asked(NamedTuple):
     x2: Inputs | None
     batch_size: int | None
     working_set: int
-
-
-class Sizes(NamedTuple):
-    """Numbers of examples of each side, and of each side of a block."""
-
-    rows: int
-    columns: int
-    high: int
-    wide: int
 
 
 def kernel_to_disk(
@@ -69,7 +61,7 @@ def kernel_to_disk(
             if block.name not in file.done:
                 file.write(block, _made(asked, sizes, block))
                 _report(progress, file, blocks)
-    return KernelOnDisk(path)
+    return KernelOnDisk(path, verify=False)  # what is written is known, and was compared
 
 
 def _checked(asked: Asked, coupled: bool, out: str | Path | None) -> Path:
@@ -91,7 +83,7 @@ def _checked(asked: Asked, coupled: bool, out: str | Path | None) -> Path:
             "The kernel of a batch whose examples depend on each other is made as a whole, and not in a file; leave "
             "`out` out, or freeze batch statistics."
         )
-    return path
+    return path.absolute()  # the folder may be changed on the way
 
 
 def _identity(asked: Asked, shape: tuple[int, ...], dtype: np.dtype, sizes: Sizes) -> dict[str, Any]:
@@ -113,15 +105,6 @@ def block_sizes(rows: int, columns: int, entry: int, working_set: int) -> Sizes:
     largest = max(1, math.isqrt(min(working_set // _SHARE, _LARGEST) // entry))
     high, wide = (even(number, min(largest, math.ceil(number / _LEAST))) for number in (rows, columns))
     return Sizes(rows, columns, high, wide)
-
-
-def list_blocks(sizes: Sizes, symmetric: bool) -> list[Block]:
-    """Every block of the kernel, each pair once; those at the ends are smaller."""
-    return [
-        Block(i, j, min(sizes.high, sizes.rows - i), min(sizes.wide, sizes.columns - j), symmetric and j > i)
-        for i in range(0, sizes.rows, sizes.high)
-        for j in range(i if symmetric else 0, sizes.columns, sizes.wide)
-    ]
 
 
 def _made(asked: Asked, sizes: Sizes, block: Block) -> np.ndarray:
