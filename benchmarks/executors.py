@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def compare(options: argparse.Namespace) -> None:
-    print(f"load {os.getloadavg()[0]:.1f} before; programs are compiled before\n")
+    print(f"load {os.getloadavg()[0]:.1f} before; programs are compiled before, but those of Ray's workers\n")
     for steps in (STEPS, LONGER):
         _took("threads:2", steps)
     one = {steps: _took("threads:1", steps) for steps in (STEPS, LONGER)}

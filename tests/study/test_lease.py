@@ -51,6 +51,19 @@ def test_one_holder_at_a_time(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_who_holds_a_lease_knows_it(tmp_path):
+    one, other = Leases(tmp_path), Leases(tmp_path)
+    assert not one.holds("a")
+    assert one.acquire("a")
+    assert (one.holds("a"), one.holds("b"), other.holds("a")) == (True, False, False)
+    (tmp_path / "a.lease").write_text('{"token": "of another"}')
+    assert not one.holds("a")
+    (tmp_path / "a.lease").unlink()
+    assert not one.holds("a")
+    one.release("a")
+    assert not one.holds("a")
+
+
 def test_a_lease_says_who_holds_it(tmp_path):
     with Leases(tmp_path).held("a"):
         lease = json.loads((tmp_path / "a.lease").read_text())

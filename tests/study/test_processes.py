@@ -4,10 +4,13 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import polars.testing
 import pytest
@@ -72,7 +75,7 @@ class Workers:
         waiting()
         answer = self.answers.pop(0)
         if answer is None:
-            raise EOFError
+            raise _processes._DiedError
         return answer
 
     def end(self):
@@ -131,6 +134,45 @@ def test_whoever_stops_ends_the_worker(pool, tmp_path):
     assert (workers.started, workers.ended) == (1, 1)
 
 
+@pytest.mark.parametrize("place", ["progress", "start"])
+def test_an_error_of_the_system_here_is_no_death_of_a_worker(pool, tmp_path, monkeypatch, place):
+    made, workers = pool(b"records", b"records", b"records")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    if place == "start":
+        monkeypatch.setattr(_processes, "_Worker", full)
+    with pytest.raises(OSError, match="No space left"):
+        made.compute(b"", JOB, full if place == "progress" else lambda *_: None, tmp_path)
+    assert workers.started == workers.ended == (place == "progress")
+
+
+def ask(connection, tmp_path):
+    worker = object.__new__(_processes._Worker)
+    worker._connection = connection
+    return worker.ask("a job", tmp_path, lambda: None)
+
+
+def test_a_worker_is_known_to_be_dead_by_its_pipe(tmp_path):
+    ours, theirs = multiprocessing.Pipe()
+    thread = threading.Thread(target=lambda: (theirs.recv(), theirs.close()))
+    thread.start()
+    with pytest.raises(_processes._DiedError):  # while it is waited for
+        ask(ours, tmp_path)
+    thread.join()
+    with pytest.raises(_processes._DiedError):  # before it is asked
+        ask(ours, tmp_path)
+    ours.close()
+
+
+def test_an_error_of_the_system_in_a_worker_is_that_error(pool, tmp_path):
+    made, workers = pool(FileNotFoundError(2, "No such file", "data.npz"), b"records")
+    with pytest.raises(FileNotFoundError, match=r"data\.npz"):
+        made.compute(b"", JOB, lambda *_: None, tmp_path)
+    assert (workers.started, workers.ended) == (1, 0)
+
+
 def test_an_object_of_this_process_is_refused_before_anything_is_made(tmp_path):
     from relin.study import Frequency
 
@@ -151,6 +193,8 @@ def test_what_another_machine_is_told(tmp_path, monkeypatch):
     (tmp_path / "own.py").unlink()
     assert work.data_dir == os.path.abspath("data")
     assert "jax_compilation_cache_dir" not in work.configuration
+    assert work.configuration["jax_platforms"] == "cpu"  # a core, also where there are accelerators
+    assert "jax_default_device" not in work.configuration
     [(place, digest, text)] = work.code
     from relin.study import _code
 
@@ -161,6 +205,66 @@ def test_what_another_machine_is_told(tmp_path, monkeypatch):
         _code.receive(place, digest, text + b"\n")
     _code.receive(place, digest, text)
     assert _code.load(place, digest).__name__ == "build"
+
+
+TWICE = """
+import jax.numpy as jnp
+
+with open({runs!r}, "a") as file:
+    file.write("run ")
+
+
+def build(key):
+    return lambda params, x: x.reshape(x.shape[0], -1) @ params["w"], {{"w": jnp.zeros((64, 10))}}
+
+
+def load():
+    return (jnp.ones((8, 64)), jnp.arange(8)), (jnp.ones((8, 64)), jnp.arange(8))
+"""
+
+
+def test_a_file_that_is_received_is_run_once_and_removed(tmp_path):
+    """Of all that it names, in a process of its own, which ends."""
+    (tmp_path / "both.py").write_text(TWICE.format(runs=str(tmp_path / "runs")))
+    named = {"model": f"{tmp_path}/both.py:build", "data": f"{tmp_path}/both.py:load", "model_options": {}}
+    work = pickle.loads(_work.work_of(read_spec("frequency", overrides=TINY | named), None, elsewhere=True))
+    assert len(work.code) == 2
+    (tmp_path / "code").write_bytes(pickle.dumps(work.code))
+    (tmp_path / "temporary").mkdir()
+    code = "import pickle, sys; from relin.study import _code\nfor one in pickle.load(open('code', 'rb')): "
+    code += "_code.receive(*one); assert callable(_code.load(*one[:2]))"
+    environment = os.environ | {"TMPDIR": str(tmp_path / "temporary"), "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "runs").read_text() == "run "
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a::b.npz", "x.npy,y.npy", "table.csv#y", "bytes:texts"])
+def test_data_in_files_are_named_to_other_machines(tmp_path, monkeypatch, name):
+    """Each machine has them; they are neither code to be sent nor an object of this process."""
+    monkeypatch.setattr("relin.datasets._identity.identity", lambda data: {"sha256": "0"})
+    spec = read_spec("frequency", overrides=TINY | {"data": name})
+    assert spec.digests == {"data": "sha256:0"}
+    for elsewhere in (False, True):
+        work = pickle.loads(_work.work_of(spec, None, elsewhere=elsewhere))
+        assert work.settings["data"] == name
+        assert work.code == ()
+
+
+def test_the_configuration_of_jax_is_handed_over():
+    spec, device = read_spec("frequency", overrides=TINY), jax.devices()[0]
+    for value, told in ((device, device.platform), ("cpu", "cpu"), (None, None)):
+        before = jax.config.values["jax_default_device"]
+        jax.config.update("jax_default_device", value)
+        jax.config.update("jax_random_seed_offset", 7)
+        try:
+            here = pickle.loads(_work.work_of(spec, None, elsewhere=False)).configuration
+            there = pickle.loads(_work.work_of(spec, None, elsewhere=True)).configuration
+        finally:
+            jax.config.update("jax_default_device", before)
+            jax.config.update("jax_random_seed_offset", 0)
+        assert here["jax_default_device"] == told
+        assert here["jax_random_seed_offset"] == there["jax_random_seed_offset"] == 7
 
 
 @pytest.mark.parametrize("text", ["", "thread", "threads:", "threads:0", "threads:x", "processes:-1", "ray:", "x:3"])

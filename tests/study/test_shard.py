@@ -68,7 +68,7 @@ def test_the_last_stage_is_left_to_who_holds_its_jobs(folder):
     assert set(again.computed) == {JOBS[0], JOBS[2]}
 
 
-@pytest.mark.parametrize(("shard", "is_last"), [(Shard(1, 2), False), (None, True)])
+@pytest.mark.parametrize(("shard", "is_last"), [(Shard(1, 2), False), (None, True), (Shard(1, 1), True)])
 def test_others_are_waited_for_before_the_last_stage_and_without_shards(folder, shard, is_last):
     waiting, done = Sharing(folder, shard), threading.Event()
     with Store(folder).claim(JOBS[0]):

@@ -304,15 +304,33 @@ def _claim_for_ever(folder, claimed):
         time.sleep(600)
 
 
-def test_what_a_dead_process_left_is_removed_but_not_what_others_write(store):
-    left = store.jobs / f".{JOBS[0].name}.parquet.abc.part"
-    others = store.jobs / f".{JOBS[1].name}.parquet.abc.part"
-    for path in (left, others):
-        path.write_bytes(b"half")
-    with store.claim(JOBS[0]):
-        assert not left.exists()
-    assert others.exists()
+def test_claiming_and_writing_a_job_lists_no_folder(store, monkeypatch):
+    """Which would take time in proportion to the square of the number of jobs."""
+    monkeypatch.setattr(os, "scandir", lambda path: pytest.fail(f"listed {path}"))
+    monkeypatch.setattr(os, "listdir", lambda path: pytest.fail(f"listed {path}"))
+    with store.claim(JOBS[0]) as claim:
+        assert claim == "ours"
+        store.write(JOBS[0], records_of(JOBS[0]))
+
+
+def test_half_a_file_is_no_finished_job(store):
+    (store.jobs / f".{JOBS[1].name}.parquet.abc.part").write_bytes(b"half")
     assert not store.finished(JOBS[1])
+
+
+def test_the_state_of_a_job_is_removed_by_who_holds_it_only(store):
+    """Who was suspended for a minute has lost the job, and another computes it, and keeps its state."""
+    state = store.unfinished(JOBS[0])
+    state.mkdir(parents=True)
+    lease = store.locks / f"{JOBS[0].name}.lease"
+    with store.claim(JOBS[0]):
+        ours = lease.read_bytes()
+        lease.write_text('{"token": "of another"}')
+        store.write(JOBS[0], records_of(JOBS[0]))
+        assert state.exists()
+        lease.write_bytes(ours)
+        store.write(JOBS[0], records_of(JOBS[0]))
+        assert not state.parent.exists()
 
 
 def test_all_versions_and_devices_are_told():

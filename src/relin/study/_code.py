@@ -7,7 +7,7 @@ import hashlib
 import re
 import sys
 import tempfile
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -102,9 +102,17 @@ def receive(place: str, digest: str, text: bytes) -> None:
     """
     if f"sha256:{_sha(text)}" != digest:
         raise SpecError(f"The code of {place} has changed since the study began; restore it, or choose another folder.")
-    path = Path(tempfile.mkdtemp(prefix="relin-")) / Path(_source(place)).name
-    path.write_bytes(text)
+    path = Path(_received().name, _sha(text), Path(_source(place)).name)  # one for all names in it: it is run once
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(text)
     _IN_MEMORY[place, digest] = _named(place, str(path))
+
+
+@cache
+def _received() -> tempfile.TemporaryDirectory[str]:
+    """The folder of the files that were received, which is removed when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="relin-", ignore_cleanup_errors=True)
 
 
 def load_measure(place: str, digest: str) -> Measure:

@@ -78,7 +78,8 @@ class Computation:
     def __call__(self, jobs: Sequence[AbstractJob], later: int, stage: str, is_last: bool) -> None:
         """Computes the jobs of a stage that are not stored; those another process works on are waited for at the end.
 
-        A shard does not wait for those of the last stage: whoever writes the last of them finds all others written.
+        One of several shards does not wait for those of the last stage: whoever writes the last of them finds all
+        others written. A process that is no shard, or the only one, waits, and computes what a dead one has left.
 
         **Raises:** `OthersComputeError` for these.
         """
@@ -94,7 +95,7 @@ class Computation:
             self.trainer()  # here, so that what cannot run is told once
         try:
             busy = self._pass(todo)
-            if self.shard is not None and is_last:
+            if is_last and self.shard is not None and self.shard.count > 1:
                 self._leave(busy)
             else:
                 for job in self.executor.run(self._finish, busy):

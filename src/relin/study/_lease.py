@@ -68,6 +68,12 @@ class Leases:
             if _is_held(path, token):
                 path.unlink()
 
+    def holds(self, name: str) -> bool:
+        """Whether the lease was acquired here and nobody has taken it over since."""
+        with contextlib.suppress(OSError):
+            return name in self._tokens and _is_held(self._path(name), self._tokens[name])
+        return False
+
     @contextlib.contextmanager
     def held(self, name: str) -> Iterator[None]:
         """Waits for a lease, and holds it."""

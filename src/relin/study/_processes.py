@@ -83,7 +83,7 @@ class _Pool:
                     code = worker.end()
                     self._started.discard(worker)
                 worker = None
-                if not isinstance(error, EOFError | OSError):
+                if not isinstance(error, _DiedError):
                     raise
             else:
                 if isinstance(answer, BaseException):
@@ -110,6 +110,10 @@ class _Pool:
             worker.end()
 
 
+class _DiedError(Exception):
+    """A worker's process is gone."""
+
+
 @final
 class _Worker:
     def __init__(self, work: bytes):
@@ -120,11 +124,18 @@ class _Worker:
         theirs.close()  # so that this end tells when the other is gone
 
     def ask(self, job: AbstractJob, folder: Path, waiting: Callable[[], None]) -> Any:
-        """The records of a job, or the error that it ended with. Raises `EOFError` or `OSError` if the process died."""
-        self._connection.send((pickle.dumps(job), str(folder.absolute())))
-        while not self._connection.poll(_PAUSE):
+        """The records of a job, or the error that it ended with. Raises `_DiedError` if the process died."""
+        asked = pickle.dumps(job), str(folder.absolute())
+        with _known_by_its_pipe():
+            self._connection.send(asked)
+        while not self._has_answered():
             waiting()
-        return self._connection.recv()
+        with _known_by_its_pipe():
+            return self._connection.recv()
+
+    def _has_answered(self) -> bool:
+        with _known_by_its_pipe():
+            return self._connection.poll(_PAUSE)
 
     def end(self) -> int | None:
         """Ends the process, and gives its exit code."""
@@ -132,6 +143,15 @@ class _Worker:
         self._process.join()
         self._connection.close()
         return self._process.exitcode
+
+
+@contextlib.contextmanager
+def _known_by_its_pipe() -> Iterator[None]:
+    """Only here: an `OSError` of the user's own code, or of what shows progress, is no worker's death."""
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        raise _DiedError from error
 
 
 def _serve(connection: Connection, work: bytes) -> None:

@@ -137,7 +137,6 @@ class Store:
             yield "finished" if self.finished(job) else "busy"  # whoever wrote it may hold the lease still
             return
         try:
-            remove_parts(self.jobs, f"{job.name}.parquet")
             yield "finished" if self.finished(job) else "ours"
         finally:
             self._leases.release(job.name)
@@ -147,11 +146,13 @@ class Store:
         return self.folder / "unfinished" / job.name
 
     def write(self, job: AbstractJob, records: pl.DataFrame) -> None:
-        """Stores a finished job's records, atomically, and removes its state.
+        """Stores a finished job's records, atomically, and removes its state, unless another process has claimed it.
 
         **Raises:** `OSError` if the disk refuses; `StoreError` if the folder was removed.
         """
         self._write(self.path(job), _records.to_parquet(records))
+        if not self._leases.holds(job.name):
+            return
         shutil.rmtree(self.unfinished(job), ignore_errors=True)
         with contextlib.suppress(OSError):  # of other jobs
             self.unfinished(job).parent.rmdir()

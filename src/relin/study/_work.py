@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, final
 
+from relin.datasets._names import is_known
 from relin.study import _code
 from relin.study._abstract import Train
 from relin.study._errors import SpecError
@@ -21,6 +22,7 @@ _NUMBERS = (
     "jax_enable_x64",
     "jax_threefry_partitionable",
     "jax_default_prng_impl",
+    "jax_random_seed_offset",
     "jax_default_matmul_precision",
     "jax_numpy_dtype_promotion",
     "jax_disable_most_optimizations",
@@ -32,7 +34,9 @@ _MACHINE = (
     "jax_persistent_cache_min_compile_time_secs",
     "jax_persistent_cache_min_entry_size_bytes",
 )
-"""What goes with this machine."""
+"""What goes with this machine, beside the device that is its default."""
+_ELSEWHERE = {"jax_platforms": "cpu"}
+"""On other machines: a worker takes a core, also of a machine with accelerators."""
 
 
 @final
@@ -52,16 +56,27 @@ class Work:
     """Places, digests and texts of code of the user's own, for machines that may not have its files."""
 
 
+def _configuration(elsewhere: bool) -> dict[str, Any]:
+    import jax
+
+    numbers = {name: jax.config.values[name] for name in _NUMBERS}
+    if elsewhere:
+        return numbers | _ELSEWHERE
+    device = jax.config.values["jax_default_device"]  # a platform's name, or a device, which cannot be pickled
+    default = {"jax_default_device": getattr(device, "platform", device)}
+    return numbers | {name: jax.config.values[name] for name in _MACHINE} | default
+
+
 def work_of(spec: StudySpec, data_dir: str | None, *, elsewhere: bool) -> bytes:
     """What another process is told of a study, pickled; one of another machine where `elsewhere`.
 
     **Raises:** `SpecError` for code that cannot be handed over.
     """
-    import jax
-
     own = {name: getattr(spec, name) for name in spec.own_code if name in spec.digests}
+    if is_known(spec.data):  # files of data, of which each machine has its own
+        own.pop("data", None)
     for name, place in own.items():
-        if _code.is_code(place) and not _code.is_place(place):
+        if not _code.is_place(place):
             raise SpecError(
                 f"{name}: {_code.name_of(place)} is an object of this process, which others cannot get; define it in a "
                 "file and name that, FILE.py:NAME, or compute in threads."
@@ -77,14 +92,13 @@ def work_of(spec: StudySpec, data_dir: str | None, *, elsewhere: bool) -> bytes:
         for name, place in own.items()
         if elsewhere and _code.is_file(place)
     ]
-    names = _NUMBERS if elsewhere else _NUMBERS + _MACHINE
     return pickle.dumps(
         Work(
             settings=spec.model_dump(mode="json"),
             study_file=study_file,
             data_dir=data_dir and os.path.abspath(data_dir),
             folder=os.getcwd(),
-            configuration={name: jax.config.values[name] for name in names},
+            configuration=_configuration(elsewhere),
             code=tuple(texts),
         )
     )
