@@ -1,4 +1,4 @@
-"""What makes it a package: imports are declared, extras are needed only where they are asked for, it runs as a module."""
+"""What makes it a package: imports are declared, extras are needed where they are asked for, it runs as a module."""
 
 import ast
 import re
