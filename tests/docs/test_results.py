@@ -96,12 +96,14 @@ def test_of_two_roundings_of_a_tie_either_stands():
 
 def test_numbers_without_a_mark_are_found():
     text = (
-        "CIFAR-10, mnist1d and 64-32-10, K = 16 or 64, 95 % intervals, 2026-11-24, `x 5` and [a](b2.md) are exempt.\n"
+        "# A heading of 2 words\n\n"
+        "CIFAR-10, mnist1d, parity-20-3 and 64-32-10, K = 16 or 64, 95 % intervals, "
+        "2026-11-24, `x 5` and [a](b2.md) are exempt.\n"
         "So are 5 seeds at rate 3;<!-- setting --> 4<!-- = 4 --> of 7<!-- setting --> too.\n\nNot 3.6, nor [0.2, 8].\n"
         "<!-- write: 1 -->\n\n12\n\n<!-- end -->\n<!-- measured: x -->\n\n34\n\n<!-- end -->\n"
         "Here 1. But 2<!-- setting -->.\n"
     )
-    assert unmarked(text) == [(4, "3.6"), (4, "0.2"), (4, "8"), (15, "1")]
+    assert unmarked(text) == [(6, "3.6"), (6, "0.2"), (6, "8"), (17, "1")]
 
 
 @pytest.mark.parametrize(("data", "number"), [("digits", 21), ("mnist1d", 15)])

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from rich.console import Console
-from tiny_studies import TINY
+from tiny_studies import EVERY_STUDY, TINY, answered
 
 from relin import study
 from relin.report import terminal_summary
@@ -157,26 +157,14 @@ def mean_bits(outputs, targets):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("question", "settings"),
-    [
-        ("Essential", {"frozen_after": [4], "learnt_from": [4]}),
-        ("Layers", {"layers": ["layers.0", "layers.1"]}),
-        ("Timing", {"feature_updates": [4], "placements": ["early", "even"], "tolerances": [0.4]}),
-        ("Stability", {"periods": [1, 4, "inf"], "parts": ["clip-3"], "tolerances": []}),
-        ("Phase", {"totals": [20, 40], "updates": [0, 3]}),
-        ("Width", {"widths": [4, 8], "kernel_probe": 8, "network_options": {"depth": 1}, "learning_rates": [0.3]}),
-    ],
-)
+@pytest.mark.parametrize(("question", "settings"), EVERY_STUDY)
 def test_every_study_that_trains_shows_lower_as_better(question, settings, tmp_path):
     random = np.random.default_rng(0)
     x = random.normal(size=(300, 5)).astype(np.float32)
     data = study.Data((x, (x[:, 0] > 0).astype(int) + (x[:, 1] > 0.3)))
     measure = study.Measure(mean_bits, "mean bits", False, margin=0.1, unit="bits")
-    tiny = {"steps": 40, "batch_size": 16, "seeds": 2, "select_seeds": 1, "finalists": None, "num_records": 2}
-    usual = {"network_options": {"width": 8, "depth": 1}, "learning_rates": [0.1]}
-    kind = getattr(study, question)
-    answer = kind(data=data, measure=measure, **{**usual, **tiny, **settings}).run(tmp_path / "study", progress=False)
+    how = {"data": data, "measure": measure, "learning_rates": [0.1]}
+    answer = answered(question, how | settings, tmp_path / "study")
     assert answer.result.scale.turned
     assert answer.result.outcome("every-1").test_accuracy.mean < 0, "a score"
     console = Console(width=100)

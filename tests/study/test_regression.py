@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from frequency_records import records, runs
 from matplotlib.text import Text
+from tiny_studies import EVERY_STUDY, answered
 
 import relin as il
 from relin import study
@@ -93,25 +94,13 @@ def test_the_test_is_that_of_errors():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("question", "settings"),
-    [
-        ("Essential", {"frozen_after": [4], "learnt_from": [4]}),
-        ("Layers", {"layers": ["layers.0", "layers.1"]}),
-        ("Timing", {"feature_updates": [4], "placements": ["early", "even"], "tolerances": [0.4]}),
-        ("Stability", {"periods": [1, 4, "inf"], "parts": ["clip-3"], "tolerances": []}),
-        ("Phase", {"totals": [20, 40], "updates": [0, 3]}),
-        ("Width", {"widths": [4, 8], "kernel_probe": 8, "network_options": {"depth": 1}, "learning_rates": [0.3]}),
-    ],
-)
+@pytest.mark.parametrize(("question", "settings"), EVERY_STUDY)
 def test_every_other_study_that_takes_values_speaks_of_them(question, settings, tmp_path):
     random = np.random.default_rng(0)
     x = random.normal(size=(200, 6)).astype(np.float32)
     data = study.Data((x, (x[:, :1] * x[:, 1:2] + x[:, 2:3]).astype(np.float32)))
-    tiny = {"steps": 40, "batch_size": 16, "seeds": 2, "select_seeds": 1, "finalists": None, "num_records": 2}
-    usual = {"network_options": {"width": 8, "depth": 1}, "learning_rates": [0.03], "loss": "squared-error"}
-    asked = getattr(study, question)(data=data, **{**usual, **tiny, **settings})
-    answer = asked.run(tmp_path / "study", progress=False)
+    how = {"data": data, "loss": "squared-error", "learning_rates": [0.03]}
+    answer = answered(question, how | settings, tmp_path / "study")
     assert answer.result.measure == "R²"
     assert "test error at most" in answer.verdict or "higher in R²" in answer.verdict
     page = re.sub(r"<svg.*?</svg>|<[^>]*>", " ", answer.report.read_text(encoding="utf-8"), flags=re.DOTALL)

@@ -20,9 +20,9 @@ _HELD = re.compile(r"^ *# holds: (.+)$", re.MULTILINE)
 _EXEMPT = [
     re.compile(pattern, re.DOTALL)
     for pattern in (
-        r"!\[[^]]*\]|\]\([^)]*\)|(?m:^#.*$)",  # what a picture shows, where a link leads, headings
+        r"!\[[^]]*\]|\]\([^)]*\)|(?m:^#[^\n]*$)",  # what a picture shows, where a link leads, headings
         r"\b\d{4}-\d\d-\d\d( to \d+)?|\bJAX [\d.]+",
-        r"\b\d+(-\d+)+\b|[^\W\d]-?\d+\w*",  # layers of a network; CIFAR-10, mnist1d, LeNet-5
+        r"\b\d+(-\d+)+\b|[^\W\d](-?\d+)+\w*",  # layers of a network; CIFAR-10, mnist1d, parity-20-3
         r"K (=|of|up to) \d+(,\d{3})*(( or | and |, )\d+)*",
         r"[Cc]laim \d",
         r"95 % (interval|confidence)s?",

@@ -8,12 +8,13 @@ from tools.results.quantities import ROOT
 from tools.results.tables import Words
 
 STRICT = (
+    "docs/choosing.md",
     "docs/results/README.md",
     "docs/studies.md",
     "docs/windows.md",
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "results").glob("*/README.md")),
 )
-"""Pages of results: every number on them is marked."""
+"""Pages on which every number is marked: those of results, and which draw conclusions from them."""
 
 
 def texts() -> Iterator[Path]:

@@ -147,9 +147,12 @@ class Quantities:
         """How many of them did not train: diverged, or failed to."""
         return self.ends(schedules, rate, of).filter(pl.col("result") != "successful").height
 
-    def mean_at(self, step: int, column: str, schedule: str, of: str | None = None) -> float:
-        """Mean of a column of the records at a step, at the rate chosen for a schedule."""
-        own = study(of or self.folder)[2].filter(schedule=schedule, learning_rate=self.rate(schedule, of), step=step)
+    def mean_at(
+        self, step: int, column: str, schedule: str, of: str | None = None, *, rate: float | None = None
+    ) -> float:
+        """Mean of a column of the records at a step, at a rate, by default that chosen for a schedule."""
+        rate = self.rate(schedule, of) if rate is None else rate
+        own = study(of or self.folder)[2].filter(schedule=schedule, learning_rate=rate, step=step)
         return float(own[column].to_numpy().mean())
 
     def frozen_at(self, step: int, schedule: str, of: str | None = None) -> Interval:

@@ -120,7 +120,11 @@ class Records:
         """The windows of SGD with momentum whose anchor's excess lies between two numbers; if asked for, those that end
         with half as large a loss again of the linear model, `linear`, or of the network, `network_end`."""
         own = self.windows(way="momentum", **which).filter(pl.col("anchor_excess").is_between(low, high))
-        return own.filter(pl.col(worse) > _RISEN * pl.col("start")).height if worse else own.height
+        return _count(own, worse)
+
+    def count_saturated(self, worse: str = "") -> int:
+        """The same of the windows that begin at a loss above 1000, whose excess says nothing."""
+        return _count(self.windows(way="momentum").filter(pl.col("start") >= _SATURATED), worse)
 
     def rates(self) -> str:
         """A table: for every network and rate, windows against ordinary training."""
@@ -206,6 +210,11 @@ class Records:
 
     def predicted_growth(self, excess: float) -> float:
         return growth(excess)
+
+
+def _count(windows: pl.DataFrame, worse: str) -> int:
+    """All of them, or those that end with half as large a loss again of the linear model or of the network."""
+    return windows.filter(pl.col(worse) > _RISEN * pl.col("start")).height if worse else windows.height
 
 
 def _excess(value: float | None) -> str:

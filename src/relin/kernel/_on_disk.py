@@ -18,6 +18,7 @@ from relin._common.words import listed
 from relin._core.types import Inputs, Outputs, Params
 from relin.kernel._file_blocks import Sizes, as_written, list_blocks, pieces
 from relin.kernel._kernel_file import Description, OtherKernelError, beside, described, differing, origin, partial
+from relin.kernel._operator import has_no_other_structure
 
 
 class KernelOnDisk(lx.AbstractLinearOperator):
@@ -205,20 +206,8 @@ def _is_symmetric(operator: KernelOnDisk) -> bool:
     return operator.symmetric
 
 
-def _no(operator: KernelOnDisk) -> bool:
-    return False
-
-
 for _query in (lx.linearise, lx.conj):  # real, and linear
     _query.register(KernelOnDisk)(_itself)
 for _query in (lx.is_symmetric, lx.is_positive_semidefinite):
     _query.register(KernelOnDisk)(_is_symmetric)
-for _query in (
-    lx.is_negative_semidefinite,
-    lx.is_diagonal,
-    lx.is_tridiagonal,
-    lx.has_unit_diagonal,
-    lx.is_lower_triangular,
-    lx.is_upper_triangular,
-):
-    _query.register(KernelOnDisk)(_no)
+has_no_other_structure(KernelOnDisk)

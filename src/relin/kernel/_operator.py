@@ -273,15 +273,20 @@ def _no(operator: Any) -> bool:
     return False
 
 
+def has_no_other_structure(kind: type[lx.AbstractLinearOperator]) -> None:
+    """Answers no, for a class, to whether lineax may take its operators as negative, diagonal, triangular and so on."""
+    for query in (
+        lx.is_negative_semidefinite,
+        lx.is_diagonal,
+        lx.is_tridiagonal,
+        lx.has_unit_diagonal,
+        lx.is_lower_triangular,
+        lx.is_upper_triangular,
+    ):
+        query.register(kind)(_no)
+
+
 for _query in (lx.is_symmetric, lx.is_positive_semidefinite):
     _query.register(FeatureOperator)(_no)
-for _query in (
-    lx.is_negative_semidefinite,
-    lx.is_diagonal,
-    lx.is_tridiagonal,
-    lx.has_unit_diagonal,
-    lx.is_lower_triangular,
-    lx.is_upper_triangular,
-):
-    _query.register(FeatureOperator)(_no)
-    _query.register(NTKOperator)(_no)
+has_no_other_structure(FeatureOperator)
+has_no_other_structure(NTKOperator)

@@ -275,7 +275,7 @@ def test_width_where_lower_is_better_or_there_is_nothing_to_compare_with():
     frame, spec = widths().with_columns(**error, **told), WidthSpec(widths=[16, 64, 256], learning_rates=[0.1])
     result = conclude_width(spec, {"equal-steps": frame}, 0.9)
     assert result.widths[0].gap.mean == pytest.approx(0.051)
-    assert "better in MAE than lazy training (K = ∞), beyond doubt at 2 of 3 widths" in result.verdict
+    assert "better in MAE than lazy training (K = ∞), with zero below the interval at 2 of 3 widths" in result.verdict
     verdict = conclude_width(spec, {"equal-steps": frame}, 0.04).verdict
     assert "the NTK moves less in wider networks" in verdict
     assert "ordinary training (K = 1) is no better on test data than MAE 0.0 s, which stands for" in verdict

@@ -55,7 +55,7 @@ def _gaps(result: WidthResult, narrow: WidthOutcome, wide: WidthOutcome) -> str:
     where = "at every width" if len(shown) == len(result.widths) else f"at {len(shown)} of {len(result.widths)} widths"
     return (
         f"ordinary training is {gap(narrow)} and {gap(wide)} {scale.superior} than lazy training (K = ∞), "
-        f"{'beyond doubt' if scale.turned else 'above zero'} {where}"
+        f"{'with zero below the interval' if scale.turned else 'above zero'} {where}"
     )
 
 
