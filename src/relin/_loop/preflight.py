@@ -14,6 +14,7 @@ from jax.stages import Compiled
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
+from relin._common.showing import notebook
 from relin._core import check as _check, finite as _finite
 from relin._core.primitives import backward_only, constants
 from relin._core.problem import Problem
@@ -94,6 +95,12 @@ class Preflight:
         rows = self.rows()
         wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
         return "\n".join(f"{name:<{wide[0]}}  {found:>{wide[1]}}  {note}".rstrip() for name, found, note in rows)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: whether the network can be trained, and the table."""
+        size = f"{self.num_params:,} parameters, {self.num_examples:,} examples a step"
+        sentence = f"{'Ready to train' if self.ok else 'Not to be trained like this'}: {size}"
+        return notebook().run_html(sentence, [], ["asked", "found", "note"], self.rows())
 
 
 _IF_RANDOM = "two evaluations differ: pass random numbers in with the inputs, or fix their key"

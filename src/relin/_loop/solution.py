@@ -1,13 +1,15 @@
 """What a training run gives back."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from relin._common.extra import needs_extra
+from relin._common.showing import notebook
 from relin._core import storage as _storage
 from relin._core.errors import Result, TrainingError
 from relin._core.network import FROZEN
@@ -69,6 +71,46 @@ class Solution:
             why = f", final loss={self.final_loss:.4g}, of the best constant predictor={self.constant_loss:.4g}"
         return f"Solution(result={self.result.value!r}{why}, last record={last})"
 
+    def _repr_html_(self) -> str:
+        """In a notebook: how the run ended, its first and last record, and its figure."""
+        first_and_last = list(dict.fromkeys((0, self._num_records - 1)))[: self._num_records]
+        rows = [[column[index].item() for column in self.records.values()] for index in first_and_last]
+        return notebook().run_html(self._sentence(), [self.records], list(self.records), rows)
+
+    @property
+    def _num_records(self) -> int:
+        return len(self.records.get("step", ()))
+
+    def _sentence(self) -> str:
+        """How the run ended, for people."""
+        why = f", since {self.reason}" if self.reason else ""
+        if self.result is Result.failed_to_train:
+            losses = f"{self.final_loss:.4g}, is not 1 % below a constant’s, {self.constant_loss:.4g}"
+            why = f": its loss at the end, {losses}"
+        at = "" if self.diverged_at is None else f" at step {self.diverged_at:,}"
+        updates = f"{self.feature_updates:,} feature update{'' if self.feature_updates == 1 else 's'}"
+        steps = f"; {updates} up to step {self.records['step'][-1]:,}" if self._num_records else ""
+        return f"{self.result.value.capitalize()}{at}{why}{steps}"
+
+    def plot(self, *columns: str) -> Any:
+        """The records against the step, as a `matplotlib.figure.Figure`: losses in one panel, accuracies in one, each
+        other column in its own. `columns` names those that are drawn, if not all are.
+
+        **Raises:** `ValueError` where there is no record, or no such column.
+        """
+        return notebook().run_figure([self.records], columns, self._sentence())
+
+    def to_polars(self) -> Any:
+        """The records as a `polars.DataFrame`, a row each."""
+        return _frame(self.records)
+
+    def to_pandas(self) -> Any:
+        """The records as a `pandas.DataFrame`, a row each.
+
+        **Raises:** `ImportError` without pandas, which the extra `pandas` installs.
+        """
+        return _pandas("Solution.to_pandas", self.records)
+
     def save(self, folder: str | Path) -> Path:
         """Writes `solution.safetensors` and `solution.json` into a folder, which is made; no pickle. `load` reads them.
 
@@ -126,6 +168,39 @@ class LaneSolutions:
         ends = Counter(solution.result.value for solution in self.solutions)
         return f"LaneSolutions({', '.join(f'{count} {end}' for end, count in ends.items())})"
 
+    def _repr_html_(self) -> str:
+        """In a notebook: how the runs ended, the last record of each, and their figure."""
+        runs = [solution.records for solution in self.solutions if solution._num_records]
+        names = list(runs[0]) if runs else []
+        rows = [
+            [lane, each.result.value, *(each.records[name][-1].item() for name in names if each._num_records)]
+            for lane, each in enumerate(self.solutions)
+        ]
+        return notebook().run_html(repr(self)[len("LaneSolutions(") : -1], runs, ["lane", "result", *names], rows)
+
+    def plot(self, *columns: str) -> Any:
+        """The records of all runs against the step, each column in a panel, as a `matplotlib.figure.Figure`.
+
+        **Raises:** `ValueError` where there is no record, or no such column.
+        """
+        return notebook().run_figure([solution.records for solution in self.solutions], columns)
+
+    def to_polars(self) -> Any:
+        """The records of all runs as a `polars.DataFrame`, whose first column, `lane`, says which run's a row is."""
+        return _frame(self._columns())
+
+    def to_pandas(self) -> Any:
+        """The same as a `pandas.DataFrame`.
+
+        **Raises:** `ImportError` without pandas, which the extra `pandas` installs.
+        """
+        return _pandas("LaneSolutions.to_pandas", self._columns())
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        runs = [each.records for each in self.solutions]
+        lanes = np.repeat(np.arange(len(runs)), [each._num_records for each in self.solutions])
+        return {"lane": lanes} | {name: np.concatenate([run[name] for run in runs]) for name in (runs or [{}])[0]}
+
     def __len__(self) -> int:
         return len(self.solutions)
 
@@ -142,3 +217,15 @@ def columns(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     own = [name for name in ("step", "feature_updates", "training_loss") if name in first]
     names = own + sorted(first.keys() - set(own))
     return {name: np.asarray([row[name] for row in rows]) for name in names}
+
+
+def _frame(records: Mapping[str, np.ndarray]) -> Any:
+    import polars as pl  # where no table is asked for, none is waited for
+
+    return pl.DataFrame({name: np.asarray(column) for name, column in records.items()})
+
+
+def _pandas(function: str, records: Mapping[str, np.ndarray]) -> Any:
+    with needs_extra(function, "pandas"):
+        import pandas as pd
+    return pd.DataFrame(dict(records))

@@ -7,8 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from relin._common.showing import notebook
 from relin._core import check as _check
 from relin._core.types import Key
 from relin.kernel._vectors import FlatOperator, as_operator, finite, flat
@@ -32,6 +34,19 @@ class Spectrum(NamedTuple):
     converged: Bool[Array, ""]
     steps: Int[Array, ""]
     vectors: PyTree[Float[Array, "k ..."]] | None
+
+    def plot(self) -> Any:
+        """The eigenvalues against their rank, with their bounds, as a `matplotlib.figure.Figure`."""
+        return notebook().spectrum_figure(np.asarray(self.eigenvalues, float), np.asarray(self.bounds, float))
+
+    def _repr_html_(self) -> str | None:
+        """In a notebook: whether it converged, and the figure."""
+        if np.ndim(self.eigenvalues) != 1:
+            return None
+        ended = "converged" if self.converged else "not converged: lower estimates"
+        largest = ", ".join(f"{value:.4g}" for value in np.asarray(self.eigenvalues[:5], float))
+        sentence = f"The {len(self.eigenvalues)} largest eigenvalues, {ended}; the first are {largest}"
+        return notebook().figure_html(sentence, self.plot())
 
 
 class Krylov(NamedTuple):

@@ -7,8 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+import numpy as np
 from jaxtyping import Array, Float
 
+from relin._common.showing import notebook
 from relin._core import check as _check
 from relin._core.types import Key, Scalar
 from relin.kernel._lanczos import begin, ritz, step
@@ -41,6 +43,18 @@ class SpectralDensity(NamedTuple):
     zero_fraction: Estimate
     nodes: Float[Array, "probes steps"]
     weights: Float[Array, "probes steps"]
+
+    def plot(self) -> Any:
+        """The density with one standard error on both sides, as a `matplotlib.figure.Figure`."""
+        curves = (np.asarray(column, float) for column in (self.grid, self.density, self.standard_error))
+        return notebook().density_figure(*curves, float(self.zero_fraction.value))
+
+    def _repr_html_(self) -> str | None:
+        """In a notebook: the figure."""
+        if np.ndim(self.grid) != 1:
+            return None
+        probes, steps = self.nodes.shape
+        return notebook().figure_html(f"Density of eigenvalues, of {probes} probes with {steps} products", self.plot())
 
 
 def trace(operator: Operator, *, key: Key, num_probes: int = 32, distribution: Distribution = "rademacher") -> Estimate:

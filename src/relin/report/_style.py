@@ -3,6 +3,7 @@
 The palette is Okabe and Ito's, which stays apart under every common colour blindness; the dark theme lightens it.
 """
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,10 +121,19 @@ def themed(theme: Theme) -> Iterator[None]:
         yield
 
 
+class _OwnFigure(Figure):
+    """A figure that a notebook shows, though pyplot does not know it."""
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        self.savefig(content, format="png", dpi=100)
+        return content.getvalue()
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of `width` × `height` inches with its own Agg canvas, unknown to pyplot."""
     engine = ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.1, wspace=0.03, hspace=0.04)
-    figure = Figure(figsize=(width, height), layout=engine)
+    figure = _OwnFigure(figsize=(width, height), layout=engine)
     FigureCanvasAgg(figure)
     return figure
 

@@ -1,17 +1,16 @@
 """A study's answer in Python: verdict, table, records, figures, report; it shows itself in a notebook."""
 
-import base64
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from relin._common.showing import notebook
 from relin.study._records import environments
 from relin.study._registry import find
 from relin.study._result import StudyResult
@@ -121,11 +120,5 @@ class Answer:
         return f"Answer({self.result.study!r}): {self.verdict}"
 
     def _repr_html_(self) -> str:
-        plot = next(iter(self.figures))
-        image = io.BytesIO()
-        self.figures[plot].savefig(image, format="png", dpi=100)
-        shown = base64.b64encode(image.getvalue()).decode()
-        return (
-            f"<p><strong>{escape(self.verdict)}</strong></p>{self.table._repr_html_()}"
-            f'<img alt="{escape(plot)}" style="max-width: 100%" src="data:image/png;base64,{shown}">'
-        )
+        """In a notebook: the verdict, the first figure, and the tables, folded."""
+        return notebook().answer_html(self.result, self._page)
