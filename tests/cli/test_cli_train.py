@@ -10,7 +10,7 @@ from cli_sample import SMALL
 from rich.console import Console
 
 import relin as il
-from relin.cli._study import _TimeLeft, progress_bar
+from relin._common.bar import _TimeLeft, progress_bar
 from relin.report import _figures
 from relin.report._training import write_training_curve
 

@@ -19,6 +19,7 @@ from relin._loop.ending import mean_loss_between
 from relin._loop.preparation import Plan
 from relin._loop.program import RunState, whole
 from relin._loop.reached import Earlier, Reached, Rows
+from relin._loop.watching import Report
 
 Stop = Callable[[Mapping[str, Any]], bool]
 _End = TypeVar("_End")
@@ -35,7 +36,7 @@ class Course(Generic[_End]):
         self,
         driver: AbstractDriver,
         plan: Plan,
-        report: Callable[[int], None],
+        report: Report,
         log: Log,
         conclude: Callable[..., _End],
         before: _End | None = None,
@@ -133,7 +134,13 @@ class Course(Generic[_End]):
             ends.append(late)
         if self.keeper and self.driver.by_steps:
             ends.append(self.keeper.next_step(int(self.step), self.took))
+        if self._moves_a_bar():
+            ends.append(self.report.next_step(int(self.step), self.took))
         return min(ends)
+
+    def _moves_a_bar(self) -> bool:
+        """Whether pieces are to be short enough for a bar: where the driver itself does not tell of its steps."""
+        return self.report.by_bar and self.driver.by_steps and not self.driver.tells
 
     def _arrived(self, step: int | float, state: RunState, begun: float) -> Result | None:
         """After a piece that began at this time: records and keeps what is due."""
@@ -141,7 +148,8 @@ class Course(Generic[_End]):
         self.driver.reached = None
         if step == self._late():
             self.earlier = Earlier(int(step), (state.loss_sum, state.loss_count))
-        if self.keeper and self.driver.by_steps and self.keeper.checkpoint.every is None:
+        timed = self.keeper and self.driver.by_steps and self.keeper.checkpoint.every is None
+        if timed or self._moves_a_bar():
             jax.block_until_ready(state.step)
             self.took = (time.monotonic() - begun) / done
         if self.keeper:
@@ -151,6 +159,8 @@ class Course(Generic[_End]):
             self._arrive_at_record()
             self.report(step)  # pyright: ignore[reportArgumentType]
             result = Result.stopped if self._said_stop(self.rows[-1:]) else None
+        elif self._moves_a_bar():
+            self.report(step)  # pyright: ignore[reportArgumentType]
         self._keep(ended=result is not None or self._over())
         return result
 

@@ -34,6 +34,8 @@ class AbstractDriver(abc.ABC):
     """The state after the last step of a call of `run` that did not come back."""
     by_steps = True
     """Whether two calls of `run` cost, and give, what one over the same steps does."""
+    tells = True
+    """Whether `run` itself says how far it is."""
 
     @abc.abstractmethod
     def start(self) -> tuple[RunState, State]:
@@ -58,6 +60,8 @@ class AbstractDriver(abc.ABC):
 
 class DeviceDriver(AbstractDriver):
     """Everything between two records is one program on the device, for one run or for many lanes."""
+
+    tells = False
 
     def __init__(self, programs: Programs, data: Batch, longest: int):
         self.call, self.data = programs.call, data

@@ -30,13 +30,12 @@ from relin._loop.preparation import Drive, LaneDrive, driver_of, prepared
 from relin._loop.program import Batch, Run
 from relin._loop.reasons import Examples, explained, warn_of_observers
 from relin._loop.solution import LaneSolutions, Solution
+from relin._loop.watching import Progress as Progress, Report, watched
 from relin._observer import AbstractObserver
 from relin._safeguard import AbstractSafeguard
 from relin._schedule import AbstractSchedule, Every
 from relin._solver import AbstractSolver
 from relin.datasets._dataset import Dataset
-
-Progress = Callable[[int, int], None]
 
 
 def train(
@@ -55,7 +54,7 @@ def train(
     augment: AbstractAugmentation | None = None,
     safeguard: AbstractSafeguard | None = None,
     drive: Drive = "auto",
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     loggers: Sequence[AbstractLogger] = (),
     checkpoint: Checkpoint | None = None,
     resume: Solution | None = None,
@@ -89,7 +88,8 @@ def train(
       compiled step after another. `"auto"` takes the first, except for convolutions on CPU, which XLA runs many times
       slower inside a loop.
       A solver that takes many steps at once, an `AbstractMultiStepSolver`, has a driver of its own.
-    - `progress`: called with (steps done, T).
+    - `progress`: called with (steps done, T). `None` shows a progress bar where stderr is a terminal or, with
+      ipywidgets, a notebook, in the main thread; `False` shows none, `True` shows it anywhere.
     - `loggers`: where each record goes as it is made, such as `JSONLines("run.jsonl")`; they are not closed. One
       that fails is warned of and left out, and training goes on.
     - `checkpoint`: where the state is kept; the same call goes on from it, with the same bits at the end.
@@ -119,12 +119,13 @@ def train(
         run = Run(problem, solver, _as_schedule(schedule), params, key, safeguard)
         options = num_steps, record_every, batch_size, batches, augment, observers, loggers
         plan = prepared(run, data, *options, drive, ("auto", "compiled", "host"), placement)
-        programs, report = plan.programs(_as_it_is, plan.run), _reporter(progress, plan.num_steps)
-        driver, examples = driver_of(plan, programs, report)
-        keeper = keeper_of(checkpoint, plan, record_every)
-        begun = reached_by(resume, data, plan.num_steps, keeper)
-        log, conclude = Loggers(loggers).of_run(), partial(solution_of, plan.known)
-        solution = Course(driver, plan, report, log, conclude, None, keeper, begun, stop).follow()
+        with watched(progress, plan.num_steps) as told:
+            programs, report = plan.programs(_as_it_is, plan.run), Report(told, plan.num_steps)
+            driver, examples = driver_of(plan, programs, report)
+            keeper = keeper_of(checkpoint, plan, record_every)
+            begun = reached_by(resume, data, plan.num_steps, keeper)
+            log, conclude = Loggers(loggers).of_run(), partial(solution_of, plan.known)
+            solution = Course(driver, plan, report, log, conclude, None, keeper, begun, stop).follow()
         if placement and placement.mesh.is_multi_process:  # no process can read all numbers
             solution = explained(solution, plan.run, None, thorough=False)
         else:
@@ -145,7 +146,7 @@ def train_lanes(
     batches: AbstractBatches | None = None,
     augment: AbstractAugmentation | None = None,
     drive: LaneDrive = "auto",
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     loggers: Sequence[AbstractLogger] = (),
     checkpoint: Checkpoint | None = None,
 ) -> LaneSolutions:
@@ -182,24 +183,25 @@ def train_lanes(
         options = num_steps, record_every, batch_size, batches, augment, observers, loggers
         plan = prepared(first, data, *options, drive, ("auto", "map", "vmap", "host"))
         logs, clean, solutions = Loggers(loggers), None, []
-        if plan.drive in ("map", "vmap"):
-            padded, report = _pad(lanes, -num_lanes % jax.local_device_count()), _reporter(progress, plan.num_steps)
-            driver, _ = driver_of(plan, plan.programs(make, padded), report)
-            conclude, keeper = (
-                partial(lane_solutions, plan.known, num_lanes),
-                keeper_of(checkpoint, plan, record_every, lanes),
-            )
-            found = Course(driver, plan, report, logs.of_lanes(num_lanes), conclude, None, keeper).follow()
-        else:
-            found = LaneSolutions(())
-            for index in range(num_lanes):
-                report = _reporter(progress, num_lanes * plan.num_steps, index * plan.num_steps)
-                programs = plan.programs(make, lane_of(index))
-                driver, _ = driver_of(plan, programs, report)
-                own = checkpoint and checkpoint.of_lane(index)
-                keeper = keeper_of(own, replace(plan, run=programs.setup.run), record_every)
-                conclude = partial(with_lane, plan.known, found)
-                found = Course(driver, plan, report, logs.of_run(index), conclude, found, keeper).follow()
+        with watched(progress, plan.num_steps) as told:
+            if plan.drive in ("map", "vmap"):
+                padded, report = _pad(lanes, -num_lanes % jax.local_device_count()), Report(told, plan.num_steps)
+                driver, _ = driver_of(plan, plan.programs(make, padded), report)
+                conclude, keeper = (
+                    partial(lane_solutions, plan.known, num_lanes),
+                    keeper_of(checkpoint, plan, record_every, lanes),
+                )
+                found = Course(driver, plan, report, logs.of_lanes(num_lanes), conclude, None, keeper).follow()
+            else:
+                found = LaneSolutions(())
+                for index in range(num_lanes):
+                    report = Report(told, num_lanes * plan.num_steps, index * plan.num_steps)
+                    programs = plan.programs(make, lane_of(index))
+                    driver, _ = driver_of(plan, programs, report)
+                    own = checkpoint and checkpoint.of_lane(index)
+                    keeper = keeper_of(own, replace(plan, run=programs.setup.run), record_every)
+                    conclude = partial(with_lane, plan.known, found)
+                    found = Course(driver, plan, report, logs.of_run(index), conclude, found, keeper).follow()
         for index, solution in enumerate(found):
             if solution.diverged_at is not None and clean is None:
                 clean = _finite.everywhere(plan.data)
@@ -237,7 +239,3 @@ def _as_it_is(run: Run) -> Run:
 def _pad(lanes: PyTree, extra: int) -> PyTree:
     """The lanes and `extra` copies of the last one, so that every device gets equally many."""
     return jax.tree.map(lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], extra, axis=0)]), lanes)
-
-
-def _reporter(progress: Progress | None, total: int, offset: int = 0) -> Callable[[int], None]:
-    return (lambda step: None) if progress is None else lambda step: progress(offset + step, total)

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from relin._common.bar import progress_bar
 from relin.cli._failure import UsageError
 from relin.cli._jax import prepare
 from relin.cli._signals import keeps
-from relin.cli._study import failures, progress_bar
+from relin.cli._study import failures
 
 OUTPUTS = ("mean", "full", "diagonal")
 MOMENTS = ("anchor", "end")

@@ -6,22 +6,12 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.text import Text
 
+from relin._common.bar import progress_bar
 from relin.cli._failure import CommandError, UsageError, in_options
 from relin.cli._jax import prepare
 from relin.cli._signals import keeps
@@ -209,30 +199,6 @@ def _write(
         ) from None
     console.print(terminal_summary(result))
     console.print(f"Report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
-
-
-@final
-class _TimeLeft(ProgressColumn):
-    """At the speed so far. Rich's own column looks at the last steps only, and those come in lumps, job by job."""
-
-    def render(self, task: Task) -> Text:
-        done = task.completed - task.fields.get("before", 0)
-        if not done or task.total is None or task.elapsed is None:
-            return Text("-:--:--")
-        seconds = task.elapsed * (task.total - task.completed) / done
-        return Text(str(timedelta(seconds=round(seconds))))
-
-
-def progress_bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        _TimeLeft(),
-        console=console,
-    )
 
 
 def _show_settings(spec: Any, console: Console) -> None:

@@ -8,10 +8,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from relin._common.bar import progress_bar
 from relin.cli._jax import prepare
 from relin.cli._log import logger_kind, opened
 from relin.cli._signals import keeps, saved_when_stopped
-from relin.cli._study import check_folder, failures, progress_bar
+from relin.cli._study import check_folder, failures
 
 if TYPE_CHECKING:
     from relin.study import GridSpec

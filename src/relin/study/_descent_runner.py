@@ -128,7 +128,7 @@ class DescentRunner(abc.ABC, Generic[Spec]):
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, self._dtype), params)
         problem = il.Problem(self.apply, il.SquaredError())
         key, still = jax.random.key(0), il.SpectralDescent(1e-12)
-        looked = il.train(problem, still, il.Never(), params, self.training, num_steps=1, key=key)
+        looked = il.train(problem, still, il.Never(), params, self.training, num_steps=1, key=key, progress=False)
         return Start(problem, params, self.spec.rate * float(looked.records["largest_rate"][-1]))
 
     def _initial(self, seed: int) -> Any:

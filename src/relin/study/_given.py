@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.console import Console
 
+from relin._common.bar import progress_bar
 from relin.study import _code
 from relin.study._abstract import AbstractStudy
 from relin.study._answer import Answer
@@ -41,8 +42,7 @@ def spec_of(study: type[AbstractStudy], settings: Mapping[str, Any]) -> StudySpe
 
 def answered(study: AbstractStudy, folder: str | Path, progress: bool, options: Mapping[str, Any]) -> Answer:
     folder = Path(folder)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, disable=not progress) as bar:
+    with progress_bar(Console(), disable=not progress) as bar:
         task = bar.add_task("preparing", total=None)
 
         def report(done: Any) -> None:

@@ -87,7 +87,7 @@ class Runner:
             batch_size=None if self._takes_all else self.spec.batch_size,
             observers=self._observers(job.extra_rate),
             record_every=math.ceil(job.num_steps / self.spec.num_records),
-            progress=progress,
+            progress=progress or False,
             loggers=loggers,
             checkpoint=checkpoint,
         )

@@ -50,7 +50,7 @@ class DampingRunner(DescentRunner[DampingSpec]):
             damping = jnp.asarray(1 / (start.rate * (job.number or 1)), self._dtype)
             conjugate_gradients = il.ConjugateGradients(rtol=_TOLERANCE if self._dtype == jnp.float64 else None)
             solver, schedule = il.GaussNewton(damping, linear_solver=conjugate_gradients), il.Every(1)
-        options = {"num_steps": count, "key": jax.random.key(0), "throw": False}
+        options = {"num_steps": count, "key": jax.random.key(0), "throw": False, "progress": False}
         return lambda params: il.train(start.problem, solver, schedule, params, self.training, **options)
 
     def _row(self, outer: int, start: Start, params: Any, initial: Array) -> Row:
