@@ -1,6 +1,7 @@
 """Kernels in files: the values of those in memory, whole or to be gone on with, and never another one's."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import pytest
 from ntk_oracle import assert_close, dense, normal, select
 
 from relin._common.files import as_json
+from relin._common.lease import SoleWriter
 from relin.kernel import KernelOnDisk, ntk
 from relin.kernel._file_blocks import mirror_image
-from relin.kernel._kernel_file import beside, partial
+from relin.kernel._kernel_file import beside, described, partial
 
 KINDS = ("full", "mean", "diagonal", 1)
 FOUR_A_SIDE = 10
@@ -174,10 +176,40 @@ def test_one_process_at_a_time(tmp_path):
 
     def again(done, total):
         if done == 2:
-            with pytest.raises(ValueError, match=r"Another process is making .*k.npy; wait until it has"):
+            with pytest.raises(ValueError, match=rf"k.npy is in use by process {os.getpid()} of the machine .*; wait"):
                 ntk(network, PARAMS, X1, out=path)
 
     assert_close(np.load(ntk(network, PARAMS, X1, out=path, progress=again).path), SQUARE)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["k.npy", "k.npy.json"]
+
+
+def test_who_lost_the_file_writes_no_more(tmp_path):
+    """It was suspended for more than a minute, and another process goes on."""
+    path = tmp_path / "k.npy"
+
+    def lose(done, total):
+        if done == 2:
+            (tmp_path / "k.npy.lease").write_text('{"token": "of another"}')
+
+    with pytest.raises(ValueError, match=r"k.npy was taken over by another process"):
+        ntk(network, PARAMS, X1, out=path, progress=lose)
+    assert len(described(path).blocks) == 2
+    assert (tmp_path / "k.npy.lease").exists()
+
+
+def test_what_another_process_has_made_meanwhile_is_whole(tmp_path, monkeypatch):
+    path, take, made = tmp_path / "k.npy", SoleWriter.take, []
+
+    def late(sole):
+        if not made:
+            made.append(1)
+            ntk(network, PARAMS, X1, out=path)
+        take(sole)
+
+    monkeypatch.setattr(SoleWriter, "take", late)
+    told = []
+    assert_close(np.load(ntk(network, PARAMS, X1, out=path, progress=lambda *at: told.append(at)).path), SQUARE)
+    assert told == [(FOUR_A_SIDE, FOUR_A_SIDE)]
 
 
 def test_another_machine_is_told(tmp_path):

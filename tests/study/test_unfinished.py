@@ -2,6 +2,7 @@
 
 import pytest
 
+from relin._common.lease import InUseError, SoleWriter
 from relin._loop import checkpoint as _checkpoint
 from relin.study import _study
 from relin.study._executor import ThreadExecutor
@@ -56,6 +57,20 @@ def test_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     assert again[0] == whole[0]
     assert again[1].drop("spec").equals(whole[1].drop("spec"))
     assert not (tmp_path / "killed" / "unfinished").exists()
+
+
+@pytest.mark.slow
+def test_a_job_whose_state_another_process_keeps_still_is_computed_without_it(tmp_path, monkeypatch):
+    """One that was suspended, and lost the job."""
+    whole, refused = run(tmp_path / "whole"), []
+
+    def refuse(sole):
+        refused.append(sole)
+        raise InUseError
+
+    monkeypatch.setattr(SoleWriter, "take", refuse)
+    assert run(tmp_path / "other")[0] == whole[0]
+    assert refused
 
 
 @pytest.mark.slow

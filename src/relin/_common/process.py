@@ -25,7 +25,15 @@ def is_dead(where: str, pid: int) -> bool:
         return True
     except OSError:  # it belongs to another user
         return False
-    return False
+    return _has_ended(pid)
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a process is one that has ended and of which only the number is left, until its parent asks for it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (OSError, IndexError):  # not Linux
+        return False
 
 
 @cache

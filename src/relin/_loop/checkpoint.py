@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from relin._common.files import as_json, from_json, read_file, remove_parts, write_atomically
+from relin._common.lease import SoleWriter
 from relin._common.words import listed
 from relin._core import check as _check
 from relin._core.fingerprint import environment
@@ -76,7 +77,7 @@ class Keeper:
         """`identity` is what decides the run, by names that people know; its values are JSON's."""
         self.folder, self.checkpoint, self.identity = Path(checkpoint.folder), checkpoint, dict(identity)
         self._written, self._took = time.monotonic(), 0.0
-        self._lock = threading.Lock()
+        self._lock, self.sole = threading.Lock(), SoleWriter(self.folder, self.folder, "run")
         self.folder.parent.mkdir(parents=True, exist_ok=True)
 
     def newest(self, start: RunState, observed: State) -> Reached | None:
@@ -130,7 +131,7 @@ class Keeper:
         return max(_SECONDS, self._took / _SHARE)
 
     def write(self, reached: Reached) -> None:
-        """Raises `OSError` where the folder cannot be written."""
+        """Raises `OSError` where the folder cannot be written, `InUseError` where another process has it now."""
         with self._lock:  # a signal's thread may write too
             step = int(reached.step)
             begun = time.monotonic()
@@ -142,6 +143,7 @@ class Keeper:
             settings |= {"earlier": reached.earlier and reached.earlier.step, "final": reached.final is not None}
             settings["position"] = _plain(reached.position, "position", tensors)
             self.folder.mkdir(exist_ok=True)  # alone: a folder that was removed meanwhile stays away
+            self.sole.keep()
             remove_parts(self.folder)
             write_atomically(self._path(step, "safetensors"), to_safetensors(tensors, "relin checkpoint"))
             write_atomically(self._path(step, "json"), as_json(settings))  # last: where it is, everything is
@@ -311,6 +313,7 @@ def on_the_way(keeper: Keeper | None, newest: Callable[[], Reached | None]) -> I
             yield
     finally:
         del _ON_THE_WAY[keeper]
+        keeper.sole.leave()
 
 
 class StoppedError(SystemExit):

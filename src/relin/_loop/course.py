@@ -98,6 +98,8 @@ class Course(Generic[_End]):
         self.state, self.observed = self.driver.start()
         if self.keeper:
             self.keeper.check(self.state, self.driver.position(1))
+            with contextlib.suppress(OSError):  # what cannot be written is told at the first checkpoint
+                self.keeper.sole.take()
         found = self.resume or (self.keeper and self.keeper.newest(self.state, self.observed))
         if found:
             _check_alike(found, self.state, self.observed)

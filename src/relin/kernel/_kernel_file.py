@@ -17,16 +17,12 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from relin._common.files import as_json, from_json, read_file, remove_parts, write_atomically
+from relin._common.lease import SoleWriter
 from relin._common.words import listed
 from relin._common.writing import named
 from relin._core.fingerprint import UnknowableError, fingerprint
 from relin._core.types import Inputs, Params
 from relin.kernel._file_blocks import Block, as_written, digest, mirror_image
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None
 
 _FORMAT = 1
 
@@ -104,6 +100,7 @@ class KernelFile:
         self.path, self.description, self.shape, self.dtype = path, description, tuple(shape), dtype
         self.done = dict[str, str]()
         self._file: BinaryIO | None = None
+        self._sole = SoleWriter(path, path.absolute().parent, path.name)
         self._header = _header(self.shape, dtype)
         self._size = math.prod(self.shape) * dtype.itemsize
 
@@ -112,22 +109,34 @@ class KernelFile:
         """The file is ours alone meanwhile, and what is done of it has been compared with its digests. At the end it is
         whole, unless blocks are missing.
 
-        **Raises:** `OtherKernelError` where the place holds anything else, or another process makes it; `ValueError`
-        for a disk that is too small; `OSError` where the folder cannot be written.
+        **Raises:** `OtherKernelError` where the place holds anything else; `InUseError` where another process makes it;
+        `ValueError` for a disk that is too small; `OSError` where the folder cannot be written.
         """
+        with contextlib.ExitStack() as entered:
+            if not self._is_whole(blocks):
+                with named(self.path):
+                    self._sole.take()
+                entered.callback(self._sole.leave)
+                if not self._is_whole(blocks):  # nor made by another process meanwhile
+                    entered.enter_context(self._made(blocks))
+            yield
+
+    def _is_whole(self, blocks: Sequence[Block]) -> bool:
         found = self._found()
-        if found is not None and self.path.exists():
-            self._check_own(self.path)
-            if self._is_laid_out(self.path):
-                self.done = as_written(self.path, blocks, found.blocks)
-            if len(self.done) == len(blocks):
-                yield
-                return
+        if found is None or not self.path.exists():
+            return False
+        self._check_own(self.path)
+        if self._is_laid_out(self.path):
+            self.done = as_written(self.path, blocks, found.blocks)
+        return len(self.done) == len(blocks)
+
+    @contextlib.contextmanager
+    def _made(self, blocks: Sequence[Block]) -> Iterator[None]:
+        if self.path.exists():
             os.replace(self.path, partial(self.path))
-        with named(self.path), partial(self.path).open("ab"):  # where there is none yet, an empty one to be locked
+        with named(self.path), partial(self.path).open("ab"):  # where there is none yet, an empty one
             pass
         with partial(self.path).open("r+b") as self._file:
-            self._lock()
             remove_parts(self.path.absolute().parent, beside(self.path).name)
             found = self._found()
             if found is not None and self._is_laid_out(partial(self.path)):
@@ -137,13 +146,13 @@ class KernelFile:
                     self._lay_out()
             yield
         if len(self.done) == len(blocks):
-            with contextlib.suppress(FileNotFoundError):  # another process was quicker
-                os.replace(partial(self.path), self.path)
+            os.replace(partial(self.path), self.path)
 
     def write(self, block: Block, values: np.ndarray) -> None:
-        """The block is done when it is on the disk. Raises `OSError`."""
+        """The block is done when it is on the disk. Raises `OSError`, and `InUseError` if another process goes on."""
         assert self._file is not None
         with named(self.path):
+            self._sole.keep()
             self._put(block.row, block.column, values)
             if block.mirrored:
                 self._put(block.column, block.row, mirror_image(values))
@@ -174,16 +183,6 @@ class KernelFile:
                 stacklevel=2,
             )
         return found
-
-    def _lock(self) -> None:
-        if fcntl is None or self._file is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OtherKernelError(f"Another process is making {self.path}; wait until it has.") from None
-        except OSError:  # not every file system has locks
-            pass
 
     def _check_own(self, path: Path) -> None:
         """Raises `OtherKernelError` for a file that does not begin as ours does."""

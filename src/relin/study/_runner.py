@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 import relin as il
+from relin._common.lease import InUseError
 from relin._loop.checkpoint import OtherRunError, UnreadableError
 from relin._solver import check_optimiser
 from relin.study import _measuring as measuring
@@ -101,6 +102,8 @@ class Runner:
         checkpoint = il.Checkpoint(folder, at_end=False, identity=self.provenance)
         try:
             return self.train(job, progress, checkpoint=checkpoint)
+        except InUseError:  # by a process that lost the job to this one, and is not dead yet
+            return self.train(job, progress)
         except (OtherRunError, UnreadableError):  # of other versions, or damaged
             shutil.rmtree(folder, ignore_errors=True)
             return self.train(job, progress, checkpoint=checkpoint)

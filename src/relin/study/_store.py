@@ -11,11 +11,11 @@ from typing import Any, Literal
 import polars as pl
 
 from relin._common.files import as_json, from_json, read_file, remove_parts, write_atomically
+from relin._common.lease import Leases
 from relin._common.words import listed, shortened
 from relin.study import _records
 from relin.study._errors import SpecError, StoreError as StoreError
 from relin.study._job import AbstractJob, Identity
-from relin.study._lease import Leases
 from relin.study._registry import find, names
 from relin.study._settings import STORED, StudySpec
 

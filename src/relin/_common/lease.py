@@ -1,4 +1,4 @@
-"""Leases on names: who may compute a job, where processes of many machines share a folder.
+"""Leases on names: who may compute a job or write to a place, where processes of many machines share a folder.
 
 Locks of the system (`flock`) do not reach other machines on every file system. The leases of the library `filelock` do,
 but its takeover of a dead holder's on Linux exchanges two names in one step, which NFS and Lustre refuse.
@@ -18,6 +18,7 @@ from typing import final
 
 from relin._common.files import read_file
 from relin._common.process import host, is_dead
+from relin._common.words import shortened
 
 RENEWED = 10.0
 """Seconds between two renewals of a lease by its holder."""
@@ -60,9 +61,36 @@ class Leases:
             _renewal.remove(token)
         return ours
 
+    def take(self, name: str) -> str | None:
+        """Takes the lease, or says in words which living process holds it; none where it was taken.
+
+        Where that is not known at once, as of a process of another machine, it waits for a sign of life, for a minute.
+
+        **Raises:** `OSError` where the folder is not writable.
+        """
+        path, first, begun = self._path(name), None, time.monotonic()
+        while not self.acquire(name):
+            found = _look(path)
+            first = first or found
+            if found and (found != first or _lives_here(*found)):
+                return _in_words(found[0])
+            if time.monotonic() - begun > 2 * EXPIRES:
+                return "a process that cannot be told"
+            time.sleep(_PAUSE)
+        return None
+
+    def keep(self, name: str) -> bool:
+        """Whether the lease is held still; one whose file was removed is taken anew. Raises `OSError` as `acquire`."""
+        if self.holds(name):
+            return True
+        self.release(name)
+        return self.acquire(name)
+
     def release(self, name: str) -> None:
         """Gives the lease back; one that was lost stays with its new holder."""
-        path, token = self._path(name), self._tokens.pop(name)
+        path, token = self._path(name), self._tokens.pop(name, None)
+        if token is None:
+            return
         _renewal.remove(token)
         with contextlib.suppress(OSError):
             if _is_held(path, token):
@@ -113,10 +141,7 @@ class Leases:
 
     def _expired(self, path: Path) -> bytes | None:
         """The content of a lease whose holder is gone, as far as can be told; none of any other."""
-        try:
-            with path.open("rb") as file:  # opened, not looked at: NFS asks its server only then
-                found = file.read(), os.fstat(file.fileno()).st_mtime_ns
-        except OSError:
+        if (found := _look(path)) is None:
             return None
         now, key = time.monotonic(), path.name
         before, since = self._seen.get(key, (None, now))
@@ -127,6 +152,72 @@ class Leases:
             self._seen.pop(key, None)
             return found[0]
         return None
+
+
+@final
+class SoleWriter:
+    """Makes this process the only one that writes to a place.
+
+    **Arguments:**
+
+    - `place`: a folder or a file.
+    - `folder`, `name`: of the lease. A place that is this folder is made, and removed again if it stays empty.
+    """
+
+    def __init__(self, place: Path, folder: Path, name: str):
+        self._place, self._folder, self._name = place, folder.absolute(), name
+        self._leases, self._made, self._own = Leases(self._folder), False, self._folder == place.absolute()
+
+    def take(self) -> None:
+        """Raises `InUseError` where another process has the place, and `OSError` where the lease cannot be written."""
+        if self._own and not self._folder.exists():
+            self._folder.mkdir(exist_ok=True)
+            self._made = True
+        if (holder := self._leases.take(self._name)) is not None:
+            raise InUseError(
+                f"{self._place} is in use by {holder}; wait until that has ended, or choose another place."
+            )
+
+    def keep(self) -> None:
+        """Before each writing. Raises `InUseError` if the place was lost to another process, and `OSError`."""
+        if not self._leases.keep(self._name):
+            raise InUseError(
+                f"{self._place} was taken over by another process while this one was suspended for a minute; "
+                "let that one go on."
+            )
+
+    def leave(self) -> None:
+        self._leases.release(self._name)
+        if self._made:
+            with contextlib.suppress(OSError):  # it is not empty
+                self._folder.rmdir()
+
+
+class InUseError(ValueError):
+    """Another process writes there."""
+
+
+def _look(path: Path) -> tuple[bytes, int] | None:
+    """A lease's content and time; none where it cannot be read."""
+    try:
+        with path.open("rb") as file:  # opened, not looked at: NFS asks its server only then
+            return file.read(), os.fstat(file.fileno()).st_mtime_ns
+    except OSError:
+        return None
+
+
+def _lives_here(content: bytes, renewed: int) -> bool:
+    """Whether a lease is that of a living process of this machine, by its number, which another may have got since."""
+    where, pid = (_settings(content).get(name) for name in ("host", "pid"))
+    recently = abs(time.time() - renewed / 1e9) < EXPIRES
+    return where == host() and isinstance(pid, int) and recently and os.name == "posix" and not is_dead(host(), pid)
+
+
+def _in_words(content: bytes) -> str:
+    lease = _settings(content)
+    if not isinstance(lease.get("pid"), int):
+        return "another process"
+    return f"process {lease['pid']} of the machine {shortened(lease.get('name'))}"
 
 
 def _create(path: Path, token: str) -> bool:

@@ -7,13 +7,13 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from relin._common import process
-from relin.study import _lease
-from relin.study._lease import EXPIRES, Leases
+from relin._common import lease as _lease, process
+from relin._common.lease import EXPIRES, InUseError, Leases, SoleWriter
 
 
 @pytest.fixture
@@ -198,6 +198,102 @@ def test_a_full_disk_leaves_no_lease(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
     assert leases.acquire("a")
+
+
+def test_a_process_that_ended_and_was_not_waited_for_is_dead(tmp_path):
+    with subprocess.Popen(["true"]) as ended:
+        end = time.monotonic() + 30
+        while not process.is_dead(process.host(), ended.pid):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        os.kill(ended.pid, 0)  # its number is there still
+
+
+def test_who_takes_a_lease_is_told_its_living_holder(tmp_path, dead):
+    path = write(tmp_path, pid=os.getppid())
+    assert Leases(tmp_path).take("a") == f"process {os.getppid()} of the machine None"
+    path.unlink()
+    one = Leases(tmp_path)
+    assert one.take("a") is None
+    assert Leases(tmp_path).take("a") == f"process {os.getpid()} of the machine {socket.gethostname()!r}"
+    one.release("a")
+    write(tmp_path, pid=dead)
+    assert one.take("a") is None
+    one.release("a")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def passing(monkeypatch):
+    """Time that passes while one sleeps; `events` happen then."""
+    passing = SimpleNamespace(now=1000.0, events=[])
+
+    def sleep(seconds):
+        passing.now += 1.0
+        for event in passing.events:
+            event(passing.now - 1000.0)
+
+    clock = SimpleNamespace(monotonic=lambda: passing.now, sleep=sleep, time=time.time)
+    monkeypatch.setattr(_lease, "_renewal", SimpleNamespace(add=lambda *_: 0, remove=lambda *_: 0, tokens=set))
+    monkeypatch.setattr(_lease, "time", clock)
+    return passing
+
+
+@pytest.mark.parametrize("where", ["another machine", "a process that has its number now"])
+def test_a_holder_that_gives_no_sign_of_life_for_a_minute_is_taken_for_dead(tmp_path, passing, where):
+    if where == "another machine":
+        write(tmp_path, pid=1, host="elsewhere")
+    else:
+        os.utime(write(tmp_path, pid=os.getppid()), (5.0, 5.0))
+    leases = Leases(tmp_path)
+    assert leases.take("a") is None
+    assert EXPIRES <= passing.now - 1000 <= EXPIRES + 2
+    leases.release("a")
+
+
+def test_one_that_does_is_told(tmp_path, passing):
+    path = write(tmp_path, pid=1, host="elsewhere")
+    passing.events.append(lambda second: os.utime(path, (second, second)) if second == 9 else None)
+    assert Leases(tmp_path).take("a") == "process 1 of the machine None"
+    assert passing.now == 1009
+
+
+def test_a_lease_that_cannot_be_read_is_not_waited_for_without_end(tmp_path, passing):
+    (tmp_path / "a.lease").mkdir()
+    assert Leases(tmp_path).take("a") == "a process that cannot be told"
+
+
+def test_a_lease_is_kept_where_its_file_was_removed_but_not_where_another_has_it(tmp_path):
+    leases = Leases(tmp_path)
+    assert leases.take("a") is None
+    assert leases.keep("a")
+    (tmp_path / "a.lease").unlink()
+    assert leases.keep("a")
+    assert leases.holds("a")
+    write(tmp_path, pid=os.getppid())
+    assert not leases.keep("a")
+    leases.release("a")
+    assert (tmp_path / "a.lease").exists()
+
+
+def test_the_only_one_who_writes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = Path("folder")
+    one, other = SoleWriter(place, place, "run"), SoleWriter(place, place, "run")
+    one.take()
+    with pytest.raises(InUseError, match=rf"folder is in use by process {os.getpid()} of the machine '.*'; wait until"):
+        other.take()
+    one.keep()
+    other.leave()
+    one.leave()
+    assert not place.exists()
+    one.take()
+    (place / "file").touch()
+    write(place, "run", pid=os.getppid())
+    with pytest.raises(InUseError, match="folder was taken over by another process while this one was suspended"):
+        one.keep()
+    one.leave()
+    assert sorted(path.name for path in place.iterdir()) == ["file", "run.lease"]
 
 
 @pytest.mark.slow
