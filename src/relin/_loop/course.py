@@ -123,8 +123,9 @@ class Course(Generic[_End]):
         return Result.stopped if self._said_stop(self.rows) else None
 
     def _in_place(self, found: tuple[RunState, State], own: tuple[RunState, State]) -> tuple[RunState, State]:
-        """A state that was found, on several devices where the run's own lies."""
-        if self.plan.placement is None:
+        """A state that was found, where the run's own lies if that or this is on several devices."""
+        several = any(len(leaf.devices()) > 1 for leaf in jax.tree.leaves(found) if isinstance(leaf, jax.Array))
+        if self.plan.placement is None and not several:
             return found
         return jax.tree.map(lambda new, leaf: jax.device_put(new, leaf.sharding), found, own)
 

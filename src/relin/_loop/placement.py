@@ -49,6 +49,7 @@ class Placement:
     def with_params(self, params: Params) -> tuple[Params, "Placement"]:
         """The parameters on the mesh, and the placement that knows them. If one of them came split, each lies as it
         came; else the largest axis is split that the mesh's axis divides, if there is one."""
+        params = jax.tree.map(given, params)
         came_split = any(map(_is_split, jax.tree.leaves(params)))
         params = jax.tree.map(lambda leaf: _put(leaf, self._of_param(leaf, came_split)), params)
         leaves, structure = jax.tree.flatten(params)
@@ -106,9 +107,10 @@ class Placement:
         return NamedSharding(self.mesh, P(self.batch_axes) if split and self.batch_axes and even else P())
 
     def _own(self, leaf: Any) -> Sharding | None:
-        """The place of an array that lies on several devices; `None` of any other.
+        """The place of an array that lies on several devices; `None` of any other, and of one that each device holds
+        whole in another order of the devices.
 
-        **Raises:** `ValueError` if these are not the mesh's devices.
+        **Raises:** `ValueError` if these are not the mesh's devices, or it is split in another order of them.
         """
         sharding = getattr(leaf, "sharding", None)
         if sharding is None or len(sharding.device_set) == 1:
@@ -118,14 +120,21 @@ class Placement:
                 f"All arrays of a run must lie on the devices of one mesh, got one on {len(sharding.device_set)} "
                 f"devices and a mesh of {self.mesh.size}; place them with jax.device_put, or pass NumPy arrays."
             )
-        if isinstance(sharding, NamedSharding):
-            return NamedSharding(_automatic(sharding.mesh), sharding.spec)
-        return sharding
+        if not isinstance(sharding, NamedSharding):
+            return sharding
+        if list(sharding.mesh.devices.flat) == list(self.mesh.devices.flat):
+            return NamedSharding(_mesh.automatic(sharding.mesh), sharding.spec)
+        if not sharding.is_fully_replicated:
+            raise ValueError(
+                "All arrays of a run must be split over devices in one order, got one split over those of "
+                f"{sharding.mesh} and the mesh {self.mesh}; pass a mesh of the array's devices in their order."
+            )
+        return None
 
 
 def placement_of(mesh: Any, params: Params, data: Any) -> Placement | None:
     """Where a run lies: on `mesh`; without one on that of the first parameter, or array of the data, that lies on
-    several devices; else on the one that `jax.set_mesh` set; `None` for one device.
+    several devices; else on the one that `jax.set_mesh` set; `None` for one device, where it is the usual one.
 
     **Raises:** `TypeError` for anything but a mesh, `ValueError` for one with an axis over which nothing is split.
     """
@@ -140,11 +149,16 @@ def placement_of(mesh: Any, params: Params, data: Any) -> Placement | None:
             "it."
         )
     mesh = mesh or next((place.mesh for place in places), _mesh.of_context())
-    if mesh is None or mesh.size == 1:
+    if mesh is None or _mesh.is_usual(mesh):
         return None
     given = [leaf.sharding.spec for leaf in jax.tree.leaves(data) if _on_several(leaf) and _is_split(leaf)]
     axes = tuple(_axes(given[0][:1])) if given else BATCH_AXES
-    return Placement(_automatic(mesh), tuple(axis for axis in axes if axis in mesh.axis_names))
+    return Placement(_mesh.automatic(mesh), tuple(axis for axis in axes if axis in mesh.axis_names))
+
+
+def given(leaf: Any) -> Any:
+    """An array of any library, on no device if it was on none of JAX's."""
+    return leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
 
 
 def mesh_of_lanes() -> Mesh:
@@ -188,7 +202,3 @@ def _axes(parts: Any) -> Iterator[str]:
     """The names in a partition of axes."""
     for part in parts:
         yield from part if isinstance(part, tuple) else (part,) if isinstance(part, str) else ()
-
-
-def _automatic(mesh: Any) -> Mesh:
-    return Mesh(mesh.devices, mesh.axis_names)

@@ -15,6 +15,7 @@ from relin._core.loss import SquaredError
 from relin._core.problem import Problem
 from relin._core.types import Inputs, Params, Targets
 from relin._loop import validate as _validate
+from relin._loop.placement import given, placement_of
 from relin._solver import Descent, GaussNewtonProducts
 from relin.kernel import KernelOnDisk, ntk
 from relin.kernel._independence import refuse_coupled
@@ -81,6 +82,25 @@ def predict(
         if value is not None and not value >= 0:
             raise ValueError(f"`{name}` must be at least 0, got {value}; pass a number that is.")
     _validate.arrays(data)
+    placement = placement_of(None, params, (data, x_test))
+    if placement is not None:  # explicit axes are taken as automatic ones
+        with placement.entered():
+            found = placement.placed((problem, *jax.tree.map(given, (params, data, x_test))))
+            return _predicted(*found, time, steps, learning_rate, ridge, kernel)
+    return _predicted(problem, params, data, x_test, time, steps, learning_rate, ridge, kernel)
+
+
+def _predicted(
+    problem: Problem,
+    params: Params,
+    data: tuple[Inputs, Targets],
+    x_test: Inputs,
+    time: float | None,
+    steps: int | float | None,
+    learning_rate: float | None,
+    ridge: float | None,
+    kernel: KernelOnDisk | None,
+) -> Float[Array, "test C"]:
     params, (x, y), x_test = jax.tree.map(jnp.asarray, (params, data, x_test))
     for inputs in (x, x_test):
         refuse_coupled(problem.apply, params, inputs, "`predict`", "freeze batch statistics, or train with Never()")

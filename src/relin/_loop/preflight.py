@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.stages import Compiled
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
@@ -22,6 +23,7 @@ from relin._core.types import Flag, Inputs, Outputs, Params, Scalar, Targets
 from relin._loop import validate as _validate
 from relin._loop.compiled import linearised_step, watched_outputs
 from relin._loop.partition import StaticTree, hashable_combine, hashable_partition
+from relin._loop.placement import given, placement_of
 from relin.kernel._arguments import OneExampleError
 from relin.kernel._independence import alone_as_in_batch, doubt
 from relin.kernel._largest import largest_eigenpair
@@ -51,7 +53,7 @@ class Preflight:
     independent: bool | None = None
     """Whether an example's outputs do not depend on the others of its batch."""
     step_memory: int | None = None
-    """Bytes of a compiled linearised step on this batch, arguments and results included."""
+    """Bytes of a compiled linearised step on this batch, arguments and results included; on each of several devices."""
     kernel_memory: int | None = None
     """Bytes of the batch's full kernel, (N·C)² numbers."""
     device_memory: int | None = None
@@ -108,13 +110,14 @@ _IF_COUPLED = "the kernel and results depend on how batches are made; freeze sta
 _IF_LARGE = "too large, smaller batches or NTKOperator need less; "
 
 
-def check(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -> Preflight:
+def check(problem: Problem, params: Params, batch: tuple[Inputs, Targets], *, mesh: Mesh | None = None) -> Preflight:
     """Looks at a network before it is trained: whether it can be linearised, and what a step will take.
 
     **Arguments:**
 
     - `problem`, `params`: as for `train`.
     - `batch`: a pair `(x, y)` of arrays, as large as a training step's; of a data set, its training part.
+    - `mesh`: as for `train`. The memory of a step, and what is free, are then those of each device.
 
     **Returns:** a `Preflight`: a value with a table as its text. A network that cannot be linearised is an answer, with
     the function in its way named, and no error.
@@ -129,6 +132,25 @@ def check(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -> Pr
     number = _validate.arrays(batch)
     size = sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(params))
     mode, problem = problem.mode, problem.trained(problem.variables)
+    try:
+        _check.params(params)
+    except (TypeError, ValueError) as error:
+        return Preflight(str(error), mode, number, size)
+    placement = placement_of(mesh, params, batch)
+    if placement is None:
+        return _checked(problem, params, batch, mode, jax.devices()[0])
+    with placement.entered():
+        params, placement = placement.with_params(params)
+        batch = placement.placed(jax.tree.map(given, batch), split=True)
+        return _checked(placement.placed(problem), params, batch, mode, placement.mesh.devices.flat[0])
+
+
+def _checked(
+    problem: Problem, params: Params, batch: tuple[Inputs, Targets], mode: str, device: jax.Device
+) -> Preflight:
+    """What is found of a batch and parameters that are arrays."""
+    number = jax.tree.leaves(batch)[0].shape[0]
+    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     found = _obstacle(problem, params, batch)
     if found is not None:
         return Preflight(found, mode, number, size)
@@ -152,7 +174,7 @@ def check(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -> Pr
         independent,
         _memory(trial.linearised),
         trial.outputs.size**2 * trial.outputs.dtype.itemsize,
-        _free_memory(),
+        _free_memory(device),
         _largest_rate(sharpness),
         cost,
     )
@@ -161,7 +183,6 @@ def check(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -> Pr
 def _obstacle(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -> str | None:
     """What keeps the network from being linearised and trained, in one sentence."""
     try:
-        _check.params(params)
         params, batch = jax.tree.map(jnp.asarray, (params, batch))
         once = _traced_once(problem, params, batch[0])
         _validate.targets(once, params, batch)
@@ -286,7 +307,7 @@ class _Trial:
         for kept, others in (np.split(order, [number // 2]), np.split(order, [number // 2])[::-1]):
             taken = np.arange(number)
             taken[others] = np.resize(kept, len(others))
-            found = self(jax.tree.map(lambda a, taken=taken: a[taken], self.x))[1]
+            found = self(jax.tree.map(lambda a, taken=taken: jax.device_put(a[taken], a.sharding), self.x))[1]
             if not np.linalg.norm((found - digest)[kept]) <= rounding * np.linalg.norm(digest[kept]):
                 return False
         return True
@@ -376,8 +397,8 @@ def _memory(program: Any) -> int | None:
     return analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
 
 
-def _free_memory() -> int | None:
-    if statistics := jax.devices()[0].memory_stats():
+def _free_memory(device: jax.Device) -> int | None:
+    if statistics := device.memory_stats():
         return statistics["bytes_limit"] - statistics["bytes_in_use"]
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -20,7 +20,7 @@ from relin._loop.drivers import AbstractDriver, DeviceDriver, HostDriver
 from relin._loop.ending import Known, constant_loss
 from relin._loop.multi_step import MultiStepDriver
 from relin._loop.partition import hashable_partition
-from relin._loop.placement import Placement
+from relin._loop.placement import Placement, given as as_given
 from relin._loop.program import Batch, Run, Sampling
 from relin._loop.reasons import Examples, Streamed
 from relin._loop.sources import ArraySource, IterableSource
@@ -98,7 +98,8 @@ def prepared(
         return Plan(*given, "host", Known(run.problem.mode, None), placement)
     sampling.batches.check(_validate.arrays(data))
     run.solver.check(run.problem, run.schedule, sampling.batches, run.params)
-    data = tuple(jax.tree.map(jnp.asarray, data) if placement is None else placement.placed(data, split=True))
+    data = tuple(jax.tree.map(jnp.asarray if placement is None else as_given, data))
+    data = data if placement is None else placement.placed(data, split=True)
     seen = data if placement is None else placement.readable(data)
     _validate.network(run.problem, run.params, seen)
     _validate.shown(run.problem, run.params, (observers, run.safeguard, run.schedule, run.solver))

@@ -16,6 +16,7 @@ from relin._core.loss import TargetCheck
 from relin._core.types import State, Step
 from relin._loop import program as _program, validate as _validate
 from relin._loop.compiled import Programs
+from relin._loop.placement import given
 from relin._loop.program import Batch, Data, Run, Sampling, Setup
 
 PLANNED_STEPS = 2**14
@@ -223,7 +224,7 @@ class IterableSource(AbstractSource):
     def _checked(self, batch: Batch) -> Batch:
         """The batch as arrays; raises unless it is of the first one's types and can be trained on."""
         placement = self.programs.static.placement
-        batch = jax.tree.map(jnp.asarray if placement is None else _given, batch, is_leaf=_is_one_array)
+        batch = jax.tree.map(jnp.asarray if placement is None else given, batch, is_leaf=_is_one_array)
         batch = batch if placement is None else placement.placed(batch, split=True)
         leaves, structure = jax.tree.flatten(batch)
         types = structure, tuple((leaf.dtype, leaf.ndim) for leaf in leaves)
@@ -294,11 +295,6 @@ def _not_finite(batch: Batch, step: Step, before: Int[Array, "3"] | None) -> Int
     now = jnp.stack([jnp.asarray(step, jnp.int32), jnp.int32(inputs < 0), jnp.where(inputs < 0, targets, inputs)])
     now = jnp.where((inputs < 0) & (targets < 0), -1, now)
     return now if before is None else jnp.where(before[0] < 0, now, before)
-
-
-def _given(part: Any) -> Any:
-    """A part of a batch as an array, on no device if it was on none."""
-    return part if isinstance(part, jax.Array) else np.asarray(part)
 
 
 def _is_one_array(part: Any) -> bool:

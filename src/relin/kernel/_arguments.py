@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from relin._core import check as _check
+from relin._core import check as _check, mesh as _mesh
 from relin._core.randomness import RandomnessError, not_drawn
 from relin._core.types import Inputs, Params
 
@@ -30,6 +30,11 @@ def check_inputs(x: Inputs, name: str) -> int:
             "check how they were selected."
         )
     return sizes.pop()
+
+
+def as_arrays(*arguments: Any) -> tuple[Any, ...]:
+    """As JAX's arrays; those on explicit axes of a mesh are put on automatic ones."""
+    return _mesh.on_automatic_axes(jax.tree.map(jnp.asarray, arguments))
 
 
 def check_pair(x1: Inputs, x2: Inputs) -> None:

@@ -79,11 +79,15 @@ def ntk(
     refuses.
     """
     sizes = {"batch_size": batch_size, "working_set": working_set}
-    if (spread := mesh_of(mesh, (params, x1, x2))) is not None:
+    spread = mesh_of(mesh, (params, x1, x2))
+    if spread is not None and spread.size == 1:
+        params, x1, x2 = on_all(spread, (params, x1, x2))
+    elif spread is not None:
         if out is not None or progress is not None or coupled:
             raise ValueError(
                 "Over several devices a kernel is made in memory, of examples that do not depend on each other, got "
-                "`out`, `progress` or `coupled`; leave them out, or pass arrays on one device and no `mesh`."
+                "`out`, `progress` or `coupled`; leave them out, or pass arrays on one device and no `mesh`, outside "
+                "jax.set_mesh."
             )
         with jax.set_mesh(spread):
             arrays = on_all(spread, (params, x1, x2))

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from relin._core import check as _check, tree as _tree
 from relin._core.repr import one_line, short
 from relin._core.types import Inputs, Outputs, Params
-from relin.kernel._arguments import check_inputs, check_result, check_size
+from relin.kernel._arguments import as_arrays, check_inputs, check_result, check_size
 from relin.kernel._independence import may_be_coupled, refuse_coupled
 
 Apply = Callable[[Params, Inputs], Outputs]
@@ -150,7 +150,7 @@ def features(apply: Apply, params: Params, x: Inputs, *, batch_size: int | None 
     _check.params(params)
     batch_size = check_size(batch_size, "batch_size", "all examples at once")
     num_examples = check_inputs(x, "x")
-    params, x = jax.tree.map(jnp.asarray, (params, x))
+    params, x = as_arrays(params, x)
     outputs = eqx.filter_eval_shape(apply, params, x)
     check_result(outputs, num_examples)
     structure = jax.ShapeDtypeStruct((num_examples, outputs.size // num_examples), outputs.dtype)

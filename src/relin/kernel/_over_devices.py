@@ -20,7 +20,7 @@ _AXIS = "examples"
 
 def mesh_of(mesh: Any, arrays: Any) -> Mesh | None:
     """One axis over the devices of `mesh`; without it, over those on which one of the arrays lies, if they are several,
-    or of the mesh that `jax.set_mesh` set; `None` for one device.
+    or of the mesh that `jax.set_mesh` set; `None` for one device, where it is the usual one.
 
     **Raises:** `TypeError` for anything but a mesh, `ValueError` for devices of several processes, and for tracers.
     """
@@ -35,7 +35,7 @@ def mesh_of(mesh: Any, arrays: Any) -> Mesh | None:
         mesh = next(
             (s.mesh for s in places if isinstance(s, NamedSharding) and len(s.device_set) > 1), _mesh.of_context()
         )
-    if mesh is None or mesh.size == 1:
+    if mesh is None or _mesh.is_usual(mesh):
         return None
     if mesh.is_multi_process:
         raise ValueError(
