@@ -1,5 +1,7 @@
 """A kernel in a file as an operator, read some rows at a time, against its dense matrix."""
 
+import tracemalloc
+
 import jax
 import jax.numpy as jnp
 import lineax as lx
@@ -152,3 +154,17 @@ def test_metrics_that_are_not_defined(pair, tmp_path):
         effective_rank(k)
     with pytest.raises(ValueError, match="Both kernels must have one shape"):
         distance(k, pair["full"][0][0])
+
+
+def test_metrics_take_little_memory(tmp_path, monkeypatch):
+    at_once = 2**19
+    monkeypatch.setattr("relin.kernel._file_blocks._AT_ONCE", at_once)
+    kernel = ntk(network, PARAMS, normal(5, 700, 4), outputs="mean", out=tmp_path / "k.npy")
+    y, size = jnp.arange(700) % 3, (tmp_path / "k.npy").stat().st_size
+    for metric in (lambda: cka(kernel, kernel), lambda: distance(kernel, kernel), lambda: target_alignment(kernel, y)):
+        metric()
+        tracemalloc.start()
+        metric()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1.5 * at_once < size / 4

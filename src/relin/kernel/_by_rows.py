@@ -13,6 +13,9 @@ from relin.kernel._on_disk import KernelOnDisk
 Kernel = KernelOnDisk | Array
 Rows = Float[np.ndarray, "rows N2 ..."]
 
+_COPIES = 4
+"""Of each kernel's rows: as they are read, in double precision, and what is computed of them."""
+
 
 def distance(k1: Kernel, k2: Kernel) -> float:
     """½‖K/‖K‖ − K′/‖K′‖‖²."""
@@ -106,7 +109,7 @@ class Centred:
 
 def _pairs(*kernels: Kernel) -> Iterator[tuple[int, tuple[Rows, ...]]]:
     """Rows of all kernels, in double precision, and the number of their first example."""
-    for start, stop in pieces(kernels[0].shape, kernels[0].dtype):
+    for start, stop in pieces(kernels[0].shape, np.float64, _COPIES * len(kernels)):
         some = [k.rows(start, stop) if isinstance(k, KernelOnDisk) else np.asarray(k[start:stop]) for k in kernels]
         yield start, tuple(rows.astype(np.float64) for rows in some)
 

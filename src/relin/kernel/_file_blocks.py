@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _AT_ONCE = 2**25
-"""Bytes of a kernel that are read at once, or one row of it."""
+"""Bytes of a kernel that are in memory at once, or one row of it."""
 
 
 class Sizes(NamedTuple):
@@ -52,9 +52,9 @@ def list_blocks(sizes: Sizes, symmetric: bool) -> list[Block]:
     ]
 
 
-def pieces(shape: tuple[int, ...], dtype: Any) -> Iterator[tuple[int, int]]:
-    """Where the rows of such a kernel begin and end that are in memory at once."""
-    size = max(1, _AT_ONCE // (math.prod(shape[1:]) * np.dtype(dtype).itemsize))
+def pieces(shape: tuple[int, ...], dtype: Any, copies: int = 1) -> Iterator[tuple[int, int]]:
+    """Where the rows of such a kernel begin and end that are in memory at once, so many times each."""
+    size = max(1, _AT_ONCE // (copies * math.prod(shape[1:]) * np.dtype(dtype).itemsize))
     return ((start, min(start + size, shape[0])) for start in range(0, shape[0], size))
 
 
