@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -152,3 +153,24 @@ def test_a_kernel_in_half_precision_is_centred_as_in_memory(tmp_path):
     other = jnp.asarray(np.outer(x, x) ** 2, jnp.float32)
     np.testing.assert_allclose(cka(kernel, other), cka(dense, other), rtol=1e-4)
     assert jnp.isfinite(cka(kernel, other))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="the system limits no files")
+def test_a_disk_that_is_full_on_the_way_is_told_with_the_file(tmp_path):
+    import resource
+
+    path, (_, hard) = tmp_path / "k.npy", resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full(done, total):
+        if done == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*k.npy'"):
+            made(path, progress=full)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    told = []
+    kernel = made(path, progress=lambda done, total: told.append(done))
+    assert told[0] == 3
+    np.testing.assert_allclose(kernel.as_matrix(), ntk(network, PARAMS, X1, outputs="mean"))

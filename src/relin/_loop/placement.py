@@ -122,7 +122,7 @@ class Placement:
             )
         if not isinstance(sharding, NamedSharding):
             return sharding
-        if list(sharding.mesh.devices.flat) == list(self.mesh.devices.flat):
+        if _order(sharding.mesh) == _order(self.mesh):
             return NamedSharding(_mesh.automatic(sharding.mesh), sharding.spec)
         if not sharding.is_fully_replicated:
             raise ValueError(
@@ -196,6 +196,11 @@ def _on_several(leaf: Any) -> bool:
 def _is_split(leaf: Any) -> bool:
     sharding = getattr(leaf, "sharding", None)
     return sharding is not None and not sharding.is_fully_replicated
+
+
+def _order(mesh: Any) -> list[Any]:
+    """Of the devices."""
+    return list(mesh.devices.flat)
 
 
 def _axes(parts: Any) -> Iterator[str]:

@@ -82,12 +82,13 @@ def predict(
         if value is not None and not value >= 0:
             raise ValueError(f"`{name}` must be at least 0, got {value}; pass a number that is.")
     _validate.arrays(data)
+    weights = functools.partial(_weights, time=time, steps=steps, learning_rate=learning_rate, ridge=ridge)
     placement = placement_of(None, params, (data, x_test))
-    if placement is not None:  # explicit axes are taken as automatic ones
-        with placement.entered():
-            found = placement.placed((problem, *jax.tree.map(given, (params, data, x_test))))
-            return _predicted(*found, time, steps, learning_rate, ridge, kernel)
-    return _predicted(problem, params, data, x_test, time, steps, learning_rate, ridge, kernel)
+    if placement is None:
+        return _predicted(problem, params, data, x_test, weights, kernel)
+    with placement.entered():  # explicit axes are taken as automatic ones
+        params, data, x_test = placement.placed(jax.tree.map(given, (params, data, x_test)))
+        return _predicted(placement.placed(problem), params, data, x_test, weights, kernel)
 
 
 def _predicted(
@@ -95,16 +96,13 @@ def _predicted(
     params: Params,
     data: tuple[Inputs, Targets],
     x_test: Inputs,
-    time: float | None,
-    steps: int | float | None,
-    learning_rate: float | None,
-    ridge: float | None,
+    weights: Callable[[Float[np.ndarray, " m"]], Float[np.ndarray, " m"]],
     kernel: KernelOnDisk | None,
 ) -> Float[Array, "test C"]:
+    """f̄(x_test), with `weights` for p."""
     params, (x, y), x_test = jax.tree.map(jnp.asarray, (params, data, x_test))
     for inputs in (x, x_test):
         refuse_coupled(problem.apply, params, inputs, "`predict`", "freeze batch statistics, or train with Never()")
-    weights = functools.partial(_weights, time=time, steps=steps, learning_rate=learning_rate, ridge=ridge)
     if kernel is None:
         products = GaussNewtonProducts(problem, params, (x, y))
         values, vectors = products.decomposition()

@@ -145,9 +145,7 @@ def check(problem: Problem, params: Params, batch: tuple[Inputs, Targets], *, me
         return _checked(placement.placed(problem), params, batch, mode, placement.mesh.devices.flat[0])
 
 
-def _checked(
-    problem: Problem, params: Params, batch: tuple[Inputs, Targets], mode: str, device: jax.Device
-) -> Preflight:
+def _checked(problem: Problem, params: Params, batch: tuple[Inputs, Targets], mode: str, device: Any) -> Preflight:
     """What is found of a batch and parameters that are arrays."""
     number = jax.tree.leaves(batch)[0].shape[0]
     size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
@@ -397,7 +395,7 @@ def _memory(program: Any) -> int | None:
     return analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
 
 
-def _free_memory(device: jax.Device) -> int | None:
+def _free_memory(device: Any) -> int | None:
     if statistics := device.memory_stats():
         return statistics["bytes_limit"] - statistics["bytes_in_use"]
     try:

@@ -12,7 +12,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -99,7 +99,7 @@ class KernelFile:
     def __init__(self, path: Path, description: Description, shape: Sequence[int], dtype: np.dtype):
         self.path, self.description, self.shape, self.dtype = path, description, tuple(shape), dtype
         self.done = dict[str, str]()
-        self._file: BinaryIO | None = None
+        self._file: io.FileIO | None = None
         self._sole = SoleWriter(path, path.absolute().parent, path.name)
         self._header = _header(self.shape, dtype)
         self._size = math.prod(self.shape) * dtype.itemsize
@@ -136,7 +136,7 @@ class KernelFile:
             os.replace(self.path, partial(self.path))
         with named(self.path), partial(self.path).open("ab"):  # where there is none yet, an empty one
             pass
-        with partial(self.path).open("r+b") as self._file:
+        with partial(self.path).open("r+b", buffering=0) as self._file:  # closing it writes nothing, and cannot fail
             remove_parts(self.path.absolute().parent, beside(self.path).name)
             found = self._found()
             if found is not None and self._is_laid_out(partial(self.path)):
@@ -156,7 +156,6 @@ class KernelFile:
             self._put(block.row, block.column, values)
             if block.mirrored:
                 self._put(block.column, block.row, mirror_image(values))
-            self._file.flush()
             os.fsync(self._file.fileno())
         self.done[block.name] = digest([values])
         self._describe()
@@ -210,7 +209,7 @@ class KernelFile:
         self.done = {}
         self._describe()
         self._file.truncate(0)
-        self._file.write(self._header)
+        self._write(self._header)
         self._file.truncate(len(self._header) + self._size)
 
     def _put(self, row: int, column: int, values: np.ndarray) -> None:
@@ -218,7 +217,13 @@ class KernelFile:
         entry = math.prod(self.shape[2:]) * self.dtype.itemsize
         for place, numbers in enumerate(values, row):
             self._file.seek(len(self._header) + (place * self.shape[1] + column) * entry)
-            self._file.write(np.ascontiguousarray(numbers).data)
+            self._write(np.ascontiguousarray(numbers).data)
+
+    def _write(self, content: bytes | memoryview) -> None:
+        assert self._file is not None
+        left = memoryview(content).cast("B")
+        while left:  # a disk may take a part
+            left = left[self._file.write(left) :]
 
     def _describe(self) -> None:
         description = self.description._replace(blocks=self.done)
