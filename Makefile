@@ -9,7 +9,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-comp
 LOCK = requirements/$$($(BIN)/python -c 'import sys; print("python3.11" if sys.version_info < (3, 12) else "python3.12")')
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: study test test-slow lint docs bench results lock clean
+.PHONY: study test test-slow test-lowest test-nightly lint docs package bench results lock clean
 .DEFAULT_GOAL := study
 
 study: $(READY)
@@ -25,6 +25,17 @@ test-slow: $(TESTS_READY)
 	sh tools/system-packages
 	$(PYTEST) -m 'slow and not as_shipped'
 
+# A part of the tests with the oldest versions that pyproject.toml declares, in an environment of their own.
+test-lowest:
+	sh tools/test-lowest $(PYTHON)
+
+# The tests with JAX's nightly build, in an environment of their own. JAX's installation page gives the index: JAX_INDEX=…
+test-nightly:
+	@test -n "$(JAX_INDEX)" || { echo "name the index of JAX's nightly builds: make test-nightly JAX_INDEX=..." >&2; exit 1; }
+	$(MAKE) VENV=build/nightly build/nightly/.tests-ready
+	build/nightly/bin/python -m pip install --quiet --pre --upgrade --extra-index-url "$(JAX_INDEX)" jax jaxlib
+	build/nightly/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not as_shipped and not slow'
+
 lint: $(TESTS_READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,6 +43,10 @@ lint: $(TESTS_READY)
 
 docs: $(TESTS_READY)
 	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
+
+# The source distribution and the wheel, in dist/, and a study from the wheel in a bare environment.
+package: $(TESTS_READY)
+	sh tools/check-package $(BIN)/python $(LOCK).txt
 
 bench: $(TESTS_READY)
 	$(BIN)/python -m benchmarks

@@ -1,14 +1,16 @@
-"""What makes it a package: imports are declared, extras are needed where they are asked for, it runs as a module."""
+"""What makes it a package: imports are declared, extras are needed only where asked for, it runs as a module."""
 
 import ast
 import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -34,6 +36,7 @@ def distributions():
     return {package: {canonicalize_name(n) for n in found} for package, found in packages_distributions().items()}
 
 
+@cache
 def packages(path, nodes=ast.walk):
     """The packages that a module imports, other than Python's and relin's."""
     return {name.split(".")[0] for name in imported(path, nodes)} - sys.stdlib_module_names - {"relin"}
@@ -65,7 +68,8 @@ def test_extras_wait_until_they_are_asked_for(distributions):
     assert {"torch", "flax", "wandb"} <= of_extras
     need = {name_of(path) for path in MODULES if packages(path, run_on_import) & of_extras}
     assert need
-    while more := {name_of(path) for path in MODULES if need & set(imported(path, run_on_import))} - need:
+    edges = {name_of(path): set(imported(path, run_on_import)) for path in MODULES}
+    while more := {name for name, below in edges.items() if need & below} - need:
         need |= more
     assert all(name.startswith(("relin.adapters._torch_", "relin.torch")) for name in need), need
 
@@ -76,3 +80,44 @@ def test_extras_wait_until_they_are_asked_for(distributions):
 def test_it_says_its_version(code):
     ended = subprocess.run([sys.executable, *code, "--version"], capture_output=True, text=True, check=True)
     assert re.fullmatch(rf"relin {PROJECT['version']}\n", ended.stdout)
+
+
+def read(path):
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+    assert citation["authors"] == PROJECT["authors"]
+
+
+WORKFLOWS = [path.relative_to(ROOT).as_posix() for path in (ROOT / ".github" / "workflows").glob("*.yml")]
+
+
+@pytest.mark.parametrize("path", [*WORKFLOWS, ".ci/run"])
+def test_what_others_run_can_be_run_here(path):
+    """Workflows and .ci/run call targets of the Makefile, scripts and variables that exist."""
+    text = read(path)
+    lines = text.splitlines() if path == ".ci/run" else list(steps(yaml.safe_load(text)))
+    called = [line.split() for line in lines if line.startswith("make ")]
+    assert called or ".ci/run" in lines
+    phony = re.search(r"^\.PHONY: (.*)$", read("Makefile"), re.MULTILINE)
+    for word in (word for words in called for word in words[1:]):
+        name, equals, _ = word.partition("=")
+        assert name in ("PYTHON", "JAX_INDEX") if equals else name in phony[1].split(), word
+    for script in re.findall(r"\.ci/run|tools/[\w-]+", " ".join(lines)):
+        assert (ROOT / script).is_file(), script
+
+
+def steps(workflow):
+    for job in workflow["jobs"].values():
+        yield from (step["run"] for step in job["steps"] if "run" in step)
+
+
+def test_the_workflows_take_every_python_that_is_declared():
+    declared = {c.rpartition(" ")[2] for c in PROJECT["classifiers"] if c.startswith("Programming Language")}
+    matrix = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]["test"]["strategy"]["matrix"]
+    assert set(matrix["python"]) == declared
+    assert PROJECT["requires-python"] == f">={min(declared, key=lambda text: int(text.split('.')[1]))}"
