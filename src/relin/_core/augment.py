@@ -13,7 +13,11 @@ Images = Float[Array, "batch height width channels"]
 
 
 class AbstractAugmentation(eqx.Module):
-    """Changes a batch of inputs at random; the same key gives the same change."""
+    """Changes a batch of inputs at random; the same key gives the same change.
+
+    Called with a key and the inputs of a batch, usually images `(batch, height, width, channels)`;
+    targets stay as they are.
+    """
 
     @abc.abstractmethod
     def __call__(self, key: Key, x: Images) -> Images:
@@ -21,7 +25,10 @@ class AbstractAugmentation(eqx.Module):
 
 
 class Flip(AbstractAugmentation):
-    """Mirrors each image left to right with probability ½."""
+    """Mirrors each image left to right with probability ½.
+
+    **Raises:** `ValueError` when it is called, for inputs that are not `(batch, height, width, channels)`.
+    """
 
     def __call__(self, key: Key, x: Images) -> Images:
         _check_images(x)
@@ -30,7 +37,15 @@ class Flip(AbstractAugmentation):
 
 
 class PaddedCrop(AbstractAugmentation):
-    """Pads each image by `padding` zeros on every side and cuts out its original size at a random place."""
+    """Pads each image by `padding` zeros on every side and cuts out its original size at a random place.
+
+    **Arguments:**
+
+    - `padding`: pixels, a whole number from 0.
+
+    **Raises:** `ValueError` for another number, and when it is called, for inputs that are not `(batch, height, width,
+    channels)`.
+    """
 
     padding: int = 4
 
@@ -51,7 +66,12 @@ class PaddedCrop(AbstractAugmentation):
 
 
 class Chain(AbstractAugmentation):
-    """Several augmentations in order, each with a key of its own."""
+    """Several augmentations in order, each with a key of its own.
+
+    **Arguments:**
+
+    - `parts`: augmentations, the first one first.
+    """
 
     parts: tuple[AbstractAugmentation, ...]
 

@@ -17,6 +17,8 @@ class AbstractBatches(eqx.Module):
 
     `plan` does, once for a stretch of steps, what would be slow inside a loop; `indices` reads one step's examples
     from it.
+
+    The examples of a step follow from the key and the step alone, so that a run that is resumed sees the same batches.
     """
 
     @abc.abstractmethod
@@ -37,7 +39,14 @@ class AbstractBatches(eqx.Module):
 
 
 class Shuffled(AbstractBatches):
-    """A new random order each epoch, cut into batches; what remains at the end of an epoch is left out of it."""
+    """A new random order each epoch, cut into batches; what remains at the end of an epoch is left out of it.
+
+    **Arguments:**
+
+    - `batch_size`: examples of a batch, at most those of the data; N examples make ⌊N / batch_size⌋ batches an epoch.
+
+    **Raises:** `ValueError` for a size below 1, and before training for one above N.
+    """
 
     batch_size: int
 
@@ -69,7 +78,14 @@ class Shuffled(AbstractBatches):
 
 
 class WithReplacement(AbstractBatches):
-    """Each step draws its examples independently and uniformly, with replacement."""
+    """Each step draws its examples independently and uniformly, with replacement.
+
+    **Arguments:**
+
+    - `batch_size`: examples of a batch; there may be more than in the data.
+
+    **Raises:** `ValueError` for a size below 1.
+    """
 
     batch_size: int
 

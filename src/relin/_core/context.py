@@ -13,11 +13,19 @@ Predictions = tuple[Outputs, Outputs, Outputs]
 
 
 class Context(eqx.Module):
-    """The state of a run between two steps, read-only.
+    """The state of a run between two steps, read-only: what schedules, safeguards and observers are shown.
 
-    `inputs` and `targets` are the batch of the coming step where there is one, `later` those of the steps after it that
-    a safeguard asked for. `traced` tells whether the code runs inside a compiled program; where it does not, work on
-    large arrays is cut into pieces from the host.
+    **Attributes:**
+
+    - `problem`: the network and its loss; schedules and safeguards get the network as it is trained on the coming
+      batch, observers as it is evaluated.
+    - `anchor`, `displacement`: θ_s and δ_t, PyTrees like the parameters; θ_t is their sum.
+    - `step`: t, the coming step, from 0.
+    - `feature_updates`: re-linearisations after step 0, so far.
+    - `inputs`, `targets`: the batch of the coming step; `None` for observers.
+    - `later`: the batches of the steps after it that a safeguard asked for.
+    - `traced`: whether the code runs inside a compiled program; where it does not, work on large arrays is cut into
+      pieces from the host.
     """
 
     problem: Problem
@@ -32,6 +40,7 @@ class Context(eqx.Module):
 
     @property
     def linearisation(self) -> Linearisation:
+        """The network linearised at the anchor."""
         return self.problem.linearise(self.anchor)
 
     @property
@@ -53,7 +62,7 @@ class Context(eqx.Module):
         return jax.tree.map(lambda a: a[: max(1, num_examples // 2)], self.batch)
 
     def predictions(self, x: Inputs) -> Predictions:
-        """f̄(x), f(x; θ_t) and f(x; θ_s), each of the network's shape, `(batch, C)`."""
+        """f̄(x), f(x; θ_t) and f(x; θ_s) of inputs `x`, each of the network's shape, `(batch, C)`."""
         return _predictions(self.linearisation, self.displacement, x)
 
     def predictions_in_chunks(self, x: Inputs, chunk_size: int) -> Predictions:

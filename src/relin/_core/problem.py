@@ -86,6 +86,7 @@ class Problem(eqx.Module):
         return self.apply.forward(params, x) if isinstance(self.apply, InTraining) else (self.apply(params, x), None)
 
     def linearise(self, anchor: Params) -> Linearisation:
+        """The network linearised at an anchor, as a `Linearisation`."""
         return Linearisation(self.apply, anchor, self.taylor)
 
     def value_and_grad(self, params: Params, x: Inputs, y: Targets) -> tuple[Scalar, Params]:

@@ -67,6 +67,7 @@ class Checkpoint:
         _check.count(self.keep, "keep", "2 are usual")
 
     def of_lane(self, index: int) -> "Checkpoint":
+        """The checkpoint of one lane, in a folder of its own."""
         return replace(self, folder=Path(self.folder) / f"lane-{index}")
 
 

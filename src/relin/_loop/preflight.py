@@ -35,6 +35,11 @@ class Preflight:
 
     What was not looked at, since the network cannot be linearised, is `None`; so is what cannot be known, such as
     `independent` from a batch of one example.
+
+    **Attributes**, beside those below:
+
+    - `num_examples`: N, of the batch.
+    - `num_params`: P, the trainable numbers.
     """
 
     obstacle: str | None

@@ -33,7 +33,17 @@ Data = tuple[PyTree[Shaped[Array, "examples ..."]], PyTree[Shaped[Array, "exampl
 
 
 class Run(eqx.Module):
-    """One training run: all that may differ between the lanes of one program."""
+    """One training run: all that may differ between the lanes of one program.
+
+    **Arguments:**
+
+    - `problem`, `solver`, `schedule`, `safeguard`: as for `train`; the schedule is one, not a number K.
+    - `params`: θ_0, a PyTree of floating-point arrays.
+    - `key`: decides the batches and the augmentation.
+
+    Every number in these may be a traced array, such as K, the learning rate or a tolerance, and so may `params` and
+    `key`; all else is the same in every lane.
+    """
 
     problem: Problem
     solver: AbstractSolver

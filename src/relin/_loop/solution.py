@@ -160,7 +160,12 @@ def load(folder: str | Path, params: Params, optimiser_state: Any = None, variab
 
 @dataclass(frozen=True)
 class LaneSolutions:
-    """The ends of many runs trained together: a sequence of `Solution`."""
+    """The ends of many runs trained together: a sequence of `Solution`.
+
+    **Attributes:**
+
+    - `solutions`: one for each lane, in the order of the lanes; indexing, `len` and iteration are theirs.
+    """
 
     solutions: tuple[Solution, ...]
 

@@ -12,7 +12,15 @@ from relin._observer._base import AbstractObserver, chunk_of
 
 
 class LinearisationError(AbstractObserver):
-    """‖f(x; θ_t) − f̄_t(x)‖ / ‖f(x; θ_t) − f(x; θ_s)‖ on a probe set x, as `linearisation_error`; 0 at an anchor."""
+    """‖f(x; θ_t) − f̄_t(x)‖ / ‖f(x; θ_t) − f(x; θ_s)‖ on a probe set x, as `linearisation_error`; 0 at an anchor.
+
+    **Arguments:**
+
+    - `probe`: the inputs x, a PyTree of arrays with a leading axis of examples; norms are over all their outputs.
+    - `chunk_size`: at most so many examples are in the network at once; by default what suits the device.
+
+    **Raises:** `ValueError` for a `chunk_size` below 1.
+    """
 
     probe: Inputs
     chunk_size: int = eqx.field(static=True)

@@ -41,6 +41,13 @@ class Until(AbstractWithin):
     """Another schedule before step n, then never: features are frozen from step n on.
 
     The inner schedule counts steps from the start of the run.
+
+    **Arguments:**
+
+    - `schedule`: the other schedule.
+    - `step`: n, a whole number from 0, from which features are frozen; it may be traced.
+
+    **Raises:** `TypeError` or `ValueError` for another `step`.
     """
 
     schedule: AbstractSchedule
@@ -58,6 +65,13 @@ class After(AbstractWithin):
 
     The inner schedule counts steps from the start of the run, so that `After(Every(64), 100)` first re-linearises at
     step 128.
+
+    **Arguments:**
+
+    - `schedule`: the other schedule.
+    - `step`: n, a whole number from 0, at which features start to move; it may be traced.
+
+    **Raises:** `TypeError` or `ValueError` for another `step`.
     """
 
     schedule: AbstractSchedule

@@ -16,6 +16,12 @@ class Every(AbstractSchedule):
     """Re-linearises at steps 0, K, 2K, …: T steps make ⌈T/K⌉ − 1 feature updates.
 
     `Every(1)` is ordinary training. `k` may be a traced integer, so that one compiled program serves every K.
+
+    **Arguments:**
+
+    - `k`: K, the steps of a window, at least 1.
+
+    **Raises:** `TypeError` or `ValueError` for what is not such a number.
     """
 
     k: Step
@@ -39,7 +45,14 @@ class Never(AbstractSchedule):
 
 
 class AtSteps(AbstractSchedule):
-    """Re-linearises before each of the given steps (step 0 always is an anchor and need not be named)."""
+    """Re-linearises before each of the given steps (step 0 always is an anchor and need not be named).
+
+    **Arguments:**
+
+    - `steps`: whole numbers from 0, in any order, each once or more often; or an integer array, which may be traced.
+
+    **Raises:** `TypeError` or `ValueError` for other numbers.
+    """
 
     steps: jax.Array | np.ndarray
 

@@ -26,6 +26,13 @@ class SolverState(eqx.Module):
     it is `None` and θ_t = anchor + displacement. With averaging the displacement is the mean of the window's iterates,
     of which `iterates` keeps the last. `window` says where the run is between two re-linearisations, for a solver that
     wants to know; its `begin` is then called at the first step of each.
+
+    **Attributes:**
+
+    - `anchor`: θ_s, a PyTree like the parameters.
+    - `displacement`: δ, a PyTree like the parameters.
+    - `optimiser`: the optimiser's state, or what a solver keeps in its place.
+    - `exact`, `iterates`, `window`: see above.
     """
 
     anchor: Params

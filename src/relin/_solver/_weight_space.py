@@ -96,6 +96,7 @@ class WeightSpace(AbstractStepSolver):
 
     @property
     def rates(self) -> WindowRates:
+        """How the learning rate depends on the window."""
         return WindowRates(self.window_rate, self.rate_cap)
 
     def begin(self, context: Context, state: SolverState, length: Step) -> SolverState:

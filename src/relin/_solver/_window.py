@@ -207,6 +207,7 @@ class RateCap(eqx.Module):
             )
 
     def rate_at(self, step: Step) -> Any:
+        """The optimiser's learning rate at a step."""
         return self.rate(step) if callable(self.rate) else self.rate
 
     def begun(self, context: Context, before: "Curvature") -> "Curvature":

@@ -21,11 +21,12 @@ _HELD = ("test", "validation")
 class Content(NamedTuple):
     """What was read of one's own data.
 
-    Attributes:
-        parts: (x, y) of `train` and of those of `validation` and `test` that there are.
-        standard: whether inputs and values are columns of a table, which get mean 0 and variance 1.
-        names: of the classes, where integers stand for these.
-        note: what the sentence about the split says beside.
+    **Attributes:**
+
+    - `parts`: (x, y) of `train` and of those of `validation` and `test` that there are.
+    - `standard`: whether inputs and values are columns of a table, which get mean 0 and variance 1.
+    - `names`: of the classes, where integers stand for these.
+    - `note`: what the sentence about the split says beside.
     """
 
     parts: dict[str, tuple[Any, Any]]

@@ -22,6 +22,7 @@ class Examples(NamedTuple):
 
     @property
     def num_examples(self) -> int:
+        """N, the length of the leading axis."""
         return num_examples(self.x)
 
     def __repr__(self) -> str:
@@ -43,15 +44,16 @@ class RawExamples(NamedTuple):
 class Dataset:
     """A dataset in three parts, normalised.
 
-    Attributes:
-        name: as `load` takes it.
-        train, validation, test: inputs x (float32, channels last) and classes y (int32); for data of one's own see
-            `from_arrays`.
-        num_classes: every y lies in 0, …, num_classes − 1; for values to predict the number of outputs.
-        normalisation: the formula that was applied to the raw inputs, with its numbers.
-        split: one sentence: which examples are in which part.
-        vocabulary: the characters that the tokens of a text stand for, in order.
-        classes: what stands for the classes 0, 1, … in data of one's own, such as text or numbers.
+    **Attributes:**
+
+    - `name`: as `load` takes it.
+    - `train`, `validation`, `test`: inputs x (float32, channels last) and classes y (int32); for data of one's own see
+      `from_arrays`.
+    - `num_classes`: every y lies in 0, …, num_classes − 1; for values to predict the number of outputs.
+    - `normalisation`: the formula that was applied to the raw inputs, with its numbers.
+    - `split`: one sentence: which examples are in which part.
+    - `vocabulary`: the characters that the tokens of a text stand for, in order.
+    - `classes`: what stands for the classes 0, 1, … in data of one's own, such as text or numbers.
     """
 
     name: str
@@ -83,15 +85,16 @@ class Dataset:
 class DatasetStatus:
     """Whether a dataset can be loaded without a download.
 
-    Attributes:
-        name: as `load` takes it.
-        available: it is on this machine, or can be made on it.
-        where: the file or folder it is read from, or the package that provides it; none if it is missing.
-        num_examples: of the published dataset, all parts together.
-        input_shape: of one input.
-        num_classes: C.
-        size: bytes its files take on this disk; none where it has no files here.
-        how_to_get: one sentence.
+    **Attributes:**
+
+    - `name`: as `load` takes it.
+    - `available`: it is on this machine, or can be made on it.
+    - `where`: the file or folder it is read from, or the package that provides it; none if it is missing.
+    - `num_examples`: of the published dataset, all parts together.
+    - `input_shape`: of one input.
+    - `num_classes`: C.
+    - `size`: bytes its files take on this disk; none where it has no files here.
+    - `how_to_get`: one sentence.
     """
 
     name: str

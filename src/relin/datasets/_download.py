@@ -14,9 +14,8 @@ _TIMEOUT = 30.0
 def download(source: Source, searched: str) -> None:
     """Download the files of `source` into the cache.
 
-    Raises:
-        DatasetError: no connection, a refusal by the server, or a file with another checksum than published;
-            `searched` says in which folders the files were looked for before.
+    **Raises:** `DatasetError`: no connection, a refusal by the server, or a file with another checksum than published;
+    `searched` says in which folders the files were looked for before.
     """
     import pooch
     import requests

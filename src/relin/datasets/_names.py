@@ -59,7 +59,7 @@ def names() -> tuple[str, ...]:
 
 
 def is_known(name: str) -> bool:
-    """Whether `load` takes a name: of `names()`, of one's own data or of a generated function, see `load`."""
+    """Whether `load` takes a `name`: of `names()`, of one's own data or of a generated function."""
     return name in names() or own(name) is not None or function(name) is not None
 
 

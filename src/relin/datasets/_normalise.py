@@ -13,10 +13,11 @@ _CHUNK = 4096
 class Normaliser:
     """x ↦ (x/levels − mean)/std with the mean and standard deviation of each channel (last axis) of `train`.
 
-    Arguments:
-        train: training inputs (N, …, channels): uint8, or floats.
-        levels: the raw value that counts as 1 (255 for bytes); none for data without such a scale.
-        name: of the dataset, for the error when a channel is constant.
+    **Arguments:**
+
+    - `train`: training inputs (N, …, channels): uint8, or floats.
+    - `levels`: the raw value that counts as 1 (255 for bytes); none for data without such a scale.
+    - `name`: of the dataset, for the error when a channel is constant.
     """
 
     def __init__(self, train: np.ndarray, levels: int | None, name: str):

@@ -71,19 +71,18 @@ def load(
     by names such as `parity-20-3`: `parity-D-K`, `staircase-D-K`, `single-index-D-K` and `multi-index-D-K`, of D inputs
     and order K, as docs/data.md defines them.
 
-    Arguments:
-        name: one of `names()`, or one of the above.
-        data_dir: a folder with the official files, extracted or as published.
-        download: whether files that are not on this machine may be downloaded.
-        limit: keep only so many training examples, the first, or of one's own arrays and tables a fixed random choice,
-            of each class its share; all else, the normalisation too, stays the same.
+    **Arguments:**
 
-    Returns:
-        A `Dataset`; the inputs of named sets are float32 with channels last, classes are int32.
+    - `name`: one of `names()`, or one of the above.
+    - `data_dir`: a folder with the official files, extracted or as published.
+    - `download`: whether files that are not on this machine may be downloaded.
+    - `limit`: keep only so many training examples, the first, or of one's own arrays and tables a fixed random choice,
+      of each class its share; all else, the normalisation too, stays the same.
 
-    Raises:
-        DatasetError: an unknown name, missing, damaged or mislabelled files, data that `from_arrays` refuses, or a
-            limit out of range.
+    **Returns:** a `Dataset`; the inputs of named sets are float32 with channels last, classes are int32.
+
+    **Raises:** `DatasetError`: an unknown name, missing, damaged or mislabelled files, data that `from_arrays` refuses,
+    or a limit out of range.
     """
     check_name(name)
     folder = check_data_dir(data_dir)
@@ -129,7 +128,16 @@ def _check_limit(count: int | None, name: str, available: int) -> None:
 
 
 def status(data_dir: str | os.PathLike[str] | None = None) -> list[DatasetStatus]:
-    """What is on this machine and how to get the rest, in the order of `names()`; reads and fetches no data."""
+    """What is on this machine and how to get the rest, in the order of `names()`; reads and fetches no data.
+
+    **Arguments:**
+
+    - `data_dir`: a folder with official files, in which they are looked for first.
+
+    **Returns:** a `DatasetStatus` for each data set.
+
+    **Raises:** `DatasetError` if there is no such folder.
+    """
     folder = check_data_dir(data_dir)
     cached = _generated.mnist1d_cache()
     return [

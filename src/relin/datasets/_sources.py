@@ -9,11 +9,12 @@ from typing import Literal
 class Layout:
     """One official form of a dataset's files.
 
-    Attributes:
-        reader: which reader understands the files; for `idx`, `train` and `test` are each (images, labels).
-        train, test: official file names; IDX files may also be gzipped, with `.gz` appended.
-        folders: names of subfolders the files are commonly found in.
-        archive: name of the tar file that holds them all, if there is one.
+    **Attributes:**
+
+    - `reader`: which reader understands the files; for `idx`, `train` and `test` are each (images, labels).
+    - `train`, `test`: official file names; IDX files may also be gzipped, with `.gz` appended.
+    - `folders`: names of subfolders the files are commonly found in.
+    - `archive`: name of the tar file that holds them all, if there is one.
     """
 
     reader: Literal["idx", "cifar-binary", "cifar-pickle"]
@@ -32,19 +33,20 @@ class Layout:
 class Source:
     """A dataset that is read from files.
 
-    Attributes:
-        name: as `load` takes it.
-        layouts: official forms, the preferred one first.
-        image_shape: height, width, channels.
-        num_classes: C.
-        num_train, num_test: of the published dataset.
-        held_out: the last one in `held_out` of the training images are the validation split.
-        url: address of the folder that `downloads` are fetched from.
-        downloads: files to fetch, each with its published MD5.
-        md5: further published checksums, of files that may lie in the cache.
-        first_labels: with which the official training set begins, if another dataset has the same file names.
-        system_folders: where a package of the operating system puts the files.
-        system_package: that package.
+    **Attributes:**
+
+    - `name`: as `load` takes it.
+    - `layouts`: official forms, the preferred one first.
+    - `image_shape`: height, width, channels.
+    - `num_classes`: C.
+    - `num_train`, `num_test`: of the published dataset.
+    - `held_out`: the last one in `held_out` of the training images are the validation split.
+    - `url`: address of the folder that `downloads` are fetched from.
+    - `downloads`: files to fetch, each with its published MD5.
+    - `md5`: further published checksums, of files that may lie in the cache.
+    - `first_labels`: with which the official training set begins, if another dataset has the same file names.
+    - `system_folders`: where a package of the operating system puts the files.
+    - `system_package`: that package.
     """
 
     name: str

@@ -16,10 +16,11 @@ _AS_VALUES = "(integers are classes: give values to predict as floats)"
 class Targets(NamedTuple):
     """Those of every part, as they are trained on.
 
-    Attributes:
-        parts: int32 classes, of shape (examples, …), or values of shape (examples, …, outputs).
-        num_classes: the number of classes, or of outputs.
-        classes: what stands for the classes 0, 1, … in the data; none for values and for classes by position.
+    **Attributes:**
+
+    - `parts`: int32 classes, of shape (examples, …), or values of shape (examples, …, outputs).
+    - `num_classes`: the number of classes, or of outputs.
+    - `classes`: what stands for the classes 0, 1, … in the data; none for values and for classes by position.
     """
 
     parts: dict[str, np.ndarray]

@@ -73,6 +73,7 @@ class KernelOnDisk(lx.AbstractLinearOperator):
 
     @property
     def ndim(self) -> int:
+        """The number of its axes."""
         return len(self.shape)
 
     def __repr__(self) -> str:

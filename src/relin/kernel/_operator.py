@@ -24,7 +24,15 @@ _EXAMPLES_AT_ONCE = 32  # whose Jacobians are made together where no smaller bat
 
 
 class FeatureOperator(lx.AbstractLinearOperator):
-    """The Jacobian J: a PyTree like `params` → `(N, C)`, or its transpose; see `features`, which makes one."""
+    """The Jacobian J: a PyTree like `params` → `(N, C)`, or its transpose; see `features`, which makes one.
+
+    **Arguments:**
+
+    - `apply`, `params`, `x`, `batch_size`: as for `features`.
+    - `outputs`: shape and type of the outputs, `(N, C)`.
+    - `transposed`: whether this is Jᵀ.
+    - `coupled`: whether an example's outputs may depend on the others, so that all go through the network together.
+    """
 
     apply: Apply
     params: Params

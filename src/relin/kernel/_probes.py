@@ -21,7 +21,13 @@ Operator = lx.AbstractLinearOperator | tuple[Any, Any, Any]
 
 
 class Estimate(NamedTuple):
-    """A mean over probes and its standard error, both in the units of the quantity."""
+    """A mean over probes and its standard error, both in the units of the quantity.
+
+    **Attributes:**
+
+    - `value`: the mean.
+    - `standard_error`: that of the mean, from the spread of the probes.
+    """
 
     value: Scalar
     standard_error: Scalar

@@ -30,6 +30,11 @@ def initialise(layers: Layers, key: PRNGKeyArray) -> Layers:
 
     All of them come from one draw in one small program: one draw for each array would cost more than ten seconds of
     compilation for ResNet18.
+
+    **Arguments:**
+
+    - `layers`: the layers, as they are built, without numbers.
+    - `key`: of the draw.
     """
     leaves, structure = jax.tree.flatten(layers)
     arrays = iter(_draw(key, tuple(leaf for leaf in leaves if isinstance(leaf, Initial))))

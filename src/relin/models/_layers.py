@@ -31,6 +31,12 @@ class Dense(eqx.Module):
     """x ↦ √(c_w / fan_in) x W + b in NTK parametrisation, x W + b in the standard one; b starts at zero.
 
     Its arrays are drawn by `initialise`.
+
+    **Arguments:**
+
+    - `inputs`, `outputs`: the sizes; called with x `(inputs,)` it gives `(outputs,)`.
+    - `c_w`: the variance of the weights, times fan_in.
+    - `parametrisation`: `"standard"`, or `"ntk"`, in which the factor √(c_w / fan_in) is outside the weights.
     """
 
     weight: Float[Array, "inputs outputs"] | Initial
@@ -50,6 +56,12 @@ class GroupNorm(eqx.Module):
 
     `groups` is lowered to the largest of its divisors that leaves groups of equal size and more than one channel.
     Its arrays are drawn by `initialise`.
+
+    **Arguments:**
+
+    - `channels`: C; inputs are `(…, C)`, of one example.
+    - `groups`: at most so many.
+    - `epsilon`: added to the variance.
     """
 
     weight: Float[Array, " C"] | Initial
@@ -76,7 +88,15 @@ class GroupNorm(eqx.Module):
 
 
 class LayerNorm(eqx.Module):
-    """Layer normalisation over the channels of every position (Ba et al. 2016, arXiv:1607.06450)."""
+    """Layer normalisation over the channels of every position (Ba et al. 2016, arXiv:1607.06450).
+
+    **Arguments:**
+
+    - `channels`: C; inputs are `(…, C)`.
+    - `epsilon`: added to the variance.
+
+    Its arrays are drawn by `initialise`.
+    """
 
     weight: Float[Array, " C"] | Initial
     bias: Float[Array, " C"] | Initial
@@ -105,7 +125,8 @@ def average_pool(x: Float[Array, "*positions C"], size: int = 2) -> Float[Array,
 
 
 def max_pool(x: Float[Array, "*positions C"], size: int = 2) -> Float[Array, "*pooled C"]:
-    """The same with the largest of each window.
+    """The largest value of each of the disjoint windows of `size` positions along every axis but the last of `x`,
+    `(…, C)`; remainders are dropped.
 
     By pairs: the derivative of a maximum over an axis divides by how many entries equal it, which is nothing where the
     compiler rounds them once more.

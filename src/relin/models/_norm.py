@@ -22,6 +22,12 @@ class BatchNorm(eqx.Module):
 
     Equinox corrects the running mean for its start at 0, and by the same factor the running variance, which starts
     at 1: in the first fifty forward passes the network as it is evaluated has too large a variance.
+
+    **Arguments:**
+
+    - `channels`: C; inputs are `(…, C)`, of one example of a mapped batch.
+
+    **Raises:** `ValueError` when it is called without its state.
     """
 
     norm: eqx.nn.BatchNorm

@@ -31,7 +31,10 @@ _NETWORKS: dict[str, Callable[..., eqx.Module]] = {
 
 
 def options(name: str) -> dict[str, Any]:
-    """The options of a network with their defaults, for example `{"width": 256, "depth": 2, …}`."""
+    """The options of a network with their defaults, for example `{"width": 256, "depth": 2, …}`.
+
+    **Raises:** `ValueError` if `name` is none of `names()`.
+    """
     parameters = inspect.signature(_network(name)).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
 

@@ -10,4 +10,8 @@ from relin.report._terminal import terminal_summary as terminal_summary
 if TYPE_CHECKING:
     from relin.report._public import *  # noqa: F403
 
-__getattr__, __dir__ = names_of("relin.report._public")
+__getattr__, _of_public = names_of("relin.report._public")
+
+
+def __dir__() -> list[str]:
+    return sorted({*_of_public(), "terminal_summary", "write_current", "write_report"})

@@ -119,9 +119,10 @@ def draw_mean(
 ) -> None:
     """The mean of a schedule with its interval, at `at` on the other axis; filled where it is on par.
 
-    Args:
-        horizontal: whether accuracy is the horizontal axis.
-        faint: whether the interval steps back behind those of others.
+    **Arguments:**
+
+    - `horizontal`: whether accuracy is the horizontal axis.
+    - `faint`: whether the interval steps back behind those of others.
     """
     low, high = ends(outcome.test_accuracy, scale)
     mean = scale.factor * outcome.test_accuracy.mean
@@ -252,10 +253,11 @@ def accuracy_axis(
 ) -> None:
     """A vertical axis of test accuracy that holds what is shown and the bands, with names at the right.
 
-    Args:
-        shown: values on the axis.
-        rows: of `note_untrained`.
-        labels: more names, as `label_right` takes them.
+    **Arguments:**
+
+    - `shown`: values on the axis.
+    - `rows`: of `note_untrained`.
+    - `labels`: more names, as `label_right` takes them.
     """
     name_axis(axes, result)
     axes.set_ylim(*limits([*band_values(result), *shown], result, floor(result), rows))

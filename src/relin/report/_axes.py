@@ -71,10 +71,11 @@ class NumberAxis:
     ) -> None:
         """Ticks, limits, the breaks and the dotted line.
 
-        Args:
-            number: a number between the ends in words.
-            ends: names of zero and ∞.
-            most: how many numbers between the ends are named; as many as the axis is wide enough for, if none.
+        **Arguments:**
+
+        - `number`: a number between the ends in words.
+        - `ends`: names of zero and ∞.
+        - `most`: how many numbers between the ends are named; as many as the axis is wide enough for, if none.
         """
         places = [*self._at.values(), *self.beside]
         axes.set_xlim(min(places) - _EDGE, max(places) + _EDGE)

@@ -53,11 +53,12 @@ def write_current(
 ) -> Path:
     """`write_report` where the report in a folder was made from other records, settings or relin, or is not whole.
 
-    Args:
-        redraw: write it even where nothing has changed.
-        against: as of `write_report`.
+    **Arguments:**
 
-    Returns: the path of the page.
+    - `result`, `records`, `spec`, `environment`, `out_dir`, `against`: as for `write_report`.
+    - `redraw`: write it even where nothing has changed.
+
+    **Returns:** the path of the page.
     """
     made = made_from(records, spec, against)
     if redraw or not is_current(out_dir, made):

@@ -53,9 +53,10 @@ def draw_line(
 ) -> None:
     """A line through means with their intervals as a band; all arrays have shape (points,).
 
-    Args:
-        log: whether the vertical axis is logarithmic: an interval of a mean may cross zero, such an axis may not.
-        options: of the line.
+    **Arguments:**
+
+    - `log`: whether the vertical axis is logarithmic: an interval of a mean may cross zero, such an axis may not.
+    - `options`: of the line.
     """
     low = np.maximum(low, 0.2 * mean) if log else low
     axes.plot(x, mean, style, color=colour, zorder=3, **options)

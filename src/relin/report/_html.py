@@ -19,7 +19,14 @@ def escape(text: object) -> Html:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table; the unit stands below the heading."""
+    """A column of a table; the unit stands below the heading.
+
+    **Arguments:**
+
+    - `heading`: its name.
+    - `unit`: of its numbers, in a line of its own.
+    - `numeric`: whether it is right-aligned.
+    """
 
     heading: str
     unit: str = ""
@@ -28,7 +35,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: its cells as text, the first of which heads the row."""
+    """A row of a table: its cells as text, the first of which heads the row.
+
+    **Arguments:**
+
+    - `cells`: one text a column.
+    - `marked`: whether the row stands out.
+    """
 
     cells: Sequence[str]
     marked: bool = False
@@ -52,7 +65,14 @@ def code_block(text: str) -> Html:
 
 
 def table(caption: str, columns: Sequence[Column], rows: Iterable[Row]) -> Html:
-    """A table that scrolls inside its own container where the page is narrow."""
+    """A table that scrolls inside its own container where the page is narrow.
+
+    **Arguments:**
+
+    - `caption`: a sentence above it.
+    - `columns`: their headings and units.
+    - `rows`: their cells, as text.
+    """
     head = "".join(
         f'<th scope="col"{_numeric(column)}>{escape(column.heading)}'
         + (f"<span class='unit'>{escape(column.unit)}</span>" if column.unit else "")

@@ -25,7 +25,14 @@ from relin.study._verdict import in_measure
 
 @dataclass(frozen=True)
 class Tile:
-    """A key number: the value in large type, what it is, and what to make of it."""
+    """A key number: the value in large type, what it is, and what to make of it.
+
+    **Attributes:**
+
+    - `label`: what it is.
+    - `value`: the number with its unit.
+    - `note`: what to make of it.
+    """
 
     label: str
     value: str
@@ -164,7 +171,14 @@ def plain_text(shown: RenderableType) -> str:
 
 
 def statistics(result: GridResult) -> str:
-    """How runs are paired, rates chosen and schedules judged, in every study."""
+    """How runs are paired, rates chosen and schedules judged, in every study.
+
+    **Arguments:**
+
+    - `result`: what was concluded.
+
+    **Returns:** a paragraph, to stand among a report's `method`.
+    """
     scale = result.scale
     bound = "upper" if scale.turned else "lower"
     return (
@@ -210,7 +224,12 @@ def untrained_tile(result: GridResult | DescentResult, note: str = "") -> Tile:
 
 
 def shared_tiles(result: GridResult) -> list[Tile]:
-    """The key numbers of every study: lazy gap, margin, seeds, runs that did not train."""
+    """The key numbers of every study: lazy gap, margin, seeds, runs that did not train.
+
+    **Arguments:**
+
+    - `result`: what was concluded.
+    """
     gap, scale = result.lazy_gap, result.scale
     chosen = sum(outcome.num_untrained for outcome in result.outcomes)
     margin, _, unit = scale.margin_words().partition(" ")

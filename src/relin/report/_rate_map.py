@@ -20,7 +20,13 @@ from relin.study._result import GridResult
 
 
 def rates_plot(result: GridResult, records: StudyRecords) -> Plot:
-    """The map with its words, the same for every study."""
+    """The map with its words, the same for every study.
+
+    **Arguments:**
+
+    - `result`: what was concluded.
+    - `records`: those it was concluded from.
+    """
     percent = " in percent" if result.scale.unit == "%" else ""
     return Plot(
         name="learning-rates",
@@ -75,11 +81,12 @@ def draw_cell(
 ) -> None:
     """A cell of a map with a text in its middle.
 
-    Args:
-        box: left, low, right, high.
-        share: of the way through the colour map.
-        hatch: instead of a colour, as `Cell` has it.
-        style: of the text.
+    **Arguments:**
+
+    - `box`: left, low, right, high.
+    - `share`: of the way through the colour map.
+    - `hatch`: instead of a colour, as `Cell` has it.
+    - `style`: of the text.
     """
     left, low, right, high = box
     colour = matplotlib.colormaps[theme.colormap](share)

@@ -71,10 +71,9 @@ class StudyRecords(Generic[Result]):
     """The records that belong to a result, checked once and then asked for what a figure needs."""
 
     def __init__(self, result: Result, records: pl.DataFrame, more_columns: Sequence[str] = ()):
-        """`records` has a row per run and recorded step, with `more_columns` beside those every report shows.
+        """Of a `result` and its `records`, a row per run and recorded step, with `more_columns` beside those of all.
 
-        Raises:
-            ValueError: there is nothing to show, or the records are not those of the result.
+        **Raises:** `ValueError`: there is nothing to show, or the records are not those of the result.
         """
         _check(result, records, (*COLUMNS, *more_columns))
         self.result = result

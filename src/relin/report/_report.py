@@ -25,17 +25,17 @@ def write_report(
     `table.csv`, the outcomes in full precision (beside it what else a study has, such as `placements.csv`); and
     `summary.txt`. Each file is replaced in one step, the page last.
 
-    Args:
-        result: the conclusions to show.
-        records: a row per run and recorded step, of one model on one data set, at every learning rate tried.
-        spec: the settings of the study, nested mappings of plain values.
-        environment: versions and device; its entry `command`, if any, is shown as the way to reproduce the study.
-        out_dir: created where it does not exist.
-        against: what figures of feature updates have on their axis, of what the study offers; each its own, if none.
+    **Arguments:**
 
-    Raises:
-        ValueError: there is no outcome or no record, the records or settings are not those of the result, there is no
-            study of the result's name, or it does not offer `against`.
+    - `result`: the conclusions to show.
+    - `records`: a row per run and recorded step, of one model on one data set, at every learning rate tried.
+    - `spec`: the settings of the study, nested mappings of plain values.
+    - `environment`: versions and device; its entry `command`, if any, is shown as the way to reproduce the study.
+    - `out_dir`: created where it does not exist.
+    - `against`: what figures of feature updates have on their axis, of what the study offers; each its own, if none.
+
+    **Raises:** `ValueError`: there is no outcome or no record, the records or settings are not those of the result,
+    there is no study of the result's name, or it does not offer `against`.
     """
     from relin.report._page import write_study_page
 

@@ -24,7 +24,16 @@ PDF_FONT_TYPE = 42
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one variant of a figure."""
+    """Colours of one variant of a figure.
+
+    **Attributes:**
+
+    - `name`: `light` or `dark`.
+    - `background`, `ink`, `muted`, `grid`: of the page, its text, lesser text and lines.
+    - `ordinary`, `middle`, `lazy`, `adaptive`: of K = 1, the periods between, K = ∞ and schedules without a period.
+    - `accent`: what stands out.
+    - `colormap`: of heat maps, a name of Matplotlib's.
+    """
 
     name: str
     background: str

@@ -18,10 +18,12 @@ Extra = tuple[Column, Callable[[ScheduleOutcome], str]]
 def outcomes_table(result: GridResult, marked: Collection[str], note: str, extra: Sequence[Extra] = ()) -> Html:
     """The table of every schedule as HTML.
 
-    Args:
-        marked: names of the schedules whose rows stand out.
-        note: says what is marked.
-        extra: columns of this study, after the test accuracy.
+    **Arguments:**
+
+    - `result`: what was concluded.
+    - `marked`: names of the schedules whose rows stand out.
+    - `note`: says what is marked.
+    - `extra`: columns of this study, after the test accuracy.
     """
     scale = result.scale
     columns = [
@@ -78,15 +80,18 @@ def outcomes_csv(
 ) -> str:
     """The outcomes as CSV: a column per field, three (mean, `_low`, `_high`) per interval, fractions or in its unit.
 
-    Args:
-        extra: by schedule, the columns that only one study has.
-        scale: of the result: where lower values are better, the file has the values and not their negatives.
+    **Arguments:**
+
+    - `outcomes`: of a result.
+    - `extra`: by schedule, the columns that only one study has.
+    - `scale`: of the result: where lower values are better, the file has the values and not their negatives.
     """
     more = extra or {}
     return csv_of([record_of(o, scale) | dict(more.get(o.schedule, {})) for o in outcomes])
 
 
 def csv_of(records: Sequence[dict[str, Any]]) -> str:
+    """`records`, mappings from columns to values, as a CSV file's text."""
     return pl.DataFrame(records, infer_schema_length=None).write_csv()
 
 

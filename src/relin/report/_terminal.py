@@ -25,7 +25,9 @@ class Layout:
     """How densely a table is set."""
 
     digits: int
+    """After the point."""
     padding: int
+    """Spaces between columns."""
     gap: str
     """Around ±."""
     wrap: str
@@ -56,6 +58,7 @@ class Terminal:
     """What a study shows on a terminal beside its verdict."""
 
     tables: Callable[[Layout], list[Table]]
+    """The tables, set as densely as the layout says."""
     notes: Sequence[str]
     """What the tables' words mean, below the verdict."""
 
@@ -89,8 +92,11 @@ def terminal_summary(result: StudyResult) -> _Summary:
     Accuracies are in percent, differences, intervals and bounds in percentage points; measures of one's own in their
     unit.
 
-    Raises:
-        ValueError: the result has no outcome, or there is no study of its name.
+    **Raises:** `ValueError`: the result has no outcome, or there is no study of its name.
+
+    **Arguments:**
+
+    - `result`: of any study.
     """
     if isinstance(result, GridResult) and not result.outcomes:
         raise ValueError(
@@ -108,17 +114,26 @@ def grid_terminal(
 ) -> Terminal:
     """The table of every schedule.
 
-    Args:
-        result: what was concluded.
-        columns: those after the name, by heading; `accuracy_columns` and `test_columns` by default.
-        notes: in the place of what *on par* means.
+    **Arguments:**
+
+    - `result`: what was concluded.
+    - `columns`: those after the name, by heading; `accuracy_columns` and `test_columns` by default.
+    - `notes`: in the place of what *on par* means.
     """
     own = columns or (lambda layout: accuracy_columns(layout, result.scale) | test_columns(result.scale))
     return Terminal(lambda layout: [schedules_table(result, layout, own(layout))], grid_notes(result, notes))
 
 
 def plain_table(title: str, headings: Sequence[str], padding: int = 1, names: int = 0) -> Table:
-    """A table without edges; the first `names` columns are left-aligned."""
+    """A table without edges; the first `names` columns are left-aligned.
+
+    **Arguments:**
+
+    - `title`: stands above it.
+    - `headings`: one a column.
+    - `padding`: spaces after each cell.
+    - `names`: how many columns, the first, are left-aligned.
+    """
     # Padding on one side and no edge: only so do nine columns fit 80 characters.
     table = Table(title=Text(title), title_justify="left", box=_HEAD, padding=(0, padding, 0, 0))
     table.show_edge, table.pad_edge = False, False

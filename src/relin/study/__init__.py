@@ -10,7 +10,7 @@ from relin._common.lazy import names_of
 if TYPE_CHECKING:
     from relin.study._public import *  # noqa: F403
 
-_of_public, __dir__ = names_of("relin.study._public")
+_of_public, _names_of_public = names_of("relin.study._public")
 
 
 def __getattr__(name: str) -> Any:
@@ -20,3 +20,9 @@ def __getattr__(name: str) -> Any:
         if name.lower() in names():
             return find(name.lower())
     return _of_public(name)
+
+
+def __dir__() -> list[str]:
+    from relin.study._registry import shipped
+
+    return sorted({*_names_of_public(), *(name.capitalize() for name in shipped())})

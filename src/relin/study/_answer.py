@@ -20,7 +20,14 @@ _REPORT = "relin.report"
 
 
 class Figures(Mapping[str, Any]):
-    """The figures of a study by name, each a `matplotlib.figure.Figure`, drawn when it is asked for."""
+    """The figures of a study by name, each a `matplotlib.figure.Figure`, drawn when it is asked for.
+
+    Asked for a name there is not, it raises `KeyError` with the names there are.
+
+    **Arguments:**
+
+    - `plots`: a `relin.report.Plot` for each name.
+    """
 
     def __init__(self, plots: Mapping[str, Any]):
         self._plots = plots

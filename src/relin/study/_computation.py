@@ -16,7 +16,13 @@ from relin.study._store import Store
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a study is, in training steps of all its runs."""
+    """How far a study is, in training steps of all its runs.
+
+    **Attributes:**
+
+    - `done`, `total`: steps taken, and of all runs as far as they are known.
+    - `stage`: which part of the study is computed, in words.
+    """
 
     done: int
     total: int

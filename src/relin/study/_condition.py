@@ -16,6 +16,11 @@ class Condition:
     `_modifiers.py`: each says its name, label and numbers, and what it makes of a run.
 
     **Raises:** `ValueError` for modifiers that do not go together, or not with the schedule.
+
+    **Arguments:**
+
+    - `schedule`: when features are updated.
+    - `modifiers`: what else is changed in a run, in order.
     """
 
     schedule: AbstractNamedSchedule
@@ -30,6 +35,7 @@ class Condition:
 
     @property
     def name(self) -> str:
+        """As records and settings have it, such as `every-64+clip-1`."""
         return "+".join(each.name for each in (self.schedule, *self.modifiers))
 
     @property
@@ -74,7 +80,10 @@ def every(period: float, *modifiers: str) -> Condition:
 
 
 def parse_condition(name: str) -> Condition:
-    """The condition of a name as records have it. Raises `ValueError` for another one."""
+    """The condition of a `name` as records have it, such as `every-64+clip-1`.
+
+    **Raises:** `ValueError` for another one, with the names there are.
+    """
     schedule, *modifiers = name.split("+")
     try:
         return Condition(AbstractNamedSchedule.parse(schedule), tuple(map(AbstractModifier.parse, modifiers)))

@@ -4,7 +4,13 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Interval(BaseModel):
-    """An estimate with its two-sided confidence interval, in the unit of the estimate."""
+    """An estimate with its two-sided confidence interval, in the unit of the estimate.
+
+    **Attributes:**
+
+    - `mean`: the estimate.
+    - `low`, `high`: the ends of the interval.
+    """
 
     model_config = ConfigDict(frozen=True)
 

@@ -81,6 +81,7 @@ class Measure:
 
     @property
     def better(self) -> Better:
+        """Which values are better: `"higher"` or `"lower"`."""
         return "higher" if self.higher_is_better else "lower"
 
 

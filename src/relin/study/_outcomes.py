@@ -49,7 +49,9 @@ class Compared:
     scale: Scale
     """What the accuracies are; its margin, of values its relative margin, is the largest acceptable loss."""
     confidence: float
+    """Of one-sided bounds, such as 0.95."""
     chance: float
+    """The accuracy, or score, at which a run that did not train counts."""
     has_yardstick: bool = True
     """Whether a run of ordinary training trained and, but for accuracy, its mean is better than a constant's."""
 
@@ -68,6 +70,7 @@ class Compared:
         return self.scale.beside(accuracy).margin
 
     def outcome(self, schedule: str) -> ScheduleOutcome | None:
+        """The outcome of a schedule by name; `None` where it was not studied."""
         return next((outcome for outcome in self.outcomes if outcome.schedule == schedule), None)
 
     def versus(self, schedule: str, other: str) -> Float[np.ndarray, " n"]:

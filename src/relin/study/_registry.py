@@ -70,6 +70,10 @@ def load_study(path: Path) -> type[AbstractStudy]:
     The file is run: only one that the user names is.
 
     **Raises:** `SpecError` if it cannot be run, holds no study, or has the name of another one.
+
+    **Arguments:**
+
+    - `path`: the file or the folder.
     """
     file = (path / "__init__.py" if path.is_dir() else path).resolve()
     digest = hashlib.sha256(str(file).encode()).hexdigest()[:12]  # files of one name are modules of two
@@ -93,6 +97,10 @@ def register(study: type[AbstractStudy]) -> type[AbstractStudy]:
     """Makes a study found by its name in this process; a class decorator.
 
     **Raises:** `SpecError` if it is no study, or has the name of one that is installed or was defined elsewhere.
+
+    **Arguments:**
+
+    - `study`: the class; it is returned.
     """
     name = _checked(study, "register").name
     if name in shipped() or any(entry.name == name for entry in entry_points(group=_GROUP)):

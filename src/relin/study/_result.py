@@ -21,7 +21,7 @@ class ScheduleOutcome(BaseModel):
     schedule: str = Field(description="Name as in the records, for example every-4, never, when-error-0.1.")
     label: str = Field(description="Name for people, for example K = 4, K = ∞ (lazy), error ≤ 0.1.")
     period: float | None = Field(description="K; infinity for Never; none for a schedule without a period.")
-    learning_rate: float
+    learning_rate: float = Field(description="The chosen rate.")
     num_seeds: int = Field(description="Runs at the chosen rate, one per seed; its means are over them.")
     rate_edge: Literal["largest", "smallest"] | None = Field(
         None, description="Where the chosen rate is an end of those offered; none where only one was, or none trained."
@@ -30,10 +30,10 @@ class ScheduleOutcome(BaseModel):
     num_failed: int = Field(0, description="Runs at the chosen rate that failed to train; each counts like these.")
     num_diverged_all_rates: int = Field(description="Runs at any rate that diverged.")
     num_failed_all_rates: int = Field(0, description="Runs at any rate that failed to train.")
-    num_runs_all_rates: int
+    num_runs_all_rates: int = Field(description="Runs at any rate.")
     feature_updates: float = Field(description="Mean number of feature updates of a run.")
-    validation_accuracy: float
-    test_accuracy: Interval
+    validation_accuracy: float = Field(description="Mean at the end of training, by which the rate was chosen.")
+    test_accuracy: Interval = Field(description="Mean at the end of training, of the linearised network.")
     network_test_accuracy: Interval = Field(description="Accuracy of the network f(·; θ_t), not of the linearised one.")
     difference: Interval | None = Field(description="Paired difference in test accuracy to K = 1; none for K = 1.")
     bound: float | None = Field(description="One-sided lower confidence bound of the difference, not corrected.")
@@ -62,10 +62,10 @@ class StudyResult(BaseModel):
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")  # as above, for K* = ∞
 
-    study: str
-    data: str
-    model: str
-    num_steps: int
+    study: str = Field(description="The name of the study.")
+    data: str = Field(description="The data set.")
+    model: str = Field(description="The network.")
+    num_steps: int = Field(description="T, the steps of a run.")
     num_seeds: int = Field(description="Paired seeds: the fewest of any schedule tested.")
     measure: str = Field("accuracy", description="What the accuracies are; R² of values to predict.")
     verdict: str = Field(description="In words.")
@@ -109,15 +109,17 @@ class GridResult(StudyResult):
 
     @property
     def num_runs(self) -> int:
-        """At any learning rate, as are the next two."""
+        """Runs at any learning rate."""
         return sum(outcome.num_runs_all_rates for outcome in self.outcomes)
 
     @property
     def num_diverged(self) -> int:
+        """Runs at any rate that diverged."""
         return sum(outcome.num_diverged_all_rates for outcome in self.outcomes)
 
     @property
     def num_failed(self) -> int:
+        """Runs at any rate that failed to train."""
         return sum(outcome.num_failed_all_rates for outcome in self.outcomes)
 
     @property

@@ -34,6 +34,10 @@ class Store:
 
     Each file holds its own digest, so that it and its content are there together or not at all. What a relin before
     there were digests wrote has none, and is read.
+
+    **Arguments:**
+
+    - `folder`: its path; it need not exist.
     """
 
     def __init__(self, folder: Path):
@@ -122,6 +126,7 @@ class Store:
         )
 
     def path(self, job: AbstractJob) -> Path:
+        """The file of a finished job."""
         return self.jobs / f"{job.name}.parquet"
 
     def finished(self, job: AbstractJob) -> bool:

@@ -85,6 +85,10 @@ def stored_study(folder: Path) -> tuple[StudySpec, StudyResult, pl.DataFrame]:
     The jobs decide; where there are none, `spec.json` and `records.parquet` are enough.
 
     **Raises:** `SpecError` if the folder holds no study; `StoreError` if the study is not finished or a file damaged.
+
+    **Arguments:**
+
+    - `folder`: where the study was run.
     """
     store = Store(folder)
     spec, records = store.spec(), store.read_whole()
@@ -163,6 +167,17 @@ def train_one(
     """The records of one run with a study's data, network and optimiser.
 
     **Raises:** `ValueError` for settings that cannot be run.
+
+    **Arguments:**
+
+    - `spec`: the settings.
+    - `schedule`: the name of a condition, such as `every-64+clip-1`.
+    - `rate`: the learning rate.
+    - `seed`: of the initial network and the batches.
+    - `data_dir`: where the data set's files are looked for first.
+    - `progress`: called with (steps done, steps).
+
+    **Returns:** one row for each recorded step, in the columns of a study's records.
     """
     from relin.study._runner import Runner
 

@@ -24,8 +24,7 @@ _LINE = 9  # characters of a name's line that fit the axis
 def frequency_records(result: FrequencyResult, records: pl.DataFrame) -> FrequencyRecords:
     """The records that a result compares, out of those of one comparison or of both.
 
-    Raises:
-        ValueError: there is nothing to show, or the records are not those of the result.
+    **Raises:** `ValueError`: there is nothing to show, or the records are not those of the result.
     """
     own = of_comparison(result, records) if "run_steps" in records.columns else records
     return StudyRecords(result, own, _COLUMNS)
