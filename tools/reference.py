@@ -22,6 +22,9 @@ class Fields(Extension):
         for name, member in list(cls.members.items()):
             if not member.is_alias and member.is_attribute and "property" not in member.labels:
                 cls.del_member(name)
+        made = cls.members.get("__init__")
+        if made is not None and not made.is_alias and inspect.getdoc(found.__init__) == inspect.getdoc(object.__init__):
+            made.docstring = None
         for name, text in texts(found).items():
             if not name.startswith("_") and name not in cls.members:
                 cls.set_member(name, Attribute(name, docstring=Docstring(text), runtime=True))

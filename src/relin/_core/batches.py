@@ -15,7 +15,7 @@ from relin._core.types import Key, State, Step
 class AbstractBatches(eqx.Module):
     """Draws the examples of each step.
 
-    `plan` does, once for a stretch of steps, what would be slow inside a loop; `indices` reads one step's examples
+    `plan` does, once for many steps, what would be slow inside a loop; `indices` reads one step's examples
     from it.
 
     The examples of a step follow from the key and the step alone, so that a run that is resumed sees the same batches.
