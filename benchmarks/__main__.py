@@ -14,6 +14,7 @@ NAMES = (
     "sweep",
     "own_study",
     "executors",
+    "devices",
     "startup",
     "parts",
     "preset",
