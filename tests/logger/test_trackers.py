@@ -48,15 +48,20 @@ def log_all(logger, **environment):
 
 
 def events(folder):
-    """(step, tag, value) of the scalars in TensorBoard's event files, a length, two checksums and data a record."""
+    """(step, tag, value) of the scalars in TensorBoard's event files."""
+    for event in events_of(folder):
+        yield from ((event.step, value.tag, value.simple_value) for value in event.summary.value)
+
+
+def events_of(folder):
+    """Of TensorBoard's event files, a length, two checksums and data a record."""
     from tensorboardX.proto.event_pb2 import Event
 
     for path in sorted(folder.glob("events.*")):
         content, at = path.read_bytes(), 0
         while at < len(content):
             (length,) = struct.unpack_from("<Q", content, at)
-            event = Event.FromString(content[at + 12 : at + 12 + length])
-            yield from ((event.step, value.tag, value.simple_value) for value in event.summary.value)
+            yield Event.FromString(content[at + 12 : at + 12 + length])
             at += length + 16
 
 

@@ -15,12 +15,29 @@ _LONGEST = 32
 class AbstractLogger(abc.ABC):
     """Takes the records of `train` and `train_lanes` as they are made; a context manager, which closes it.
 
-    A subclass defines `log` and, if it has something to close, `close`.
+    A subclass defines `log` and, if it has something to close, `close`. One that can go on with what the logger of an
+    earlier process wrote defines `handle` and `reopen` too: a run that goes on from a checkpoint shows it the records
+    that the earlier one did not take, and all others every record again.
     """
+
+    @property
+    def kind(self) -> str:
+        """What says that two loggers are of one kind."""
+        return type(self).__name__
 
     @abc.abstractmethod
     def log(self, step: int, values: Mapping[str, np.ndarray], lane: int | None = None) -> None:
         """One record: what was measured by name, of every shape, without `step`; `lane` is `None` in `train`."""
+
+    def handle(self, lane: int | None = None) -> str | None:
+        """What names, for another process, what the records of a lane were written to; none where nobody can go on."""
+        del lane
+        return None
+
+    def reopen(self, handle: str, lane: int | None = None) -> bool:
+        """Before the first record of a lane: goes on with what a handle names, and says whether it does."""
+        del handle, lane
+        return False
 
     def close(self) -> None:  # noqa: B027
         """Writes what is not written yet."""

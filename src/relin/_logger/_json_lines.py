@@ -1,6 +1,7 @@
 """Records as JSON, a line each."""
 
 import json
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ class JSONLines(AbstractLogger):
     **Arguments:**
 
     - `path`: the file; its folder is made.
-    - `append`: whether to keep what the file holds, instead of beginning anew.
+    - `append`: whether to keep what the file holds, instead of beginning anew. A run that goes on from a checkpoint
+      then adds the records that the file does not hold; else it writes all of them anew.
 
     **Raises:** `OSError` where the file cannot be opened.
     """
@@ -27,6 +29,7 @@ class JSONLines(AbstractLogger):
     def __init__(self, path: str | Path, append: bool = False):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._handle = str(path.absolute()) + ("" if append else f" {secrets.token_hex(8)}")  # of this object alone
         self._file = path.open("a" if append else "w", encoding="utf-8")
 
     def log(self, step: int, values: Mapping[str, np.ndarray], lane: int | None = None) -> None:
@@ -34,6 +37,12 @@ class JSONLines(AbstractLogger):
         record |= {name: _plain(value.tolist()) for name, value in values.items()}
         self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
         self._file.flush()
+
+    def handle(self, lane: int | None = None) -> str:
+        return self._handle
+
+    def reopen(self, handle: str, lane: int | None = None) -> bool:
+        return handle == self._handle and self._file.tell() > 0
 
     def close(self) -> None:
         self._file.close()

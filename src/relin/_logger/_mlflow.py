@@ -34,7 +34,8 @@ class MLflow(AbstractLogger):
         with needs_extra("MLflow", "mlflow"):
             from mlflow import MlflowClient
             from mlflow.entities import Metric
-        self._client, self._metric = MlflowClient(tracking_uri), Metric
+            from mlflow.exceptions import MlflowException
+        self._client, self._metric, self._error = MlflowClient(tracking_uri), Metric, MlflowException
         found = self._client.get_experiment_by_name(experiment)
         self._experiment = found.experiment_id if found else self._client.create_experiment(experiment)
         self._run_name, self._params = run_name, dict(params or {})
@@ -46,6 +47,22 @@ class MLflow(AbstractLogger):
         now = int(1000 * time.time())
         metrics = [self._metric(name, value, now, step) for name, value in numbers(values).items()]
         self._client.log_batch(self._runs[lane], metrics)
+
+    def handle(self, lane: int | None = None) -> str | None:
+        return self._runs.get(lane)
+
+    def reopen(self, handle: str, lane: int | None = None) -> bool:
+        if lane in self._runs:
+            return self._runs[lane] == handle
+        try:
+            run = self._client.get_run(handle).info
+        except self._error:  # there is none
+            return False
+        if run.experiment_id != self._experiment or run.lifecycle_stage != "active":
+            return False
+        self._client.update_run(handle, status="RUNNING")
+        self._runs[lane] = handle
+        return True
 
     def close(self) -> None:
         while self._runs:

@@ -27,13 +27,29 @@ class TensorBoard(AbstractLogger):
         self._folder, self._make = Path(folder), tensorboardX.SummaryWriter
         self._folder.mkdir(parents=True, exist_ok=True)
         self._writers: dict[int | None, tensorboardX.SummaryWriter] = {}
+        self._again = set[int | None]()
 
     def log(self, step: int, values: Mapping[str, np.ndarray], lane: int | None = None) -> None:
         if lane not in self._writers:
-            self._writers[lane] = self._make(str(self._folder if lane is None else self._folder / f"lane-{lane}"))
+            hidden = step if lane in self._again else None
+            self._writers[lane] = self._make(str(self._of(lane)), purge_step=hidden)
         for name, value in numbers(values).items():
             self._writers[lane].add_scalar(name, value, step)
         self._writers[lane].flush()
+
+    def handle(self, lane: int | None = None) -> str:
+        return str(self._of(lane).absolute())
+
+    def reopen(self, handle: str, lane: int | None = None) -> bool:
+        """Another process is shown all records again, and its file tells TensorBoard to hide those of the files before:
+        what a killed process had written of its last records is not known."""
+        same = handle == self.handle(lane)
+        if same and lane not in self._writers:
+            self._again.add(lane)
+        return same and lane in self._writers
+
+    def _of(self, lane: int | None) -> Path:
+        return self._folder if lane is None else self._folder / f"lane-{lane}"
 
     def close(self) -> None:
         while self._writers:

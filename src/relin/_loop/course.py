@@ -112,7 +112,7 @@ class Course(Generic[_End]):
                 self.final = found.final
             self.driver.go_to(self.step, found.position)
         if self.keeper:
-            for row in self.rows:  # most loggers begin a new file
+            for row in self.rows:  # those that a logger has taken are not shown to it again
                 values = {name: value for name, value in row.items() if name != "step"}
                 self.log(row["step"], values, self.state.diverged_at)
             self.kept = self.reached(self.driver.position(self.step))

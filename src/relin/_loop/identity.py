@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from relin._core.fingerprint import UnknowableError, fingerprint
+from relin._logger import Journal
 from relin._loop.checkpoint import Checkpoint, Keeper
 from relin._loop.preparation import Plan
 from relin._loop.reached import Reached
@@ -42,6 +43,14 @@ def keeper_of(checkpoint: Checkpoint | None, plan: Plan, record_every: int | Non
         run = dict(checkpoint.identity)
     run["configuration of JAX"] = _configuration()
     return Keeper(checkpoint, {**run, "record_every": record_every, "drive": plan.drive, "num_steps": plan.num_steps})
+
+
+def journal_of(keeper: Keeper | None) -> Journal | None:
+    """What says which records of the run loggers have taken, in the folder of its state."""
+    if keeper is None:
+        return None
+    run = {name: part for name, part in keeper.identity.items() if name != "num_steps"}
+    return Journal(keeper.folder / "loggers.jsonl", run)
 
 
 def _configuration() -> dict[str, Any]:

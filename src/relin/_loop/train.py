@@ -24,7 +24,7 @@ from relin._loop import validate as _validate
 from relin._loop.checkpoint import Checkpoint
 from relin._loop.course import Course, Stop
 from relin._loop.ending import lane_solutions, solution_of, with_lane
-from relin._loop.identity import keeper_of, reached_by
+from relin._loop.identity import journal_of, keeper_of, reached_by
 from relin._loop.placement import for_lanes, placement_of
 from relin._loop.preparation import Drive, LaneDrive, driver_of, prepared
 from relin._loop.program import Batch, Run
@@ -124,7 +124,7 @@ def train(
             driver, examples = driver_of(plan, programs, report)
             keeper = keeper_of(checkpoint, plan, record_every)
             begun = reached_by(resume, data, plan.num_steps, keeper)
-            log, conclude = Loggers(loggers).of_run(), partial(solution_of, plan.known)
+            log, conclude = Loggers(loggers).of_run(None, journal_of(keeper)), partial(solution_of, plan.known)
             solution = Course(driver, plan, report, log, conclude, None, keeper, begun, stop).follow()
         if placement and placement.mesh.is_multi_process:  # no process can read all numbers
             solution = explained(solution, plan.run, None, thorough=False)
@@ -191,7 +191,8 @@ def train_lanes(
                     partial(lane_solutions, plan.known, num_lanes),
                     keeper_of(checkpoint, plan, record_every, lanes),
                 )
-                found = Course(driver, plan, report, logs.of_lanes(num_lanes), conclude, None, keeper).follow()
+                log = logs.of_lanes(num_lanes, journal_of(keeper))
+                found = Course(driver, plan, report, log, conclude, None, keeper).follow()
             else:
                 found = LaneSolutions(())
                 for index in range(num_lanes):
@@ -201,7 +202,8 @@ def train_lanes(
                     own = checkpoint and checkpoint.of_lane(index)
                     keeper = keeper_of(own, replace(plan, run=programs.setup.run), record_every)
                     conclude = partial(with_lane, plan.known, found)
-                    found = Course(driver, plan, report, logs.of_run(index), conclude, found, keeper).follow()
+                    log = logs.of_run(index, journal_of(keeper))
+                    found = Course(driver, plan, report, log, conclude, found, keeper).follow()
         for index, solution in enumerate(found):
             if solution.diverged_at is not None and clean is None:
                 clean = _finite.everywhere(plan.data)

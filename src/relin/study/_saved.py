@@ -77,8 +77,18 @@ class _Alone(il.AbstractLogger):
     def __init__(self, logger: il.AbstractLogger):
         self._logger = logger
 
+    @property
+    def kind(self) -> str:
+        return self._logger.kind
+
     def log(self, step: int, values: Mapping[str, np.ndarray], lane: int | None = None) -> None:
         self._logger.log(step, values)
+
+    def handle(self, lane: int | None = None) -> str | None:
+        return self._logger.handle()
+
+    def reopen(self, handle: str, lane: int | None = None) -> bool:
+        return self._logger.reopen(handle)
 
 
 def save_run(run: SavedRun, folder: Path) -> None:
