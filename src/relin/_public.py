@@ -57,6 +57,7 @@ from relin._schedule import (
     AbstractSchedule as AbstractSchedule,
     After as After,
     AtSteps as AtSteps,
+    EqualTime as EqualTime,
     Every as Every,
     Geometric as Geometric,
     Never as Never,

@@ -40,6 +40,11 @@ def multiples(k):
         (il.AtSteps([]), set()),
         (il.Geometric(1, 2), {1, 2, 4, 8, 16}),
         (il.Geometric(3, 1.5), {3, 4, 7, 10, 15, 23}),  # 3, 4.5, 6.75, 10.125, 15.19, 22.78; the half rounds to even
+        (il.EqualTime(0.1, 30, 4), {6, 12, 18, 24}),
+        (il.EqualTime(optax.linear_schedule(0.1, 0.0, 30), 30, 3), {4, 9, 15}),  # 30 (1 − √(1 − i/4)): 4.0, 8.8, 15
+        (il.EqualTime(lambda step: jnp.where(step < 2, 1.0, 0.0), 30, 3), {1, 2, 3}),  # no two at one step
+        (il.EqualTime(lambda step: jnp.where(step < 28, 0.0, 1.0), 30, 4), {26, 27, 28, 29}),
+        (il.EqualTime(0.1, 30, 29), set(range(1, STEPS))),
         (il.Until(il.Every(4), 13), {4, 8, 12}),
         (il.Until(il.Every(4), 12), {4, 8}),
         (il.Until(il.Every(4), 0), set()),

@@ -24,6 +24,7 @@ SCHEDULES = {  # with the steps at which their windows begin
     "never": (il.Never(), [0]),
     "at": (il.AtSteps([1, 7]), [0, 1, 7]),
     "geometric": (il.Geometric(2, 2.5), [0, 2, 5]),
+    "equal time": (il.EqualTime(optax.linear_schedule(1.0, 0.0, 12), 12, 3), [0, 2, 4, 6]),
     "until": (il.Until(il.Every(2), 5), [0, 2, 4]),
     "after": (il.After(il.Every(3), 5), [0, 6, 9]),
     "every step": (il.WhenError(0.0, 1), EVERY_1),

@@ -281,6 +281,11 @@ def test_own_optimisers_that_cannot_train_are_refused_before_a_study_trains(make
         study.run(tmp_path / "study", progress=False)
 
 
+def test_windows_of_equal_time_need_the_course_of_the_rate():
+    with pytest.raises(ValueError, match=r"equal-time-3 needs the course of the learning rate, which .* name an opt"):
+        il.study.Frequency(**SMALL, steps=8, optimiser=lambda rate: optax.sgd(rate), methods=["equal-time-3"])
+
+
 def test_an_own_optimiser_may_gather_gradients_and_pass_over_some():
     def make(rate):
         return optax.MultiSteps(optax.apply_if_finite(optax.sgd(rate), 3), 2)

@@ -37,6 +37,7 @@ BY_HAND = {
     "rich-1": (solver(), il.PerParameter({"layers.1*": il.Every(1), "*": il.Never()}), None),
     "lazy-0": (solver(), il.PerParameter({"layers.0*": il.Never(), "*": il.Every(1)}), None),
     "even-3": (solver(), il.AtSteps([6, 12, 18]), None),
+    "equal-time-3": (solver(), il.AtSteps([3, 7, 12]), None),  # 24 (1 − √(1 − i/4)): 3.2, 7.03, 12
     "every-4+clip-0.5": (solver(optax.clip_by_global_norm(0.5)), il.Every(4), None),
     "every-4+line-1": (solver(), il.Every(4), il.LineSearch(1.0)),
     "every-4+grid-3": (solver(), il.Every(4), il.GridSearch((1.0, 2**-0.5, 0.5))),

@@ -8,5 +8,11 @@ from relin._schedule._adaptive import (
 )
 from relin._schedule._base import AbstractSchedule as AbstractSchedule, check_count as check_count
 from relin._schedule._composed import After as After, Until as Until
-from relin._schedule._fixed import AtSteps as AtSteps, Every as Every, Geometric as Geometric, Never as Never
+from relin._schedule._fixed import (
+    AtSteps as AtSteps,
+    EqualTime as EqualTime,
+    Every as Every,
+    Geometric as Geometric,
+    Never as Never,
+)
 from relin._schedule._per_parameter import PerParameter as PerParameter

@@ -1,11 +1,13 @@
 """Schedules fixed in advance."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from relin._core.check import LARGEST_COUNT
 from relin._core.types import Flag, Step
@@ -105,3 +107,68 @@ class Geometric(AbstractSchedule):
         steps = jnp.asarray(self.steps)
         place = jnp.searchsorted(steps, step)
         return jnp.where(place < steps.size, steps[jnp.minimum(place, steps.size - 1)] == step, False)
+
+
+class EqualTime(AbstractSchedule):
+    """Re-linearises so that each window takes an equal part of the training's *time*, the sum of its learning rates.
+
+    A displacement grows with the sum of the rates of its window. With a rate that falls, windows of equally many steps
+    are the longer displacements the earlier they are; here the first windows are short and the last are long. Of a
+    constant rate these are even windows. For a rate that falls to 0 along a line over T steps, update i of n is before
+    the step nearest to T (1 − √(1 − i/(n + 1))).
+
+    **Arguments:**
+
+    - `learning_rate`: a number, or a function of the step as Optax's schedules are, with rates of at least 0.
+    - `num_steps`: T.
+    - `updates`: n, how many feature updates there are, from 1 to T − 1.
+
+    **Raises:** `ValueError` for numbers out of range, and for rates that are negative, not finite, or all 0.
+    """
+
+    steps: np.ndarray
+
+    def __init__(self, learning_rate: float | Callable[[Any], Any], num_steps: int, updates: int):
+        check_count(num_steps, "`num_steps`", 2, "pass the steps of the run")
+        check_count(updates, "`updates`", 1, "pass how many feature updates there are, or use Never() for none")
+        if updates >= num_steps:
+            raise ValueError(
+                f"`updates` must be below num_steps={num_steps:,}, got {updates:,}; use Every(1) for one at each step."
+            )
+        self.steps = _equal_time_steps(_rates(learning_rate, num_steps), updates)
+
+    def due(self, step: Step) -> Flag:
+        return jnp.any(jnp.asarray(self.steps) == step)
+
+
+def _rates(learning_rate: float | Callable[[Any], Any], num_steps: int) -> np.ndarray:
+    with jax.ensure_compile_time_eval():
+        counts = jnp.arange(num_steps)
+        rates = jax.vmap(learning_rate)(counts) if callable(learning_rate) else jnp.full(num_steps, learning_rate)
+    if isinstance(rates, Tracer):
+        raise ValueError(
+            "The learning rates must be known before the run is compiled, got a traced one; pass a schedule of rates "
+            "relative to it, such as optax.linear_schedule(1.0, 0.0, num_steps)."
+        )
+    return np.asarray(rates, np.float64)
+
+
+def _equal_time_steps(rates: np.ndarray, updates: int) -> np.ndarray:
+    """The steps, from 1 to T − 1 and in order, before which so many updates divide the sum of the rates evenly.
+
+    `rates` has shape (T,). Of two updates whose nearest steps are the same, the later one takes the next step that is
+    free. **Raises:** `ValueError` for rates that are negative, not finite, or all 0.
+    """
+    if not (np.isfinite(rates).all() and (rates >= 0).all() and rates.any()):
+        raise ValueError(
+            f"The learning rates must be at least 0, finite and not all 0, got {rates.min():g} to {rates.max():g}; "
+            "pass the optimiser's rate or its schedule."
+        )
+    last = len(rates) - 1
+    time = np.concatenate([[0.0], np.cumsum(rates)])  # before each step, and at the end
+    wanted = time[-1] * np.arange(1, updates + 1) / (updates + 1)
+    after = np.searchsorted(time, wanted)
+    steps = np.where(wanted - time[after - 1] < time[after] - wanted, after - 1, after)
+    places = np.arange(updates)
+    steps = places + np.maximum.accumulate(np.maximum(steps, 1) - places)  # each at least one after the one before
+    return np.minimum(steps, last - updates + 1 + places).astype(np.int32)

@@ -34,6 +34,9 @@ class AbstractNamedSchedule(AbstractNamed):
         del step, num_steps
         return None
 
+    def check_optimiser(self, name: str, is_own: bool) -> None:
+        """Raises `ValueError` for an optimiser that it does not go with; `is_own` is that of a user's own."""
+
     @classmethod
     def numbers_of(cls, conditions: "Sequence[Condition]") -> list[float]:
         """Of those of these conditions that are this kind of schedule, without modifiers."""
@@ -190,6 +193,27 @@ class Geometric(AbstractPlaced, kind="geometric"):
         for power in np.arange(1, number + 1) / (number + 1):
             steps.append(max(round((last + 1) ** power), steps[-1] + 1 if steps else 1))
         return [min(step, last - (number - 1 - place)) for place, step in enumerate(steps)]
+
+
+@final
+class EqualTime(AbstractNamedSchedule, kind="equal-time"):
+    """`equal-time-N`: N updates, whose windows have equal sums of the learning rate."""
+
+    wording, takes, in_program = "{} updates, equal time", whole(1, MOST_PLACED), True
+
+    def check_optimiser(self, name: str, is_own: bool) -> None:
+        if is_own:
+            raise ValueError(
+                f"{self.name} needs the course of the learning rate, which {name} keeps to itself; name an optimiser "
+                "and its decay, or leave the schedule out"
+            )
+
+    def make(self, lane: Lane, run: "RunFactory") -> "AbstractSchedule":
+        from relin.study._optimisers import NamedOptimiser
+
+        optimiser, steps = run.optimiser, run.num_steps
+        assert isinstance(optimiser, NamedOptimiser), optimiser  # `check_optimiser` saw to it
+        return il.EqualTime(optimiser.course.rates(1.0, steps), steps, int(min(self.number, steps - 1)))
 
 
 @final

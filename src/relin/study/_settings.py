@@ -183,7 +183,8 @@ class GridSpec(StudySpec, frozen=True):
     batch_size: Positive = Field(64, description="Examples a step.")
     methods: Several[str] = Field(
         [],
-        description="More schedules to show beside, with modifiers: every-64+clip-1, when-error-0.1, geometric-8.",
+        description="More schedules to show beside, with modifiers: every-64+clip-1, when-error-0.1, geometric-8, "
+        "equal-time-8.",
     )
     layers: Several[str] = Field(
         [],
@@ -296,7 +297,8 @@ class GridSpec(StudySpec, frozen=True):
         return self.steps
 
     def check_condition(self, condition: Condition) -> None:
-        """Raises `ValueError` for one whose modifiers do not go with the optimiser."""
+        """Raises `ValueError` for one that does not go with the optimiser."""
+        condition.schedule.check_optimiser(name_of(self.optimiser), self.optimiser not in _optimisers.names())
         for modifier in condition.modifiers:
             modifier.check_optimiser(name_of(self.optimiser), self.momentum)
 
