@@ -10,6 +10,7 @@ NAMES = (
     "checkpoint",
     "frameworks",
     "convolution",
+    "custom_vjp",
     "alternatives",
     "sweep",
     "own_study",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 
-from relin._core import tree as _tree
+from relin._core import forward_mode as _forward, tree as _tree
 from relin._core.repr import one_line
 from relin._core.types import Inputs, Outputs, Params
 
@@ -58,19 +58,25 @@ class Linearisation(eqx.Module):
         """f̄(x) = f(x; θ_s) + J_s(x) δ, shape `(batch, C)`: one Jacobian–vector product; of order 2 two, nested."""
         if self.taylor.order == 2:
             return self._of_second_order(displacement, x)
-        outputs, tangent = jax.jvp(lambda p: self.apply(p, x), (self.anchor,), (displacement,))
+        outputs, tangent = self._outputs_and_jvp(displacement, x)
         return outputs + tangent
 
     def _of_second_order(self, displacement: Params, x: Inputs) -> Outputs:
         def first(p: Params) -> tuple[Outputs, Outputs]:
-            return jax.jvp(lambda q: self.apply(q, x), (p,), (displacement,))
+            return _forward.jvp(lambda q: self.apply(q, x), p, displacement, self._rules(x))
 
         (outputs, tangent), (_, second) = jax.jvp(first, (self.anchor,), (displacement,))
         return outputs + tangent + 0.5 * second
 
     def jvp(self, displacement: Params, x: Inputs) -> Outputs:
         """J_s(x) δ, shape `(batch, C)`."""
-        return jax.jvp(lambda p: self.apply(p, x), (self.anchor,), (displacement,))[1]
+        return self._outputs_and_jvp(displacement, x)[1]
+
+    def _outputs_and_jvp(self, displacement: Params, x: Inputs) -> tuple[Outputs, Outputs]:
+        return _forward.jvp(lambda p: self.apply(p, x), self.anchor, displacement, self._rules(x))
+
+    def _rules(self, x: Inputs) -> _forward.Rules:
+        return _forward.rules_in_the_way(self.apply, self.anchor, x)
 
     def vjp(self, x: Inputs, cotangent: Outputs) -> Params:
         """J_s(x)ᵀ c summed over the batch, a PyTree like `anchor`; `cotangent` has shape `(batch, C)`."""
@@ -79,7 +85,7 @@ class Linearisation(eqx.Module):
     def on(self, x: Inputs) -> "LinearisedOutputs":
         """f̄ of first order on one batch, for many displacements: what depends on the anchor and the batch alone is
         computed once."""
-        return LinearisedOutputs(*jax.linearize(lambda p: self.apply(p, x), self.anchor))
+        return LinearisedOutputs(*_forward.linearize(lambda p: self.apply(p, x), self.anchor, self._rules(x)))
 
     def network(self, displacement: Params, x: Inputs) -> Outputs:
         """f(x; θ_s + δ), shape `(batch, C)`: the network itself, not its linearisation."""
@@ -103,4 +109,6 @@ class LinearisedOutputs(eqx.Module):
 
     def pullback(self, cotangent: Outputs, like: Params) -> Params:
         """J_s(x)ᵀ c summed over the batch, a PyTree as `like`."""
+        if isinstance(self.pushforward, _forward.Transposed):
+            return self.pushforward.pull(cotangent)[0]
         return jax.linear_transpose(self.pushforward, like)(cotangent)[0]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relin._core import check as _check
+from relin._core import check as _check, forward_mode as _forward
 from relin._core.linearise import Linearisation, LinearisedOutputs, Taylor
 from relin._core.loss import AbstractLoss
 from relin._core.network import AbstractNetwork, InTraining, Variables, mode_of
@@ -121,7 +121,10 @@ class Problem(eqx.Module):
             loss, gradient = jax.value_and_grad(lambda d: self.loss.mean(model.value(d, x), y))(displacement)
             return (loss, self.forward(anchor, x)[1]), gradient
         outputs, pullback, variables = jax.vjp(lambda p: self.forward(p, x), anchor, has_aux=True)
-        tangent = jax.jvp(lambda p: self.apply(p, x), (anchor,), (displacement,))[1]
+        if rules := _forward.rules_in_the_way(self.apply, anchor, x):
+            tangent = _forward.transposed(pullback, outputs, displacement, rules)
+        else:
+            tangent = jax.jvp(lambda p: self.apply(p, x), (anchor,), (displacement,))[1]
         loss, cotangent = jax.value_and_grad(self.loss.mean)(outputs + tangent, y)
         return (loss, variables), pullback(cotangent)[0]
 

@@ -17,7 +17,9 @@ from jaxtyping import Array, Float, PyTree
 
 from relin._common.showing import notebook
 from relin._core import check as _check, finite as _finite
-from relin._core.primitives import backward_only, constants
+from relin._core.forward_mode import Rules, check_rules, rules_in_the_way
+from relin._core.names import some
+from relin._core.primitives import constants
 from relin._core.problem import Problem
 from relin._core.types import Flag, Inputs, Outputs, Params, Scalar, Targets
 from relin._loop import validate as _validate
@@ -68,6 +70,8 @@ class Preflight:
     1 + β times it."""
     relative_cost: float | None = None
     """FLOPs of a linearised step over those of an ordinary one, by XLA's count."""
+    rules: tuple[str, ...] = ()
+    """Functions with a `custom_vjp` rule, as `name at file:line`: J v is the transpose of the Jᵀu that they define."""
 
     @property
     def ok(self) -> bool:
@@ -80,7 +84,7 @@ class Preflight:
     def rows(self) -> list[tuple[str, str, str]]:
         """What was asked, what was found, and what follows from it."""
         linearised = "yes" if self.obstacle is None else "no"
-        rows = [("can be linearised", linearised, self.obstacle or "")]
+        rows = [("can be linearised", linearised, self.obstacle or _transposed(self.rules))]
         if self.obstacle is not None:
             return rows
         rows.append(("trained", self.mode, ""))
@@ -112,6 +116,12 @@ class Preflight:
 
 _IF_RANDOM = "two evaluations differ: pass random numbers in with the inputs, or fix their key"
 _IF_COUPLED = "the kernel and results depend on how batches are made; freeze statistics, if these are why"
+
+
+def _transposed(rules: Rules) -> str:
+    return f"J v is the transpose of Jᵀu, whose custom_vjp rule defines J: {some(list(rules))}" if rules else ""
+
+
 _IF_LARGE = "too large, smaller batches or NTKOperator need less; "
 
 
@@ -180,6 +190,7 @@ def _checked(problem: Problem, params: Params, batch: tuple[Inputs, Targets], mo
         _free_memory(device),
         _largest_rate(sharpness),
         cost,
+        rules_in_the_way(trial.problem.apply, params, x),
     )
 
 
@@ -191,18 +202,10 @@ def _obstacle(problem: Problem, params: Params, batch: tuple[Inputs, Targets]) -
         _validate.targets(once, params, batch)
         for program, (static, *arguments) in _programs(once, params, *batch):
             _validate.linearisable(once, params, batch[0], partial(program, static), *arguments)
+        check_rules(once.apply, params, batch[0])
     except Exception as error:  # whatever the network raises is the answer
-        if names := _backward_only(problem, params, batch[0]):
-            return _validate.no_forward_mode(names)
         return " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
     return None
-
-
-def _backward_only(problem: Problem, params: Params, x: Inputs) -> list[str]:
-    try:
-        return backward_only(problem.apply, params, x)
-    except Exception:
-        return []  # the network does not run at all
 
 
 def _traced_once(problem: Problem, params: Params, x: Inputs) -> Problem:
@@ -353,7 +356,7 @@ def _step(
     """
     whole = hashable_combine(problem, static)
     outputs, pullback = jax.vjp(lambda p: whole.apply(p, x), params)
-    tangent = jax.jvp(lambda p: whole.apply(p, x), (params,), (vector,))[1]
+    tangent = whole.linearise(params).jvp(vector, x)
     wide = jnp.promote_types(outputs.dtype, jnp.float32)
 
     def product() -> tuple[Scalar, Array]:

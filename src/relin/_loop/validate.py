@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 from relin._core import check as _check
 from relin._core.augment import AbstractAugmentation
 from relin._core.batches import AbstractBatches, FullBatch
+from relin._core.forward_mode import check_rules
 from relin._core.loss import TargetCheck
 from relin._core.loss_contract import check_contract, check_shapes
 from relin._core.primitives import backward_only, primitives
@@ -188,6 +189,7 @@ def network(problem: Problem, params: Params, batch: Batch) -> None:
     targets(problem, params, batch)
     arrays, static = hashable_partition(problem)
     linearisable(problem, params, batch[0], partial(linearised_step, static), arrays, params, params, *batch)
+    check_rules(problem.apply, params, batch[0])
 
 
 def linearisable(problem: Problem, params: Params, x: Inputs, step: Callable, *arguments: Any) -> None:
@@ -254,8 +256,9 @@ def wrong_target(check: TargetCheck, value: Any, example: int) -> str:
 
 
 def no_forward_mode(names: list[str]) -> str:
-    """What is wrong with a network that uses functions of these names."""
+    """What is wrong with a network that uses functions of these names, where J v is not enough."""
     return (
-        f"The network must have a forward-mode derivative to be linearised, got one that uses {' and '.join(names)}, "
-        "with a custom_vjp rule, for which JAX has none; replace that function, or give it a custom_jvp rule instead."
+        "The network must have a forward-mode derivative to be expanded to this order, got one that uses "
+        f"{' and '.join(names)}, with a custom_vjp rule, for which JAX has none; use relin.Taylor(1), replace that "
+        "function, or give it a custom_jvp rule instead."
     )

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from relin._core import tree as _tree
+from relin._core import forward_mode as _forward, tree as _tree
 from relin._core.types import Inputs, Outputs, Params
 from relin.kernel._arguments import check_number
 
@@ -30,7 +30,8 @@ def kernel_of_batches(
             outputs = apply(params, x)
         return outputs.reshape(outputs.shape[0], -1)
 
-    first, forward = jax.linearize(partial(network, x1), params)
+    rules = _forward.rules_in_the_way(apply, params, x1)
+    first, forward = _forward.linearize(partial(network, x1), params, rules)
     second, pull = jax.vjp(partial(network, x1 if x2 is None else x2), params)
     num_outputs, columns = first.shape[1], second.shape[0]
     check_number(outputs, num_outputs)

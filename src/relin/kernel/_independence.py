@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Int
 
-from relin._core import tree as _tree
+from relin._core import forward_mode as _forward, tree as _tree
 from relin._core.types import Inputs, Outputs, Params
 from relin.kernel._arguments import OneExampleError, check_result, one_example
 from relin.kernel._dependence import dependence, inner_programs
@@ -70,7 +70,8 @@ def _doubt(apply: Callable[[Params, Inputs], Outputs], params: Params, x: Inputs
 
 
 def _both(function: Callable, params: Params, tangent: Params, x: Inputs) -> tuple[Outputs, Outputs]:
-    return jax.jvp(lambda p: function(p, x), (params,), (tangent,))
+    rules = _forward.rules_in_the_way(function, params, x)
+    return _forward.jvp(lambda p: function(p, x), params, tangent, rules)
 
 
 def _has_own_rules(program: Any) -> bool:

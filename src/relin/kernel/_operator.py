@@ -12,7 +12,7 @@ import lineax as lx
 import numpy as np
 from jaxtyping import Array, Float
 
-from relin._core import check as _check, tree as _tree
+from relin._core import check as _check, forward_mode as _forward, tree as _tree
 from relin._core.repr import one_line, short
 from relin._core.types import Inputs, Outputs, Params
 from relin.kernel._arguments import as_arrays, check_inputs, check_result, check_size
@@ -54,7 +54,7 @@ class FeatureOperator(lx.AbstractLinearOperator):
         """J v, `(N, C)`: one forward-mode derivative of each batch."""
 
         def jvp(x: Inputs) -> Outputs:
-            return jax.jvp(partial(self.network, x), (self.params,), (tangent,))[1]
+            return _forward.jvp(partial(self.network, x), self.params, tangent, self._rules(x))[1]
 
         starts, size = self._batches()
         if size == self.outputs.shape[0]:
@@ -126,6 +126,9 @@ class FeatureOperator(lx.AbstractLinearOperator):
         with jax.default_matmul_precision("highest"):
             outputs = self.apply(params, x)
         return outputs.reshape(outputs.shape[0], -1)
+
+    def _rules(self, x: Inputs) -> _forward.Rules:
+        return _forward.rules_in_the_way(self.apply, self.params, x)
 
     def _batches(self) -> tuple[Array, int]:
         """Where each piece of the examples starts and which of its rows is the first wanted, and a piece's size."""
@@ -231,7 +234,8 @@ def _(operator: NTKOperator) -> lx.AbstractLinearOperator:
     parts = operator.features
     if parts.batch_size is not None and parts.batch_size < parts.outputs.shape[0]:
         return operator
-    pushforward = jax.linearize(partial(parts.network, parts.x), parts.params)[1]
+    network = partial(parts.network, parts.x)
+    pushforward = _forward.linearize(network, parts.params, parts._rules(parts.x))[1]
     pullback = jax.linear_transpose(pushforward, parts.params)
     return lx.FunctionLinearOperator(lambda v: pushforward(*pullback(v)), operator.in_structure(), _POSITIVE)
 
