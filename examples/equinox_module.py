@@ -7,6 +7,7 @@ import optax
 from _digits import batches, digits
 
 import relin as il
+import relin.equinox
 
 STEPS, K = 600, 64
 
@@ -29,28 +30,23 @@ def by_relin(module, x, y):
 
 
 def by_own_loop(module, x, y):
-    """An Equinox loop on a module that holds the displacement δ from the anchor; θ = anchor + δ."""
-    apply, anchor = il.from_equinox(module)
-    zero = jax.tree.map(jnp.zeros_like, anchor)
+    """An Equinox loop."""
+    model = relin.equinox.Linearised(module, il.Every(K))  # before: model = module
     optimiser = optax.adam(1e-3)
-    delta, state = zero, optimiser.init(zero)
+    state = optimiser.init(eqx.filter(model, eqx.is_inexact_array))
 
     @eqx.filter_jit
-    def step(delta, state, anchor, x, y):
+    def step(model, state, x, y):
         @eqx.filter_grad
-        def gradient(delta):
-            # before: logits = jax.vmap(module)(x)
-            logits = il.Linearisation(apply, anchor).value(delta, x)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+        def gradient(model):
+            return optax.softmax_cross_entropy_with_integer_labels(jax.vmap(model)(x), y).mean()
 
-        updates, state = optimiser.update(gradient(delta), state)
-        return eqx.apply_updates(delta, updates), state
+        updates, state = optimiser.update(gradient(model), state)
+        return eqx.apply_updates(model, updates).step(), state  # before: without .step()
 
-    for t, inputs, classes in batches(x, y, STEPS):
-        if t % K == 0:  # before: nothing
-            anchor, delta = eqx.apply_updates(anchor, delta), zero
-        delta, state = step(delta, state, anchor, inputs, classes)
-    return apply.combine(eqx.apply_updates(anchor, delta))
+    for _, inputs, classes in batches(x, y, STEPS):
+        model, state = step(model, state, inputs, classes)
+    return model.merged()
 
 
 def main():

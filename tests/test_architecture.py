@@ -20,7 +20,7 @@ FLOORS = [
     ("_solver",),
     ("_observer",),
     ("_loop",),
-    ("adapters", "models", "preset"),
+    ("adapters", "models", "preset", "equinox", "linen", "nnx"),
     ("_public",),
     ("study",),
     ("report",),

@@ -1,0 +1,53 @@
+"""The network linearised in the place of the network: a loop trains θ, and the anchor is kept beside it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from relin._core import forward_mode as _forward, tree as _tree
+from relin._core.primitives import backward_only, primitives
+from relin._core.types import Params
+
+
+def expanded(function: Callable[[Params], tuple[PyTree, PyTree]], anchor: Params, params: Params) -> tuple[Any, Any]:
+    """f(θ_s) + J_s (θ − θ_s), and what else the function gives, as it is at the anchor.
+
+    **Arguments:**
+
+    - `function`: of the parameters, gives the outputs, a PyTree whose floating-point arrays are linearised, and a
+      PyTree of arrays that is not, such as variables after the forward pass.
+    - `anchor`: θ_s, a constant to derivatives.
+    - `params`: θ, which are differentiated.
+    """
+    anchor, form = jax.lax.stop_gradient(anchor), list[Any]()
+    displacement = _tree.subtract(params, anchor)
+
+    def split(p: Params) -> tuple[list[Any], tuple[list[Any], PyTree]]:
+        outputs, others = function(p)
+        leaves, structure = jax.tree.flatten(outputs)
+        form[:] = structure, [_is_linearised(leaf) for leaf in leaves]
+        return [leaf for leaf in leaves if _is_linearised(leaf)], ([x for x in leaves if not _is_linearised(x)], others)
+
+    if rules := _rules(lambda p: split(p)[0], anchor):
+        primals, pull, (rest, others) = jax.vjp(split, anchor, has_aux=True)
+        tangents = _forward.transposed(pull, primals, displacement, rules)
+    else:
+        primals, tangents, (rest, others) = jax.jvp(split, (anchor,), (displacement,), has_aux=True)
+    values, constants = (iter(part) for part in ([a + b for a, b in zip(primals, tangents, strict=True)], rest))
+    structure, linearised = form
+    return structure.unflatten([next(values if which else constants) for which in linearised]), others
+
+
+def _is_linearised(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def _rules(function: Callable[[Params], Any], anchor: Params) -> _forward.Rules:
+    """The custom_vjp rules in the way of forward mode."""
+    names = backward_only(function, anchor)
+    if not names or "custom_lin" not in primitives(lambda p: jax.jvp(function, (p,), (p,))[1], anchor):
+        return ()
+    return tuple(names)

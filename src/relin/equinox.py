@@ -1,0 +1,110 @@
+"""`Linearised`: an Equinox module that trains by its linearisation, in a loop of one's own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, UInt
+
+from relin._core.expansion import expanded
+from relin._loop.in_loops import When
+from relin._schedule import AbstractSchedule
+
+
+class Linearised(eqx.Module):
+    """A module that is trained by its linearisation f̄(x) = f(x; θ_s) + J_s(x) (θ − θ_s), and called as the module is.
+
+    Its floating-point arrays are the module's parameters θ, so that gradients, an optimiser with weight decay, clipping
+    and moving averages see those of the module and nothing else. The anchor θ_s and the count of steps are integer
+    arrays, the anchor's by its bits: `eqx.filter(model, eqx.is_inexact_array)` leaves them out, `eqx.filter_jit` and
+    `eqx.tree_serialise_leaves` take them along. With `relin.Every(1)` a call is the module's own.
+
+    A loop calls `model = model.step()` after each step of its optimiser. An `eqx.nn.State` that a call returns is of
+    the forward pass at the anchor. In evaluation too a call gives f̄; `network` is the module with θ.
+
+    **Arguments:**
+
+    - `module`: any callable `eqx.Module`, for one example or a batch.
+    - `schedule`: when to re-linearise, by the step alone, such as `relin.Every(64)`; `None` leaves it to
+      `relinearise()`.
+
+    **Raises:** `TypeError` if `module` is no callable module, is one already or has no floating-point array;
+    `ValueError` for a schedule that looks at the network; and, where it is called, for `custom_vjp` rules that have no
+    transpose.
+    """
+
+    network: Any
+    """The module with θ."""
+    _anchor: list[UInt[Array, "..."]]
+    _step: Int[Array, ""]
+    _when: When = eqx.field(static=True)
+
+    def __init__(self, module: Callable[..., Any], schedule: AbstractSchedule | None = None):
+        if not isinstance(module, eqx.Module) or not callable(module) or isinstance(module, Linearised):
+            raise TypeError(
+                f"`module` must be a callable equinox.Module that is not linearised yet, got {type(module).__name__}; "
+                "pass the module itself."
+            )
+        if not _arrays(module):
+            raise TypeError(
+                f"`module` must have floating-point arrays to train, got {type(module).__name__} with none; cast its "
+                "weights to a floating-point dtype."
+            )
+        self._when, self.network = When(schedule), module
+        self._anchor, self._step = [_bits(leaf) for leaf in _arrays(module)], jnp.zeros((), jnp.int32)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The linearised outputs f̄, in the form of the module's own."""
+        if self._when.every_step:
+            return self.network(*args, **kwargs)
+        params, static = eqx.partition(self.network, eqx.is_inexact_array)
+        leaves, structure = jax.tree.flatten(params)
+        anchor = [_number(bits, leaf.dtype) for bits, leaf in zip(self._anchor, leaves, strict=True)]
+        form, (given, of_given) = list[Any](), jax.tree.flatten((args, kwargs))
+
+        def function(leaves: list[Any]) -> tuple[list[Any], list[Any]]:
+            args, kwargs = of_given.unflatten(given)  # an eqx.nn.State serves one call only
+            outputs = eqx.combine(structure.unflatten(leaves), static)(*args, **kwargs)
+            parts, whole = jax.tree.flatten(outputs, is_leaf=_is_state)
+            form[:] = whole, [_is_state(part) for part in parts]
+            return [p for p in parts if not _is_state(p)], [p for p in parts if _is_state(p)]
+
+        values, states = map(iter, expanded(function, anchor, leaves))
+        whole, is_state = form
+        return whole.unflatten([next(states if state else values) for state in is_state])
+
+    def step(self) -> "Linearised":
+        """The model after a step of the optimiser: where the schedule is due, linearised at θ."""
+        step = self._step + 1
+        anchor = self._when.anchor(step, [_bits(leaf) for leaf in _arrays(self.network)], self._anchor)
+        return eqx.tree_at(lambda model: (model._anchor, model._step), self, (anchor, step))
+
+    def relinearise(self) -> "Linearised":
+        """The model linearised at θ: θ_s ← θ."""
+        return eqx.tree_at(lambda model: model._anchor, self, [_bits(leaf) for leaf in _arrays(self.network)])
+
+    def merged(self) -> Any:
+        """The ordinary module with θ."""
+        return self.network
+
+
+def _arrays(module: Any) -> list[Array]:
+    return jax.tree.leaves(eqx.filter(module, eqx.is_inexact_array))
+
+
+def _is_state(node: Any) -> bool:
+    return isinstance(node, eqx.nn.State)
+
+
+def _bits(leaf: Any) -> UInt[Array, "..."]:
+    """A floating-point array as unsigned integers of the same size, which no filter takes for parameters."""
+    if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+        raise TypeError(f"Parameters must be real, got {leaf.dtype}; keep real and imaginary parts apart.")
+    return jax.lax.bitcast_convert_type(jnp.asarray(leaf), f"uint{8 * np.dtype(leaf.dtype).itemsize}")
+
+
+def _number(bits: UInt[Array, "..."], dtype: Any) -> Array:
+    return jax.lax.bitcast_convert_type(bits, dtype)
