@@ -31,6 +31,17 @@ def backward_only(function: Callable, *arguments: Any) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def depends(function: Callable, *arguments: Any) -> bool:
+    """Whether a function's result may depend on its arguments; an operation's results are taken to depend on all that
+    it is given."""
+    program = jax.make_jaxpr(lambda *a: function(*a))(*arguments).jaxpr
+    reached = set(program.invars)
+    for equation in program.eqns:
+        if any(not hasattr(atom, "val") and atom in reached for atom in equation.invars):
+            reached.update(equation.outvars)
+    return any(not hasattr(atom, "val") and atom in reached for atom in program.outvars)
+
+
 def constants(function: Callable, *arguments: Any) -> list[Any]:
     """What a function's program is made of beside its arguments, in order: its operations, their settings that are
     numbers, and its constants. The function is traced anew at every call."""

@@ -11,6 +11,7 @@ from jaxtyping import Array, Shaped
 from relin._common.extra import needs_extra
 from relin._core.names import parameter_names, some
 from relin._core.network import Variables, described
+from relin._core.primitives import depends
 from relin._core.types import Inputs, Outputs, Params
 from relin.adapters._closed import (
     AbstractApply,
@@ -46,8 +47,9 @@ class NNXApply(AbstractApply):
 
     def __call__(self, params: Params, x: Inputs) -> Outputs:
         outputs, after = self._passed(0, params, x)
+        unused = set[str]()
         for name, before, now in zip(self._names, self.constants, after, strict=True):
-            if now is not before:
+            if now is not before and name not in (unused := unused or self._unused_randomness(params, x)):
                 remedy = (
                     "let it do so only where its `use_running_average` or `deterministic` is False"
                     if any(self._mode)
@@ -108,6 +110,20 @@ class NNXApply(AbstractApply):
         return without_counting(
             lambda: {".".join(map(str, path)): part for path, part in nnx.iter_modules(module)}, run
         )
+
+    def _unused_randomness(self, params: Params, x: Inputs) -> set[str]:
+        """The names of keys and counters of random numbers if no output depends on them, such as those from which
+        `nnx.RNN` draws a state of zeros; else none."""
+        from flax import nnx
+
+        names = set(_named(nnx.state(self._merged(0, params), nnx.RngState)))
+
+        def outputs(random: dict[str, Any]) -> Outputs:
+            constants = [random.get(name, value) for name, value in zip(self._names, self.constants, strict=True)]
+            return self.with_variables(constants)._passed(0, params, x)[0]
+
+        random = {name: value for name, value in zip(self._names, self.constants, strict=True) if name in names}
+        return set() if depends(outputs, random) else names
 
     def _wrapped(self) -> str:
         return self._kind

@@ -23,7 +23,7 @@ from relin.adapters._closed import (
     chosen,
     without_counting,
 )
-from relin.adapters._torch_module import check_as_it_is, check_hooks, copied, in_mode
+from relin.adapters._torch_module import check_as_it_is, check_hooks, check_values, copied, in_mode
 from relin.adapters._torchax import environment
 from relin.adapters._trainable import PartialApply, Trainable, restricted
 
@@ -110,7 +110,10 @@ class TorchApply(AbstractApply):
                 return chosen(called(call, inputs), self._output)
 
         forward = Pass(module, key)
-        outputs = without_counting(lambda: dict(module.named_modules()), run)
+        try:
+            outputs = without_counting(lambda: dict(module.named_modules()), run)
+        except jax.errors.ConcretizationTypeError as error:
+            forward.refuse_reading(error)
         after = {name: jax_view(tensor) for name, tensor in tensors.items()}
         moved = [name for name, value in given.items() if after[name] is not value]
         forward.check_moved(moved, set(others) if carried else set())
@@ -156,9 +159,10 @@ def from_torch(
 
     **Raises:** `ImportError` without PyTorch or torchax; `TypeError` if `module` is no `torch.nn.Module` or a trained
     parameter is not floating-point; `ValueError` if there is none, for a module with BatchNorm or dropout in training
-    mode without the arguments that say how it is trained, for hooks on gradients, and for dropout without a key; and,
-    where `apply` is called, for a module that draws random numbers or moves its buffers where it was not asked to,
-    changes its parameters, or uses a `torch.autograd.Function`, whose backward need not be the forward's derivative.
+    mode without the arguments that say how it is trained, for lazy parameters without values, for hooks on gradients,
+    and for dropout without a key; and, where `apply` is called, for a module that reads a number from a tensor
+    (`.item()`, `if`), draws random numbers or moves its buffers where it was not asked to, changes its parameters, or
+    uses a `torch.autograd.Function`, whose backward need not be the forward's derivative.
     """
     environment()
     import torch
@@ -170,6 +174,7 @@ def from_torch(
         )
     check_output(output)
     check_mode(statistics, dropout)
+    check_values(module)
     check_hooks(module)
     mode = statistics == "batch", dropout
     if dropout and key is None:

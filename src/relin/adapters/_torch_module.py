@@ -3,6 +3,8 @@
 import copy
 from typing import Any
 
+from relin._core.names import some
+
 
 def in_mode(module: Any, batch_statistics: bool, dropout: bool) -> Any:
     """A copy in which BatchNorm and what else moves buffers in training does so or not, and dropout is on or not.
@@ -49,6 +51,17 @@ def check_as_it_is(module: Any) -> None:
                 f"`module` must say how it is trained, got {name or 'one'} ({type(part).__name__}) in training mode; "
                 "pass `statistics` and `dropout`, or call module.eval() first."
             )
+
+
+def check_values(module: Any) -> None:
+    """Raises `ValueError` for parameters and buffers of lazy modules that have no values yet."""
+    from torch.nn.parameter import is_lazy
+
+    if missing := [name for name, value in [*module.named_parameters(), *module.named_buffers()] if is_lazy(value)]:
+        raise ValueError(
+            f"The parameters of `module` must have values, got {some(missing)} of a lazy module, which its first call "
+            "makes; call the module once with a batch of inputs."
+        )
 
 
 def check_hooks(module: Any) -> None:

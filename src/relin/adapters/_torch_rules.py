@@ -233,6 +233,17 @@ class Pass:
             torch.set_rng_state(self.state)
             self.drew_elsewhere("PyTorch's generator of the CPU")
 
+    def refuse_reading(self, error: Exception) -> NoReturn:
+        """A tensor's number was read in Python, which a compiled program has not."""
+        traceback = error.__traceback__
+        while traceback is not None and traceback.tb_next is not None:
+            traceback = traceback.tb_next
+        place = self.place(None if traceback is None else traceback.tb_frame)
+        raise ValueError(
+            f"The module must be one program for all inputs, got {place}, which reads a number from a tensor, with "
+            ".item(), float(), int() or an `if`; compute with the tensor itself, and choose with torch.where."
+        ) from error
+
     def check_moved(self, names: list[str], carried: set[str]) -> None:
         """Raises for parameters that the forward pass changed, and for buffers that nothing carries along."""
         buffers = dict(self.module.named_buffers())
@@ -248,10 +259,10 @@ class Pass:
                 "module.eval() before from_torch."
             )
 
-    def place(self) -> str:
+    def place(self, frame: Any = None) -> str:
         """The innermost part of the module that is running, by its path and class."""
         names = {id(part): name for name, part in self.module.named_modules()}
-        frame: Any = sys._getframe()
+        frame = frame or sys._getframe()
         while frame is not None:
             part = frame.f_locals.get("self")
             if id(part) in names:
