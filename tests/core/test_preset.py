@@ -89,7 +89,10 @@ GROWING = {
     "injected": optax.inject_hyperparams(optax.sgd)(learning_rate=0.1),
     "clipped at more": optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1)),
     "gathering": optax.MultiSteps(optax.sgd(0.1), 4),
-    "decayed": optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1)),
+    "decayed": optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1)),
+    "noisy": optax.noisy_sgd(0.1, key=0),
+    "of one part": optax.partition({"a": optax.adam(1.0), "s": optax.sgd(0.1)}, {"w": "a", "b": "s", "v": "a"}),
+    "at a tiny rate": optax.sgd(1e-30),
 }
 BOUNDED = {
     "adam": optax.adam(1e-3),
@@ -99,6 +102,12 @@ BOUNDED = {
     "muon": optax.contrib.muon(0.02, muon_weight_dimension_numbers=il.preset.matrices()),
     "rmsprop": optax.rmsprop(1e-3),
     "lars": optax.lars(0.1),
+    "gathering": optax.MultiSteps(optax.adam(1e-3), 4),
+    "normalised": optax.chain(optax.contrib.normalize(), optax.sgd(0.1)),
+    "prodigy": optax.contrib.prodigy(),
+    "waiting": optax.chain(optax.adam(1e-3), optax.apply_every(7)),
+    "at a tiny rate": optax.adam(1e-30),
+    "with a penalty": optax.chain(optax.add_decayed_weights(0.1), optax.adam(1e-3)),
 }
 
 
@@ -113,6 +122,28 @@ def test_only_an_optimiser_whose_step_grows_with_the_gradient_is_clipped(kind, g
     update, _ = jax.jit(ours.update)(steep, states[0], params)
     expected, _ = jax.jit(theirs.update)(steep, theirs.init(params), params)
     np.testing.assert_allclose(oracles.flat(update), oracles.flat(expected), rtol=1e-12)
+
+
+@pytest.mark.parametrize("norm", [0.0, 300.0])
+@pytest.mark.parametrize("size", [3, 400])
+def test_the_kind_of_an_optimiser_does_not_depend_on_the_parameters(size, norm):
+    params = {"w": jnp.full((size, size), norm / size, jnp.float32), "b": jnp.zeros(size, jnp.bfloat16)}
+    found = {}
+    for name in ("rmsprop", "adadelta", "lars", "adam", "sgd"):
+        optimiser = optax.chain(optax.add_decayed_weights(5e-4), getattr(optax, name)(0.1))
+        found[name] = float(il.preset.sparse(optimiser, PERIOD).solver.optimiser.init(params)[0].bound)
+    assert found == {"rmsprop": np.inf, "adadelta": np.inf, "lars": np.inf, "adam": np.inf, "sgd": np.float32(0.3)}
+
+
+@pytest.mark.parametrize("on_relinearise", ["reset", 0.5])
+@pytest.mark.parametrize(("optimiser", "bound"), [(optax.adam(0.03), np.inf), (sgd(), 0.3)], ids=["adam", "sgd"])
+def test_the_bound_outlives_a_relinearisation(optimiser, bound, on_relinearise):
+    preset = il.preset.sparse(optimiser, PERIOD, on_relinearise=on_relinearise)
+    clipped = optimiser if bound == np.inf else optax.chain(optax.clip_by_global_norm(bound), optimiser)
+    by_hand = il.preset.Preset(il.WeightSpace(clipped, on_relinearise), preset.schedule, None)
+    found, expected = trained(preset), trained(by_hand)
+    assert float(found.optimiser_state[0].bound) == bound
+    np.testing.assert_allclose(oracles.flat(found.params), oracles.flat(expected.params), rtol=1e-12)
 
 
 def test_muon_takes_kernels_as_matrices_of_their_outputs():

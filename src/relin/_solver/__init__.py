@@ -21,6 +21,7 @@ from relin._solver._function_space import FunctionSpace as FunctionSpace
 from relin._solver._gauss_newton import GaussNewton as GaussNewton
 from relin._solver._matrix_free import GaussNewtonProducts as GaussNewtonProducts
 from relin._solver._optax import (
+    GradientBound as GradientBound,
     all_finite as all_finite,
     check_optimiser as check_optimiser,
     forgiving as forgiving,

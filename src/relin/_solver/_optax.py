@@ -7,19 +7,29 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from relin._core import tree as _tree
+from relin._core.tree import is_key
 from relin._core.types import Params, Scalar
+
+
+class GradientBound(NamedTuple):
+    """Of the gradient's norm, as `preset.sparse` clips it: the same for the whole run."""
+
+    bound: Array
+    """Infinite where nothing is to be clipped."""
+
 
 LIVING_ON = (
     optax.ScaleByScheduleState,
     optax.contrib.ReduceLROnPlateauState,
     optax.AddNoiseState,
     optax.contrib.HutchinsonState,
+    GradientBound,
 )
-"""States that no re-linearisation begins anew: courses of learning rates, and random keys, whose numbers would come
-again."""
+"""States that no re-linearisation begins anew: courses of learning rates; random keys, whose numbers would come again;
+and a bound, which is no moment."""
 WITHOUT_MOMENTS = (
     optax.ScaleByLBFGSState,
     optax.ScaleByZoomLinesearchState,
@@ -34,10 +44,14 @@ _INNER = {
 }
 """Of states that count steps, or gather gradients of several, and hold that of an optimiser: its field."""
 
-_SMALL = 0.1
-"""The norm of a gradient that an optimiser is shown: below what most clip at."""
-_LOOKED_AT = (0, 1, 10, 100)
-"""Steps at which it is shown one: at some, a rate that warms up or falls may be zero."""
+_NUMBER, _NORM, _WEIGHT = 3e-3, 0.1, 1e-6
+"""What an optimiser is shown to find whether its step grows with the gradient: a gradient's number in each parameter,
+far above what is added to roots of second moments, such as 10⁻⁸; the most of its norm, below what most clip at; and
+the parameters' own numbers, of which a decay is smaller."""
+_LONGER = 1.7
+"""Times that a step of twice the gradient is longer: 2 of SGD, 1 of Adam."""
+_LONGEST_WAIT = 128
+"""Steps without an update."""
 
 
 def inner(state: Any) -> str | None:
@@ -100,18 +114,57 @@ def updates_of(
 
 
 def grows_with_gradient(optimiser: optax.GradientTransformation, params: Params) -> Bool[Array, ""]:
-    """Whether an optimiser's step is longer where the gradient is, as that of SGD and not of Adam, at any of a few
-    steps of a run; a small gradient and its double are compared. May be traced."""
-    size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    small = jax.tree.map(lambda leaf: jnp.full_like(leaf, _SMALL / size**0.5), params)
-    zero, state = jnp.zeros((), _tree.dtype_of(params)), optimiser.init(params)
+    """Whether an optimiser's step is longer where the gradient is, as that of SGD and not of Adam, for any parameter.
+    May be traced. Of the parameters only structure, types and axes count: it is shown a few small ones."""
+    leaves, structure = jax.tree.flatten(params)
+    number = min(_NUMBER, _NORM / len(leaves) ** 0.5)
+    few = [tuple(min(axis, 2) for axis in leaf.shape) for leaf in leaves]
+    for shapes in (few, [leaf.shape for leaf in leaves]):  # the second for one that holds arrays of their shapes
+        at = [jnp.full(shape, _WEIGHT, leaf.dtype) for shape, leaf in zip(shapes, leaves, strict=True)]
+        try:
+            return _grows(optimiser, jax.tree.unflatten(structure, at), number)
+        except (TypeError, ValueError):
+            if shapes is not few:
+                raise
+    raise AssertionError
 
-    def length(step: Array, factor: int) -> Array:
-        gradient = jax.tree.map(lambda leaf: factor * leaf, small)
-        return _tree.norm(updated(optimiser, gradient, _at_step(state, step), params, zero, lambda _: zero)[0])
 
-    one, two = jax.lax.map(lambda step: (length(step, 1), length(step, 2)), jnp.asarray(_LOOKED_AT))
-    return jnp.any(~(two <= 1.5 * one)) | jnp.all(one == 0)  # MultiSteps waits for more
+def _grows(optimiser: optax.GradientTransformation, params: Params, number: float) -> Bool[Array, ""]:
+    """Shows no gradient, a small one and its double, of one number in each parameter, until one is moved: an optimiser
+    may gather gradients, and rates warm up. What it does without a gradient, as decaying and adding noise, is left
+    out."""
+    begun = jax.tree.map(jnp.asarray, optimiser.init(params))
+
+    def shown(factor: int, state: Any) -> tuple[Params, Any]:
+        gradient = jax.tree.map(lambda a: _with_first(jnp.zeros_like(a), factor * number), params)
+
+        def loss(p: Params) -> Scalar:
+            return jnp.asarray(optax.tree.vdot(gradient, p))
+
+        update, after = updated(optimiser, gradient, state, params, loss(params), loss)
+        return update, jax.tree.map(lambda new, old: new if is_key(new) else jnp.asarray(new, old.dtype), after, state)
+
+    def turn(carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
+        states, _, count = carry
+        (none, *made), states = zip(*map(shown, range(3), states), strict=True)
+        none = jax.tree.map(jnp.nan_to_num, none)  # of an optimiser that divides by the gradient's norm
+        return states, jnp.stack([_largest_of_each(_tree.subtract(update, none)) for update in made]), count + 1
+
+    def waits(carry: tuple[Any, Array, Array]) -> Array:
+        return jnp.all(carry[1] == 0) & (carry[2] < _LONGEST_WAIT)
+
+    start = turn((3 * (begun,), jnp.zeros(()), jnp.zeros((), jnp.int32)))
+    one, two = jax.lax.while_loop(waits, turn, start)[1]
+    return jnp.any(~(two <= _LONGER * one)) | jnp.all(one == 0)
+
+
+def _with_first(leaf: Array, number: float) -> Array:
+    return leaf.reshape(-1).at[:1].set(number).reshape(leaf.shape)
+
+
+def _largest_of_each(tree: Params) -> Float[Array, " leaves"]:
+    leaves = jax.tree.leaves(tree)
+    return jnp.stack([jnp.max(jnp.abs(leaf), initial=0).astype(_tree.dtype_of(tree)) for leaf in leaves])
 
 
 def _at_step(state: Any, step: int | Array) -> Any:

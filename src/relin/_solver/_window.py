@@ -135,12 +135,12 @@ class RateCap(eqx.Module):
     - `probe`: inputs and targets `(x, y)` whose λ_max is meant; the batch of the window's first step if not given,
       whose λ_max is on average above that of all examples.
 
-    **Raises:** `ValueError` where a run begins, unless the optimiser's updates of a few small gradients, at its first
-    three steps and some later ones, are those of gradient descent with this rate and momentum; and for a number as
-    `rate` where the optimiser has a schedule, and for `optax.contrib.reduce_on_plateau`. The limit of others, such as
-    Adam, which scale each coordinate, is that of G between these scales, which is not λ_max(G); that of Nesterov's
-    momentum is lower. Clipping passes: it leaves small gradients as they are and shortens others. A weight decay of up
-    to 10⁻³ passes; its curvature, which is as much, is left out of λ_max.
+    **Raises:** `ValueError` where a run begins, of many lanes the first, unless the optimiser's updates of a few small
+    gradients, at its first three steps and some later ones, are those of gradient descent with this rate and momentum;
+    and for a number as `rate` where the optimiser has a schedule, and for `optax.contrib.reduce_on_plateau`. The limit
+    of others, such as Adam, which scale each coordinate, is that of G between these scales, which is not λ_max(G); that
+    of Nesterov's momentum is lower. Clipping passes: it leaves small gradients as they are and shortens others. A
+    weight decay of up to 10⁻³ passes; its curvature, which is as much, is left out of λ_max.
     """
 
     c: Scalar | float
