@@ -7,7 +7,7 @@ import sysconfig
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 import jax
@@ -83,24 +83,40 @@ class _Describing:
         return type(value).__qualname__, self(getattr(value, "__dict__", None))
 
     def _class(self, kind: type) -> Any:
-        """Its text; of the user's own also its methods, with the globals that they name, and what it inherits."""
+        """Its text; of the user's own also its methods, with the globals that they name, its other attributes, which
+        may have been assigned anew, and what it inherits."""
         named = "class", kind.__module__, kind.__qualname__, self._text(kind)
         if _is_installed(kind.__module__):
             return named
-        methods = {name: function for name, part in vars(kind).items() if (function := _function_of(part)) is not None}
-        return *named, self(methods), [self(base) for base in kind.__bases__]
+        parts = [(name, _function_of(part) or part) for name, part in vars(kind).items() if not _is_pythons(name, part)]
+        return *named, [(name, self._attribute(part)) for name, part in parts], [self(base) for base in kind.__bases__]
+
+    def _attribute(self, part: Any) -> Any:
+        """One of a class; what cannot be told, as a lock, is told by its type."""
+        try:
+            return self(part)
+        except UnknowableError:
+            return type(part).__qualname__
 
     def _function(self, function: FunctionType) -> Any:
         cells = [cell.cell_contents for cell in function.__closure__ or () if not _is_empty(cell)]
-        names = [] if _is_installed(function.__module__) else _names(function.__code__)
-        found = {name: function.__globals__[name] for name in names if name in function.__globals__}
-        own = {name: self(one) for name, one in found.items() if not _is_of_a_library(one)}
-        modules = [one for one in found.values() if isinstance(one, ModuleType) and not _is_installed(one.__name__)]
-        for module in modules:
-            inside = {name: vars(module)[name] for name in names if name in vars(module)}
-            own |= {f"{module.__name__}.{n}": self(one) for n, one in inside.items() if not _is_of_a_library(one)}
+        own = {}
+        if function.__module__ in (None, "builtins") or not _is_installed(function.__module__):  # the first: of `exec`
+            own = self._named(_names(function.__code__), function.__globals__, set())
         parts = (cells, function.__defaults__, function.__kwdefaults__, vars(function))
         return "function", function.__qualname__, self._text(function), *map(self, parts), own
+
+    def _named(
+        self, names: list[str], where: dict[str, Any], gone_through: set[str], prefix: str = ""
+    ) -> dict[str, Any]:
+        """What names stand for in a module's globals, and in modules of the user's among these."""
+        found = {name: where[name] for name in names if name in where}
+        own = {prefix + name: self(one) for name, one in found.items() if not _is_of_a_library(one)}
+        for one in found.values():
+            if isinstance(one, ModuleType) and not _is_installed(one.__name__) and one.__name__ not in gone_through:
+                gone_through.add(one.__name__)
+                own |= self._named(names, vars(one), gone_through, f"{one.__name__}.")
+        return own
 
     def _text(self, value: Any) -> Any:
         """The source, and the code: two lambdas of one line have the same source."""
@@ -175,9 +191,15 @@ def _is_of_a_library(value: Any) -> bool:
 
 def _function_of(part: Any) -> FunctionType | None:
     """The function of an entry of a class: as it is, or as `staticmethod`, `property`, Equinox and the like wrap it."""
-    for name in ("__func__", "fget", "method", "__wrapped__"):
+    for name in ("__func__", "fget", "func", "method", "__wrapped__"):
         part = getattr(part, name, None) or part
     return part if isinstance(part, FunctionType) else None
+
+
+def _is_pythons(name: str, part: Any) -> bool:
+    """Whether an attribute of a class is one that Python gives it."""
+    special = name.startswith("__") and name.endswith("__") and _function_of(part) is None
+    return special or name == "_abc_impl" or isinstance(part, MemberDescriptorType | GetSetDescriptorType)
 
 
 def _is_empty(cell: Any) -> bool:

@@ -1,6 +1,7 @@
 """A run's state on disk, from which training goes on as if nothing had happened."""
 
 import contextlib
+import json
 import re
 import signal
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import safetensors
 
 from relin._common.files import as_json, from_json, read_file, remove_parts, write_atomically
 from relin._common.lease import SoleWriter
@@ -20,6 +22,7 @@ from relin._common.words import listed
 from relin._core import check as _check
 from relin._core.fingerprint import environment
 from relin._core.storage import MismatchError, from_safetensors, tensors_of, to_safetensors, tree_of
+from relin._core.tree import numbers
 from relin._core.types import State
 from relin._loop.program import RunState
 from relin._loop.reached import Earlier, Reached, Rows
@@ -29,7 +32,7 @@ _SECONDS = 60.0
 """Between two checkpoints where the number of steps is not said."""
 _SHARE = 0.01
 """Of the time that passes, the most that writing checkpoints takes there."""
-_NAME = re.compile(r"step-(\d+)\.json")
+_NAME = re.compile(r"step-(\d+)\.(json|safetensors)")
 
 
 @dataclass(frozen=True)
@@ -65,19 +68,35 @@ class Checkpoint:
         if self.every is not None:
             _check.count(self.every, "every", "1000 steps, for example, or None for about a minute")
         _check.count(self.keep, "keep", "2 are usual")
+        if self.identity is not None:
+            object.__setattr__(self, "identity", _as_in_a_file(self.identity))
 
     def of_lane(self, index: int) -> "Checkpoint":
         """The checkpoint of one lane, in a folder of its own."""
         return replace(self, folder=Path(self.folder) / f"lane-{index}")
 
 
+def _as_in_a_file(identity: Any) -> Any:
+    try:
+        return json.loads(json.dumps(dict(identity), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`identity` must be numbers, texts, and lists and dictionaries of them, by name, got {identity!r} "
+            f"({error}); convert the others."
+        ) from None
+
+
 class Keeper:
     """Writes and reads the checkpoints of a run."""
 
-    def __init__(self, checkpoint: Checkpoint, identity: Mapping[str, Any]):
-        """`identity` is what decides the run, by names that people know; its values are JSON's."""
+    def __init__(self, checkpoint: Checkpoint, identity: Mapping[str, Any], spread: str = "on one device"):
+        """`identity` is what decides the run, by names that people know; its values are JSON's. `spread` says over
+        which devices."""
         self.folder, self.checkpoint, self.identity = Path(checkpoint.folder), checkpoint, dict(identity)
+        self.environment = f"{environment()}, {spread}"
         self._written, self._took = time.monotonic(), 0.0
+        self._at = 0
+        """The step of the checkpoint last written or read."""
         self._lock, self.sole = threading.Lock(), SoleWriter(self.folder, self.folder, "run")
         self.folder.parent.mkdir(parents=True, exist_ok=True)
 
@@ -90,24 +109,32 @@ class Keeper:
         names = self._steps()
         for step in reversed(names):
             try:
-                return self._read(step, start, observed)
+                found = self._read(step, start, observed)
             except (OSError, _DamagedError):
                 continue
+            self._at = step
+            return found
         if names:
             raise UnreadableError(
                 f"Every checkpoint in {self.folder} is damaged; restore one, or choose another folder."
             )
         return None
 
-    def check(self, state: RunState, position: Any) -> None:
-        """Raises, before training, `TypeError` for batches whose position cannot be kept, and `ValueError` for
-        parameters without a type of their own."""
-        _plain(position, "position", {})
-        if any(getattr(leaf, "weak_type", False) for leaf in jax.tree.leaves(state.solver.anchor)):
-            raise ValueError(
-                "A parameter has a weak type, that of a Python number, which a file does not hold; make it with "
-                "jnp.asarray(value, dtype)."
-            )
+    def check(self, state: Any, position: Any) -> None:
+        """Raises, before training, `TypeError` for batches whose position, or a state, that cannot be kept, and
+        `NotADirectoryError` for a file in the folder's place."""
+        _plain(position, "position", tensors := {})
+        leaves = jax.tree.leaves((state, tensors))
+        for kind in {numbers(leaf).dtype for leaf in leaves}:
+            try:
+                to_safetensors({"": np.zeros(0, kind)}, "")
+            except safetensors.SafetensorError:
+                raise TypeError(
+                    f"A state of numbers of the type {kind}, of the solver, an observer or the batches, cannot be kept "
+                    "in a checkpoint; take another type, such as two real numbers for a complex one."
+                ) from None
+        if self.folder.exists() and not self.folder.is_dir():
+            raise NotADirectoryError(f"A checkpoint's folder must be one, got the file {self.folder}; name another.")
 
     def is_only_the_end(self, step: int | float) -> bool:
         """Whether a record at this step is one of the run's end alone."""
@@ -123,9 +150,9 @@ class Keeper:
         return step + max(1, int(self._pause() / 2 / max(took, 1e-9)))
 
     def due(self, step: int) -> bool:
-        """Whether a checkpoint is to be written at this step."""
+        """Whether a checkpoint is to be written at this step, which may be later than one at which it was due."""
         if self.checkpoint.every is not None:
-            return step % self.checkpoint.every == 0
+            return step // self.checkpoint.every > self._at // self.checkpoint.every
         return time.monotonic() - self._written >= self._pause()
 
     def _pause(self) -> float:
@@ -140,7 +167,7 @@ class Keeper:
             tensors = tensors_of((state, reached.observed, losses, reached.final), "state") | _tensors_of_rows(
                 reached.rows
             )
-            settings = {"format": _FORMAT, "step": step, "run": self.identity, "environment": environment()}
+            settings = {"format": _FORMAT, "step": step, "run": self.identity, "environment": self.environment}
             settings |= {"earlier": reached.earlier and reached.earlier.step, "final": reached.final is not None}
             settings["position"] = _plain(reached.position, "position", tensors)
             self.folder.mkdir(exist_ok=True)  # alone: a folder that was removed meanwhile stays away
@@ -148,12 +175,11 @@ class Keeper:
             remove_parts(self.folder)
             write_atomically(self._path(step, "safetensors"), to_safetensors(tensors, "relin checkpoint"))
             write_atomically(self._path(step, "json"), as_json(settings))  # last: where it is, everything is
-            older = [other for other in self._steps() if other <= step]
-            newer = [other for other in self._steps() if other > step]  # they could not be read
-            for old in (*older[: -self.checkpoint.keep], *newer):
-                for kind in ("json", "safetensors"):
-                    self._path(old, kind).unlink(missing_ok=True)
-            self._written = time.monotonic()
+            kept = [other for other in self._steps() if other <= step][-self.checkpoint.keep :]
+            for path in list(self.folder.iterdir()):  # newer ones, which could not be read, and tensors alone, too
+                if (found := _NAME.fullmatch(path.name)) and int(found[1]) not in kept:
+                    path.unlink(missing_ok=True)
+            self._written, self._at = time.monotonic(), step
             self._took = self._written - begun
 
     def _path(self, step: int, kind: str) -> Path:
@@ -162,17 +188,20 @@ class Keeper:
     def _steps(self) -> list[int]:
         if not self.folder.is_dir():
             return []
-        return sorted(int(found[1]) for path in self.folder.iterdir() if (found := _NAME.fullmatch(path.name)))
+        found = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted(int(name[1]) for name in found if name and name[2] == "json")
 
     def _read(self, step: int, start: RunState, observed: State) -> Reached:
         settings = _settings(self._path(step, "json"))
         if settings["format"] != _FORMAT:
             raise OtherRunError(f"The checkpoint in {self.folder} has another format; use the version that wrote it.")
-        self._check_same(settings["run"])
-        if settings["environment"] != environment():
+        others = ""
+        if settings["environment"] != self.environment:
+            others = f"was written by {settings['environment']}, and the run goes on with {self.environment}"
+        self._check_same(settings["run"], others and f" (it {others})")
+        if others:
             warnings.warn(
-                f"The checkpoint in {self.folder} was written by {settings['environment']}, and the run goes on with "
-                f"{environment()}: it may end with other last digits.",
+                f"The checkpoint in {self.folder} {others}: it may end with other last digits.",
                 stacklevel=2,
             )
         if settings["step"] > self.identity["num_steps"]:
@@ -191,10 +220,13 @@ class Keeper:
             raise OtherRunError(f"{self.folder} holds another network's run: {error}; choose another folder.") from None
         except (ValueError, KeyError):
             raise _DamagedError from None
+        at = np.where(np.asarray(state.diverged_at) >= 0, step, state.step)
+        if settings["step"] != step or np.any(at != step):  # files of another step under this one's name
+            raise _DamagedError
         steps = settings["run"]["num_steps"]
         return Reached(step, state, observed, rows, steps, earlier, final, _unplain(settings["position"], tensors))
 
-    def _check_same(self, run: Any) -> None:
+    def _check_same(self, run: Any, others: str) -> None:
         if not isinstance(run, dict):
             raise _DamagedError
         names = sorted(self.identity.keys() | run.keys())
@@ -202,8 +234,8 @@ class Keeper:
         if not other:
             return
         raise OtherRunError(
-            f"{self.folder} holds a run that differs in {listed(other)}; restore what it was trained with, or choose "
-            "another folder."
+            f"{self.folder} holds a run that differs in {listed(other)}{others}; restore what it was trained with, or "
+            "choose another folder."
         )
 
 
@@ -324,18 +356,29 @@ class StoppedError(SystemExit):
         super().__init__(128 + signal.SIGTERM)
 
 
-@contextlib.contextmanager
-def obeying_sigterm() -> Iterator[None]:
+def _stop(number: int, frame: Any) -> None:
+    raise StoppedError
+
+
+def obeying_sigterm() -> contextlib.AbstractContextManager[None]:
     """SIGTERM raises `StoppedError` meanwhile, in the main thread, unless the program has a handler of its own."""
-    own = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    return _answering_sigterm(signal.SIG_DFL, _stop)
 
-    def stop(number: int, frame: Any) -> None:
-        raise StoppedError
 
-    if own:
-        signal.signal(signal.SIGTERM, stop)
+def ignoring_sigterm() -> contextlib.AbstractContextManager[None]:
+    """A second SIGTERM does nothing meanwhile, where `obeying_sigterm` obeys the first."""
+    return _answering_sigterm(_stop, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _answering_sigterm(before: Any, meanwhile: Any) -> Iterator[None]:
+    main = threading.current_thread() is threading.main_thread()
+    if not (main and signal.getsignal(signal.SIGTERM) is before):
+        yield
+        return
+    signal.signal(signal.SIGTERM, meanwhile)
     try:
         yield
     finally:
-        if own and signal.getsignal(signal.SIGTERM) is stop:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGTERM) is meanwhile:
+            signal.signal(signal.SIGTERM, before)

@@ -10,10 +10,11 @@ from typing import Any, Generic, TypeVar
 import jax
 import numpy as np
 
+from relin._common.words import listed
 from relin._core.errors import Result
 from relin._core.types import State
 from relin._logger import Log
-from relin._loop.checkpoint import Keeper, on_the_way
+from relin._loop.checkpoint import Keeper, ignoring_sigterm, on_the_way
 from relin._loop.drivers import AbstractDriver, DataExhaustedError
 from relin._loop.ending import mean_loss_between
 from relin._loop.preparation import Plan
@@ -71,7 +72,8 @@ class Course(Generic[_End]):
                     else:
                         result = self._arrived(piece, state, begun)
             except BaseException as error:
-                self._carry(error)
+                with ignoring_sigterm():
+                    self._carry(error)
                 raise
         return self.conclude(self.reached(), result or Result.successful)
 
@@ -97,7 +99,7 @@ class Course(Generic[_End]):
         """At step 0, or where the run was stopped; what it ended with, if it had ended."""
         self.state, self.observed = self.driver.start()
         if self.keeper:
-            self.keeper.check(self.state, self.driver.position(1))
+            self.keeper.check((self.state, self.observed), self.driver.position(1))
             with contextlib.suppress(OSError):  # what cannot be written is told at the first checkpoint
                 self.keeper.sole.take()
         found = self.resume or (self.keeper and self.keeper.newest(self.state, self.observed))
@@ -123,11 +125,16 @@ class Course(Generic[_End]):
         return Result.stopped if self._said_stop(self.rows) else None
 
     def _in_place(self, found: tuple[RunState, State], own: tuple[RunState, State]) -> tuple[RunState, State]:
-        """A state that was found, where the run's own lies if that or this is on several devices."""
+        """A state that was found, of the own one's weak types, and in its place if either is on several devices."""
         several = any(len(leaf.devices()) > 1 for leaf in jax.tree.leaves(found) if isinstance(leaf, jax.Array))
-        if self.plan.placement is None and not several:
-            return found
-        return jax.tree.map(lambda new, leaf: jax.device_put(new, leaf.sharding), found, own)
+        moves = several or self.plan.placement is not None
+
+        def each(new: Any, leaf: Any) -> Any:
+            new = jax.device_put(new, leaf.sharding) if moves else new
+            lost = getattr(leaf, "weak_type", False) and not getattr(new, "weak_type", False)  # a file does not hold it
+            return leaf.at[...].set(new) if lost else new
+
+        return jax.tree.map(each, found, own)
 
     def _piece(self) -> Any:
         """To which step the driver goes at once: the next record, or before it, so that the state can be kept."""
@@ -193,7 +200,11 @@ class Course(Generic[_End]):
     def _exhausted(self, end: DataExhaustedError) -> Result:
         self.step, self.state = end.step, end.state
         if self.rows[-1]["step"] < end.step:
+            if self.keeper:  # before the record, which a run of more batches does not make
+                with contextlib.suppress(LookupError):
+                    self.kept = self.reached(self.driver.position(end.step))
             self._record()
+        self._keep(ended=True)
         return Result.data_exhausted
 
     def _late(self) -> int:
@@ -212,6 +223,11 @@ class Course(Generic[_End]):
     def _record(self) -> None:
         assert self.state is not None
         row, state, observed = self.driver.record(self.state, self.observed)
+        if self.rows and (other := row.keys() ^ self.rows[-1].keys() - {"step"}):
+            raise ValueError(
+                f"Every record of a run must hold the same names, got some without {listed(sorted(other))}; pass the "
+                "observers that it was begun with, and let them record all their names each time."
+            )
         if self.keeper:  # they are written again and again
             row = {name: np.asarray(value) for name, value in row.items()}
         rows = [*self.rows, {"step": self.step, **row}]
@@ -251,8 +267,11 @@ class Course(Generic[_End]):
         try:
             with contextlib.suppress(LookupError):
                 position = self.driver.position(reached.step)
-                if "told" not in (position or {}):  # batches that failed may tell where they are wrongly: the last
-                    self.kept = replace(reached, position=position)  # piece's end is known
+                # Batches that failed may tell where they are wrongly: the last piece's end is known.
+                told = "told" in (position or {})
+                before_record = reached.step == self.kept.step and self.keeper.is_only_the_end(reached.step)
+                if not (told or before_record):
+                    self.kept = replace(reached, position=position)
             self.keeper.write(self.kept)
         except Exception as failure:
             error.add_note(f"The state could not be written to {self.keeper.folder}: {failure}")
@@ -261,6 +280,12 @@ class Course(Generic[_End]):
         """Raises `ValueError` for another number of steps where what was done depends on it."""
         if found.num_steps == self.plan.num_steps:
             return
+        if self.keeper and not self.driver.by_steps and found.step % self.plan.interval:
+            raise ValueError(
+                f"Steps taken at once end with other last digits than in parts, got num_steps={self.plan.num_steps} of "
+                f"a run whose end, at step {found.step}, was no other record's step; pass that number, or choose "
+                "another folder."
+            )
         ahead = not isinstance(self.plan.data, tuple) and getattr(self.plan.run.safeguard, "num_batches", 1) > 1
         if ahead or found.state.solver.window is not None:
             what = "a safeguard that reads batches ahead" if ahead else "learning rates within windows"

@@ -13,8 +13,11 @@ from relin._loop.reached import Reached
 from relin._loop.solution import Solution
 
 
-def keeper_of(checkpoint: Checkpoint | None, plan: Plan, record_every: int | None, lanes: Any = None) -> Keeper | None:
-    """What keeps the state of a plan's run, or of these lanes that run together; none without a checkpoint.
+def keeper_of(
+    checkpoint: Checkpoint | None, plan: Plan, record_every: int | None, make: Any = None, lanes: Any = None
+) -> Keeper | None:
+    """What keeps the state of a plan's run, or of the runs that `make` makes of lanes, which run together; none without
+    a checkpoint.
 
     **Raises:** `TypeError` for anything but a `Checkpoint`, `ValueError` for a part that cannot be told from another
     one, for infinitely many steps, and for a run over several processes.
@@ -38,11 +41,14 @@ def keeper_of(checkpoint: Checkpoint | None, plan: Plan, record_every: int | Non
         )
     run: dict[str, Any]
     if checkpoint.identity is None:
-        run = {name: _digest(name, part) for name, part in _parts(plan, lanes).items()}
+        parts = _parts(plan) | ({} if make is None else {"make": make, "lanes": lanes})
+        run = {name: _digest(name, part) for name, part in parts.items()}
     else:
         run = dict(checkpoint.identity)
     run["configuration of JAX"] = _configuration()
-    return Keeper(checkpoint, {**run, "record_every": record_every, "drive": plan.drive, "num_steps": plan.num_steps})
+    run |= {"record_every": record_every, "drive": plan.drive, "num_steps": plan.num_steps}
+    spread = "on one device" if plan.placement is None else f"over a mesh {dict(plan.placement.mesh.shape)}"
+    return Keeper(checkpoint, run, spread)
 
 
 def journal_of(keeper: Keeper | None) -> Journal | None:
@@ -59,7 +65,7 @@ def _configuration() -> dict[str, Any]:
     return {name: getattr(jax.config, name) for name in names}
 
 
-def _parts(plan: Plan, lanes: Any) -> dict[str, Any]:
+def _parts(plan: Plan) -> dict[str, Any]:
     run, data = plan.run, plan.data
     shared = {
         "batches": plan.sampling.batches,
@@ -68,7 +74,7 @@ def _parts(plan: Plan, lanes: Any) -> dict[str, Any]:
         "observers": plan.observers,
     }
     own = {name: getattr(run, name) for name in ("problem", "solver", "schedule", "safeguard", "params", "key")}
-    return own | shared | ({} if lanes is None else {"lanes": lanes})
+    return own | shared
 
 
 def _digest(name: str, part: Any) -> str:

@@ -67,7 +67,8 @@ class AbstractSource(abc.ABC):
         del step
 
     def go_to(self, step: int, position: Any) -> None:
-        """Makes the batch of this step the next one, of batches that are at step 0.
+        """Makes the batch of this step the next one, of batches that are at step 0. Without a position they are gone
+        through, and not compared.
 
         **Raises:** `ValueError` for batches that are not those of the position.
         """
@@ -189,7 +190,7 @@ class IterableSource(AbstractSource):
                 f"`data` ended after {self.read} batches, and the run was at step {step}; pass the batches that it "
                 "was begun with."
             ) from None
-        if fingerprint(last) != position.get("last"):
+        if position is not None and fingerprint(last) != position.get("last"):
             raise ValueError(
                 f"`data` gave another batch for step {step - 1} than it gave when the run was begun; pass the same "
                 "batches in the same order, shuffled by a seed, or a loader with state_dict and load_state_dict."

@@ -189,7 +189,7 @@ def train_lanes(
                 driver, _ = driver_of(plan, plan.programs(make, padded), report)
                 conclude, keeper = (
                     partial(lane_solutions, plan.known, num_lanes),
-                    keeper_of(checkpoint, plan, record_every, lanes),
+                    keeper_of(checkpoint, plan, record_every, make, lanes),
                 )
                 log = logs.of_lanes(num_lanes, journal_of(keeper))
                 found = Course(driver, plan, report, log, conclude, None, keeper).follow()
