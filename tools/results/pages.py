@@ -10,6 +10,7 @@ from tools.results.tables import Words
 STRICT = (
     "docs/choosing.md",
     "docs/results/README.md",
+    "docs/results/gallery.md",
     "docs/studies.md",
     "docs/windows.md",
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "results").glob("*/README.md")),

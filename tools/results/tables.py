@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product, takewhile
 from typing import cast
 
+from tools.results.gallery import gallery
 from tools.results.quantities import Quantities, percent, study
 from tools.windows.records import Records
 
@@ -31,6 +32,10 @@ class Words(Quantities):
     def windows(self) -> Records:
         """What the records of docs/windows say."""
         return _WINDOWS
+
+    def gallery(self) -> str:
+        """All studies of docs/results as cards: question, specimen, verdict, figure."""
+        return gallery(self.folders())
 
     def verdict(self, of: str | None = None, *, equal_steps: bool = False) -> str:
         """The verdict as a quotation, of the comparison at equal steps alone if asked for."""

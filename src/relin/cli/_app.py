@@ -207,6 +207,27 @@ def report(
 
 
 @app.command()
+def gallery(
+    folder: Annotated[
+        Path, typer.Argument(parser=folder_named, help="A folder whose folders, at any depth, are studies.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=folder_named,
+            metavar="FILE.html",
+            help="The page \\[gallery.html in the folder].",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Write one page over many studies: question, specimen, verdict, figure, link."""
+    from relin.cli import _gallery
+
+    _gallery.gallery(folder, out)
+
+
+@app.command()
 def train(
     data: Annotated[str, typer.Option(help="Data set; `relin data` lists them; or FILE.py:NAME.")] = "digits",
     model: Annotated[str, typer.Option("--model", "--network", help=NETWORKS)] = "mlp",

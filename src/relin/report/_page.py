@@ -263,7 +263,7 @@ def constancy_tile(constancy: Constancy) -> Tile:
     return Tile(name, "yes", f"exactly, in all {pairs}")
 
 
-def _headline(verdict: str) -> Html:
+def headline(verdict: str) -> Html:
     """The verdict with its conditions set smaller: what follows a semicolon, or from a long parenthesis on."""
     split = re.search(r"(?<=;) | \((?=[^)]{40})", verdict)
     if split is None:
@@ -272,7 +272,7 @@ def _headline(verdict: str) -> Html:
     return Html(f'{escape(answer)}<span class="conditions">{escape(conditions)}</span>')
 
 
-def render_page(page: Page) -> str:
+def render_page(page: Page, more_style: str = "") -> str:
     """The page as HTML text, with its style sheet inside."""
     here = resources.files("relin.report")
     tiles = "\n".join(
@@ -288,8 +288,8 @@ def render_page(page: Page) -> str:
     return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
         title=escape(page.title),
         subtitle=escape(page.subtitle),
-        verdict=_headline(page.verdict),
-        style=(here / "style.css").read_text(encoding="utf-8"),
+        verdict=headline(page.verdict),
+        style=(here / "style.css").read_text(encoding="utf-8") + more_style,
         tiles=tiles,
         sections=sections,
         footer=escape(page.footer),

@@ -9,6 +9,19 @@ class StoreError(ValueError):
     """What is stored cannot be used; the message names the file and the remedy."""
 
 
+class UnfinishedError(StoreError):
+    """Jobs of runs are missing: `missing` of `total`, so far; `again` says what finishes them."""
+
+    again = "run the same study command again to finish it"
+
+    def __init__(self, folder: object, missing: int, total: int):
+        self.missing, self.total = missing, total
+        super().__init__(
+            f"{folder} does not hold a whole study yet ({missing} of {total} jobs of runs are missing so far); "
+            f"{self.again}."
+        )
+
+
 class OthersComputeError(Exception):
     """A shard has done its part, and other processes still compute: the one that ends last answers."""
 

@@ -11,6 +11,7 @@ import polars as pl
 from relin.study._abstract import AbstractStudy, Read
 from relin.study._answer import Answer
 from relin.study._computation import Computation, Progress as Progress, Report, Tracker
+from relin.study._errors import UnfinishedError
 from relin.study._executor import AbstractExecutor, ThreadExecutor, executor_of
 from relin.study._grid import single_run
 from relin.study._job import AbstractJob
@@ -19,7 +20,7 @@ from relin.study._registry import find
 from relin.study._result import StudyResult
 from relin.study._settings import GridSpec, StudySpec
 from relin.study._shard import Shard
-from relin.study._store import Store, StoreError
+from relin.study._store import Store
 
 
 def run_study(
@@ -113,10 +114,7 @@ def _reader(store: Store, study: AbstractStudy) -> Read:
 def _require(store: Store, jobs: Sequence[AbstractJob]) -> None:
     missing = sum(not store.path(job).exists() for job in jobs)
     if missing:
-        raise StoreError(
-            f"{store.folder} does not hold a whole study yet ({missing} of {len(jobs)} jobs of runs are missing so "
-            "far); run the same study command again to finish it."
-        )
+        raise UnfinishedError(store.folder, missing, len(jobs))
 
 
 @overload
