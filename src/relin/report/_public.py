@@ -1,5 +1,6 @@
 """Everything public in `relin.report` that draws, imported at its first use."""
 
+from relin.report._altair import altair_config as altair_config
 from relin.report._figures import Plot as Plot
 from relin.report._gallery import write_gallery as write_gallery
 from relin.report._html import Column as Column, Html as Html, Row as Row, table as table
