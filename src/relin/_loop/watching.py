@@ -76,6 +76,6 @@ def watched(progress: Progress | bool | None, num_steps: int | float) -> Iterato
     if progress is None and not is_watched(console):
         yield None
         return
-    with progress_bar(console, transient=True) as bar:
+    with progress_bar(console, transient=True, refresh_per_second=4) as bar:
         bar.start()
         yield Bar(bar)
