@@ -65,9 +65,11 @@ $(READY): pyproject.toml requirements/python3.11.txt requirements/python3.12.txt
 	touch $@
 
 # What the tests need beyond what a study needs: other frameworks, trackers, the documentation's tools.
-$(TESTS_READY): $(READY) requirements/python3.11-tests.txt requirements/python3.12-tests.txt requirements/torch.txt
+$(TESTS_READY): $(READY) requirements/python3.11-tests.txt requirements/python3.12-tests.txt requirements/torch.txt \
+  requirements/torch-networks.txt
 	$(PIP) --require-hashes -r $(LOCK).txt -r $(LOCK)-tests.txt
 	$(PIP) -r requirements/torch.txt
+	$(PIP) --no-deps -r requirements/torch-networks.txt
 	touch $@
 
 lock:

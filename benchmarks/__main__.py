@@ -9,6 +9,7 @@ NAMES = (
     "check",
     "checkpoint",
     "frameworks",
+    "torch_step",
     "convolution",
     "custom_vjp",
     "alternatives",

@@ -20,7 +20,7 @@ FLOORS = [
     ("_solver",),
     ("_observer",),
     ("_loop",),
-    ("adapters", "models", "preset", "equinox", "linen", "nnx"),
+    ("adapters", "models", "preset", "equinox", "linen", "nnx", "torch"),
     ("_public",),
     ("study",),
     ("report",),

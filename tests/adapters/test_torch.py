@@ -277,7 +277,7 @@ def test_pytorch_is_imported_by_those_who_use_it(monkeypatch):
     subprocess.run([sys.executable, "-c", code], check=True)
     monkeypatch.setitem(sys.modules, "torch", None)
     environment.cache_clear()
-    with pytest.raises(ImportError, match=r"relin\.from_torch needs torch.*pip install 'relin\[torch\]'"):
+    with pytest.raises(ImportError, match=r"relin\.from_torch needs torch.*pip install 'relin\[torchax\]'"):
         il.from_torch(None)
 
 

@@ -77,6 +77,8 @@ class AtSteps(AbstractSchedule):
     def due(self, step: Step) -> Flag:
         if self.steps.size == 0:
             return False
+        if _on_host(self.steps, step):
+            return bool(np.any(self.steps == step))
         return jnp.any(self.steps == step)
 
 
@@ -104,6 +106,8 @@ class Geometric(AbstractSchedule):
         self.steps = np.unique(np.rint(first * float(ratio) ** np.arange(terms)).astype(np.int32))
 
     def due(self, step: Step) -> Flag:
+        if _on_host(self.steps, step):
+            return bool(np.any(self.steps == step))
         steps = jnp.asarray(self.steps)
         place = jnp.searchsorted(steps, step)
         return jnp.where(place < steps.size, steps[jnp.minimum(place, steps.size - 1)] == step, False)
@@ -138,6 +142,8 @@ class EqualTime(AbstractSchedule):
         self.steps = _equal_time_steps(_rates(learning_rate, num_steps), updates)
 
     def due(self, step: Step) -> Flag:
+        if _on_host(self.steps, step):
+            return bool(np.any(self.steps == step))
         return jnp.any(jnp.asarray(self.steps) == step)
 
 
@@ -172,3 +178,8 @@ def _equal_time_steps(rates: np.ndarray, updates: int) -> np.ndarray:
     places = np.arange(updates)
     steps = places + np.maximum.accumulate(np.maximum(steps, 1) - places)  # each at least one after the one before
     return np.minimum(steps, last - updates + 1 + places).astype(np.int32)
+
+
+def _on_host(steps: jax.Array | np.ndarray, step: Step) -> bool:
+    """Whether both are known here: then no device of JAX's is asked, as where PyTorch trains."""
+    return isinstance(steps, np.ndarray) and isinstance(step, int)

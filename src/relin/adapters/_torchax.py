@@ -16,7 +16,7 @@ def environment() -> Any:
 
     **Raises:** `ImportError` without PyTorch or torchax.
     """
-    with needs_extra("from_torch", "torch"):
+    with needs_extra("from_torch", "torchax"):
         import torch
 
         with _named_dimensions(torch):

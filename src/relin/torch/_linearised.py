@@ -1,0 +1,376 @@
+"""`Linearised`: a PyTorch module that trains by its linearisation, in the place of the module."""
+
+import functools
+import inspect
+import warnings
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from relin.torch import _passes, _schedules
+from relin.torch._modules import check_module, detached, ordinary, unmoved
+from relin.torch._outputs import mapped, tensors_of
+
+if TYPE_CHECKING:
+    from relin._schedule import AbstractSchedule
+
+Tensors = dict[str, Float[Tensor, "..."]]
+_SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+"""What `nn.Module` keeps of its parts, in dictionaries that the wrapper shares with the module."""
+
+
+class Linearised(nn.Module):
+    """A module that is trained by its linearisation f̄(x) = f(x; θ_s) + J_s(x) δ, and called as the module is.
+
+    Its parameters are the module's own, θ = θ_s + δ, under the same names; the anchor θ_s is kept beside them, and
+    δ = θ − θ_s. So weight decay, clipping, moving averages, trust ratios and checkpoints are those of θ, whatever the
+    optimiser: with `Every(1)` training is the module's own, bit for bit and at its cost, since f̄ = f at an anchor.
+
+    A loop calls `step()` after the optimiser's, or `attach(optimizer)` once. Where the schedule says so, the next call
+    with gradients on moves the anchor first. Buffers move in forward passes of training as the module's do; dropout has
+    one mask for f and J δ. In evaluation too a call gives f̄; `network(x)` is f(x; θ).
+
+    **Arguments:**
+
+    - `module`: a `torch.nn.Module`, which is shared, not copied: as it is trained, so is the module.
+    - `schedule`: when to re-linearise, such as `relin.Every(64)`; `None` leaves it to `relinearise()`.
+    - `derivative`: how J δ is found. `"forward"`: forward mode. `"double_backward"`: by two backward passes, which
+      needs no forward mode of the operators. `"auto"`: forward mode, unless an operator has none or it is not the
+      transpose of the module's backward pass, as for straight-through estimators; says so once, and `derivatives`
+      tells.
+
+    **Raises:** `TypeError` if `module` is no module, is one already or has parameters without values; `ValueError` for
+    a schedule that needs more than outputs, for hooks on gradients of modules, and for `derivative`. A call between two
+    re-linearisations raises `ValueError` for a module whose Jacobian it cannot have.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        schedule: "AbstractSchedule | None" = None,
+        *,
+        derivative: Literal["auto", "forward", "double_backward"] = "auto",
+    ):
+        check_module(module)
+        if isinstance(module, Linearised):
+            raise TypeError("`module` must be an ordinary module, got a Linearised one; pass its merged().")
+        _schedules.check_schedule(schedule)
+        if derivative not in ("auto", _passes.FORWARD, _passes.DOUBLE):
+            raise ValueError(
+                f'`derivative` must be "auto", "forward" or "double_backward", got {derivative!r}; leave it out.'
+            )
+        super().__init__()
+        for name in _SHARED:
+            self.__dict__[name] = getattr(module, name)
+        self.__dict__["network"] = module
+        self.training = module.training
+        self.schedule = schedule
+        self.derivatives: dict[bool, str] = {}
+        self._derivative = derivative
+        self._anchor: Tensors | None = None
+        self._versions: dict[str, int] = {}
+        self._moved = self._restored = False
+        self._steps = self._updates = 0
+        self._pending = False
+        self._checks = _schedules.Checks(schedule) if schedule is not None and schedule.adaptive else None
+        self._attached: Attached | None = None
+        self.register_load_state_dict_post_hook(_loaded)
+        object.__setattr__(self, "__class__", _class_for(type(module)))
+
+    network: nn.Module
+    """The module itself: f(·; θ), as it is without linearisation."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The linearised outputs f̄, in the form of the module's own."""
+        self._restored = False
+        training = torch.is_grad_enabled()
+        if self._anchor is None or (training and self._pending and self._wants(args, kwargs)):
+            if training:
+                self.relinearise()
+            return self.network(*args, **kwargs)
+        return self.network(*args, **kwargs) if self._at_anchor() else self._pass(args, kwargs).linearised
+
+    def step(self) -> None:
+        """Counts one step of the optimiser. Where the schedule is due, the next call with gradients on asks it.
+
+        **Raises:** `RuntimeError` where an optimiser that `attach` was given does so.
+        """
+        if self._attached is not None:
+            raise RuntimeError(
+                "step() must be called once a step, got a call beside the optimiser's own after attach(); leave it out."
+            )
+        self._advance()
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> "Attached":
+        """Calls `step()` after each step of the optimiser, until `remove()` of what is returned.
+
+        **Raises:** `ValueError` for an optimiser of other parameters, and if there is one already.
+        """
+        if self._attached is not None:
+            raise ValueError("One optimiser may count the steps, got a second; call remove() of the first's hook.")
+        own = {id(parameter) for parameter in self.parameters()}
+        if not any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
+            raise ValueError(
+                f"`optimizer` must train this module, got {type(optimizer).__name__} of other parameters; make it of "
+                "model.parameters()."
+            )
+        self._attached = Attached(self, optimizer)
+        return self._attached
+
+    @torch.no_grad()
+    def relinearise(self) -> None:
+        """Moves the anchor to the parameters: θ_s ← θ_s + δ, δ ← 0. The optimiser's state stays."""
+        before, self._anchor = self._anchor, {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad or (before is not None and name in before):
+                self._anchor[name] = _copy(parameter, None if before is None else before.get(name))
+        self._updates += before is not None
+        self._pending = self._moved = False
+        self._versions = {name: parameter._version for name, parameter in self.named_parameters()}
+
+    def displacement(self) -> Tensors:
+        """δ = θ − θ_s, by name, of the parameters that are trained; zero where no anchor was set yet."""
+        own = dict(self.named_parameters())
+        anchor = self._anchor or {name: p.detach() for name, p in own.items() if p.requires_grad}
+        return {name: own[name].detach() - at for name, at in anchor.items()}
+
+    def merged(self) -> nn.Module:
+        """The ordinary module back, at θ: the one that was given, its parameters and buffers as training left them."""
+        return self.network
+
+    def predictions(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+        """f̄(x), f(x; θ) and f(x; θ_s), each in the form of the module's outputs, without gradients.
+
+        All three in the present mode with the same dropout masks. Buffers and random numbers stay as they were.
+        """
+        with torch.no_grad():
+            with unmoved(self.network):
+                network = self.network(*args, **kwargs)
+            if self._anchor is None:
+                return network, network, network
+            with unmoved(self.network):
+                passed = self._pass(args, kwargs)
+        return mapped(torch.detach, passed.linearised), network, mapped(torch.detach, passed.at_anchor)
+
+    def linearisation_error(self, *args: Any, **kwargs: Any) -> float:
+        """‖f(x; θ) − f̄(x)‖ / ‖f(x; θ) − f(x; θ_s)‖ over all floating-point outputs but losses; 0 at an anchor."""
+        if self._anchor is None or self._at_anchor():
+            return 0.0
+        return _schedules.relative_error(*map(_arrays, self.predictions(*args, **kwargs)))
+
+    @property
+    def num_steps(self) -> int:
+        """The optimiser's steps so far."""
+        return self._steps
+
+    @property
+    def feature_updates(self) -> int:
+        """How often the anchor moved: re-linearisations after the first."""
+        return self._updates
+
+    def anchor_state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs beside `state_dict()` to go on within a window: the anchor, and the counts."""
+        checks = None if self._checks is None else [self._checks.next, self._checks.interval]
+        return {
+            "anchor": None if self._anchor is None else {name: at.clone() for name, at in self._anchor.items()},
+            "num_steps": self._steps,
+            "feature_updates": self._updates,
+            "pending": self._pending,
+            "checks": checks,
+        }
+
+    def load_anchor_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `anchor_state_dict` gave, before or after `load_state_dict`.
+
+        **Raises:** `ValueError` for an anchor of other parameters.
+        """
+        own, anchor = dict(self.named_parameters()), state["anchor"]
+        given = {} if anchor is None else {name: tuple(at.shape) for name, at in anchor.items()}
+        if wrong := [name for name, shape in given.items() if name not in own or tuple(own[name].shape) != shape]:
+            raise ValueError(
+                f"The anchor must be of this module's parameters, got {wrong[0]}, which it lacks or has in another "
+                "shape; load the one that was saved with these parameters."
+            )
+        if anchor is not None:
+            anchor = {name: at.to(own[name].device, own[name].dtype, copy=True) for name, at in anchor.items()}
+        self._anchor, self._restored, self._moved = anchor, True, True
+        self._steps, self._updates = state["num_steps"], state["feature_updates"]
+        self._pending = state["pending"]
+        if self._checks is not None and state["checks"] is not None:
+            self._checks.next, self._checks.interval = state["checks"]
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's own: parameters θ and buffers, to be loaded into it with or without `Linearised`."""
+        return self.network.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's own. The network is linearised anew at what was loaded, unless an anchor is loaded too."""
+        result = self.network.load_state_dict(*args, **kwargs)
+        _loaded(self, None)
+        return result
+
+    def train(self, mode: bool = True) -> "Linearised":
+        self.network.train(mode)
+        self.training = self.network.training
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "network":
+                raise
+            return getattr(self.network, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_attached": None}
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _blank, (type(self.network),), self.__getstate__()
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.network._load_from_state_dict(*args, **kwargs)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Linearised":
+        super()._apply(fn, recurse)
+        if self._anchor is not None:
+            with torch.no_grad():
+                self._anchor = {name: fn(at) for name, at in self._anchor.items()}
+            self._moved = True
+        return self
+
+    def _replicate_for_data_parallel(self) -> Any:
+        raise ValueError(
+            "A linearised module must run in one piece, got torch.nn.DataParallel, whose copies have no parameters; "
+            "use torch.nn.parallel.DistributedDataParallel."
+        )
+
+    def _advance(self) -> None:
+        self._steps += 1
+        self._moved = True
+        if self.schedule is not None and _schedules.is_due(self.schedule, self._steps):
+            self._pending = True
+
+    def _wants(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether the schedule, which is due, re-linearises before this step."""
+        self._pending = False
+        if self.schedule is None or self._checks is None:
+            return True
+        if not self._checks.asks(self._steps):
+            return False
+        probe = _schedules.probe_of(self.schedule, _schedules.Batch(args, kwargs), next(self.parameters()))
+        predictions = self.predictions(*probe.args, **probe.kwargs)
+        measure = _schedules.measured(self.schedule, *map(_arrays, predictions))
+        return self._checks.wants(self._steps, measure)
+
+    def _at_anchor(self) -> bool:
+        """Whether δ = 0. What changes parameters by their `.data` leaves no trace but their values."""
+        if self._moved or self._anchor is None:
+            return False
+        own = dict(self.named_parameters())
+        if any(own[name]._version != self._versions.get(name) for name in self._anchor):
+            return False
+        return all(torch.equal(own[name], at) for name, at in self._anchor.items())
+
+    def _pass(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _passes.Predictions:
+        assert self._anchor is not None
+        parameters = dict(self.named_parameters())
+        for name, parameter in parameters.items():  # one that was frozen when the anchor was set, and is so no longer
+            if parameter.requires_grad and name not in self._anchor:
+                self._anchor[name] = parameter.detach().clone()
+        with ExitStack() as stack:
+            if torch.is_inference_mode_enabled():  # it has no forward mode
+                stack.enter_context(torch.inference_mode(False))
+                stack.enter_context(torch.no_grad())
+                args, kwargs = ordinary((args, kwargs))
+            derivative = self._decided(parameters, args, kwargs)
+            return _passes.linearised_pass(self.network, parameters, self._anchor, args, kwargs, derivative)
+
+    def _decided(self, parameters: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """How J δ is found in this mode: tried once, beside the run, and compared with the backward pass."""
+        if self.training in self.derivatives:
+            return self.derivatives[self.training]
+        found = None
+        ways = (_passes.FORWARD, _passes.DOUBLE) if self._derivative == "auto" else (self._derivative,)
+        for way in ways:
+            with unmoved(self.network), torch.enable_grad():
+                found = self._failure(way, parameters, *detached((args, kwargs)))
+            if found is None:
+                self.derivatives[self.training] = way
+                return way
+            if way != ways[-1]:
+                warnings.warn(
+                    f"{type(self.network).__name__} is linearised by two backward passes in the place of forward mode, "
+                    f'since {found}; pass derivative="double_backward" to have no warning.',
+                    stacklevel=4,
+                )
+        raise ValueError(
+            f"A linearised module must have a Jacobian, got {type(self.network).__name__}, where {found}; use "
+            "PyTorch's own functions, or train it with Every(1)."
+        )
+
+    def _failure(self, way: str, parameters: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """What is in the way of this derivative, if anything is."""
+        assert self._anchor is not None
+        try:
+            passed = _passes.linearised_pass(self.network, parameters, self._anchor, args, kwargs, way)
+            delta = self.displacement()
+            used = [*tensors_of((passed.linearised, args, kwargs)), *self._anchor.values()]
+            apart = _passes.disagreement(passed, delta, _passes.rounding_of(used))
+        except NotImplementedError as error:
+            return f"an operator has no forward mode ({str(error).splitlines()[0]})"
+        if not apart <= 1:
+            return "J δ is not the transpose of its backward pass"
+        return None
+
+
+class Attached:
+    """An optimiser that counts a module's steps."""
+
+    def __init__(self, model: Linearised, optimizer: torch.optim.Optimizer):
+        self._model = model
+        self._handle = optimizer.register_step_post_hook(lambda *_: model._advance())
+
+    def remove(self) -> None:
+        """Ends it."""
+        self._handle.remove()
+        self._model._attached = None
+
+
+@functools.cache
+def _class_for(kind: type[nn.Module]) -> type[Linearised]:
+    """`Linearised` with the signature of this module's call, which trainers read the names of columns from."""
+
+    def forward(self: Linearised, *args: Any, **kwargs: Any) -> Any:
+        return Linearised.forward(self, *args, **kwargs)
+
+    forward.__doc__ = Linearised.forward.__doc__
+    with suppress(TypeError, ValueError):
+        forward.__signature__ = inspect.signature(kind.forward)  # pyright: ignore[reportFunctionMemberAccess]
+    return type("Linearised", (Linearised,), {"forward": forward, "__module__": Linearised.__module__})
+
+
+def _blank(kind: type[nn.Module]) -> Linearised:
+    own = _class_for(kind)
+    return own.__new__(own)
+
+
+def _loaded(model: Linearised, _: Any) -> None:
+    """After parameters were loaded: the next call linearises there, unless the anchor was loaded."""
+    if not model._restored:
+        model._anchor = None
+
+
+def _copy(parameter: Tensor, before: Tensor | None) -> Tensor:
+    """A copy, in the memory of an earlier one where that fits."""
+    now = parameter.detach()
+    same = before is not None and (before.shape, before.dtype, before.device) == (now.shape, now.dtype, now.device)
+    return before.copy_(now) if same and before is not None else now.clone()
+
+
+def _arrays(outputs: Any) -> list[Tensor]:
+    """The outputs that are compared: floating-point, and no losses."""
+    return [tensor for tensor in tensors_of(outputs) if tensor.ndim]

@@ -1,0 +1,73 @@
+"""Losses that a module computes itself: the loss is of the linearised outputs, and is no part of what is linearised."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from relin.torch._outputs import mapped, tensors_of
+
+_FUNCTIONS = frozenset(
+    getattr(F, name)
+    for name in (
+        "binary_cross_entropy",
+        "binary_cross_entropy_with_logits",
+        "cosine_embedding_loss",
+        "cross_entropy",
+        "ctc_loss",
+        "gaussian_nll_loss",
+        "hinge_embedding_loss",
+        "huber_loss",
+        "kl_div",
+        "l1_loss",
+        "margin_ranking_loss",
+        "mse_loss",
+        "multi_margin_loss",
+        "multilabel_margin_loss",
+        "multilabel_soft_margin_loss",
+        "nll_loss",
+        "poisson_nll_loss",
+        "smooth_l1_loss",
+        "soft_margin_loss",
+        "triplet_margin_loss",
+        "triplet_margin_with_distance_loss",
+    )
+)
+
+_FUSED = frozenset((F.scaled_dot_product_attention, F.multi_head_attention_forward))
+"""What runs by a kernel without a forward mode, unless it is told otherwise."""
+
+
+class Losses(TorchFunctionMode):
+    """While it is on, PyTorch's loss functions take the linearised values of their inputs.
+
+    ℓ is a nonlinear function of the outputs f̄, so that ∂ℓ/∂f is taken at f̄: a module that returns ℓ(f, y) is trained
+    on ℓ(f̄, y), as it would be if the loss stood outside. Attention takes its unfused route.
+    """
+
+    def __init__(self, value: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.value, self.taken = value, False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _FUSED:
+            with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+                return func(*args, **kwargs)
+        if func not in _FUNCTIONS:
+            return func(*args, **kwargs)
+        self.taken = True
+        args, kwargs = mapped(self.value, (args, kwargs))
+        return func(*args, **kwargs)
+
+    def check(self, outputs: Any, differentiated: Callable[[Tensor], bool]) -> None:
+        """Raises `ValueError` for a number among the outputs that none of the loss functions made."""
+        if any(tensor.ndim == 0 and differentiated(tensor) for tensor in tensors_of(outputs)):
+            raise ValueError(
+                "A linearised module must return the outputs that the loss is of, got one number that none of "
+                "PyTorch's loss functions made: its linearisation is no loss; compute it outside, or with "
+                "torch.nn.functional."
+            )

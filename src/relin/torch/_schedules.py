@@ -1,0 +1,148 @@
+"""What a schedule is asked in PyTorch: `due` by the step, and the adaptive ones by PyTorch's own predictions."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree
+
+if TYPE_CHECKING:
+    from relin._schedule import AbstractSchedule
+
+
+class Batch(NamedTuple):
+    """The arguments of one call of the module."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def check_schedule(schedule: Any) -> None:
+    """Raises `TypeError` or `ValueError` for what is no schedule, or asks for more than a module has."""
+    if schedule is None:
+        return
+    if not callable(getattr(schedule, "due", None)):
+        raise TypeError(
+            f"`schedule` must be one of relin's, got {type(schedule).__name__}; pass Every(64), or None to call "
+            "relinearise() yourself."
+        )
+    if schedule.partial:
+        raise ValueError(
+            f"`schedule` must re-linearise all parameters at once, got {type(schedule).__name__}; train parts by "
+            "schedules of their own with relin.train and from_torch."
+        )
+    if schedule.adaptive:
+        _measure(schedule)
+
+
+def is_due(schedule: "AbstractSchedule", step: int) -> bool:
+    """Whether a re-linearisation may happen before this step."""
+    return bool(schedule.due(step))
+
+
+def probe_of(schedule: "AbstractSchedule", coming: Batch, like: Tensor) -> Batch:
+    """The inputs on which an adaptive schedule measures: its probe, or the first half of the coming batch."""
+    probe = _inner(schedule).probe
+    if probe is None:
+        return _half(coming)
+    probe = _pytree.tree_map(lambda leaf: _tensor(leaf, like), probe)
+    if isinstance(probe, tuple | list):
+        return Batch(tuple(probe), {})
+    return Batch((), dict(probe)) if isinstance(probe, dict) else Batch((probe,), {})
+
+
+def measured(
+    schedule: "AbstractSchedule", linearised: list[Tensor], network: list[Tensor], anchor: list[Tensor]
+) -> float:
+    """What an adaptive schedule compares with its tolerance, of predictions on its probe."""
+    return _measure(schedule)(linearised, network, anchor)
+
+
+def relative_error(linearised: list[Tensor], network: list[Tensor], anchor: list[Tensor]) -> float:
+    """‖f(x; θ_t) − f̄(x)‖ / ‖f(x; θ_t) − f(x; θ_s)‖; 0 where nothing moved."""
+    moved = _distance(network, anchor)
+    return _distance(network, linearised) / moved if moved else 0.0
+
+
+class Checks:
+    """When an adaptive schedule is next asked: `AbstractWhen`'s rule, by the schedule's own numbers.
+
+    `next` is the step of the next check and `interval` the steps from the last one to it.
+    """
+
+    def __init__(self, schedule: "AbstractSchedule"):
+        when = _inner(schedule)
+        self.tolerance = float(when.tolerance)
+        self.shortest = int(when.check_every)
+        self.longest = None if when.max_check_every is None else int(when.max_check_every)
+        self.next = self.interval = self.shortest
+
+    def asks(self, step: int) -> bool:
+        return self.longest is None or step >= self.next
+
+    def wants(self, step: int, measure: float) -> bool:
+        """Whether to re-linearise; notes the next check."""
+        if self.longest is not None:
+            interval = self.interval
+            if measure < self.tolerance / 4:
+                interval = min(2 * interval, self.longest // self.shortest * self.shortest)
+            if measure >= self.tolerance / 2:
+                interval = self.shortest
+            self.next, self.interval = step + interval, interval
+        return measure >= self.tolerance
+
+
+def _inner(schedule: Any) -> Any:
+    while hasattr(schedule, "schedule"):  # Until, After
+        schedule = schedule.schedule
+    return schedule
+
+
+def _measure(schedule: Any) -> Any:
+    from relin._schedule import WhenError, WhenFunctionMoves
+
+    match _inner(schedule):
+        case WhenError():
+            return relative_error
+        case WhenFunctionMoves():
+            return _root_mean_square
+        case other:
+            raise ValueError(
+                f"`schedule` must need no more than the module's outputs, got {type(other).__name__}; use WhenError or "
+                "WhenFunctionMoves, or call relinearise() where your loop decides."
+            )
+
+
+def _root_mean_square(linearised: list[Tensor], network: list[Tensor], anchor: list[Tensor]) -> float:
+    """‖f̄(x) − f(x; θ_s)‖ / √N over N inputs."""
+    return _distance(linearised, anchor) / max(1, len(linearised[0])) ** 0.5
+
+
+def _distance(first: list[Tensor], second: list[Tensor]) -> float:
+    parts = [
+        torch.linalg.vector_norm((a - b).float() if a.element_size() < 4 else a - b)
+        for a, b in zip(first, second, strict=True)
+    ]
+    return float(torch.linalg.vector_norm(torch.stack(parts)))
+
+
+def _half(batch: Batch) -> Batch:
+    """The first half of the examples, rounded down to at least one."""
+    tensors = [leaf for leaf in _pytree.tree_leaves(tuple(batch)) if isinstance(leaf, Tensor) and leaf.ndim]
+    if not tensors:
+        return batch
+    size = len(tensors[0])
+
+    def half(leaf: Any) -> Any:
+        examples = isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == size
+        return leaf[: max(1, size // 2)] if examples else leaf
+
+    return Batch(*_pytree.tree_map(half, tuple(batch)))
+
+
+def _tensor(leaf: Any, like: Tensor) -> Any:
+    """On the module's device, and in its precision where it is floating-point."""
+    if leaf is None or isinstance(leaf, bool | int | float | str):
+        return leaf
+    tensor = leaf if isinstance(leaf, Tensor) else torch.as_tensor(leaf)
+    return tensor.to(like.device, like.dtype if tensor.is_floating_point() else None)

@@ -1,0 +1,379 @@
+"""`relin.torch.Linearised` against dense oracles, PyTorch's own training, and `il.train` through `from_torch`."""
+
+import copy
+import io
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import optax
+import pytest
+import torch
+from torch import nn
+
+import relin as il
+from relin.torch import Linearised
+
+RNG = np.random.default_rng(0)
+KEY = jax.random.key(0)
+BATCHES = [(RNG.normal(size=(16, 8)), RNG.integers(0, 3, 16)) for _ in range(13)]
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by PyTorch's own forward mode
+
+
+class Small(nn.Module):
+    """Batch normalisation, tied weights, and dropout where it is asked for."""
+
+    def __init__(self, p=0.0):
+        super().__init__()
+        self.hidden, self.norm = nn.Linear(8, 8, bias=False), nn.BatchNorm1d(8)
+        self.again = nn.Linear(8, 8)
+        self.again.weight = self.hidden.weight
+        self.dropout, self.readout = nn.Dropout(p), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.readout(self.dropout(torch.tanh(self.again(torch.tanh(self.norm(self.hidden(x)))))))
+
+
+def made(kind=Small, *arguments):
+    torch.manual_seed(0)
+    return kind(*arguments).double()
+
+
+def tensors(batch):
+    x, y = batch
+    return torch.from_numpy(np.asarray(x)), torch.from_numpy(np.asarray(y))
+
+
+OPTIMISERS = {
+    "momentum": (lambda p: torch.optim.SGD(p, 0.1, momentum=0.9), optax.sgd(0.1, momentum=0.9)),
+    "decay": (lambda p: torch.optim.AdamW(p, 0.01, weight_decay=0.3), optax.adamw(0.01, weight_decay=0.3)),
+}
+
+
+def trained(model, optimiser="momentum", batches=BATCHES):
+    """An ordinary loop; a linearised module has its one more line."""
+    optimizer = OPTIMISERS[optimiser][0](model.parameters())
+    for batch in batches:
+        x, y = tensors(batch)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        if isinstance(model, Linearised):
+            model.step()
+    return model
+
+
+def by_relin(module, schedule, optimiser="momentum", batches=BATCHES):
+    apply, params = il.from_torch(module, statistics="batch")
+    solver = il.WeightSpace(OPTIMISERS[optimiser][1])
+    problem = il.Problem(apply, il.CrossEntropy())
+    solution = il.train(problem, solver, schedule, params, batches, num_steps=len(batches), key=KEY)
+    return solution, apply.with_variables(solution.variables).state_dict(solution.params)
+
+
+def assert_states_close(mine, other, rtol=1e-9, atol=1e-11):
+    assert list(mine) == list(other)
+    for name, tensor in other.items():
+        np.testing.assert_allclose(mine[name], tensor, rtol=rtol, atol=atol, err_msg=name)
+
+
+def moved(model, size=0.1):
+    """Its parameters away from the anchor."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += size * torch.randn(parameter.shape, dtype=parameter.dtype, generator=generator)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_outputs_and_gradients_are_the_dense_taylor_expansions(training):
+    module = made().train(training)
+    x, y = tensors(BATCHES[0])
+    anchor = {name: p.detach().clone() for name, p in module.named_parameters()}
+    model = Linearised(module)
+    model(x)
+    before = copy.deepcopy(dict(module.named_buffers()))
+    moved(model)
+    delta = {name: p.detach() - anchor[name] for name, p in module.named_parameters()}
+
+    def outputs(values):
+        frozen = copy.deepcopy(before)
+        return torch.func.functional_call(
+            copy.deepcopy(module), {**dict(zip(anchor, values, strict=True)), **frozen}, x
+        )
+
+    jacobians = torch.autograd.functional.jacobian(lambda *values: outputs(values), tuple(anchor.values()))
+    expected = outputs(anchor.values()) + sum(
+        torch.tensordot(j, delta[name], dims=delta[name].ndim) for name, j in zip(anchor, jacobians, strict=True)
+    )
+    mine = model(x)
+    np.testing.assert_allclose(mine.detach(), expected.detach(), rtol=1e-10, atol=1e-12)
+    leaf = expected.detach().requires_grad_()
+    nn.functional.cross_entropy(leaf, y).backward()
+    nn.functional.cross_entropy(mine, y).backward()
+    for (name, parameter), j in zip(model.named_parameters(), jacobians, strict=True):
+        gradient = torch.tensordot(leaf.grad, j, dims=2)
+        np.testing.assert_allclose(parameter.grad, gradient, rtol=1e-9, atol=1e-12, err_msg=name)
+    for name, values in model.displacement().items():
+        assert torch.equal(values, delta[name])
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_every_step_is_the_modules_own_training_bit_for_bit(optimiser):
+    """Batch statistics, dropout and weight decay included."""
+    states = []
+    for wrap in (lambda module: module, lambda module: Linearised(module, il.Every(1))):
+        model = wrap(made(Small, 0.3))
+        torch.manual_seed(1)
+        states.append(trained(model, optimiser).state_dict())
+    own, mine = states
+    assert list(own) == list(mine)
+    assert all(torch.equal(own[name], mine[name]) for name in own)
+
+
+SCHEDULES = {
+    "every-4": il.Every(4),
+    "never": il.Never(),
+    "at-steps": il.AtSteps([2, 9]),
+    "geometric": il.Geometric(2, 2.0),
+    "until": il.Until(il.Every(3), 7),
+    "after": il.After(il.Every(3), 5),
+    "when-error": il.WhenError(0.03, check_every=2),
+    "when-error-adapting": il.WhenError(0.02, check_every=1, max_check_every=4),
+    "when-moves": il.WhenFunctionMoves(0.4, check_every=3, probe=RNG.normal(size=(5, 8))),
+}
+
+
+QUICK = ("every-4", "when-error-adapting")
+"""The others compile programs of their own."""
+
+
+@pytest.mark.parametrize("optimiser", [pytest.param("momentum", marks=pytest.mark.slow), "decay"])
+@pytest.mark.parametrize(
+    "schedule", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SCHEDULES]
+)
+def test_training_is_relins(schedule, optimiser):
+    """In double precision: parameters, running statistics and the number of feature updates."""
+    schedule = SCHEDULES[schedule]
+    model = trained(Linearised(made(), schedule), optimiser)
+    solution, state = by_relin(made(), schedule, optimiser)
+    assert model.feature_updates == int(solution.feature_updates)
+    assert_states_close(model.state_dict(), state)
+
+
+def test_adaptive_schedules_of_the_tests_update_sometimes():
+    for name in ("when-error", "when-error-adapting", "when-moves"):
+        model = trained(Linearised(made(), SCHEDULES[name]))
+        assert 0 < model.feature_updates < len(BATCHES) - 1, name
+
+
+def test_predictions_and_their_error_are_relins():
+    solution, _ = by_relin(made(), il.Every(8))
+    model = trained(Linearised(made(), il.Every(8))).eval()
+    x = RNG.normal(size=(9, 8))
+    error = il.LinearisationError(x)
+    observed = il.train(
+        il.Problem((built := il.from_torch(made(), statistics="batch"))[0], il.CrossEntropy()),
+        il.WeightSpace(OPTIMISERS["momentum"][1]),
+        il.Every(8),
+        built[1],
+        BATCHES,
+        num_steps=len(BATCHES),
+        observers=[error],
+        key=KEY,
+    )
+    buffers = copy.deepcopy(dict(model.named_buffers()))
+    linearised, network, at_anchor = model.predictions(torch.from_numpy(x))
+    assert torch.equal(model.merged()(torch.from_numpy(x)), network)
+    assert torch.equal(model(torch.from_numpy(x)), linearised)
+    expected = observed.records["linearisation_error"][-1]
+    np.testing.assert_allclose(model.linearisation_error(torch.from_numpy(x)), expected, rtol=1e-7)
+    assert expected > 1e-3
+    assert (network - at_anchor).abs().max() > 1e-3
+    assert all(torch.equal(buffers[name], buffer) for name, buffer in model.named_buffers())
+    assert int(solution.feature_updates) == model.feature_updates == 1
+
+
+def test_one_mask_of_dropout_for_the_network_and_its_derivative():
+    """With one mask f̄ of a network that is linear in its parameters is f; with two it would not be."""
+    model = Linearised(nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 3)).double().train())
+    x = torch.randn(64, 8, dtype=torch.float64)
+    model(x)
+    moved(model)
+    torch.manual_seed(5)
+    linearised = model(x)
+    torch.manual_seed(5)
+    np.testing.assert_allclose(linearised.detach(), model.network(x).detach(), rtol=1e-12, atol=1e-13)
+
+
+def test_statistics_of_the_batch_move_once_a_pass():
+    module, x = made(), torch.from_numpy(BATCHES[0][0])
+    model = Linearised(module.train())
+    model(x)
+    moved(model)
+    model(x)
+    assert int(module.norm.num_batches_tracked) == 2
+    with torch.no_grad():
+        model.eval()(x)
+    assert int(module.norm.num_batches_tracked) == 2
+
+
+def test_weights_go_to_and_from_the_ordinary_module():
+    model = trained(Linearised(made(), il.Every(5)))
+    ordinary = made()
+    assert list(dict(model.named_parameters())) == list(dict(ordinary.named_parameters()))
+    assert [p.shape for p in model.parameters()] == [p.shape for p in ordinary.parameters()]
+    ordinary.load_state_dict(model.state_dict())
+    x = torch.randn(4, 8, dtype=torch.float64)
+    np.testing.assert_array_equal(ordinary.eval()(x).detach(), model.merged().eval()(x).detach())
+    other = Linearised(made(), il.Every(5))
+    other.load_state_dict(ordinary.state_dict())
+    np.testing.assert_array_equal(other.eval()(x).detach(), ordinary(x).detach())  # linearised where it was loaded
+    assert model.merged() is model.network
+
+
+@pytest.mark.parametrize("weights_first", [True, False])
+def test_a_checkpoint_within_a_window_goes_on_as_if_nothing_was(weights_first):
+    schedule = il.WhenError(0.02, check_every=1, max_check_every=4)
+    whole = trained(Linearised(made(), schedule), "momentum")
+    model = Linearised(made(), schedule)
+    optimizer = OPTIMISERS["momentum"][0](model.parameters())
+    stopped = (model, optimizer)
+    for number, batch in enumerate(BATCHES):
+        model, optimizer = stopped
+        if number == 6:
+            saved = io.BytesIO()
+            torch.save((model.state_dict(), optimizer.state_dict(), model.anchor_state_dict()), saved)
+            saved.seek(0)
+            weights, momenta, anchor = torch.load(saved, weights_only=True)
+            model = Linearised(made(), schedule)
+            loads = [lambda m, w=weights: m.load_state_dict(w), lambda m, a=anchor: m.load_anchor_state_dict(a)]
+            for load in loads if weights_first else loads[::-1]:
+                load(model)
+            optimizer = OPTIMISERS["momentum"][0](model.parameters())
+            optimizer.load_state_dict(momenta)
+            assert max(float(d.abs().max()) for d in model.displacement().values()) > 1e-4
+            stopped = (model, optimizer)
+        x, y = tensors(batch)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        model.step()
+    assert_states_close(model.state_dict(), whole.state_dict(), rtol=0, atol=0)
+    assert model.feature_updates == whole.feature_updates > 0
+
+
+def test_an_attached_optimiser_counts_the_steps():
+    model = Linearised(made(), il.Every(4))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    hook = model.attach(optimizer)
+    for batch in BATCHES:
+        x, y = tensors(batch)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    assert_states_close(model.state_dict(), trained(Linearised(made(), il.Every(4))).state_dict(), rtol=0, atol=0)
+    assert model.num_steps == len(BATCHES)
+    with pytest.raises(RuntimeError, match="leave it out"):
+        model.step()
+    with pytest.raises(ValueError, match="got a second"):
+        model.attach(optimizer)
+    hook.remove()
+    model.step()
+    with pytest.raises(ValueError, match="of other parameters"):
+        model.attach(torch.optim.SGD(made().parameters(), 0.1))
+
+
+def test_the_anchor_moves_before_a_step_and_not_in_evaluation():
+    model = trained(Linearised(made(), il.Every(4)), batches=BATCHES[:4])
+    x = torch.from_numpy(BATCHES[5][0])
+    with torch.no_grad():
+        model.eval()(x)
+    assert model.feature_updates == 0
+    assert model.linearisation_error(x) > 0
+    model.train()(x)
+    assert model.feature_updates == 1
+    assert model.linearisation_error(x) == 0
+    assert all(not values.any() for values in model.displacement().values())
+
+
+def test_what_is_done_by_data_alone_moves_the_displacement_too():
+    """Some optimisers change `parameter.data`, of which PyTorch keeps no count."""
+    model = Linearised(made().eval())
+    x = torch.from_numpy(BATCHES[0][0])
+    model(x)
+    for parameter in model.parameters():
+        parameter.data += 0.1
+    linearised, network, _ = model.predictions(x)
+    assert torch.equal(model(x).detach(), linearised)
+    assert (linearised - network).abs().max() > 1e-3
+
+
+def test_frozen_parameters_and_those_that_are_thawed():
+    module = made()
+    module.hidden.requires_grad_(False)
+    model = trained(Linearised(module, il.Every(4)))
+    assert "hidden.weight" not in model.displacement()
+    assert torch.equal(module.hidden.weight, made().hidden.weight)
+    module.hidden.requires_grad_(True)
+    trained(model, batches=BATCHES[:3])
+    assert model.displacement()["hidden.weight"].abs().max() > 0
+
+
+def test_copies_and_pickles_are_linearised_modules_of_their_own():
+    model = trained(Linearised(made(), il.Every(5)))
+    saved = io.BytesIO()
+    torch.save(model, saved)
+    saved.seek(0)
+    x = torch.randn(4, 8, dtype=torch.float64)
+    for other in (copy.deepcopy(model), torch.load(saved, weights_only=False)):
+        assert torch.equal(other.eval()(x), model.eval()(x))
+        moved(other)
+        assert isinstance(other, Linearised)
+        assert torch.equal(other.network.readout.weight, dict(other.named_parameters())["readout.weight"])
+        assert not torch.equal(other.readout.weight, model.readout.weight)
+        assert other.feature_updates == 2
+
+
+def test_precision_and_place_move_with_the_anchor():
+    model = trained(Linearised(made(), il.Never())).float()
+    x = torch.randn(4, 8)
+    linearised, network, _ = model.eval().predictions(x)
+    assert linearised.dtype == torch.float32
+    assert {d.dtype for d in model.displacement().values()} == {torch.float32}
+    double = model.double()
+    np.testing.assert_allclose(double(x.double()).detach(), linearised, rtol=1e-4, atol=1e-5)
+    assert (linearised - network).abs().max() > 1e-3
+
+
+def test_a_call_behaves_as_the_modules():
+    model = Linearised(made())
+    assert model.norm is model.network.norm
+    assert model.train(False).network.training is False
+    assert model.network.dropout.training is False
+    assert "norm.running_mean" in dict(model.named_buffers())
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = model.nothing
+
+
+def test_no_jax_runs():
+    """Nor is it imported before a schedule is made, which asks no device of JAX's."""
+    code = """
+import sys, torch, relin.torch
+assert "jax" not in sys.modules
+import relin as il
+for schedule in (il.Every(2), il.AtSteps([1, 3]), il.Geometric(1, 2.0), il.WhenError(0.0, check_every=1)):
+    model = relin.torch.Linearised(torch.nn.Linear(3, 2), schedule)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    model.attach(optimizer)
+    for _ in range(5):
+        model(torch.ones(4, 3)).square().sum().backward()
+        optimizer.step()
+    assert model.feature_updates > 0
+"""
+    environment = os.environ | {"JAX_PLATFORMS": "none-of-these"}
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
