@@ -7,6 +7,7 @@ READY := $(VENV)/.ready
 TESTS_READY := $(VENV)/.tests-ready
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 LOCK = requirements/$$($(BIN)/python -c 'import sys; print("python3.11" if sys.version_info < (3, 12) else "python3.12")')
+AS_SHIPPED = $$(grep -rl --include='test_*.py' mark.as_shipped tests)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: study test test-slow test-lowest test-nightly lint docs package bench results lock clean
@@ -18,12 +19,13 @@ study: $(READY)
 test: $(TESTS_READY)
 	sh tools/system-packages
 	$(PYTEST) -m 'not as_shipped and not slow'
-	$(PYTEST) -m as_shipped --as-shipped $$(grep -rl --include='test_*.py' mark.as_shipped tests)
+	$(PYTEST) -m 'as_shipped and not slow' --as-shipped $(AS_SHIPPED)
 
 # What takes longest of the tests, for .ci/run.
 test-slow: $(TESTS_READY)
 	sh tools/system-packages
 	$(PYTEST) -m 'slow and not as_shipped'
+	$(PYTEST) -m 'slow and as_shipped' --as-shipped $(AS_SHIPPED)
 
 # A part of the tests with the oldest versions that pyproject.toml declares, in an environment of their own.
 test-lowest:

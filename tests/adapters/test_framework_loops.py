@@ -85,7 +85,7 @@ def equinox_loop(optimiser):
     return *start, eqx.filter(module, eqx.is_inexact_array)
 
 
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize("optimiser", ["momentum", pytest.param("adamw", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("loop", [nnx_loop, linen_loop, equinox_loop])
 def test_ordinary_training_is_the_frameworks_own(loop, optimiser):
     apply, params, wanted = loop(OPTIMISERS[optimiser])

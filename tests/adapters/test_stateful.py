@@ -32,6 +32,11 @@ def assert_close(tree, other, rtol=1e-9, atol=1e-12):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
 
 
+def quickly(framework):
+    """All frameworks, the others marked slow: what a test says of them follows from code that they share."""
+    return [each if each == framework else pytest.param(each, marks=pytest.mark.slow) for each in FRAMEWORKS]
+
+
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_the_network_and_its_derivative_share_a_mode_and_a_mask(framework):
     apply, params = in_double(framework)
@@ -75,7 +80,7 @@ def dense_training(period):
     return unflatten(anchor + delta), statistics
 
 
-@pytest.mark.parametrize("period", [2, 4, 100])
+@pytest.mark.parametrize("period", [2, pytest.param(4, marks=pytest.mark.slow), 100])
 def test_training_is_that_of_a_dense_oracle(period):
     apply, params = in_double("linen")
     solution = trained(apply, params, il.Every(period))
@@ -122,7 +127,7 @@ def test_every_drive_is_the_same(framework, schedule):
         assert other.mode == "batch statistics and dropout"
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", quickly("nnx"))
 def test_records_are_of_the_network_as_it_is_evaluated(framework):
     apply, params = in_double(framework)
     solution = trained(apply, params, il.Every(1), observers=[il.Performance((X, Y), "test")])
@@ -131,10 +136,17 @@ def test_records_are_of_the_network_as_it_is_evaluated(framework):
     np.testing.assert_allclose(solution.records["network_test_loss"][-1], loss, rtol=1e-9)
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+MODES = [("frozen", False, "frozen"), ("batch", False, "batch statistics"), ("frozen", True, "dropout")]
+QUICK_MODES = list(zip(FRAMEWORKS, MODES, strict=True))
+
+
 @pytest.mark.parametrize(
-    ("statistics", "dropout", "mode"),
-    [("frozen", False, "frozen"), ("batch", False, "batch statistics"), ("frozen", True, "dropout")],
+    ("framework", "statistics", "dropout", "mode"),
+    [
+        pytest.param(framework, *mode, marks=[] if (framework, mode) in QUICK_MODES else pytest.mark.slow)
+        for framework in FRAMEWORKS
+        for mode in MODES
+    ],
 )
 def test_modes(framework, statistics, dropout, mode):
     apply, params = in_double(framework, statistics=statistics, dropout=dropout)
@@ -161,7 +173,7 @@ def test_frozen_statistics_stay():
     assert_close(after, apply.combine(params)["batch_stats"], 0)
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", quickly("linen"))
 def test_saved_and_loaded(framework, tmp_path):
     apply, params = in_double(framework)
     solution = trained(apply, params, il.Every(2))
@@ -175,7 +187,7 @@ def test_saved_and_loaded(framework, tmp_path):
     )
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", quickly("equinox"))
 def test_a_part_of_the_parameters(framework):
     apply, params = in_double(framework)
     part, own = il.trainable(apply, params, "*readout*" if framework != "linen" else "Dense_1*")
@@ -186,7 +198,7 @@ def test_a_part_of_the_parameters(framework):
     np.testing.assert_array_equal(moved(own, X), apply.with_variables(solution.variables)(params, X))
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", quickly("linen"))
 def test_safeguards_and_other_solvers(framework):
     apply, params = in_double(framework)
     guarded = trained(apply, params, il.Every(2), safeguard=il.LineSearch())

@@ -84,7 +84,7 @@ def equinox_loop(optimiser):
 LOOPS = {"nnx": nnx_loop, "linen": linen_loop, "equinox": equinox_loop}
 
 
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize("optimiser", ["momentum", pytest.param("adamw", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("framework", stateful.FRAMEWORKS)
 def test_ordinary_training_is_the_frameworks_own(framework, optimiser):
     own = LOOPS[framework](OPTIMISERS[optimiser])

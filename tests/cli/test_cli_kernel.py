@@ -146,7 +146,13 @@ def test_the_limit_is_that_of_the_networks_options():
     assert deviations[1] < 0.2
 
 
-@pytest.mark.parametrize("option", [{"model_options": {"activation": "tanh"}}, {"model": "cnn", "data": "mnist1d"}])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"model_options": {"activation": "tanh"}},
+        pytest.param({"model": "cnn", "data": "mnist1d"}, marks=pytest.mark.slow),
+    ],
+)
 def test_without_a_closed_form_there_is_no_deviation(option):
     spec = read_spec("width", overrides={"widths": [4, 8], "steps": 2, "kernel_probe": 8, **option})
     names = [type(observer).__name__ for observer in Width(spec).observers(None, Runner(spec))]

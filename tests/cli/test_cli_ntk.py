@@ -76,7 +76,7 @@ def test_a_trained_run_is_saved_and_its_kernel_computed(relin_command, tmp_path)
     assert np.all(border > 0.99)  # nothing runs over the edge
 
 
-@pytest.mark.parametrize("outputs", ["mean", "full", "diagonal"])
+@pytest.mark.parametrize("outputs", ["mean", pytest.param("full", marks=pytest.mark.slow), "diagonal"])
 def test_kernels_are_those_of_explicit_jacobians(saved, outputs):
     found = saved_kernels(saved / "moved", probe=12, outputs=outputs, per_layer=True, per_class=True)
     runner = Runner(SPEC)

@@ -55,10 +55,10 @@ def test_mlp_equals_plain_loops_bit_for_bit(name, dtype, loss):
 @pytest.mark.parametrize(
     ("name", "dtype", "loss"),
     [
-        ("sgd", jnp.float32, il.SquaredError()),
+        pytest.param("sgd", jnp.float32, il.SquaredError(), marks=pytest.mark.slow),
         ("momentum", jnp.float64, il.SquaredError()),
-        ("nesterov", jnp.float32, il.CrossEntropy()),
-        ("adam", jnp.float64, il.CrossEntropy()),
+        pytest.param("nesterov", jnp.float32, il.CrossEntropy(), marks=pytest.mark.slow),
+        pytest.param("adam", jnp.float64, il.CrossEntropy(), marks=pytest.mark.slow),
         ("adamw", jnp.float64, il.SquaredError()),
         ("clipped and scheduled", jnp.float64, il.SquaredError()),
     ],
