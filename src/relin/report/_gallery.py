@@ -93,13 +93,12 @@ def write_gallery(folder: str | Path, out: str | Path | None = None) -> Path:
 
     The page holds its figures. Each study's part links to the study's report, or to its folder where there is none.
 
-    Args:
-        folder: whose folders, at any depth, are studies.
-        out: the page's path; `gallery.html` in the folder, if none.
+    **Arguments:**
 
-    Raises:
-        SpecError: there is no study in the folder.
-        OSError: the page cannot be written.
+    - `folder`: whose folders, at any depth, are studies.
+    - `out`: the page's path; `gallery.html` in the folder, if none.
+
+    **Raises:** `SpecError` if there is no study in the folder, `OSError` if the page cannot be written.
     """
     folder = Path(folder)
     cards = [card_of(each) for each in study_folders(folder)]
