@@ -63,7 +63,7 @@ def test_every_dependency_is_imported(distributions):
 
 
 def test_extras_wait_until_they_are_asked_for(distributions):
-    """Only what PyTorch's users import, or the adapter where it is called, imports an extra at once."""
+    """Only what users of PyTorch and Flax import, or the adapter where it is called, imports an extra at once."""
     of_extras = {name for name, found in distributions.items() if found & EXTRAS}
     assert {"torch", "flax", "wandb"} <= of_extras
     need = {name_of(path) for path in MODULES if packages(path, run_on_import) & of_extras}
@@ -71,7 +71,8 @@ def test_extras_wait_until_they_are_asked_for(distributions):
     edges = {name_of(path): set(imported(path, run_on_import)) for path in MODULES}
     while more := {name for name, below in edges.items() if need & below} - need:
         need |= more
-    assert all(name.startswith(("relin.adapters._torch_", "relin.torch")) for name in need), need
+    asked_for = ("relin.adapters._torch_", "relin.torch", "relin.nnx", "relin.linen")
+    assert all(name.startswith(asked_for) for name in need), need
 
 
 @pytest.mark.parametrize(

@@ -122,10 +122,12 @@ def test_an_optimiser_that_does_not_ask_never_evaluates_the_loss_again():
         return oracles.mlp(params, x)
 
     problem, state = il.Problem(counted, LOSS), il.WeightSpace(optax.sgd(0.1)).init(oracles.mlp_params())
+    problem.linearised_value_and_grad(state.anchor, state.displacement, X, Y)  # finds out how it is linearised
+    calls.clear()
     problem.linearised_value_and_grad(state.anchor, state.displacement, X, Y)
     once = len(calls)
     il.WeightSpace(optax.sgd(0.1)).step(problem, state, X, Y)
-    assert len(calls) == 2 * once
+    assert len(calls) == 2 * once > 0
 
 
 @pytest.mark.parametrize("how", ["keep", 0.5, "reset"])

@@ -219,7 +219,7 @@ COUPLED = {
         "conv_general_dilated",
     ),
     "only the derivative": (lambda p, x: centred_slope(hidden(p, x)), X, "reduce_sum"),
-    "only the gradient": (lambda p, x: mean_gradient(hidden(p, x)), X, "custom_lin"),
+    "only the gradient": (lambda p, x: mean_gradient(hidden(p, x)), X, "add_any"),
     "divided by the batch's size": (lambda p, x: hidden(p, x) / x.shape[0], X, "div"),
     "noise by position": (
         lambda p, x: hidden(p, x) + jax.random.normal(jax.random.key(0), (x.shape[0], 8)),

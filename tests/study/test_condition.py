@@ -19,6 +19,7 @@ SCHEDULES = [  # name, label, program, numbers that are refused
     ("early-8", "8 updates, early", "early-8", "0 1.5 100001"),
     ("even-8", "8 updates, even", "even-8", "0 1.5 100001"),
     ("geometric-8", "8 updates, geometric", "geometric-8", "0 1.5 100001"),
+    ("equal-time-8", "8 updates, equal time", "equal-time-8", "0 1.5 100001"),
     ("late-100000", "100000 updates, late", "late-100000", "0 1.5 100001"),
     ("rich-0", "layer 0 alone rich", "rich-0", "-1 1.5 inf"),
     ("lazy-2", "layer 2 alone lazy", "lazy-2", "-1 1.5 inf"),
