@@ -31,11 +31,13 @@ test-slow: $(TESTS_READY)
 test-lowest:
 	sh tools/test-lowest $(PYTHON)
 
-# The tests with JAX's nightly build, in an environment of their own. JAX's installation page gives the index: JAX_INDEX=…
+# The tests with JAX's nightly build, in an environment of their own. pip must know where JAX's builds are: its own
+# settings or variables say so, as JAX's installation page tells.
 test-nightly:
-	@test -n "$(JAX_INDEX)" || { echo "name the index of JAX's nightly builds: make test-nightly JAX_INDEX=..." >&2; exit 1; }
 	$(MAKE) VENV=build/nightly build/nightly/.tests-ready
-	build/nightly/bin/python -m pip install --quiet --pre --upgrade --extra-index-url "$(JAX_INDEX)" jax jaxlib
+	build/nightly/bin/python -m pip install --quiet --pre --upgrade jax jaxlib
+	@build/nightly/bin/python -c 'import jax, sys; sys.exit("dev" not in jax.__version__)' || \
+	  { echo "pip found no nightly build of JAX; tell it where they are, as JAX's installation page says" >&2; exit 1; }
 	build/nightly/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not as_shipped and not slow'
 
 lint: $(TESTS_READY)

@@ -107,7 +107,7 @@ def test_what_others_run_can_be_run_here(path):
     phony = re.search(r"^\.PHONY: (.*)$", read("Makefile"), re.MULTILINE)
     for word in (word for words in called for word in words[1:]):
         name, equals, _ = word.partition("=")
-        assert name in ("PYTHON", "JAX_INDEX") if equals else name in phony[1].split(), word
+        assert name == "PYTHON" if equals else name in phony[1].split(), word
     for script in re.findall(r"\.ci/run|tools/[\w-]+", " ".join(lines)):
         assert (ROOT / script).is_file(), script
 

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import relin as il
+from core.stopped import StopError
 from relin._loop import compiled as _compiled, course as _course, program as _program, sources as _sources
 
 KEY = jax.random.key(0)
@@ -16,10 +17,6 @@ PARAMS = {"w": jnp.full((3, 2), 0.1)}
 PROBLEM = il.Problem(lambda p, x: jnp.tanh(x @ p["w"]), il.SquaredError())
 EVERY_3 = il.Every(3)
 SOLVER = il.WeightSpace(optax.sgd(0.1, momentum=0.9))
-
-
-class StopError(Exception):
-    pass
 
 
 def train(schedule=EVERY_3, solver=SOLVER, data=(X, Y), num_steps=8, **options):

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from ntk_oracle import normal
 
+from core.stopped import StopError, stop_at
 from relin.kernel import KernelOnDisk, cka, distance, energy_alignment, ntk, spectrum, target_alignment
 from relin.kernel._kernel_file import beside, partial
 from relin.kernel._metrics import _targets
@@ -77,17 +77,10 @@ def test_another_array_in_the_place_is_left_alone(tmp_path, other):
 
 
 def test_a_whole_kernel_beside_the_description_of_half_of_it(tmp_path):
-    class StopError(Exception):
-        pass
-
-    def progress(done, total):
-        if done == 4:
-            raise StopError
-
     path = tmp_path / "k.npy"
     made(tmp_path / "whole.npy")
     with pytest.raises(StopError):
-        made(path, progress=progress)
+        made(path, progress=stop_at(4))
     shutil.copy(tmp_path / "whole.npy", path)
     with pytest.raises(ValueError, match=r"k.npy is not finished: k.npy.partial has 4 of 10 blocks"):
         KernelOnDisk(path)
@@ -155,7 +148,6 @@ def test_a_kernel_in_half_precision_is_centred_as_in_memory(tmp_path):
     assert jnp.isfinite(cka(kernel, other))
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="the system limits no files")
 def test_a_disk_that_is_full_on_the_way_is_told_with_the_file(tmp_path):
     import resource
 

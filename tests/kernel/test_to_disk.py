@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from ntk_oracle import assert_close, dense, normal, select
 
+from core.stopped import StopError, stop_at
 from relin._common.files import as_json
 from relin._common.lease import SoleWriter
 from relin.kernel import KernelOnDisk, ntk
@@ -32,18 +33,6 @@ def network(p, x):
 PARAMS = {"w": normal(0, 4, 5), "b": normal(1, 5), "v": normal(2, 5, 3)}
 X1, X2 = normal(3, 10, 4), normal(4, 7, 4)
 SQUARE, RECTANGLE = dense(network, PARAMS, X1), dense(network, PARAMS, X1, X2)
-
-
-class StopError(Exception):
-    pass
-
-
-def stop_at(number):
-    def progress(done, total):
-        if done == number:
-            raise StopError
-
-    return progress
 
 
 @pytest.mark.parametrize("outputs", KINDS)

@@ -13,6 +13,7 @@ from test_trackers import events_of, history
 
 import relin as il
 from core.checkpoint_runs import train
+from core.stopped import StopError, stop_at
 from relin._logger import Journal, Loggers
 from relin._logger._journal import Taken
 
@@ -49,18 +50,6 @@ class Shown(il.AbstractLogger):
 def lists(monkeypatch):
     monkeypatch.setattr(Kept, "lists", {})
     return Kept.lists
-
-
-class StopError(Exception):
-    pass
-
-
-def stop_at(step):
-    def progress(done, total):
-        if done == step:
-            raise StopError
-
-    return progress
 
 
 def killed(tmp_path, monkeypatch, *loggers, at=7, **options):

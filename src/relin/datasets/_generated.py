@@ -5,14 +5,13 @@ import hashlib
 import importlib.metadata
 import io
 import math
-import random
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from relin._common.files import open_file, write_atomically
+from relin._common.random_states import random_states_kept
 from relin.datasets._dataset import RawExamples
 from relin.datasets._errors import DatasetError
 from relin.datasets._locate import cache_folder
@@ -62,20 +61,9 @@ def mnist1d_cache() -> Path:
 def _generate_mnist1d() -> list[np.ndarray]:
     from mnist1d.data import get_dataset_args, make_dataset
 
-    with _global_seeds_kept():
+    with random_states_kept():  # the generator seeds the global generators
         data = make_dataset(get_dataset_args())
     return [np.ascontiguousarray(data[name]) for name in _ARRAYS]
-
-
-@contextlib.contextmanager
-def _global_seeds_kept() -> Iterator[None]:
-    # The generator seeds the global generators of Python and NumPy.
-    state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(state)
-        np.random.set_state(numpy_state)
 
 
 def _checksum(arrays: list[np.ndarray]) -> str:

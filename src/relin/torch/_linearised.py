@@ -286,18 +286,20 @@ class Linearised(nn.Module):
                 stack.enter_context(torch.inference_mode(False))
                 stack.enter_context(torch.no_grad())
                 args, kwargs = ordinary((args, kwargs))
-            derivative = self._decided(parameters, args, kwargs)
-            return _passes.linearised_pass(self.network, parameters, self._anchor, args, kwargs, derivative)
+            call = _passes.Call(self.network, parameters, self._anchor, args, kwargs)
+            return _passes.linearised_pass(call, self._decided(call))
 
-    def _decided(self, parameters: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    def _decided(self, call: _passes.Call) -> str:
         """How J δ is found in this mode: tried once, beside the run, and compared with the backward pass."""
         if self.training in self.derivatives:
             return self.derivatives[self.training]
         found = None
+        args, kwargs = detached((call.args, call.kwargs))
+        call = call._replace(args=args, kwargs=kwargs)
         ways = (_passes.FORWARD, _passes.DOUBLE) if self._derivative == "auto" else (self._derivative,)
         for way in ways:
             with unmoved(self.network), torch.enable_grad():
-                found = self._failure(way, parameters, *detached((args, kwargs)))
+                found = self._failure(way, call)
             if found is None:
                 self.derivatives[self.training] = way
                 return way
@@ -312,13 +314,12 @@ class Linearised(nn.Module):
             "PyTorch's own functions, or train it with Every(1)."
         )
 
-    def _failure(self, way: str, parameters: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    def _failure(self, way: str, call: _passes.Call) -> str | None:
         """What is in the way of this derivative, if anything is."""
-        assert self._anchor is not None
         try:
-            passed = _passes.linearised_pass(self.network, parameters, self._anchor, args, kwargs, way)
+            passed = _passes.linearised_pass(call, way)
             delta = self.displacement()
-            used = [*tensors_of((passed.linearised, args, kwargs)), *self._anchor.values()]
+            used = [*tensors_of((passed.linearised, call.args, call.kwargs)), *call.anchor.values()]
             apart = _passes.disagreement(passed, delta, _passes.rounding_of(used))
         except NotImplementedError as error:
             return f"an operator has no forward mode ({str(error).splitlines()[0]})"

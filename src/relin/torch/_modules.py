@@ -1,14 +1,14 @@
 """What `Linearised` needs of modules: which it takes, and passes that leave no trace."""
 
-import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree
+
+from relin._common.random_states import random_states_kept
 
 
 def check_module(module: Any) -> None:
@@ -72,12 +72,10 @@ def unmoved(module: nn.Module) -> Iterator[None]:
         for kind in kinds:
             indices = [device.index or 0 for device in devices if device.type == kind]
             stack.enter_context(torch.random.fork_rng(indices, device_type=kind))
-        python, numpy = random.getstate(), np.random.get_state()
+        stack.enter_context(random_states_kept())
         try:
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
             with torch.no_grad():
                 for part, name, buffer, values in buffers:
                     part._buffers[name] = buffer

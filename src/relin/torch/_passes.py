@@ -39,6 +39,18 @@ class Predictions(NamedTuple):
     """The anchor as the pass differentiated it."""
 
 
+class Call(NamedTuple):
+    """A call of a module at an anchor."""
+
+    module: nn.Module
+    parameters: Mapping[str, Tensor]
+    """θ, by name."""
+    anchor: Mapping[str, Tensor]
+    """θ_s, of some of the parameters; the others are those of the module."""
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
 class _Anchored(torch.autograd.Function):
     """θ ↦ θ_s in value, the identity in derivative: gradients at the anchor become those of θ = θ_s + δ."""
 
@@ -52,56 +64,28 @@ class _Anchored(torch.autograd.Function):
         return gradients[0], None
 
 
-def linearised_pass(
-    module: nn.Module,
-    parameters: Mapping[str, Tensor],
-    anchor: Mapping[str, Tensor],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    derivative: str,
-) -> Predictions:
+def linearised_pass(call: Call, derivative: str) -> Predictions:
     """Runs the module at its anchor, in its present mode, whether gradients are on or not.
 
-    `anchor` holds some of the parameters, by name; the others are those of the module. With inputs that require a
-    gradient, theirs is that of f̄ too, J δ included.
+    With inputs that require a gradient, theirs is that of f̄ too, J δ included.
     """
-    before = {name: at._version for name, at in anchor.items()}
-    predictions = _passed(module, parameters, anchor, args, kwargs, derivative)
-    if changed := [name for name, at in anchor.items() if at._version != before[name]]:
+    before = {name: at._version for name, at in call.anchor.items()}
+    through = torch.is_grad_enabled() and any(t.requires_grad for t in tensors_of((call.args, call.kwargs)))
+    if derivative == DOUBLE and through:
         raise ValueError(
-            f"A linearised module must leave its parameters to training, got {type(module).__name__}, whose forward "
-            f"pass changes {changed[0]}; change it after the optimiser's step."
+            "Inputs of a linearised module must not require a gradient where forward mode is missing, got one that "
+            "does; detach it, or use operators that have a forward mode."
+        )
+    predictions = _double_backward(call) if derivative == DOUBLE else _forward_mode(call, through)
+    if changed := [name for name, at in call.anchor.items() if at._version != before[name]]:
+        raise ValueError(
+            f"A linearised module must leave its parameters to training, got {type(call.module).__name__}, whose "
+            f"forward pass changes {changed[0]}; change it after the optimiser's step."
         )
     return predictions
 
 
-def _passed(
-    module: nn.Module,
-    parameters: Mapping[str, Tensor],
-    anchor: Mapping[str, Tensor],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    derivative: str,
-) -> Predictions:
-    through = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors_of((args, kwargs)))
-    if derivative == DOUBLE:
-        if through:
-            raise ValueError(
-                "Inputs of a linearised module must not require a gradient where forward mode is missing, got one that "
-                "does; detach it, or use operators that have a forward mode."
-            )
-        return _double_backward(module, parameters, anchor, args, kwargs)
-    return _forward_mode(module, parameters, anchor, args, kwargs, through)
-
-
-def _forward_mode(
-    module: nn.Module,
-    parameters: Mapping[str, Tensor],
-    anchor: Mapping[str, Tensor],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    through: bool,
-) -> Predictions:
+def _forward_mode(call: Call, through: bool) -> Predictions:
     leaves = {}
     pairs: list[tuple[Tensor, Tensor | None]] = []
 
@@ -117,31 +101,25 @@ def _forward_mode(
 
     with forward_ad.dual_level():
         duals = {}
-        for name, at in anchor.items():
-            theta = parameters[name]
+        for name, at in call.anchor.items():
+            theta = call.parameters[name]
             if through:  # the graph of J δ is kept, for its derivative by the inputs: δ has the gradient, θ_s none
                 leaves[name], delta = at.detach(), theta - at
             else:
                 leaves[name] = _Anchored.apply(theta, at)
                 delta = theta.detach() - at
             duals[name] = forward_ad.make_dual(leaves[name], delta)
-        outputs, losses = _called(module, duals, args, kwargs, value)
+        outputs, losses = _called(call, duals, value)
         losses.check(outputs, is_linearised)
         linearised = mapped(value, outputs)
     return Predictions(linearised, outputs, _compared(pairs, losses), {} if through else leaves)
 
 
-def _double_backward(
-    module: nn.Module,
-    parameters: Mapping[str, Tensor],
-    anchor: Mapping[str, Tensor],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Predictions:
-    leaves = {name: _Anchored.apply(parameters[name], at) for name, at in anchor.items()}
+def _double_backward(call: Call) -> Predictions:
+    leaves = {name: _Anchored.apply(call.parameters[name], at) for name, at in call.anchor.items()}
     if not torch.is_grad_enabled() or not any(leaf.requires_grad for leaf in leaves.values()):
         leaves = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
-    delta = {name: parameters[name].detach() - at for name, at in anchor.items()}
+    delta = {name: call.parameters[name].detach() - at for name, at in call.anchor.items()}
     wanted = [name for name, leaf in leaves.items() if leaf.requires_grad]
     known: dict[int, tuple[Tensor, Tensor | None]] = {}
 
@@ -167,7 +145,7 @@ def _double_backward(
         return tensor if tangent is None else tensor + tangent.detach()
 
     with torch.enable_grad():
-        outputs, losses = _called(module, leaves, args, kwargs, value)
+        outputs, losses = _called(call, leaves, value)
     losses.check(outputs, lambda tensor: tensor.requires_grad and not losses.taken)
 
     def final(tensor: Tensor) -> Tensor:
@@ -184,17 +162,11 @@ def _compared(pairs: list[tuple[Tensor, Tensor | None]], losses: Losses) -> list
     return [pair for pair in pairs if pair[1] is not None] if losses.taken else pairs
 
 
-def _called(
-    module: nn.Module,
-    parameters: Mapping[str, Tensor],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    value: Callable[[Tensor], Tensor],
-) -> tuple[Any, Losses]:
+def _called(call: Call, parameters: Mapping[str, Tensor], value: Callable[[Tensor], Tensor]) -> tuple[Any, Losses]:
     """The module's outputs with these parameters, its losses being those of the linearised outputs."""
     losses = Losses(value)
-    with _differentiable(module), losses:
-        return torch.func.functional_call(module, dict(parameters), args, kwargs), losses
+    with _differentiable(call.module), losses:
+        return torch.func.functional_call(call.module, dict(parameters), call.args, call.kwargs), losses
 
 
 @contextmanager
