@@ -151,7 +151,7 @@ def from_torch(
     - `trainable`: which parameters are trained, all that require a gradient if not given; see `relin.trainable`.
 
     With neither `statistics` nor `dropout` the module is used as it is. With either, `apply` evaluates it in evaluation
-    mode, whatever its mode was.
+    mode, whatever its mode was. After the first call, which imports torchax, `torch.compile` fails in this process.
 
     **Returns:** `apply` and `params`, a dictionary of arrays by PyTorch's names. Tied weights are one array, by the
     first of their names. `module.load_state_dict(apply.state_dict(params))` puts trained ones back, with the buffers
