@@ -17,7 +17,7 @@ from ntk_oracle import assert_close, dense, normal, select
 from core.stopped import StopError, stop_at
 from relin._common.files import as_json
 from relin._common.lease import SoleWriter
-from relin.kernel import KernelOnDisk, ntk
+from relin.kernel import KernelOnDisk, _kernel_file, ntk
 from relin.kernel._file_blocks import mirror_image
 from relin.kernel._kernel_file import beside, described, partial
 
@@ -84,7 +84,7 @@ def test_a_stopped_kernel_goes_on_and_ends_with_the_same_bits(tmp_path):
 
 @pytest.mark.parametrize("place", [(0, 9), (9, 0), (5, 5)])
 @pytest.mark.parametrize("finished", [True, False])
-def test_a_damaged_block_is_made_again(tmp_path, place, finished):
+def test_a_damaged_block_is_made_again(tmp_path, monkeypatch, place, finished):
     path = tmp_path / "k.npy"
     whole = np.load(ntk(network, PARAMS, X1, outputs=0, out=path).path)
     damaged = np.lib.format.open_memmap(path, mode="r+")
@@ -92,9 +92,12 @@ def test_a_damaged_block_is_made_again(tmp_path, place, finished):
     damaged.flush()
     if not finished:
         path.rename(partial(path))
-    told = []
+    told, read = [], []
+    compare = _kernel_file.as_written
+    monkeypatch.setattr(_kernel_file, "as_written", lambda *given: read.append(1) or compare(*given))
     kernel = ntk(network, PARAMS, X1, outputs=0, out=path, progress=lambda done, total: told.append(done))
     assert told == [9, 10]
+    assert read == [1], "a large file is read once"
     np.testing.assert_array_equal(np.load(kernel.path), whole)
 
 
@@ -172,18 +175,19 @@ def test_one_process_at_a_time(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["k.npy", "k.npy.json"]
 
 
-def test_who_lost_the_file_writes_no_more(tmp_path):
+@pytest.mark.parametrize("when", [2, FOUR_A_SIDE])
+def test_who_lost_the_file_writes_no_more(tmp_path, when):
     """It was suspended for more than a minute, and another process goes on."""
     path = tmp_path / "k.npy"
 
     def lose(done, total):
-        if done == 2:
+        if done == when:
             (tmp_path / "k.npy.lease").write_text('{"token": "of another"}')
 
     with pytest.raises(ValueError, match=r"k.npy was taken over by another process"):
         ntk(network, PARAMS, X1, out=path, progress=lose)
-    assert len(described(path).blocks) == 2
-    assert (tmp_path / "k.npy.lease").exists()
+    assert len(described(path).blocks) == when
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["k.npy.json", "k.npy.lease", "k.npy.partial"]
 
 
 def test_what_another_process_has_made_meanwhile_is_whole(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import sys
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 
 import relin as il
-from relin.kernel import log_density, spectrum
+from relin.kernel import Spectrum, log_density, spectrum
 
 X = np.random.default_rng(0).normal(size=(24, 3))
 Y = np.arange(24) % 2
@@ -102,6 +103,18 @@ def test_a_figure_of_lanes(lanes):
         np.testing.assert_array_equal(line.get_ydata(), np.where(loss < 1e12, loss, np.nan))
 
 
+def test_lanes_without_records_beside_others(lanes):
+    some = il.LaneSolutions((replace(lanes[1], records={}), lanes[0], replace(lanes[1], records={})))
+    frame = some.to_polars()
+    assert frame.equals(some[1].to_polars().insert_column(0, frame["lane"]))
+    assert set(frame["lane"]) == set(some.to_pandas()["lane"]) == {1}
+    (line,) = lines(some.plot("test_loss"))
+    assert line.get_label() == "run 1"
+    html = some._repr_html_()
+    assert html.count("<td") == 3 * len(frame.columns) + 3, "a cell of every column, and the result, in every row"
+    assert len(images(html)) == 1
+
+
 def test_what_cannot_be_drawn_is_refused(solution):
     with pytest.raises(ValueError, match=r"columns training_loss, .*, got 'loss'; name one"):
         solution.plot("loss")
@@ -144,6 +157,25 @@ def test_spectra_show_themselves():
     density = log_density(operator, key=jax.random.key(0), num_probes=4)
     np.testing.assert_array_equal(density.plot().axes[0].get_lines()[0].get_ydata(), density.density)
     assert len(images(density._repr_html_())) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "drawn", "title"),
+    [
+        ([1.0, 1e-9, 1e-12], [1.0, 1e-9, 1e-12], ""),
+        ([1.0, 1e-17, -1.0], [1.0], "2 of 3 eigenvalues not drawn: 2 at most 2e-16 of the largest"),
+        ([4.0, np.nan, 0.0], [4.0], "2 of 3 eigenvalues not drawn: 1 at most 2e-16 of the largest, 1 not finite"),
+        ([-1.0, -2.0], [-1.0, -2.0], ""),
+        ([np.nan], [], "1 of 1 eigenvalues not drawn: 1 not finite"),
+    ],
+)
+def test_what_a_spectrum_does_not_draw_is_told(values, drawn, title):
+    values = np.array(values)
+    found = Spectrum(values, np.abs(values), np.array(True), np.array(1), None)
+    (axes,) = found.plot().axes
+    np.testing.assert_array_equal(axes.get_lines()[0].get_ydata(), drawn)
+    assert axes.get_title(loc="left") == title
+    assert len(images(found._repr_html_())) == 1
 
 
 def test_pandas_is_asked_for(solution, monkeypatch):

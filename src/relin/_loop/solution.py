@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -175,23 +176,24 @@ class LaneSolutions:
 
     def _repr_html_(self) -> str:
         """In a notebook: how the runs ended, the last record of each, and their figure."""
-        runs = [solution.records for solution in self.solutions if solution._num_records]
-        names = list(runs[0]) if runs else []
+        runs, names = [solution.records for solution in self.solutions], self._names()
         rows = [
-            [lane, each.result.value, *(each.records[name][-1].item() for name in names if each._num_records)]
+            [lane, each.result.value, *(each.records[name][-1].item() if each._num_records else nan for name in names)]
             for lane, each in enumerate(self.solutions)
         ]
         return notebook().run_html(repr(self)[len("LaneSolutions(") : -1], runs, ["lane", "result", *names], rows)
 
     def plot(self, *columns: str) -> Any:
-        """The records of all runs against the step, each column in a panel, as a `matplotlib.figure.Figure`.
+        """The records of all runs against the step, each column in a panel, as a `matplotlib.figure.Figure`. A run
+        without records has no line.
 
-        **Raises:** `ValueError` where there is no record, or no such column.
+        **Raises:** `ValueError` where no run has a record, or no such column.
         """
         return notebook().run_figure([solution.records for solution in self.solutions], columns)
 
     def to_polars(self) -> Any:
-        """The records of all runs as a `polars.DataFrame`, whose first column, `lane`, says which run's a row is."""
+        """The records of all runs as a `polars.DataFrame`, whose first column, `lane`, says which run's a row is. A run
+        without records has no row."""
         return _frame(self._columns())
 
     def to_pandas(self) -> Any:
@@ -202,9 +204,13 @@ class LaneSolutions:
         return _pandas("LaneSolutions.to_pandas", self._columns())
 
     def _columns(self) -> dict[str, np.ndarray]:
-        runs = [each.records for each in self.solutions]
-        lanes = np.repeat(np.arange(len(runs)), [each._num_records for each in self.solutions])
-        return {"lane": lanes} | {name: np.concatenate([run[name] for run in runs]) for name in (runs or [{}])[0]}
+        lanes = np.repeat(np.arange(len(self)), [each._num_records for each in self.solutions])
+        runs = [each.records for each in self.solutions if each._num_records]
+        return {"lane": lanes} | {name: np.concatenate([run[name] for run in runs]) for name in self._names()}
+
+    def _names(self) -> list[str]:
+        """Columns of the records."""
+        return list(next((each.records for each in self.solutions if each._num_records), {}))
 
     def __len__(self) -> int:
         return len(self.solutions)

@@ -100,6 +100,7 @@ class KernelFile:
         self.path, self.description, self.shape, self.dtype = path, description, tuple(shape), dtype
         self.done = dict[str, str]()
         self._file: io.FileIO | None = None
+        self._compared: Any = None
         self._sole = SoleWriter(path, path.absolute().parent, path.name)
         self._header = _header(self.shape, dtype)
         self._size = math.prod(self.shape) * dtype.itemsize
@@ -126,9 +127,19 @@ class KernelFile:
         if found is None or not self.path.exists():
             return False
         self._check_own(self.path)
-        if self._is_laid_out(self.path):
-            self.done = as_written(self.path, blocks, found.blocks)
+        self._compare(self.path, blocks, found)
         return len(self.done) == len(blocks)
+
+    def _compare(self, path: Path, blocks: Sequence[Block], found: Description | None) -> bool:
+        """Whether a file is laid out as ours; of one that is, finds what is done, and reads it only if it has changed
+        since."""
+        if found is None or not self._is_laid_out(path):
+            return False
+        state = path.stat()
+        seen = state.st_ino, state.st_mtime_ns, found.blocks
+        if seen != self._compared:
+            self.done, self._compared = as_written(path, blocks, found.blocks), seen
+        return True
 
     @contextlib.contextmanager
     def _made(self, blocks: Sequence[Block]) -> Iterator[None]:
@@ -138,15 +149,14 @@ class KernelFile:
             pass
         with partial(self.path).open("r+b", buffering=0) as self._file:  # closing it writes nothing, and cannot fail
             remove_parts(self.path.absolute().parent, beside(self.path).name)
-            found = self._found()
-            if found is not None and self._is_laid_out(partial(self.path)):
-                self.done = as_written(partial(self.path), blocks, found.blocks)
-            else:
+            if not self._compare(partial(self.path), blocks, self._found()):
                 with named(self.path):
                     self._lay_out()
             yield
         if len(self.done) == len(blocks):
-            os.replace(partial(self.path), self.path)
+            with named(self.path):
+                self._sole.keep()
+                os.replace(partial(self.path), self.path)
 
     def write(self, block: Block, values: np.ndarray) -> None:
         """The block is done when it is on the disk. Raises `OSError`, and `InUseError` if another process goes on."""

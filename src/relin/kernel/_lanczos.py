@@ -36,8 +36,9 @@ class Spectrum(NamedTuple):
     vectors: PyTree[Float[Array, "k ..."]] | None
 
     def plot(self) -> Any:
-        """The eigenvalues against their rank, with their bounds, as a `matplotlib.figure.Figure`."""
-        return notebook().spectrum_figure(np.asarray(self.eigenvalues, float), np.asarray(self.bounds, float))
+        """The eigenvalues against their rank, with their bounds, as a `matplotlib.figure.Figure`. Its title says how
+        many are not drawn, and why: too small beside the largest, or not finite."""
+        return notebook().spectrum_figure(np.asarray(self.eigenvalues), np.asarray(self.bounds))
 
     def _repr_html_(self) -> str | None:
         """In a notebook: whether it converged, and the figure."""

@@ -23,9 +23,6 @@ _FEW = 12
 """Records of a run up to which each is marked by a dot."""
 _DRAWN = 1e12
 """Larger values are on their way to divergence, and no axis shows them beside others."""
-_SMALLEST = 1e-7
-"""Of an eigenvalue that is drawn, relative to the largest: below is the rounding of float32."""
-
 STYLE = """<style>
 .relin table { border-collapse: collapse; font-size: 0.9em; font-variant-numeric: tabular-nums; }
 .relin th, .relin td { padding: 0.25em 0.7em; text-align: left; border-bottom: 1px solid #8886; }
@@ -46,20 +43,24 @@ def run_figure(runs: Sequence[Columns], names: Sequence[str] = (), title: str = 
 
     **Arguments:**
 
-    - `runs`: named columns of each, one of them `step`.
+    - `runs`: named columns of each, one of them `step`, or none of a run that has no record.
     - `names`: the columns that are drawn; all but step and feature updates, if none is named.
     - `title`: above the first panel.
 
     **Raises:** `ValueError` where there is no record, or no column of that name.
     """
-    known = [name for name in (runs[0] if runs else {}) if name not in _OWN]
-    if not known or not len(runs[0]["step"]):
+    known = [name for name in next(filter(_length, runs), {}) if name not in _OWN]
+    if not known:
         raise ValueError("There must be a record to draw, got none; train with observers or record_every=.")
     for name in names:
         if name not in known:
             raise ValueError(f"The records have the columns {', '.join(known)}, got {name!r}; name one of these.")
     with themed(LIGHT):
         return _run_figure(runs, list(names) or known, title, LIGHT)
+
+
+def _length(run: Columns) -> int:
+    return len(run.get("step", ()))
 
 
 def _run_figure(runs: Sequence[Columns], names: Sequence[str], title: str, theme: Theme) -> Figure:
@@ -72,13 +73,15 @@ def _run_figure(runs: Sequence[Columns], names: Sequence[str], title: str, theme
         axes.set_ylabel(label)
         for index, name in enumerate(inside):
             for place, run in enumerate(runs):
+                if not _length(run):
+                    continue
                 colour = style_of(index, theme).colour
                 if len(runs) > 1:
                     colour = theme.between(place / (len(runs) - 1))
                 line = "o-" if len(run["step"]) <= _FEW else "-"
                 text = _words(name) if len(runs) == 1 else f"run {place}"
                 axes.plot(run["step"], factor * _drawn(run[name]), line, color=colour, label=text, markersize=5)
-        _logarithmic_if_wide(axes, [_drawn(run[name]) for run in runs for name in inside])
+        _logarithmic_if_wide(axes, [_drawn(run[name]) for run in filter(_length, runs) for name in inside])
         if len(runs) == 1:
             _mark_updates(axes, runs[0], theme)
     rows[-1].set_xlabel("step")
@@ -136,15 +139,27 @@ def _mark_updates(axes: Axes, run: Columns, theme: Theme) -> None:
 
 
 def spectrum_figure(eigenvalues: np.ndarray, bounds: np.ndarray) -> Figure:
-    """Eigenvalues against their rank, with the bounds of each."""
+    """Eigenvalues against their rank, with the bounds of each; the title says how many are not drawn, and why.
+
+    Where one is positive, the axis is logarithmic, and those within the largest's rounding error of 0 or below are not
+    drawn.
+    """
+    finite = np.isfinite(eigenvalues)
+    largest = float(eigenvalues[finite].max(initial=0))
+    part = float(np.finfo(eigenvalues.dtype).eps)
+    shown = finite & (eigenvalues > part * largest) if largest > 0 else finite
+    left_out = {f"at most {part:.1g} of the largest": finite & ~shown, "not finite": ~finite}
+    reasons = ", ".join(f"{which.sum()} {why}" for why, which in left_out.items() if which.any())
     with themed(LIGHT):
         figure = new_figure(7.6, 4.2)
         axes = figure.subplots()
-        shown = eigenvalues > _SMALLEST * max(float(eigenvalues.max(initial=0)), 0)
-        ranks = np.arange(1, eigenvalues.size + 1)[shown]
-        low = np.minimum(bounds[shown], eigenvalues[shown] * (1 - _SMALLEST))
-        axes.errorbar(ranks, eigenvalues[shown], [low, bounds[shown]], fmt="o-", color=LIGHT.ordinary, markersize=5)
-        _logarithmic(axes)
+        values, above = np.asarray(eigenvalues[shown], float), np.asarray(bounds[shown], float)
+        below = above if largest <= 0 else np.minimum(above, values * (1 - 1e-7))  # the bar's end stays above 0
+        axes.errorbar(np.flatnonzero(shown) + 1, values, [below, above], fmt="o-", color=LIGHT.ordinary, markersize=5)
+        if largest > 0:
+            _logarithmic(axes)
+        if reasons:
+            axes.set_title(f"{(~shown).sum()} of {shown.size} eigenvalues not drawn: {reasons}", loc="left")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("rank")
         axes.set_ylabel("eigenvalue")
@@ -197,7 +212,7 @@ def shown(*parts: str) -> str:
 def run_html(sentence: str, runs: Sequence[Columns], heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """How a run ended, as a sentence; a table; the records as a figure, where there is more than one of them."""
     parts = [f"<p><strong>{escape(sentence)}</strong></p>", table(heads, rows)]
-    if runs and len(runs[0].get("step", ())) > 1:
+    if max(map(_length, runs), default=0) > 1:
         parts.append(image(run_figure(runs), "the records against the step"))
     return shown(*parts)
 

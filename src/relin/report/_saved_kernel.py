@@ -101,7 +101,8 @@ def _draw_spectra(axes: Axes, eigenvalues: tuple[np.ndarray, np.ndarray], names:
     for values, name, (colour, style) in zip(eigenvalues, names, styles, strict=True):
         shares = values / max(float(values.sum()), np.finfo(float).tiny)
         visible = shares > _SMALLEST
-        axes.plot(np.arange(1, values.size + 1)[visible], shares[visible], style, color=colour, label=name)
+        below = f", {(~visible).sum()} more at most {_SMALLEST:g}" if not visible.all() else ""
+        axes.plot(np.flatnonzero(visible) + 1, shares[visible], style, color=colour, label=f"{name}{below}")
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):

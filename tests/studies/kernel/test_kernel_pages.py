@@ -15,7 +15,7 @@ from rich.console import Console
 from relin.report import _text as text, terminal_summary, write_report
 from relin.report._axes import UpdatesAxis
 from relin.report._records import StudyRecords
-from relin.report._saved_kernel import write_kernel_figure
+from relin.report._saved_kernel import _draw, write_kernel_figure
 from relin.report._style import DARK, LIGHT, themed
 from relin.studies.kernel import page as _kernel
 from relin.studies.kernel.figures import (
@@ -242,6 +242,12 @@ def test_kernel_images_stand_in_the_order_of_the_classes(tmp_path, shape):
         kernels.append({2: full.trace(axis1=2, axis2=3), 3: np.einsum("ijcc->ijc", full), 4: full}[len(shape)])
     values = (np.array([3.0, 1.0, 0.0]), np.array([2.0, 1e-9, -1e-12]))
     path = write_kernel_figure(*kernels, np.array([2, 0, 1, 0, 2, 1]), values, "made up", "end", tmp_path / "new")
+    with themed(LIGHT):
+        axes = _draw(tuple(kernels), np.array([2, 0, 1, 0, 2, 1]), values, "made up", ("step 0", "end"), LIGHT).axes[2]
+    assert [line.get_label() for line in axes.get_lines()] == [
+        "step 0, 1 more at most 1e-07",
+        "end, 2 more at most 1e-07",
+    ]
     image = matplotlib.image.imread(path)
     border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])[:, :3]
     assert np.ptp(image[..., :3]) > 0.5
