@@ -95,8 +95,8 @@ def by_name(result):
     return {outcome.schedule: outcome for outcome in result.outcomes}
 
 
-def steady(schedule, accuracy):
-    return runs(schedule, [accuracy - 0.001, accuracy, accuracy + 0.001])
+def steady(schedule, accuracy, **options):
+    return runs(schedule, [accuracy - 0.001, accuracy, accuracy + 0.001], **options)
 
 
 def verdict(*rows, **options):

@@ -120,13 +120,22 @@ def count(number: float, noun: str) -> str:
 
 
 def lazy_clause(gap: Interval, scale: Scale) -> str:
-    """The lazy gap in words; the interval is told in their direction, so that the mean lies in it."""
-    worse = gap.mean >= 0
-    low, high = (gap.low, gap.high) if worse else (-gap.high, -gap.low)
+    """The lazy gap in words."""
+    return f"without feature learning (K = ∞) {gap_clause(gap, scale)}"
+
+
+def gap_words(gap: Interval, scale: Scale) -> str:
+    """A gap to ordinary training, positive where that is better, such as `0.80 points lower`."""
+    side = "lower" if (gap.mean >= 0) != scale.turned else "higher"
+    return f"{scale.in_points(scale.gain(abs(gap.mean)))} {side}"
+
+
+def gap_clause(gap: Interval, scale: Scale) -> str:
+    """The same with its interval, told in the direction of the words, so that the mean lies in it."""
+    low, high = (gap.low, gap.high) if gap.mean >= 0 else (-gap.high, -gap.low)
     zero = ", which contains zero" if low <= 0 <= high else ""
     return (
-        f"without feature learning (K = ∞) accuracy is {scale.in_points(scale.gain(abs(gap.mean)))} "
-        f"{'lower' if worse != scale.turned else 'higher'}, "
+        f"accuracy is {gap_words(gap, scale)}, "
         f"{100 * INTERVAL_CONFIDENCE:g} % interval [{scale.gain(low)}, {scale.gain(high)}]{zero}"
     )
 

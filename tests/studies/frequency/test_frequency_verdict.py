@@ -1,9 +1,7 @@
-from frequency_records import (
-    runs,
-    steady,
-    verdict,
-)
+from frequency_records import answer, records, runs, steady, verdict
 
+from relin.studies.frequency.data import frequency_records
+from relin.studies.frequency.page import plots
 from relin.study._outcomes import schedule_label
 
 
@@ -68,3 +66,37 @@ def test_verdict_tells_an_interval_that_contains_zero():
 
 def test_verdict_without_any_k_tested():
     assert verdict() == ("On digits, no K above 1 was tested, so nothing is known about rarer feature updates.")
+
+
+def test_verdict_of_schedules_without_a_period():
+    def updates(schedule, test, number):
+        return steady(schedule, test, feature_updates=number)
+
+    rule = (
+        "(on par: test accuracy at most 1 percentage point below ordinary training, one-sided 95 % confidence, "
+        "Holm-corrected over schedules of a kind, 3 paired seeds)"
+    )
+    low, fine = updates("equal-time-19", 0.9, 19), updates("equal-time-30", 0.95, 30)
+    assert verdict(low) == (
+        "On digits, the feature updates of 19 updates, equal time, 19 in 1000 steps, were not shown to be on par with "
+        f"ordinary training {rule}; accuracy is 5.00 points lower, 95 % interval [5.00, 5.00]."
+    )
+    assert verdict(low, updates("when-error-0.1", 0.8, 7.5)) == (
+        f"On digits, no schedule tested was shown to be on par with ordinary training {rule}; nearest is 19 updates, "
+        "equal time, 19 in 1000 steps: accuracy is 5.00 points lower, 95 % interval [5.00, 5.00]."
+    )
+    assert verdict(low, fine) == (
+        "On digits, the fewest feature updates on par with ordinary training are those of 30 updates, equal time, 30 "
+        f"in 1000 steps {rule}; with them accuracy is 0.00 points lower, 95 % interval [0.00, 0.00], which contains "
+        "zero."
+    )
+    told = "With 19 updates, equal time, test accuracy is 5.00 points lower, "
+    assert titles(low) == [f"{told}not shown to be on par with ordinary training"] * 2
+    assert titles(low, fine)[0].endswith("accuracy is 0.00 points lower, on par with ordinary training")
+    assert titles() == ["No schedule but ordinary training (K = 1) was tested"] * 2
+
+
+def titles(*rows):
+    frame = records(steady("every-1", 0.95), *rows).with_columns(run_steps=1000)
+    drawn = plots([frequency_records(answer(frame), frame)])[:2]
+    return [plot.title.replace("\u00a0", " ") for plot in drawn]

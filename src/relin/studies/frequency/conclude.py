@@ -7,7 +7,7 @@ import polars as pl
 
 from relin.studies.frequency.result import FrequencyResult
 from relin.studies.frequency.settings import FrequencySpec
-from relin.studies.frequency.verdict import both_verdicts, tested_periods, verdict
+from relin.studies.frequency.verdict import both_verdicts, tested_periods, told_of, verdict
 from relin.study._condition import parse_condition
 from relin.study._modifiers import Sparse
 from relin.study._outcomes import Compared, compare_by
@@ -62,8 +62,8 @@ def frequency_result(compared: Compared, comparison: Comparison = "equal-steps")
         sufficient_feature_updates=updates,
         fewest_updates=_fewest(outcomes),
     )
-    fewest = compared.outcome(result.fewest_updates or "")
-    longest = steps if fewest is None else _longest(compared, fewest)
+    told = told_of(result)
+    longest = steps if told is None else _longest(compared, told)
     return result.model_copy(update={"verdict": verdict(result, steps, compared.num_paired[1], longest)})
 
 

@@ -36,8 +36,10 @@ from relin.studies.frequency.figures import (
     widest_gap,
 )
 from relin.studies.frequency.result import FrequencyResult
+from relin.studies.frequency.verdict import tested_periods, told_of
 from relin.study._abstract import Against
 from relin.study._result import ScheduleOutcome
+from relin.study._verdict import gap_words
 
 QUESTION = "How rarely can features be updated without loss?"
 _ARROW = "An arrow points at accuracies far worse than the others."
@@ -76,6 +78,8 @@ def _tiles(answers: Sequence[FrequencyRecords]) -> list[Tile]:
 
 
 def _missed(result: FrequencyResult) -> str:
+    if not tested_periods(result.outcomes):
+        return "no K above 1 was tested"
     return "no larger K is shown to be on par" if result.is_comparable else text.NOTHING_TO_COMPARE
 
 
@@ -205,6 +209,8 @@ def _period_plot(data: FrequencyRecords) -> Plot:
         name="accuracy-against-period",
         title=f"Up to K = {text.period(result.k_star)} the {scale.loss} of test accuracy is less than {margin}"
         if answer_of(result)
+        else _title_without_periods(result)
+        if not tested_periods(result.outcomes)
         else f"No K above 1 is shown to {kept}"
         if result.is_comparable
         else text.NOTHING_TO_COMPARE,
@@ -214,12 +220,23 @@ def _period_plot(data: FrequencyRecords) -> Plot:
     )
 
 
+def _title_without_periods(result: FrequencyResult) -> str:
+    """The finding where no K above 1 was tested."""
+    told = told_of(result)
+    if told is None or told.difference is None or not result.is_comparable:
+        return "No schedule but ordinary training (K = 1) was tested" if told is None else text.NOTHING_TO_COMPARE
+    how = "on par" if told.on_par else "not shown to be on par"
+    return (
+        f"With {told.label}, test accuracy is {gap_words(-told.difference, result.scale)}, {how} with ordinary training"
+    )
+
+
 def _both_plot(answers: Sequence[FrequencyRecords]) -> Plot:
     results = [data.result for data in answers]
     found = [
         f"up to K = {text.period(result.k_star)} with {COMPARISONS[result.comparison]}"
         if answer_of(result)
-        else f"{'no K above 1' if result.is_comparable else 'nothing to compare with'} with "
+        else f"{_none_on_par(result) if result.is_comparable else 'nothing to compare with'} with "
         f"{COMPARISONS[result.comparison]}"
         for result in results
     ]
@@ -242,6 +259,14 @@ def _both_plot(answers: Sequence[FrequencyRecords]) -> Plot:
         description=f"Test accuracy against K. {' '.join(described)}",
         draw=lambda theme: both_comparisons(answers, theme),
     )
+
+
+def _none_on_par(result: FrequencyResult) -> str:
+    """What is on par where K* is not above 1."""
+    if tested_periods(result.outcomes):
+        return "no K above 1"
+    fewest = result.outcome(result.fewest_updates or "")
+    return "no other schedule tested" if fewest is None else fewest.label
 
 
 def _period_caption(results: Sequence[FrequencyResult], shown: Sequence[ScheduleOutcome]) -> str:
@@ -289,6 +314,8 @@ def _updates_plot(data: FrequencyRecords, against: Against, among: Sequence[Freq
     title = (
         f"{updates} feature updates in {steps} steps suffice{alike}"
         if answer_of(result)
+        else _title_without_periods(result) + alike
+        if not tested_periods(result.outcomes)
         else f"No K above 1 is shown to suffice{alike or f' in {steps} steps'}"
         if result.is_comparable
         else text.NOTHING_TO_COMPARE + alike
@@ -307,7 +334,12 @@ def _fewer(result: FrequencyResult) -> str:
     """What a schedule that is no fixed K spends where that is the least of all on par."""
     fewest = result.outcome(result.fewest_updates or "")
     most = result.sufficient_feature_updates if answer_of(result) else None
-    if fewest is None or fewest.period is not None or (most is not None and fewest.feature_updates >= most):
+    if (
+        fewest is None
+        or fewest.period is not None
+        or not tested_periods(result.outcomes)
+        or (most is not None and fewest.feature_updates >= most)
+    ):
         return ""
     return f"; {fewest.label} makes do with {text.count(fewest.feature_updates)}"
 
