@@ -50,12 +50,12 @@ class Loader:
         self.epoch, self.place = self.epoch + 1, 0
 
 
-def train(solver=ADAM, schedule=3, folder=None, steps=STEPS, loss=None, data=None, every=2, **options):
+def train(solver=ADAM, schedule=3, folder=None, steps=STEPS, loss=None, data=None, every=2, keep=100, **options):
     loss = il.CrossEntropy() if loss is None else loss
     data = (X, Y if isinstance(loss, il.CrossEntropy) else ONE_HOT) if data is None else data
     if isinstance(data, tuple) and "batches" not in options:
         options = {"batch_size": 8} | options
-    checkpoint = None if folder is None else il.Checkpoint(folder, every=every, keep=100)
+    checkpoint = None if folder is None else il.Checkpoint(folder, every=every, keep=keep)
     options = {"record_every": 5, "throw": False, "key": KEY} | options
     problem = il.Problem(options.pop("apply", apply), loss)
     return il.train(problem, solver, schedule, PARAMS, data, num_steps=steps, checkpoint=checkpoint, **options)

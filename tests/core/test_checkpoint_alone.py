@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
+from typing import Any
 
 import pytest
 
-from core.checkpoint_runs import STEPS, bits, train
+from core.checkpoint_runs import STEPS, bits, stopped_at, train
 from relin._common import lease, process
 from relin._common.lease import InUseError
 
@@ -66,7 +68,46 @@ def test_who_was_suspended_and_lost_the_folder_writes_no_more(tmp_path):
     ) as raised:
         train(folder=tmp_path / "run", record_every=2, progress=lose)
     assert {path.name for path in (tmp_path / "run").iterdir()} == lost[0]  # the other's lease, too
-    assert raised.value.solution.records["step"].tolist()[:2] == [0, 2]
+    assert vars(raised.value)["solution"].records["step"].tolist()[:2] == [0, 2]
+
+
+def test_nor_where_the_other_one_has_ended_since(tmp_path):
+    train(folder=tmp_path / "whole")
+    held = []
+
+    def lose(done, total):
+        if done == 4:
+            (tmp_path / "run" / "run.lease").unlink()
+            for path in (tmp_path / "whole").glob("step-1*"):
+                shutil.copy(path, tmp_path / "run")
+            held.append(numbers(tmp_path / "run"))
+
+    with pytest.raises(InUseError, match=r"run was taken over by another process .*, and holds what that one has writ"):
+        train(folder=tmp_path / "run", record_every=2, progress=lose, keep=1)
+    assert held == [numbers(tmp_path / "run")] == [{"2", "10", "12"}]
+
+
+def numbers(folder):
+    return {path.stem.removeprefix("step-") for path in folder.glob("step-*.*")}
+
+
+def test_it_removes_of_newer_checkpoints_those_that_it_left_alone(tmp_path):
+    how: Any = {"record_every": 2, "drive": "host", "keep": 1}
+    train(folder=tmp_path / "whole", **how | {"keep": 100})
+    stopped_at(tmp_path / "whole", 2, tmp_path / "run")
+    for name in ("step-6.json", "step-6.safetensors", "step-7.safetensors"):
+        (tmp_path / "run" / name).touch()
+    seen = {}
+
+    def suspended(done, total):
+        """Just after it looked at its lease: another one goes on meanwhile."""
+        if done == 4:
+            for path in (tmp_path / "whole").glob("step-10.*"):
+                shutil.copy(path, tmp_path / "run")
+        seen[done] = numbers(tmp_path / "run")
+
+    train(folder=tmp_path / "run", progress=suspended, **how)
+    assert (seen[3], seen[5]) == ({"2", "6", "7"}, {"4", "10"})
 
 
 def test_a_finished_run_is_read_where_nothing_can_be_written(tmp_path, monkeypatch):

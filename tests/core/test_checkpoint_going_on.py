@@ -121,9 +121,11 @@ class Weak(il.AbstractObserver):
         return {"wide": value.astype(jnp.float32)}, state * 1.1
 
 
-class Complex(Weak):
+class Of(Weak):
+    kind: Any
+
     def init(self, context):
-        return jnp.zeros(2, complex)
+        return jnp.zeros(2, self.kind)
 
 
 def test_a_weak_type_stays_one(tmp_path):
@@ -132,9 +134,10 @@ def test_a_weak_type_stays_one(tmp_path):
     assert bits(train(folder=tmp_path, **how)) == bits(train(**how))
 
 
-def test_a_state_that_no_file_holds_is_refused_at_once(tmp_path):
-    with pytest.raises(TypeError, match="A state of numbers of the type complex128, of the solver, an observer or"):
-        train(folder=tmp_path, observers=[Complex()])
+@pytest.mark.parametrize("kind", ["complex128", "float8_e4m3fn", "int4"])  # float8 is written, and not read again
+def test_a_state_that_no_file_holds_is_refused_at_once(tmp_path, kind):
+    with pytest.raises(TypeError, match=f"A state of numbers of the type {kind}, of the solver, an observer or"):
+        train(folder=tmp_path, observers=[Of(jnp.dtype(kind))])
     assert not list(tmp_path.iterdir())
 
 

@@ -1,9 +1,13 @@
 """What decides a function, and which of it a digest tells."""
 
 import functools
+import operator
 import sys
+import threading
 import types
 
+import jax
+import optax
 import pytest
 
 from relin._core.fingerprint import fingerprint
@@ -60,6 +64,57 @@ def test_what_a_class_holds_is_part_of_a_function(monkeypatch, function, change)
     assert fingerprint(function) != before
     monkeypatch.undo()
     assert fingerprint(function) == before
+
+
+class Slotted:
+    __slots__ = ("__wrapped__", "scale")
+
+    def __init__(self, scale):
+        self.__wrapped__, self.scale = scaled, scale
+
+    def __call__(self, x):
+        return self.scale * x
+
+
+class Dense:
+    def __init__(self, width):
+        self.width = width
+
+    def apply(self, params, x):
+        return self.width * x
+
+
+Dense.__module__ = "jax"  # as a network of a library
+
+
+@pytest.mark.parametrize("where", ["class", "call", "closure", "global"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: functools.partial(scaled, n),
+        lambda n: functools.update_wrapper(functools.partial(jax.nn.leaky_relu, negative_slope=n), jax.nn.leaky_relu),
+        lambda n: jax.jit(jax.nn.leaky_relu, static_argnums=n - 1),
+        lambda n: functools.partialmethod(scaled, n),
+        lambda n: functools.singledispatchmethod(functools.partial(scaled, n)),
+        lambda n: property(None, functools.partial(operator.setitem, {"n": n})),
+        lambda n: optax.cosine_decay_schedule(0.1, n),
+        lambda n: Dense(n).apply,
+        Slotted,
+    ],
+    ids=["partial", "wrapped partial", "jit", "partialmethod", "dispatched", "setter", "schedule", "method", "slots"],
+)
+def test_what_wraps_a_function_is_told_by_all_of_its_state(make, where):
+    def digest(n):
+        held = make(n)
+        kinds = {"class": {"held": held, "lock": threading.Lock()}, "call": {"__call__": held}}
+        if where in kinds:
+            return fingerprint(type("Network", (), {"__module__": "__main__", **kinds[where]})())
+        code = "lambda held: lambda x: held" if where == "closure" else "lambda x: held"
+        function = eval(code, {"held": held})
+        return fingerprint(function(held) if where == "closure" else function)
+
+    assert digest(1) != digest(2)
+    assert digest(1) == digest(1)
 
 
 def test_so_is_what_it_reaches_through_a_package(tmp_path, monkeypatch):

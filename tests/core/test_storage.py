@@ -1,6 +1,7 @@
 """A solution saved and found again, bit for bit."""
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,16 @@ def test_low_precision_and_divergence_are_kept(tmp_path):
     assert found.diverged_at == solution.diverged_at
     assert oracles.same_bits(found.anchor, solution.anchor)
     assert found.anchor["w"].dtype == jnp.bfloat16
+
+
+def test_what_could_not_be_read_again_is_not_saved(solved, tmp_path):
+    _, solution = solved
+    folder = solution.save(tmp_path)
+    held = {path.name: path.read_bytes() for path in folder.iterdir()}
+    low = replace(solution, anchor={"w": jnp.zeros(2, jnp.float8_e5m2)})
+    with pytest.raises(TypeError, match=r"anchor\['w'\] holds numbers of the type float8_e5m2, which cannot be saved"):
+        low.save(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == held
 
 
 def test_what_cannot_be_loaded(solved, tmp_path):

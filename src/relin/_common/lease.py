@@ -178,13 +178,19 @@ class SoleWriter:
                 f"{self._place} is in use by {holder}; wait until that has ended, or choose another place."
             )
 
-    def keep(self) -> None:
-        """Before each writing. Raises `InUseError` if the place was lost to another process, and `OSError`."""
-        if not self._leases.keep(self._name):
+    def keep(self) -> bool:
+        """Before each writing: whether the place was this process's all the time; one whose lease was removed meanwhile
+        has it anew.
+
+        **Raises:** `InUseError` if the place was lost to another process, and `OSError`.
+        """
+        held = self._leases.holds(self._name)
+        if not (held or self._leases.keep(self._name)):
             raise InUseError(
                 f"{self._place} was taken over by another process while this one was suspended for a minute; "
                 "let that one go on."
             )
+        return held
 
     def leave(self) -> None:
         self._leases.release(self._name)

@@ -4,10 +4,19 @@ import hashlib
 import inspect
 import sys
 import sysconfig
-from functools import cache
+from functools import cache, cached_property, partial, singledispatchmethod
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
-from types import CodeType, FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any
 
 import jax
@@ -42,14 +51,19 @@ def environment() -> str:
 
 
 _REASON = "cannot be told from another one"
+_Compiled, _Caching = type(jax.jit(lambda: None)), type(cache(lambda: None))
+"""What `jax.jit` and `functools.lru_cache` make, of which pickling tells too much or nothing."""
 
 
 class _Describing:
     """Describes values; what stands in them several times, or in a circle, is described once."""
 
-    def __init__(self):
+    def __init__(self, in_class: bool = False):
         self.seen = dict[int, tuple[int, Any]]()
         """By identity: in which order it was met, and the object itself, so that its identity is not given again."""
+        self.in_class = in_class
+        """Whether what is described is reached through a class: what cannot be told there, as a lock, is told by its
+        type."""
 
     def __call__(self, value: Any) -> Any:
         if isinstance(value, str | bytes | int | float | complex | bool | None):
@@ -70,12 +84,23 @@ class _Describing:
                 return self._function(value)
             case MethodType():
                 return "method", self(value.__self__), self(value.__func__)
+            case staticmethod() | classmethod():
+                return type(value).__name__, self(value.__func__)
+            case property():
+                return "property", [self(function) for function in (value.fget, value.fset, value.fdel)]
+            case cached_property():  # in Python 3.11 it holds a lock
+                return "cached property", self(value.func)
+            case singledispatchmethod():  # its dispatcher also holds what it has looked up
+                return "dispatched", self(value.func), self(dict(value.dispatcher.registry))
+            case partial():
+                parts = value.func, value.args, value.keywords, vars(value)
+                return "partial", type(value).__qualname__, [self(part) for part in parts]
             case dict():
                 return *self._kind(value), [(self(key), self(one)) for key, one in value.items()]
             case list() | tuple():
                 return *self._kind(value), [self(one) for one in value]
             case set() | frozenset():  # in no order: what is numbered in one would be numbered by chance
-                return *self._kind(value), sorted(repr(_Describing()(one)) for one in value)
+                return *self._kind(value), sorted(repr(_Describing(self.in_class)(one)) for one in value)
         return self._array(value) or self._object(value)
 
     def _kind(self, value: Any) -> tuple[Any, ...]:
@@ -88,15 +113,12 @@ class _Describing:
         named = "class", kind.__module__, kind.__qualname__, self._text(kind)
         if _is_installed(kind.__module__):
             return named
-        parts = [(name, _function_of(part) or part) for name, part in vars(kind).items() if not _is_pythons(name, part)]
-        return *named, [(name, self._attribute(part)) for name, part in parts], [self(base) for base in kind.__bases__]
-
-    def _attribute(self, part: Any) -> Any:
-        """One of a class; what cannot be told, as a lock, is told by its type."""
+        before, self.in_class = self.in_class, True
         try:
-            return self(part)
-        except UnknowableError:
-            return type(part).__qualname__
+            parts = [(name, self(part)) for name, part in vars(kind).items() if not _is_pythons(name, part)]
+            return *named, parts, [self(base) for base in kind.__bases__]
+        finally:
+            self.in_class = before
 
     def _function(self, function: FunctionType) -> Any:
         cells = [cell.cell_contents for cell in function.__closure__ or () if not _is_empty(cell)]
@@ -131,7 +153,7 @@ class _Describing:
         """Of NumPy's, JAX's and PyTorch's arrays, keys among them; none for other objects."""
         if hasattr(value, "detach"):
             value = value.detach().cpu().numpy()
-        if "key<" in str(getattr(value, "dtype", "")):
+        if isinstance(value, jax.Array) and "key<" in str(value.dtype):
             return "key", str(value.dtype), self(jax.random.key_data(value))
         if not isinstance(value, np.ndarray | np.generic | jax.Array) or isinstance(value, np.ma.MaskedArray):
             return None
@@ -143,8 +165,9 @@ class _Describing:
         return "array", str(array.dtype), array.shape, weak, hashlib.sha256(content.data).hexdigest()
 
     def _object(self, value: Any) -> Any:
-        if wrapped := getattr(value, "__wrapped__", None):  # a compiled function, or one with rules of its own
-            state = {name: one for name, one in getattr(value, "__dict__", {}).items() if name != "__wrapped__"}
+        if isinstance(value, _Compiled | _Caching):
+            state = dict(vars(value))
+            wrapped = state.pop("__wrapped__")
             return "wrapped", type(value).__qualname__, self(wrapped), self(state), self._compiled_with(value)
         if isinstance(value, CodeType):
             return "code", value.co_code, self(value.co_consts), value.co_names
@@ -154,6 +177,8 @@ class _Describing:
         except Exception:
             if state := getattr(value, "__dict__", None):
                 return "object", kind, self(dict(state))
+            if self.in_class:
+                return "object", kind
             raise UnknowableError(f"{type(value).__name__} {_REASON}") from None
         if isinstance(reduced, str):
             return "global", kind, reduced
@@ -184,22 +209,33 @@ def _is_installed(module: str | None) -> bool:
 
 
 def _is_of_a_library(value: Any) -> bool:
-    """Whether a value is a module, or a library's function or class; an object of such a class has a state."""
-    named = callable(value) and hasattr(value, "__name__")
-    return isinstance(value, ModuleType) or (named and _is_installed(getattr(value, "__module__", None)))
+    """Whether a value is a module, or a class or function that a library defines.
+
+    What a library's function makes or holds for the user, such as a schedule, a method of an object or a partial, is
+    not: it has a state.
+    """
+    if isinstance(value, ModuleType):
+        return True
+    if not (callable(value) and hasattr(value, "__name__") and _is_installed(getattr(value, "__module__", None))):
+        return False
+    return isinstance(value, type | BuiltinFunctionType) or _is_defined_as(value, value.__module__)
 
 
-def _function_of(part: Any) -> FunctionType | None:
-    """The function of an entry of a class: as it is, or as `staticmethod`, `property`, Equinox and the like wrap it."""
-    for name in ("__func__", "fget", "func", "method", "__wrapped__"):
-        part = getattr(part, name, None) or part
-    return part if isinstance(part, FunctionType) else None
+def _is_defined_as(value: Any, module: Any) -> bool:
+    """Whether a module has a value under the value's own name."""
+    name = getattr(value, "__qualname__", value.__name__)
+    try:
+        return attrgetter(name)(sys.modules[module]) is value
+    except (AttributeError, KeyError):
+        return False
 
 
 def _is_pythons(name: str, part: Any) -> bool:
     """Whether an attribute of a class is one that Python gives it."""
-    special = name.startswith("__") and name.endswith("__") and _function_of(part) is None
-    return special or name == "_abc_impl" or isinstance(part, MemberDescriptorType | GetSetDescriptorType)
+    special = name.startswith("__") and name.endswith("__")
+    used = callable(part) or hasattr(part, "__get__")
+    slot = isinstance(part, MemberDescriptorType | GetSetDescriptorType)
+    return (special and not used) or name == "_abc_impl" or slot
 
 
 def _is_empty(cell: Any) -> bool:

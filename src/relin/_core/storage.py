@@ -80,8 +80,28 @@ def load(folder: str | Path, params: Params, optimiser_state: Any, variables: An
     return {**fields, **trees, "records": {name: records[name] for name in names}}
 
 
+def is_storable(kind: np.dtype) -> bool:
+    """Whether numbers of a type can be written and read again: NumPy's own and bfloat16, as far as files hold them."""
+    if not (kind.isbuiltin == 1 or kind == jnp.bfloat16):  # safetensors writes those of 8 bits, and cannot read them
+        return False
+    try:
+        safetensors.numpy.save({"": np.zeros(0, kind)})
+    except safetensors.SafetensorError:
+        return False
+    return True
+
+
 def to_safetensors(tensors: dict[str, np.ndarray], kind: str) -> bytes:
-    """Tensors by their names, in a file that tells when it is damaged."""
+    """Tensors by their names, in a file that tells when it is damaged.
+
+    **Raises:** `TypeError` for numbers that could not be read again.
+    """
+    for name, tensor in tensors.items():
+        if not is_storable(tensor.dtype):
+            raise TypeError(
+                f"{name} holds numbers of the type {tensor.dtype}, which cannot be saved and read again; convert them "
+                "to another type first, such as bfloat16, or two real numbers for a complex one."
+            )
     return sealed(safetensors.numpy.save(tensors, {"format": kind, **BLANK}))
 
 

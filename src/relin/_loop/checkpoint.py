@@ -14,14 +14,13 @@ from typing import Any
 
 import jax
 import numpy as np
-import safetensors
 
 from relin._common.files import as_json, from_json, read_file, remove_parts, write_atomically
-from relin._common.lease import SoleWriter
+from relin._common.lease import InUseError, SoleWriter
 from relin._common.words import listed
 from relin._core import check as _check
 from relin._core.fingerprint import environment
-from relin._core.storage import MismatchError, from_safetensors, tensors_of, to_safetensors, tree_of
+from relin._core.storage import MismatchError, from_safetensors, is_storable, tensors_of, to_safetensors, tree_of
 from relin._core.tree import numbers
 from relin._core.types import State
 from relin._loop.program import RunState
@@ -97,6 +96,9 @@ class Keeper:
         self._written, self._took = time.monotonic(), 0.0
         self._at = 0
         """The step of the checkpoint last written or read."""
+        self._known, self._left = set[int](), set[int]()
+        """Steps of files that were found at the start or written since, and of those that the run found and left, since
+        they were damaged or only half there."""
         self._lock, self.sole = threading.Lock(), SoleWriter(self.folder, self.folder, "run")
         self.folder.parent.mkdir(parents=True, exist_ok=True)
 
@@ -106,13 +108,14 @@ class Keeper:
         **Raises:** `OtherRunError` where it is another run's or newer than the last step, `UnreadableError` where all
         are damaged.
         """
-        names = self._steps()
+        names, self._known = self._steps(), self._numbers()
+        self._left = set(self._known)
         for step in reversed(names):
             try:
                 found = self._read(step, start, observed)
             except (OSError, _DamagedError):
                 continue
-            self._at = step
+            self._at, self._left = step, {other for other in self._known if other > step}
             return found
         if names:
             raise UnreadableError(
@@ -125,14 +128,12 @@ class Keeper:
         `NotADirectoryError` for a file in the folder's place."""
         _plain(position, "position", tensors := {})
         leaves = jax.tree.leaves((state, tensors))
-        for kind in {numbers(leaf).dtype for leaf in leaves}:
-            try:
-                to_safetensors({"": np.zeros(0, kind)}, "")
-            except safetensors.SafetensorError:
+        for kind in {np.dtype(numbers(leaf).dtype) for leaf in leaves}:
+            if not is_storable(kind):
                 raise TypeError(
                     f"A state of numbers of the type {kind}, of the solver, an observer or the batches, cannot be kept "
-                    "in a checkpoint; take another type, such as two real numbers for a complex one."
-                ) from None
+                    "in a checkpoint; take another type, such as bfloat16, or two real numbers for a complex one."
+                )
         if self.folder.exists() and not self.folder.is_dir():
             raise NotADirectoryError(f"A checkpoint's folder must be one, got the file {self.folder}; name another.")
 
@@ -159,7 +160,8 @@ class Keeper:
         return max(_SECONDS, self._took / _SHARE)
 
     def write(self, reached: Reached) -> None:
-        """Raises `OSError` where the folder cannot be written, `InUseError` where another process has it now."""
+        """Raises `OSError` where the folder cannot be written, `InUseError` where another process has it now or has had
+        it meanwhile."""
         with self._lock:  # a signal's thread may write too
             step = int(reached.step)
             begun = time.monotonic()
@@ -171,19 +173,33 @@ class Keeper:
             settings |= {"earlier": reached.earlier and reached.earlier.step, "final": reached.final is not None}
             settings["position"] = _plain(reached.position, "position", tensors)
             self.folder.mkdir(exist_ok=True)  # alone: a folder that was removed meanwhile stays away
-            self.sole.keep()
+            if not self.sole.keep() and self._numbers() - self._known:
+                self.sole.leave()  # so that nothing is written at the end either
+                raise InUseError(
+                    f"{self.folder} was taken over by another process while this one was suspended, and holds what "
+                    "that one has written; run again to go on from there."
+                )
             remove_parts(self.folder)
+            self._known.add(step)
             write_atomically(self._path(step, "safetensors"), to_safetensors(tensors, "relin checkpoint"))
             write_atomically(self._path(step, "json"), as_json(settings))  # last: where it is, everything is
             kept = [other for other in self._steps() if other <= step][-self.checkpoint.keep :]
-            for path in list(self.folder.iterdir()):  # newer ones, which could not be read, and tensors alone, too
-                if (found := _NAME.fullmatch(path.name)) and int(found[1]) not in kept:
+            for path in list(self.folder.iterdir()):  # newer ones only where they were left: others are not this run's
+                other = int(found[1]) if (found := _NAME.fullmatch(path.name)) else None
+                if other is not None and other not in kept and (other <= step or other in self._left):
                     path.unlink(missing_ok=True)
+            self._left.clear()
             self._written, self._at = time.monotonic(), step
             self._took = self._written - begun
 
     def _path(self, step: int, kind: str) -> Path:
         return self.folder / f"step-{step}.{kind}"
+
+    def _numbers(self) -> set[int]:
+        """The steps of all files that are there."""
+        if not self.folder.is_dir():
+            return set()
+        return {int(name[1]) for path in self.folder.iterdir() if (name := _NAME.fullmatch(path.name))}
 
     def _steps(self) -> list[int]:
         if not self.folder.is_dir():

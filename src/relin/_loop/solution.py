@@ -115,7 +115,8 @@ class Solution:
     def save(self, folder: str | Path) -> Path:
         """Writes `solution.safetensors` and `solution.json` into a folder, which is made; no pickle. `load` reads them.
 
-        **Raises:** `OSError` where the folder cannot be written; what was there before is then there still.
+        **Raises:** `OSError` where the folder cannot be written, and `TypeError` for types of numbers that could not be
+        read again, as those of 8 bits; what was there before is then there still.
         """
         return _storage.save({each.name: getattr(self, each.name) for each in fields(self)}, folder)
 
