@@ -6,7 +6,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
-from moving import X, made, moved, off, taylor
+from moving import Applied, X, gradients, made, moved, off, taylor
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -28,32 +28,39 @@ class Losing(nn.Module):
         return self.makes(loss=None if labels is None else self.loss(logits, labels), logits=logits)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("derivative", ["forward", "double_backward"])
-def test_a_loss_inside_is_the_loss_of_the_linearised_outputs(derivative):
-    x, inside, outside = X[:, 0], made(Losing, nn.CrossEntropyLoss()), made(Losing, None)
+def test_a_loss_inside_is_the_loss_of_the_linearised_outputs(derivative, reduction):
+    x, inside, outside = X[:, 0], made(Losing, nn.CrossEntropyLoss(reduction=reduction)), made(Losing, None)
     inside, outside = (Linearised(module, derivative=derivative) for module in (inside, outside))
     for model in (inside, outside):
         model(x)
         moved(model)
     outputs = inside(x, labels=Y)
     logits = outside(x)["logits"]
-    expected = F.cross_entropy(logits, Y)
+    expected = F.cross_entropy(logits, Y, reduction=reduction)
     assert torch.equal(outputs["logits"], logits)
     assert torch.equal(outputs["loss"], expected)
-    outputs["loss"].backward()
-    expected.backward()
+    outputs["loss"].sum().backward()
+    expected.sum().backward()
     for mine, other in zip(inside.parameters(), outside.parameters(), strict=True):
         np.testing.assert_allclose(mine.grad, other.grad, rtol=1e-12)
-    assert inside.linearisation_error(x, labels=Y) == outside.linearisation_error(x) > 0
+    if reduction == "mean":
+        assert inside.linearisation_error(x, labels=Y) == outside.linearisation_error(x) > 0
 
 
 def by_hand(logits, labels):
     return -logits.log_softmax(-1)[torch.arange(len(labels)), labels].mean()
 
 
+def penalised(logits, labels):
+    return F.cross_entropy(logits, labels) + 0.01 * logits.square().mean()
+
+
+@pytest.mark.parametrize("loss", [by_hand, penalised])
 @pytest.mark.parametrize("derivative", ["forward", "double_backward"])
-def test_a_loss_written_by_hand_is_refused(derivative):
-    model = Linearised(made(Losing, by_hand), derivative=derivative)
+def test_a_loss_written_by_hand_is_refused(derivative, loss):
+    model = Linearised(made(Losing, loss), derivative=derivative)
     model(X[:, 0], labels=Y)  # at the anchor it is ordinary training
     moved(model)
     with pytest.raises(ValueError, match="no loss"):
@@ -94,6 +101,24 @@ def test_outputs_of_all_forms_are_linearised_each(makes, derivative):
     floats = [t for t in tensors if isinstance(t, torch.Tensor) and t.is_floating_point()]
     for mine, expected in zip(floats, (one, two), strict=True):
         np.testing.assert_allclose(mine.detach(), expected, rtol=1e-7, atol=1e-8)
+
+
+def test_complex_outputs_are_linearised():
+    def module():
+        return made(Applied, lambda x: torch.fft.rfft(torch.tanh(x)))
+
+    models = [off(module(), derivative=derivative) for derivative in ("forward", "double_backward")]
+    for model in models:
+        np.testing.assert_allclose(model(X).detach(), taylor(module()), rtol=1e-7, atol=1e-8)
+        assert 0 < model.linearisation_error(X) < 1
+    forward, double = (gradients(nn.Sequential(model, Magnitude())) for model in models)
+    for name, gradient in forward.items():
+        np.testing.assert_allclose(gradient, double[name], rtol=1e-9, atol=1e-11)
+
+
+class Magnitude(nn.Module):
+    def forward(self, x):
+        return x.abs()
 
 
 def test_outputs_that_hide_tensors_are_refused():

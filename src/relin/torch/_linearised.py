@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 import warnings
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Literal
@@ -315,17 +316,18 @@ class Linearised(nn.Module):
         )
 
     def _failure(self, way: str, call: _passes.Call) -> str | None:
-        """What is in the way of this derivative, if anything is."""
+        """What is in the way of this derivative, if anything is: tried at a random δ, since the run's may be zero."""
+        tangent = _passes.random_tangent(call.anchor)
+        displaced = {name: (at + tangent[name]).requires_grad_() for name, at in call.anchor.items()}
         try:
-            passed = _passes.linearised_pass(call, way)
-            delta = self.displacement()
+            passed = _passes.linearised_pass(call._replace(parameters=displaced), way)
             used = [*tensors_of((passed.linearised, call.args, call.kwargs)), *call.anchor.values()]
-            apart = _passes.disagreement(passed, delta, _passes.rounding_of(used))
+            apart = _passes.disagreement(passed, tangent, _passes.rounding_of(used))
         except NotImplementedError as error:
             return f"an operator has no forward mode ({str(error).splitlines()[0]})"
-        if not apart <= 1:
-            return "J δ is not the transpose of its backward pass"
-        return None
+        if math.isnan(apart):
+            return "J δ is not finite"
+        return None if apart <= 1 else "J δ is not the transpose of its backward pass"
 
 
 class Attached:

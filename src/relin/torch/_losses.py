@@ -1,6 +1,7 @@
 """Losses that a module computes itself: the loss is of the linearised outputs, and is no part of what is linearised."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,6 +42,34 @@ _FUSED = frozenset((F.scaled_dot_product_attention, F.multi_head_attention_forwa
 """What runs by a kernel without a forward mode, unless it is told otherwise."""
 
 
+class Gate:
+    """Where losses begin: derivatives pass to what they are of, unless it is shut."""
+
+    is_shut = False
+
+    @contextmanager
+    def shut(self) -> Iterator[None]:
+        """Derivatives of what depends on losses leave these out, as J does."""
+        before, self.is_shut = self.is_shut, True
+        try:
+            yield
+        finally:
+            self.is_shut = before
+
+
+class _Passing(torch.autograd.Function):
+    """The identity, with a derivative where the gate is open."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, gate: Gate) -> Tensor:
+        ctx.gate = gate
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return (None if ctx.gate.is_shut else gradients[0]), None
+
+
 class Losses(TorchFunctionMode):
     """While it is on, PyTorch's loss functions take the linearised values of their inputs.
 
@@ -50,7 +79,7 @@ class Losses(TorchFunctionMode):
 
     def __init__(self, value: Callable[[Tensor], Tensor]):
         super().__init__()
-        self.value, self.taken = value, False
+        self.gate, self._value = Gate(), value
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -59,15 +88,18 @@ class Losses(TorchFunctionMode):
                 return func(*args, **kwargs)
         if func not in _FUNCTIONS:
             return func(*args, **kwargs)
-        self.taken = True
-        args, kwargs = mapped(self.value, (args, kwargs))
+        args, kwargs = mapped(self._input, (args, kwargs))
         return func(*args, **kwargs)
 
-    def check(self, outputs: Any, differentiated: Callable[[Tensor], bool]) -> None:
-        """Raises `ValueError` for a number among the outputs that none of the loss functions made."""
-        if any(tensor.ndim == 0 and differentiated(tensor) for tensor in tensors_of(outputs)):
+    def check(self, outputs: Any, is_linearised: Callable[[Tensor], bool]) -> None:
+        """Raises `ValueError` for a number among the outputs that is not made of losses alone."""
+        if any(tensor.ndim == 0 and is_linearised(tensor) for tensor in tensors_of(outputs)):
             raise ValueError(
-                "A linearised module must return the outputs that the loss is of, got one number that none of "
-                "PyTorch's loss functions made: its linearisation is no loss; compute it outside, or with "
-                "torch.nn.functional."
+                "A linearised module must return the outputs that the loss is of, got one number that is not made of "
+                "PyTorch's loss functions alone: its linearisation is no loss; compute it outside, such as a penalty "
+                "of the weights, or with torch.nn.functional."
             )
+
+    def _input(self, tensor: Tensor) -> Tensor:
+        value = self._value(tensor)
+        return _Passing.apply(value, self.gate) if value.requires_grad else value

@@ -12,10 +12,10 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
 def tensors_of(tree: Any) -> Iterator[Tensor]:
-    """The floating-point tensors in a tree, those in its dataclasses too."""
+    """The real and complex floating-point tensors in a tree, those in its dataclasses too."""
     for leaf in [tree] if isinstance(tree, Tensor) else _pytree.tree_leaves(tree):
         if isinstance(leaf, Tensor):
-            if leaf.is_floating_point():
+            if _is_inexact(leaf):
                 yield leaf
         elif dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
             for field in dataclasses.fields(leaf):
@@ -23,14 +23,14 @@ def tensors_of(tree: Any) -> Iterator[Tensor]:
 
 
 def mapped(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
-    """A copy of a module's outputs with the function of each floating-point tensor.
+    """A copy of a module's outputs with the function of each real or complex floating-point tensor.
 
     **Raises:** `TypeError` for an output that holds tensors where they are not found.
     """
 
     def one(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
-            return function(leaf) if leaf.is_floating_point() else leaf
+            return function(leaf) if _is_inexact(leaf) else leaf
         if isinstance(leaf, _PLAIN):
             return leaf
         if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
@@ -48,9 +48,13 @@ def mapped(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
     return one(tree) if isinstance(tree, Tensor) else _pytree.tree_map(one, tree)
 
 
+def _is_inexact(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
 def _holds_tensors(value: Any, depth: int) -> bool:
     if isinstance(value, Tensor):
-        return value.is_floating_point()
+        return _is_inexact(value)
     if isinstance(value, _PLAIN) or depth == 0:
         return False
     if isinstance(value, dict):

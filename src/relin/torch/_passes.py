@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from relin.torch._losses import Losses
+from relin.torch._losses import Gate, Losses
 from relin.torch._outputs import mapped, tensors_of
 
 FORWARD, DOUBLE = "forward", "double_backward"
@@ -37,6 +37,8 @@ class Predictions(NamedTuple):
     """Each output f(x; θ_s), with its graph, and its J δ where it has one: what a check of J compares."""
     leaves: dict[str, Tensor]
     """The anchor as the pass differentiated it."""
+    gate: Gate
+    """Before the losses among the outputs, which have a graph and no J δ."""
 
 
 class Call(NamedTuple):
@@ -109,18 +111,17 @@ def _forward_mode(call: Call, through: bool) -> Predictions:
                 leaves[name] = _Anchored.apply(theta, at)
                 delta = theta.detach() - at
             duals[name] = forward_ad.make_dual(leaves[name], delta)
-        outputs, losses = _called(call, duals, value)
+        losses = Losses(value)
+        outputs = _called(call, duals, losses)
         losses.check(outputs, is_linearised)
         linearised = mapped(value, outputs)
-    return Predictions(linearised, outputs, _compared(pairs, losses), {} if through else leaves)
+    return Predictions(linearised, outputs, pairs, {} if through else leaves, losses.gate)
 
 
 def _double_backward(call: Call) -> Predictions:
     leaves = {name: _Anchored.apply(call.parameters[name], at) for name, at in call.anchor.items()}
-    if not torch.is_grad_enabled() or not any(leaf.requires_grad for leaf in leaves.values()):
-        leaves = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
-    delta = {name: call.parameters[name].detach() - at for name, at in call.anchor.items()}
-    wanted = [name for name, leaf in leaves.items() if leaf.requires_grad]
+    leaves = {n: leaf if leaf.requires_grad else leaf.detach().requires_grad_() for n, leaf in leaves.items()}
+    deltas = [call.parameters[name].detach() - at for name, at in call.anchor.items()]
     known: dict[int, tuple[Tensor, Tensor | None]] = {}
 
     def pushed(tensor: Tensor) -> Tensor | None:
@@ -128,45 +129,36 @@ def _double_backward(call: Call) -> Predictions:
         if not tensor.requires_grad:
             return None
         u = torch.zeros_like(tensor, requires_grad=True)
-        pulled = torch.autograd.grad(
-            tensor, [leaves[n] for n in wanted], u, create_graph=True, retain_graph=True, allow_unused=True
-        )
-        used = [(p, delta[n]) for n, p in zip(wanted, pulled, strict=True) if p is not None and p.requires_grad]
+        with losses.gate.shut():
+            pulled = torch.autograd.grad(tensor, [*leaves.values()], u, create_graph=True, allow_unused=True)
+        used = [(p, d) for p, d in zip(pulled, deltas, strict=True) if p is not None and p.requires_grad]
         if not used:
             return None
         (tangent,) = torch.autograd.grad([p for p, _ in used], u, [d for _, d in used], allow_unused=True)
         return tangent
 
-    def value(tensor: Tensor) -> Tensor:
+    def tangent_of(tensor: Tensor) -> Tensor | None:
         if id(tensor) not in known:
             with torch.enable_grad():
                 known[id(tensor)] = tensor, pushed(tensor)
-        tangent = known[id(tensor)][1]
+        return known[id(tensor)][1]
+
+    def value(tensor: Tensor) -> Tensor:
+        tangent = tangent_of(tensor)
         return tensor if tangent is None else tensor + tangent.detach()
 
-    with torch.enable_grad():
-        outputs, losses = _called(call, leaves, value)
-    losses.check(outputs, lambda tensor: tensor.requires_grad and not losses.taken)
-
-    def final(tensor: Tensor) -> Tensor:
-        if losses.taken and tensor.ndim == 0:  # the loss, of outputs that were linearised before it
-            return tensor
-        return value(tensor)
-
-    linearised = mapped(final, outputs)
-    return Predictions(linearised, outputs, _compared([*known.values()], losses), leaves)
-
-
-def _compared(pairs: list[tuple[Tensor, Tensor | None]], losses: Losses) -> list[tuple[Tensor, Tensor | None]]:
-    """Without the losses, which are differentiable in θ and have no J δ."""
-    return [pair for pair in pairs if pair[1] is not None] if losses.taken else pairs
-
-
-def _called(call: Call, parameters: Mapping[str, Tensor], value: Callable[[Tensor], Tensor]) -> tuple[Any, Losses]:
-    """The module's outputs with these parameters, its losses being those of the linearised outputs."""
     losses = Losses(value)
+    with torch.enable_grad():
+        outputs = _called(call, leaves, losses)
+    losses.check(outputs, lambda tensor: tangent_of(tensor) is not None)
+    linearised = mapped(value, outputs)
+    return Predictions(linearised, outputs, [*known.values()], leaves, losses.gate)
+
+
+def _called(call: Call, parameters: Mapping[str, Tensor], losses: Losses) -> Any:
+    """The module's outputs with these parameters, its losses being those of the linearised outputs."""
     with _differentiable(call.module), losses:
-        return torch.func.functional_call(call.module, dict(parameters), call.args, call.kwargs), losses
+        return torch.func.functional_call(call.module, dict(parameters), call.args, call.kwargs)
 
 
 @contextmanager
@@ -203,32 +195,57 @@ def _without_mkldnn() -> Iterator[None]:
         quietly(flags.__exit__, None, None, None)
 
 
-def disagreement(predictions: Predictions, delta: Mapping[str, Tensor], rounding: float) -> float:
-    """|⟨u, J δ⟩ − ⟨Jᵀu, δ⟩| for a random u, over what rounding alone allows: above 1, J and Jᵀ are of two functions.
+def random_tangent(anchor: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A random v of each parameter's own scale; of their mean scale where a parameter is zero."""
+    scales = {name: float(at.float().square().mean().sqrt()) for name, at in anchor.items() if at.numel()}
+    typical = sum(scales.values()) / max(1, len(scales)) or 1.0
+    return {name: torch.randn_like(at) * (scales.get(name) or typical) for name, at in anchor.items()}
 
-    `rounding` is the unit of the coarsest numbers in the pass.
+
+def disagreement(predictions: Predictions, tangent: Mapping[str, Tensor], rounding: float) -> float:
+    """‖J v − (Jᵀ)ᵀ v‖ over what rounding allows: above 1, J and Jᵀ are of two functions.
+
+    Jᵀ is the module's backward pass, and ⟨u, (Jᵀ)ᵀ v⟩ = ⟨Jᵀu, v⟩: the norm is the root mean square of products with
+    random u. Allowed is √ε of the larger norm, where ε, `rounding`, is the unit of the coarsest numbers in the pass.
     """
-    outputs = [(primal, tangent) for primal, tangent in predictions.pairs if primal.requires_grad]
+    pushed = [(primal, t) for primal, t in predictions.pairs if t is not None]
+    pulling = [primal for primal, _ in predictions.pairs if primal.requires_grad]
+    apart, backward = 0.0, 0.0
+    for _ in range(_PRODUCTS):
+        u = {id(primal): torch.randn_like(primal) for primal, _ in predictions.pairs}
+        pulled = _pulled(predictions, pulling, [u[id(primal)] for primal in pulling])
+        there = sum(_product(g, tangent[name]) for name, g in pulled.items())
+        apart += (sum(_product(u[id(primal)], t) for primal, t in pushed) - there) ** 2 / _PRODUCTS
+        backward += there**2 / _PRODUCTS
+    size = max(backward, sum(_product(t, t) for _, t in pushed))
+    return (apart / (rounding * size)) ** 0.5 if size else 0.0
+
+
+_PRODUCTS = 8
+
+
+def _pulled(predictions: Predictions, outputs: list[Tensor], u: list[Tensor]) -> dict[str, Tensor]:
+    """Jᵀu, of the parameters that these outputs depend on."""
     if not outputs:
-        return 0.0
-    u = [torch.randn_like(primal) for primal, _ in outputs]
-    names = [name for name, leaf in predictions.leaves.items() if leaf.requires_grad]
-    leaves = [predictions.leaves[name] for name in names]
-    pulled = torch.autograd.grad([p for p, _ in outputs], leaves, u, retain_graph=True, allow_unused=True)
-    pushes = [(v.double(), t.double()) for v, (_, t) in zip(u, outputs, strict=True) if t is not None]
-    forward = sum(float((v * t).sum()) for v, t in pushes)
-    size = sum(float(t.square().sum()) for _, t in pushes) ** 0.5
-    pulls = [(g.double(), delta[n].double()) for g, n in zip(pulled, names, strict=True) if g is not None]
-    backward = sum(float((g * d).sum()) for g, d in pulls)
-    terms = sum(float((g * d).square().sum()) for g, d in pulls) ** 0.5
-    allowed = rounding**0.5 * size + 100 * rounding * terms
-    return abs(forward - backward) / allowed if allowed else float(forward != backward)
+        return {}
+    leaves = {name: leaf for name, leaf in predictions.leaves.items() if leaf.requires_grad}
+    with predictions.gate.shut():
+        found = torch.autograd.grad(outputs, [*leaves.values()], u, retain_graph=True, allow_unused=True)
+    return {name: g for name, g in zip(leaves, found, strict=True) if g is not None}
+
+
+def _product(a: Tensor, b: Tensor) -> float:
+    """⟨a, b⟩, in double precision; its real part where they are complex."""
+    wide = torch.complex128 if a.is_complex() else torch.float64
+    return float(torch.vdot(a.detach().to(wide).flatten(), b.detach().to(wide).flatten()).real)
 
 
 def rounding_of(tensors: Sequence[Tensor]) -> float:
-    """The unit of the coarsest of these tensors' numbers, and of what autocast computes with."""
-    kinds = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    """The unit of the coarsest of these tensors' numbers, and of what autocast and accelerators compute with."""
+    kinds = {tensor.dtype for tensor in tensors}
     for device in {tensor.device.type for tensor in tensors}:
         if torch.is_autocast_enabled(device):
             kinds.add(torch.get_autocast_dtype(device))
+        if device != "cpu":  # TF32, in which they multiply float32 where they are allowed to
+            kinds.add(torch.float16)
     return max((torch.finfo(kind).eps for kind in kinds), default=torch.finfo(torch.float32).eps)
