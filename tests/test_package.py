@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tomllib
 from functools import cache
-from importlib.metadata import packages_distributions
+from importlib.metadata import distributions, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -30,8 +30,8 @@ CORE = names(PROJECT["dependencies"])
 EXTRAS = names(need for extra, needs in OPTIONAL.items() if extra not in OF_DEVELOPERS for need in needs) - CORE
 
 
-@pytest.fixture(scope="module")
-def distributions():
+@pytest.fixture(scope="module", name="distributions")
+def named_distributions():
     """The names, as pyproject.toml writes them, of what provides each package that is installed."""
     return {package: {canonicalize_name(n) for n in found} for package, found in packages_distributions().items()}
 
@@ -50,6 +50,22 @@ def undeclared(path, distributions):
 def test_every_import_is_declared(distributions):
     found = {name_of(path): missing for path in MODULES if (missing := undeclared(path, distributions))}
     assert not found, "add the package to pyproject.toml, or do without it"
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12"])
+def test_what_locked_packages_need_on_macos_alone_is_locked(version):
+    texts = [(ROOT / "requirements" / f"python{version}{of}.txt").read_text(encoding="utf-8") for of in ("", "-tests")]
+    locked = {canonicalize_name(name) for text in texts for name in re.findall(r"^([^\s#=]+)==", text, re.MULTILINE)}
+    linux = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64", "extra": ""}
+    macos = {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64", "extra": ""}
+    needs = [
+        Requirement(text)
+        for each in distributions()
+        if canonicalize_name(each.name) in locked
+        for text in each.requires or ()
+    ]
+    on_macos = {n.name for n in needs if n.marker and n.marker.evaluate(macos) and not n.marker.evaluate(linux)}
+    assert not on_macos - locked, "add it to tools/lock, as appnope is"
 
 
 def test_an_undeclared_import_is_found(distributions, tmp_path, monkeypatch):

@@ -109,6 +109,12 @@ def test_a_study_of_ones_own(tiny, relin_command, tmp_path, monkeypatch, install
     assert f"relin study out/spec.json --out out --study {OWN_STUDY}" in page.read_text(encoding="utf-8")
 
     monkeypatch.setattr("relin.study._registry._named", {})
+    for own, told in (((), "not readable"), (("--study", OWN_STUDY), "answered")):
+        code, _, err = relin_command("gallery", ".", *own)
+        assert (code, err) == (0, "")
+        assert f"1 study: 1 {told}" in (tmp_path / "gallery.html").read_text(encoding="utf-8")
+
+    monkeypatch.setattr("relin.study._registry._named", {})
     shutil.copytree(OWN_STUDY, installed("restart", "own_study:STUDY") / "own_study")
     assert "restart" in names()
     assert read_spec("restart").periods == [16, 64, 256]

@@ -4,10 +4,8 @@ import pytest
 import torch
 
 _TORCHVISION = torch.library.Library("torchvision", "FRAGMENT")
-for _name in (
-    "nms",
-    "qnms",
-):  # torchvision asks for them when it is imported, and none of the tests' networks calls them
+# torchvision asks for these when it is imported; none of the tests' networks calls them.
+for _name in ("nms", "qnms"):
     if not hasattr(torch.ops.torchvision, _name):
         _TORCHVISION.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 

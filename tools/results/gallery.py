@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 from tools.results.quantities import RESULTS, study
 
-from relin.report._gallery import Card, answered
+from relin.report._gallery import Card, answered, by_question
+from relin.report._page import parted
 
 _TITLES = ("README.md", "table.csv")
 """What a card leads to: the text of a study, or its numbers."""
@@ -13,12 +14,8 @@ _TITLES = ("README.md", "table.csv")
 
 def gallery(folders: Iterable[str]) -> str:
     """A heading for each question, below it a card for each study: specimen, verdict, first figure that is stored."""
-    groups = dict[str | None, list[Card]]()
-    for folder in folders:
-        card = answered(RESULTS / folder, *study(folder))
-        groups.setdefault(card.question, []).append(card)
-    parts = [f"## {question}\n\n{_cards(cards)}" for question, cards in groups.items()]
-    return "\n\n".join(parts)
+    cards = [answered(RESULTS / folder, *study(folder)) for folder in folders]
+    return "\n\n".join(f"## {question}\n\n{_cards(inside)}" for question, inside in by_question(cards))
 
 
 def _cards(cards: Iterable[Card]) -> str:
@@ -29,16 +26,13 @@ def _cards(cards: Iterable[Card]) -> str:
 def _card(card: Card) -> str:
     name = card.folder.name
     target = next(f"{name}/{title}" for title in _TITLES if (card.folder / title).is_file())
-    answer, conditions = _split(card.words.replace("*", "\\*").replace("<", "&lt;"))
-    lines = [f"-   [**{card.specimen}**]({target})", f"**{answer}**" + (f"\n    {conditions}" if conditions else "")]
+    answer, conditions = parted(card.words.replace("*", "\\*").replace("<", "&lt;"))
+    lines = [
+        f"-   [**{card.specimen}**]({target})",
+        f"**{answer.removesuffix(';')}**" + (f"\n    {conditions}" if conditions else ""),
+    ]
     plots = [plot for plot in card.plots if (card.folder / "figures" / f"{plot.name}.png").is_file()]
     if plots:
         title = re.sub(r"[\[\]]", "", plots[0].title)
         lines.append(f"[![{title}]({name}/figures/{plots[0].name}.png)]({target})")
     return "\n\n    ".join(lines)
-
-
-def _split(verdict: str) -> tuple[str, str]:
-    """The answer, and the conditions after it: from a semicolon or a long parenthesis on."""
-    found = re.search(r"; | (?=\([^)]{40})", verdict)
-    return (verdict, "") if found is None else (verdict[: found.start()], verdict[found.end() :])

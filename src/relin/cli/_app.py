@@ -220,11 +220,20 @@ def gallery(
             show_default=False,
         ),
     ] = None,
+    own: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--study",
+            parser=folder_named,
+            metavar="<path>",
+            help="Python file or folder of a study of your own, of which there are folders; it is run. Any number.",
+        ),
+    ] = None,
 ) -> None:
     """Write one page over many studies: question, specimen, verdict, figure, link."""
     from relin.cli import _gallery
 
-    _gallery.gallery(folder, out)
+    _gallery.gallery(folder, out, own or [])
 
 
 @app.command()

@@ -1,11 +1,13 @@
 """A figure drawn once per theme and saved in every format: SVG for the page, PNG and PDF for talks and papers."""
 
+import base64
 import io
 import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -61,11 +63,21 @@ def drawn(plot: Plot) -> Figure:
 
 def save_png(draw: Callable[[Theme], Figure], path: Path) -> Path:
     """Draw a figure in the light theme and save it; the folder is created where it does not exist."""
-    content = io.BytesIO()
     with themed(LIGHT):
-        draw(LIGHT).savefig(content, format="png", dpi=PNG_DPI)
+        content = _saved(draw(LIGHT), "png", PNG_DPI)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return write_atomically(path, content.getvalue())
+    return write_atomically(path, content)
+
+
+def data_uri(figure: Figure, dpi: float) -> str:
+    """A figure as a PNG image inside the address of an HTML image."""
+    return f"data:image/png;base64,{base64.b64encode(_saved(figure, 'png', dpi)).decode()}"
+
+
+def _saved(figure: Figure, form: str, dpi: float, metadata: dict[str, Any] | None = None) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format=form, dpi=dpi, metadata=metadata)
+    return content.getvalue()
 
 
 def save_plot(plot: Plot, directory: Path) -> Html:
@@ -79,9 +91,7 @@ def save_plot(plot: Plot, directory: Path) -> Html:
         _add_title(light, plot.title)
         # Without a date the same study gives the same file.
         for suffix, metadata in (("png", None), ("pdf", {"CreationDate": None})):
-            buffer = io.BytesIO()
-            light.savefig(buffer, format=suffix, dpi=PNG_DPI, metadata=metadata)
-            write_atomically(directory / f"{plot.name}.{suffix}", buffer.getvalue())
+            write_atomically(directory / f"{plot.name}.{suffix}", _saved(light, suffix, PNG_DPI, metadata))
     with themed(DARK):
         dark = plot.draw(DARK)
         dark.set_layout_engine(None)

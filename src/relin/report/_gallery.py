@@ -1,13 +1,11 @@
 """One page over many folders of studies: question, specimen, verdict, first figure, link."""
 
-import base64
-import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import quote
 
 import polars as pl
@@ -15,7 +13,7 @@ import polars as pl
 from relin._common.files import write_atomically
 from relin._common.words import listed
 from relin.report import _text as text
-from relin.report._figures import Plot
+from relin.report._figures import Plot, data_uri
 from relin.report._html import Html, escape, prose
 from relin.report._page import Page, Section, Tile, headline, in_words_of, render_page
 from relin.report._style import DARK, LIGHT, Theme, themed
@@ -28,7 +26,7 @@ from relin.study._study import stored_study
 from relin.study._verdict import in_measure
 
 _DPI = 64
-_STATES = ("answered", "not finished", "not readable")
+State = Literal["answered", "not finished", "not readable"]
 _REPORT = "report.html"
 
 
@@ -41,7 +39,7 @@ class Card:
     """The study's name; empty where the settings cannot be read."""
     specimen: str
     """What was trained, in words."""
-    state: Literal["answered", "not finished", "not readable"]
+    state: State
     words: str
     """The verdict, or why there is none."""
     question: str | None = None
@@ -110,17 +108,11 @@ def write_gallery(folder: str | Path, out: str | Path | None = None) -> Path:
 def gallery_page(cards: Sequence[Card], folder: Path, beside: Path) -> str:
     """The page as HTML text, for the folder `beside` from which its links lead."""
     css = (resources.files("relin.report") / "gallery.css").read_text(encoding="utf-8")
-    groups = dict[str, list[Card]]()
-    for card in sorted(cards, key=lambda card: not card.study):
-        groups.setdefault(card.study, []).append(card)
     sections = []
-    for number, (study, inside) in enumerate(groups.items()):
-        question = next((card.question for card in inside if card.question), study or "No settings of a study")
+    for number, (question, inside) in enumerate(by_question(cards)):
         parts = Html("\n".join(_card(card, f"{number}-{index}", beside) for index, card in enumerate(inside)))
         sections.append(Section(f"study-{number}", question, [Html(f'<div class="cards">\n{parts}\n</div>')]))
-    states = {
-        state: sum(card.state == state for card in cards) for state in ("answered", "not finished", "not readable")
-    }
+    states = {state: sum(card.state == state for card in cards) for state in get_args(State)}
     told = listed([f"{number} {state}" for state, number in states.items() if number])
     page = Page(
         title="Gallery",
@@ -131,6 +123,17 @@ def gallery_page(cards: Sequence[Card], folder: Path, beside: Path) -> str:
         footer="Rendered by relin from stored results.",
     )
     return render_page(page, css)
+
+
+def by_question(cards: Iterable[Card]) -> list[tuple[str, list[Card]]]:
+    """Cards of each study under its question; those whose settings cannot be read come last."""
+    groups = dict[str, list[Card]]()
+    for card in sorted(cards, key=lambda card: not card.study):
+        groups.setdefault(card.study, []).append(card)
+    return [
+        (next((card.question for card in inside if card.question), study or "No settings of a study"), inside)
+        for study, inside in groups.items()
+    ]
 
 
 def _card(card: Card, name: str, beside: Path) -> Html:
@@ -155,7 +158,5 @@ def _inside(card: Card) -> Iterator[str]:
 
 
 def _picture(plot: Plot, theme: Theme) -> str:
-    content = io.BytesIO()
     with themed(theme):
-        plot.draw(theme).savefig(content, format="png", dpi=_DPI)
-    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+        return data_uri(plot.draw(theme), _DPI)

@@ -1,7 +1,5 @@
 """What runs, spectra and studies show of themselves in a notebook: figures in the reports' look, short tables."""
 
-import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from relin.report._figures import drawn
+from relin.report._figures import data_uri, drawn
 from relin.report._html import Html, escape
 from relin.report._page import Report
 from relin.report._style import LIGHT, Theme, new_figure, style_of, themed
@@ -183,10 +181,7 @@ def density_figure(grid: np.ndarray, density: np.ndarray, standard_error: np.nda
 
 def image(figure: Figure, description: str) -> Html:
     """A figure as an HTML image that holds its own content."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=100)
-    shown = base64.b64encode(content.getvalue()).decode()
-    return Html(f'<img alt="{escape(description)}" src="data:image/png;base64,{shown}">')
+    return Html(f'<img alt="{escape(description)}" src="{data_uri(figure, 100)}">')
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Html:

@@ -264,12 +264,15 @@ def constancy_tile(constancy: Constancy) -> Tile:
 
 
 def headline(verdict: str) -> Html:
-    """The verdict with its conditions set smaller: what follows a semicolon, or from a long parenthesis on."""
-    split = re.search(r"(?<=;) | \((?=[^)]{40})", verdict)
-    if split is None:
-        return escape(verdict)
-    answer, conditions = verdict[: split.start()], verdict[split.start() :]
-    return Html(f'{escape(answer)}<span class="conditions">{escape(conditions)}</span>')
+    """The verdict with its conditions set smaller."""
+    answer, conditions = map(escape, parted(verdict))
+    return Html(f'{answer}<span class="conditions"> {conditions}</span>' if conditions else answer)
+
+
+def parted(verdict: str) -> tuple[str, str]:
+    """The answer, and the conditions after it: what follows a semicolon, or from a long parenthesis on."""
+    space = re.search(r"(?<=;) | (?=\([^)]{40})", verdict)
+    return (verdict[: space.start()], verdict[space.end() :]) if space else (verdict, "")
 
 
 def render_page(page: Page, more_style: str = "") -> str:
