@@ -99,6 +99,20 @@ def test_it_is_shown_only_where_someone_sees_it(moves, monkeypatch):
     assert "left:" in sys.stderr.getvalue()
 
 
+def test_where_none_can_be_drawn_it_is_a_few_lines(capsys, monkeypatch):
+    monkeypatch.setattr(watching, "_PAUSE", 0.0)
+    monkeypatch.setattr(watching, "_SECONDS", 1e-3)
+    trained(progress=True, drive="host")
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert not out
+    at = [*range(21, 200, 20), 200]  # a tenth and more after the last, the first call being that of step 1
+    assert [line.partition(" of 200 steps, ")[0] for line in lines] == [f"training: {n}" for n in at]
+    assert lines[4].startswith("training: 101 of 200 steps, 50%, 0:00:0")
+    trained(progress=None, drive="host")
+    assert capsys.readouterr().err == ""
+
+
 def test_notebooks_need_widgets(monkeypatch):
     notebook = Console(stderr=True, force_jupyter=True)
     assert bar.is_watched(notebook)

@@ -252,18 +252,25 @@ def test_data_in_files_are_named_to_other_machines(tmp_path, monkeypatch, name):
 
 
 def test_the_configuration_of_jax_is_handed_over():
-    spec, device = read_spec("frequency", overrides=TINY), jax.devices()[0]
-    for value, told in ((device, device.platform), ("cpu", "cpu"), (None, None)):
+    spec, devices = read_spec("frequency", overrides=TINY), jax.local_devices(backend="cpu")
+    for value, told, place in (
+        (devices[-1], None, ("cpu", len(devices) - 1)),
+        ("cpu", "cpu", None),
+        (None, None, None),
+    ):
         before = jax.config.values["jax_default_device"]
         jax.config.update("jax_default_device", value)
         jax.config.update("jax_random_seed_offset", 7)
         try:
-            here = pickle.loads(_work.work_of(spec, None, elsewhere=False)).configuration
-            there = pickle.loads(_work.work_of(spec, None, elsewhere=True)).configuration
+            work = pickle.loads(_work.work_of(spec, None, elsewhere=False))
+            jax.config.update("jax_default_device", None)
+            _work._configure(work)
+            assert jax.config.values["jax_default_device"] == value
+            here, there = work.configuration, pickle.loads(_work.work_of(spec, None, elsewhere=True)).configuration
         finally:
             jax.config.update("jax_default_device", before)
             jax.config.update("jax_random_seed_offset", 0)
-        assert here["jax_default_device"] == told
+        assert (here["jax_default_device"], work.device) == (told, place)
         assert here["jax_random_seed_offset"] == there["jax_random_seed_offset"] == 7
 
 

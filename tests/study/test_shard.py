@@ -3,12 +3,18 @@
 import random
 import threading
 import time
+from contextlib import nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from test_store import JOBS, SPEC, records_of
 
+from relin._common.lease import InUseError, LeaseLostError
 from relin.study import OthersComputeError, Shard, Store, ThreadExecutor
 from relin.study._computation import Computation, Tracker
+from relin.study._runner import Runner
 
 
 class Sharing:
@@ -81,6 +87,40 @@ def test_others_are_waited_for_before_the_last_stage_and_without_shards(folder, 
     thread.join(30)
     assert done.is_set()
     assert JOBS[0] not in waiting.computed
+
+
+def test_a_job_that_another_process_took_over_on_the_way_is_looked_at_again(folder):
+    one, other, lost = Sharing(folder, None), Sharing(folder, None), []
+
+    def lose(job, advance, unfinished):
+        if job == JOBS[1] and not lost:
+            lost.append(job)
+            other.computation.store.write(job, records_of(job))
+            raise LeaseLostError
+        return one.train(job, advance, unfinished)
+
+    replace(one.computation, trainer=lambda: lose)(JOBS, 0, "a stage", True)
+    assert one.computed == [job for job in JOBS if job not in lost]
+    assert all(other.computation.store.finished(job) for job in JOBS)
+
+
+@pytest.mark.parametrize("error", [InUseError, LeaseLostError])
+def test_only_a_state_that_is_in_use_at_the_start_is_done_without(tmp_path, error):
+    asked = []
+
+    def train(job, progress, checkpoint=None):
+        asked.append(checkpoint)
+        if checkpoint is not None:
+            raise error("of another")
+        return "records"
+
+    train_kept: Any = Runner.train_kept
+    with pytest.raises(LeaseLostError) if error is LeaseLostError else nullcontext():
+        assert (
+            train_kept(SimpleNamespace(train=train, provenance={}), JOBS[0], lambda done, total: None, tmp_path)
+            == "records"
+        )
+    assert len(asked) == (2 if error is InUseError else 1)
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -182,11 +182,11 @@ class SoleWriter:
         """Before each writing: whether the place was this process's all the time; one whose lease was removed meanwhile
         has it anew.
 
-        **Raises:** `InUseError` if the place was lost to another process, and `OSError`.
+        **Raises:** `LeaseLostError` if the place was lost to another process, and `OSError`.
         """
         held = self._leases.holds(self._name)
         if not (held or self._leases.keep(self._name)):
-            raise InUseError(
+            raise LeaseLostError(
                 f"{self._place} was taken over by another process while this one was suspended for a minute; "
                 "let that one go on."
             )
@@ -201,6 +201,10 @@ class SoleWriter:
 
 class InUseError(ValueError):
     """Another process writes there."""
+
+
+class LeaseLostError(InUseError):
+    """Another process has taken the place over since this one took it."""
 
 
 def _look(path: Path) -> tuple[bytes, int] | None:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from relin._common.files import as_json, from_json, read_file, remove_parts, write_atomically
-from relin._common.lease import InUseError, SoleWriter
+from relin._common.lease import LeaseLostError, SoleWriter
 from relin._common.words import listed
 from relin._core import check as _check
 from relin._core.fingerprint import environment
@@ -160,8 +160,8 @@ class Keeper:
         return max(_SECONDS, self._took / _SHARE)
 
     def write(self, reached: Reached) -> None:
-        """Raises `OSError` where the folder cannot be written, `InUseError` where another process has it now or has had
-        it meanwhile."""
+        """Raises `OSError` where the folder cannot be written, `LeaseLostError` where another process has it now or has
+        had it meanwhile."""
         with self._lock:  # a signal's thread may write too
             step = int(reached.step)
             begun = time.monotonic()
@@ -175,7 +175,7 @@ class Keeper:
             self.folder.mkdir(exist_ok=True)  # alone: a folder that was removed meanwhile stays away
             if not self.sole.keep() and self._numbers() - self._known:
                 self.sole.leave()  # so that nothing is written at the end either
-                raise InUseError(
+                raise LeaseLostError(
                     f"{self.folder} was taken over by another process while this one was suspended, and holds what "
                     "that one has written; run again to go on from there."
                 )

@@ -89,7 +89,8 @@ def train(
       slower inside a loop.
       A solver that takes many steps at once, an `AbstractMultiStepSolver`, has a driver of its own.
     - `progress`: called with (steps done, T). `None` shows a progress bar where stderr is a terminal or, with
-      ipywidgets, a notebook, in the main thread; `False` shows none, `True` shows it anywhere.
+      ipywidgets, a notebook, in the main thread; `False` shows none, `True` shows it in any thread, and as a few
+      lines on stderr where that is a file or a pipe.
     - `loggers`: where each record goes as it is made, such as `JSONLines("run.jsonl")`; they are not closed. One
       that fails is warned of and left out, and training goes on.
     - `checkpoint`: where the state is kept; the same call goes on from it, with the same bits at the end.

@@ -20,7 +20,7 @@ _PAUSE = 0.1
 
 @final
 class Bar:
-    """A progress bar, drawn by rich in a thread of its own from the first call on."""
+    """A progress bar, drawn by rich in a thread of its own from the first call on, or `Lines` in its place."""
 
     def __init__(self, bar: Any):
         self._bar, self._task, self._moved = bar, None, -math.inf
@@ -56,7 +56,8 @@ class Report:
 def watched(progress: Progress | bool | None, num_steps: int | float) -> Iterator[Progress | None]:
     """The function that is told: the given one; a bar where it is asked for, or by default where someone sees it.
 
-    By default that is in the main thread of the first process, where stderr is a terminal or a notebook.
+    By default that is in the main thread of the first process, where stderr is a terminal or a notebook. A bar that is
+    asked for elsewhere is a few lines on stderr.
 
     **Raises:** `TypeError` for what is none of these.
     """
@@ -70,11 +71,11 @@ def watched(progress: Progress | bool | None, num_steps: int | float) -> Iterato
         return
     from rich.console import Console
 
-    from relin._common.bar import is_watched, progress_bar
+    from relin._common.bar import Lines, is_watched, progress_bar
 
     console = Console(stderr=True)
-    if progress is None and not is_watched(console):
-        yield None
+    if not is_watched(console):
+        yield Bar(Lines(console)) if progress else None
         return
     with progress_bar(console, transient=True, refresh_per_second=4) as bar:
         bar.start()

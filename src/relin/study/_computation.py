@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import final
 
+from relin._common.lease import LeaseLostError
 from relin.study._abstract import Train
 from relin.study._errors import OthersComputeError
 from relin.study._executor import AbstractExecutor
@@ -136,10 +137,13 @@ class Computation:
                 raise _StoppedError
 
     def _compute(self, job: AbstractJob) -> bool:
-        """Whether the job is stored now, and not busy in another process."""
+        """Whether the job is stored now, and not busy in another process, which may have taken it over on the way."""
         with self.store.claim(job) as claim:
             if claim == "ours":
-                records = self.trainer()(job, partial(self._advance, job), self.store.unfinished(job))
+                try:
+                    records = self.trainer()(job, partial(self._advance, job), self.store.unfinished(job))
+                except LeaseLostError:
+                    return False
                 self.store.write(job, records)
             return claim != "busy"
 

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 import relin as il
-from relin._common.lease import InUseError
+from relin._common.lease import InUseError, LeaseLostError
 from relin._loop.checkpoint import OtherRunError, UnreadableError
 from relin._solver import check_optimiser
 from relin.study import _measuring as measuring
@@ -98,11 +98,16 @@ class Runner:
         return pl.concat(rows)
 
     def train_kept(self, job: Job, progress: Callable[[int, int], None], folder: Path) -> pl.DataFrame:
-        """The records of a job whose state is kept in a folder about once a minute, and found there."""
+        """The records of a job whose state is kept in a folder about once a minute, and found there.
+
+        **Raises:** `LeaseLostError` where another process has taken the job over on the way.
+        """
         checkpoint = il.Checkpoint(folder, at_end=False, identity=self.provenance)
         try:
             return self.train(job, progress, checkpoint=checkpoint)
-        except InUseError:  # by a process that lost the job to this one, and is not dead yet
+        except LeaseLostError as error:  # without the solution so far, which no pipe takes
+            raise LeaseLostError(str(error)) from None
+        except InUseError:  # at the start: by a process that lost the job to this one, and is not dead yet
             return self.train(job, progress)
         except (OtherRunError, UnreadableError):  # of other versions, or damaged
             shutil.rmtree(folder, ignore_errors=True)

@@ -30,6 +30,7 @@ _NUMBERS = (
 """What decides the bits of records, of JAX's configuration."""
 _MACHINE = (
     "jax_platforms",
+    "jax_num_cpu_devices",
     "jax_compilation_cache_dir",
     "jax_persistent_cache_min_compile_time_secs",
     "jax_persistent_cache_min_entry_size_bytes",
@@ -52,6 +53,8 @@ class Work:
     """The current one, to which paths of the settings are relative."""
     configuration: dict[str, Any]
     """Of JAX."""
+    device: tuple[str, int] | None
+    """The default one of JAX where that is no platform's name, by its platform and its place among this process's."""
     code: tuple[tuple[str, str, bytes], ...]
     """Places, digests and texts of code of the user's own, for machines that may not have its files."""
 
@@ -62,9 +65,18 @@ def _configuration(elsewhere: bool) -> dict[str, Any]:
     numbers = {name: jax.config.values[name] for name in _NUMBERS}
     if elsewhere:
         return numbers | _ELSEWHERE
-    device = jax.config.values["jax_default_device"]  # a platform's name, or a device, which cannot be pickled
-    default = {"jax_default_device": getattr(device, "platform", device)}
-    return numbers | {name: jax.config.values[name] for name in _MACHINE} | default
+    machine = {name: jax.config.values[name] for name in _MACHINE}
+    return numbers | machine | {"jax_default_device": None if _device() else jax.config.values["jax_default_device"]}
+
+
+def _device() -> tuple[str, int] | None:
+    """The default device, which cannot be pickled, where it is one."""
+    import jax
+
+    device = jax.config.values["jax_default_device"]
+    if not isinstance(device, jax.Device):
+        return None
+    return device.platform, jax.local_devices(backend=device.platform).index(device)
 
 
 def work_of(spec: StudySpec, data_dir: str | None, *, elsewhere: bool) -> bytes:
@@ -99,6 +111,7 @@ def work_of(spec: StudySpec, data_dir: str | None, *, elsewhere: bool) -> bytes:
             data_dir=data_dir and os.path.abspath(data_dir),
             folder=os.getcwd(),
             configuration=_configuration(elsewhere),
+            device=None if elsewhere else _device(),
             code=tuple(texts),
         )
     )
@@ -133,14 +146,22 @@ def _trainer(work: bytes) -> Train:
     told: Work = pickle.loads(work)
     if os.path.isdir(told.folder):
         os.chdir(told.folder)
-    import jax
-
-    for name, value in told.configuration.items():
-        if jax.config.values[name] != value:
-            jax.config.update(name, value)
+    _configure(told)
     if told.study_file is not None:
         load_study(Path(told.study_file))
     for place, digest, text in told.code:
         _code.receive(place, digest, text)
     study = find(told.settings["study"])
     return study(study.settings.model_validate(told.settings, context=STORED)).trainer(told.data_dir)
+
+
+def _configure(told: Work) -> None:
+    """Sets JAX as it was set where the work was made."""
+    import jax
+
+    for name, value in told.configuration.items():
+        if jax.config.values[name] != value:
+            jax.config.update(name, value)
+    if told.device is not None:
+        platform, place = told.device
+        jax.config.update("jax_default_device", jax.local_devices(backend=platform)[place])
