@@ -30,7 +30,7 @@ class Small(nn.Module):
         self.hidden, self.norm = nn.Linear(8, 8, bias=False), nn.BatchNorm1d(8)
         self.again = nn.Linear(8, 8)
         self.again.weight = self.hidden.weight
-        self.dropout, self.readout = nn.Dropout(p), nn.Linear(8, 3)
+        self.dropout, self.readout, self.note = nn.Dropout(p), nn.Linear(8, 3), "its own"
 
     def forward(self, x):
         return self.readout(self.dropout(torch.tanh(self.again(torch.tanh(self.norm(self.hidden(x)))))))
@@ -85,6 +85,7 @@ def moved(model, size=0.1):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += size * torch.randn(parameter.shape, dtype=parameter.dtype, generator=generator)
+    return model
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -128,6 +129,10 @@ def test_every_step_is_the_modules_own_training_bit_for_bit(optimiser):
         model = wrap(made(Small, 0.3))
         torch.manual_seed(1)
         states.append(trained(model, optimiser).state_dict())
+    assert model.feature_updates == len(BATCHES) - 1
+    x = torch.from_numpy(BATCHES[0][0])
+    with torch.no_grad():
+        assert torch.equal(model.eval()(x), model.network(x))  # in evaluation too, after the last step
     own, mine = states
     assert list(own) == list(mine)
     assert all(torch.equal(own[name], mine[name]) for name in own)
@@ -317,9 +322,11 @@ def test_frozen_parameters_and_those_that_are_thawed():
     model = trained(Linearised(module, il.Every(4)))
     assert "hidden.weight" not in model.displacement()
     assert torch.equal(module.hidden.weight, made().hidden.weight)
+    model.relinearise()
     module.hidden.requires_grad_(True)
-    trained(model, batches=BATCHES[:3])
-    assert model.displacement()["hidden.weight"].abs().max() > 0
+    before = module.hidden.weight.detach().clone()
+    trained(model, batches=BATCHES[:2])
+    assert torch.equal(model.displacement()["hidden.weight"], module.hidden.weight.detach() - before)
 
 
 def test_copies_and_pickles_are_linearised_modules_of_their_own():
@@ -356,6 +363,85 @@ def test_a_call_behaves_as_the_modules():
     assert "norm.running_mean" in dict(model.named_buffers())
     with pytest.raises(AttributeError, match="nothing"):
         _ = model.nothing
+    model.norm.momentum = model.temperature = 3.0  # the second is new, and the wrapper's
+    model.note, model.training = "changed", True
+    assert (model.network.note, model.network.training) == ("changed", True)
+    assert not hasattr(model.network, "temperature")
+
+
+def test_a_forgotten_step_is_told_once():
+    model = Linearised(made(), il.Every(4))
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+
+    def run():
+        for batch in 2 * BATCHES:
+            x, y = tensors(batch)
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    with pytest.warns(UserWarning, match="no step was counted") as told:
+        run()
+    assert len(told) == 1
+
+
+def test_an_anchor_set_under_inference_mode_is_trained_from():
+    model, x = Linearised(made()), torch.from_numpy(BATCHES[0][0])
+    with torch.inference_mode():
+        model.relinearise()
+        model.load_anchor_state_dict(model.anchor_state_dict())
+    moved(model)
+    model(x).sum().backward()
+    assert model.hidden.weight.grad is not None
+
+
+def test_an_anchor_is_of_the_weights_that_are_loaded_with_it_alone():
+    model = trained(Linearised(made(), il.Never()), batches=BATCHES[:3])
+    other, x = Linearised(made(), il.Never()), torch.from_numpy(BATCHES[0][0])
+    other.load_anchor_state_dict(model.anchor_state_dict())
+    other.load_state_dict(model.state_dict())
+    other.load_state_dict(moved(made()).state_dict())
+    assert torch.equal(other.eval()(x), other.network(x))
+
+
+DISTRIBUTED = """
+import sys, torch, relin as il, relin.torch
+from torch.multiprocessing import get_context
+
+def run(rank, file, updates):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    model = relin.torch.Linearised(module, il.WhenError(0.01, check_every=1, max_check_every=4))
+    parallel = torch.nn.parallel.DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    model.attach(optimizer)
+    torch.manual_seed(rank)
+    moved = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        parallel(10.0 ** (2 * rank - 2) * torch.randn(4, 3)).square().sum().backward()
+        optimizer.step()
+        moved.append(model.feature_updates)
+    updates.put(moved)
+
+context = get_context("fork")
+updates = context.Queue()
+processes = [context.Process(target=run, args=(rank, sys.argv[1], updates)) for rank in range(2)]
+for process in processes: process.start()
+for process in processes: process.join()
+first, second = updates.get(timeout=9), updates.get(timeout=9)
+assert first == second, (first, second)
+assert 0 < first[-1] < 7, first
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_train_together_move_their_anchors_together(tmp_path):
+    """Though the error is small on one's data and large on the other's."""
+    command = [sys.executable, "-c", DISTRIBUTED, tmp_path / "store"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_no_jax_runs():

@@ -116,6 +116,14 @@ def test_complex_outputs_are_linearised():
         np.testing.assert_allclose(gradient, double[name], rtol=1e-9, atol=1e-11)
 
 
+def test_a_linearisation_error_of_a_loss_alone_is_refused():
+    model = off(
+        made(Losing, nn.CrossEntropyLoss(), makes=lambda loss, logits: logits if loss is None else loss), X[:, 0]
+    )
+    with pytest.raises(ValueError, match="got none but a loss"):
+        model.linearisation_error(X[:, 0], labels=Y)
+
+
 class Magnitude(nn.Module):
     def forward(self, x):
         return x.abs()

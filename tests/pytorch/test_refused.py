@@ -65,6 +65,11 @@ class Clamping(nn.Module):
         return self.first(x)
 
 
+class Halved(il.WhenError):
+    def measure(self, context):
+        return super().measure(context) / 2
+
+
 class Lossy(il.AbstractSchedule):
     @property
     def adaptive(self):
@@ -105,3 +110,5 @@ def test_schedules_that_need_more_are_refused():
         Linearised(module, il.Until(il.WhenLossGap(0.1), 50))
     with pytest.raises(ValueError, match="got Lossy"):
         Linearised(module, Lossy())
+    with pytest.raises(ValueError, match="got Halved"):
+        Linearised(module, il.After(Halved(0.1), 5))

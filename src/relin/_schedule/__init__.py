@@ -5,6 +5,7 @@ from relin._schedule._adaptive import (
     WhenError as WhenError,
     WhenFunctionMoves as WhenFunctionMoves,
     WhenLossGap as WhenLossGap,
+    next_interval as next_interval,
 )
 from relin._schedule._base import AbstractSchedule as AbstractSchedule, check_count as check_count
 from relin._schedule._composed import After as After, Until as Until

@@ -1,7 +1,7 @@
 """Schedules that measure the network."""
 
 import abc
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -70,12 +70,16 @@ class AbstractWhen(AbstractSchedule):
         if self.max_check_every is None:
             return wanted, state
         shortest = jnp.asarray(self.check_every, jnp.int32)
-        longest = jnp.asarray(self.max_check_every, jnp.int32) // shortest * shortest
-        before = state[1]
-        doubled = jnp.minimum(2 * before, longest)
-        interval = jnp.where(measured < self.tolerance / 4, doubled, before)
-        interval = jnp.where(measured >= self.tolerance / 2, shortest, interval)
+        longest = jnp.asarray(self.max_check_every, jnp.int32)
+        interval = next_interval(measured, self.tolerance, state[1], shortest, longest)
         return wanted, (context.step + interval, interval)
+
+
+def next_interval(measured: Any, tolerance: Any, before: Any, shortest: Any, longest: Any, *, numpy: Any = jnp) -> Any:
+    """The steps to the next check of an `AbstractWhen`, by JAX's functions or NumPy's, after `before` to this one."""
+    doubled = numpy.minimum(2 * before, longest // shortest * shortest)
+    interval = numpy.where(measured < tolerance / 4, doubled, before)
+    return numpy.where(measured >= tolerance / 2, shortest, interval)
 
 
 class WhenError(AbstractWhen):

@@ -1,13 +1,15 @@
 """What the callbacks of trainers share: a linearised module, the optimiser that counts its steps, its last call."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import nn
 
-from relin.torch._linearised import Attached, Linearised
-from relin.torch._schedules import Batch
+from relin.torch._attached import Attached, trains
+from relin.torch._linearised import Linearised
+from relin.torch._schedules import Batch, NothingComparedError
 
 
 class Following:
@@ -30,8 +32,7 @@ class Following:
     def begin(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
         """Counts the steps of the optimiser that trains the module, and notes the inputs of its calls."""
         self.end()
-        own = {id(parameter) for parameter in self.model.parameters()}
-        training = [o for o in optimizers if any(id(p) in own for group in o.param_groups for p in group["params"])]
+        training = [optimizer for optimizer in optimizers if trains(optimizer, self.model)]
         if len(training) != 1:
             raise ValueError(
                 f"One optimiser must train the linearised module, got {len(training)}; give it all of its parameters."
@@ -46,10 +47,11 @@ class Following:
         self._ends = []
 
     def measured(self) -> dict[str, float]:
-        """The feature updates so far, and the linearisation error on the last batch, after its step."""
+        """The feature updates so far, and the linearisation error on the last batch, after its step, if it has one."""
         values = {"feature_updates": float(self.model.feature_updates)}
         if self._last is not None:
-            values["linearisation_error"] = self.model.linearisation_error(*self._last.args, **self._last.kwargs)
+            with suppress(NothingComparedError):
+                values["linearisation_error"] = self.model.linearisation_error(*self._last.args, **self._last.kwargs)
         return values
 
     def _note(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

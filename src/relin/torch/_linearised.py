@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from relin.torch import _passes, _schedules
+from relin.torch._attached import Attached, trains
 from relin.torch._modules import check_module, detached, ordinary, unmoved
 from relin.torch._outputs import mapped, tensors_of
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 Tensors = dict[str, Float[Tensor, "..."]]
 _SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 """What `nn.Module` keeps of its parts, in dictionaries that the wrapper shares with the module."""
+_UNCOUNTED = 10
+"""Calls in training away from the anchor, without a step, after which a forgotten `step()` is told."""
 
 
 class Linearised(nn.Module):
@@ -28,11 +31,12 @@ class Linearised(nn.Module):
 
     Its parameters are the module's own, θ = θ_s + δ, under the same names; the anchor θ_s is kept beside them, and
     δ = θ − θ_s. So weight decay, clipping, moving averages, trust ratios and checkpoints are those of θ, whatever the
-    optimiser: with `Every(1)` training is the module's own, bit for bit and at its cost, since f̄ = f at an anchor.
+    optimiser: with `Every(1)` training is the module's own, bit for bit and at its cost.
 
     A loop calls `step()` after the optimiser's, or `attach(optimizer)` once. Where the schedule says so, the next call
     with gradients on moves the anchor first. Buffers move in forward passes of training as the module's do; dropout has
-    one mask for f and J δ. In evaluation too a call gives f̄; `network(x)` is f(x; θ).
+    one mask for f and J δ. In evaluation too a call gives f̄; `network(x)` is f(x; θ). With `Every(1)` a call is the
+    module's own, and no anchor is kept.
 
     **Arguments:**
 
@@ -45,7 +49,8 @@ class Linearised(nn.Module):
 
     **Raises:** `TypeError` if `module` is no module, is one already or has parameters without values; `ValueError` for
     a schedule that needs more than outputs, for hooks on gradients of modules, and for `derivative`. A call between two
-    re-linearisations raises `ValueError` for a module whose Jacobian it cannot have.
+    re-linearisations raises `ValueError` for a module whose Jacobian it cannot have. Warns once where parameters are
+    trained and no step is counted.
     """
 
     def __init__(
@@ -66,7 +71,6 @@ class Linearised(nn.Module):
         super().__init__()
         for name in _SHARED:
             self.__dict__[name] = getattr(module, name)
-        self.__dict__["network"] = module
         self.training = module.training
         self.schedule = schedule
         self.derivatives: dict[bool, str] = {}
@@ -74,12 +78,13 @@ class Linearised(nn.Module):
         self._anchor: Tensors | None = None
         self._versions: dict[str, int] = {}
         self._moved = self._restored = False
-        self._steps = self._updates = 0
+        self._steps = self._updates = self._uncounted = 0
         self._pending = False
         self._checks = _schedules.Checks(schedule) if schedule is not None and schedule.adaptive else None
         self._attached: Attached | None = None
         self.register_load_state_dict_post_hook(_loaded)
         object.__setattr__(self, "__class__", _class_for(type(module)))
+        self.__dict__["network"] = module
 
     network: nn.Module
     """The module itself: f(·; θ), as it is without linearisation."""
@@ -88,11 +93,16 @@ class Linearised(nn.Module):
         """The linearised outputs f̄, in the form of the module's own."""
         self._restored = False
         training = torch.is_grad_enabled()
-        if self._anchor is None or (training and self._pending and self._wants(args, kwargs)):
-            if training:
-                self.relinearise()
+        if training and (self._anchor is None or (self._pending and self._wants(args, kwargs))):
+            self.relinearise()
+        if self._anchor is None:
             return self.network(*args, **kwargs)
-        return self.network(*args, **kwargs) if self._at_anchor() else self._pass(args, kwargs).linearised
+        self._anchor_thawed()
+        if self._at_anchor():
+            return self.network(*args, **kwargs)
+        if training and not self._steps:
+            self._warn_of_no_step()
+        return self._pass(args, kwargs).linearised
 
     def step(self) -> None:
         """Counts one step of the optimiser. Where the schedule is due, the next call with gradients on asks it.
@@ -105,15 +115,14 @@ class Linearised(nn.Module):
             )
         self._advance()
 
-    def attach(self, optimizer: torch.optim.Optimizer) -> "Attached":
+    def attach(self, optimizer: torch.optim.Optimizer) -> Attached:
         """Calls `step()` after each step of the optimiser, until `remove()` of what is returned.
 
         **Raises:** `ValueError` for an optimiser of other parameters, and if there is one already.
         """
         if self._attached is not None:
             raise ValueError("One optimiser may count the steps, got a second; call remove() of the first's hook.")
-        own = {id(parameter) for parameter in self.parameters()}
-        if not any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
+        if not trains(optimizer, self):
             raise ValueError(
                 f"`optimizer` must train this module, got {type(optimizer).__name__} of other parameters; make it of "
                 "model.parameters()."
@@ -121,9 +130,14 @@ class Linearised(nn.Module):
         self._attached = Attached(self, optimizer)
         return self._attached
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def relinearise(self) -> None:
         """Moves the anchor to the parameters: θ_s ← θ_s + δ, δ ← 0. The optimiser's state stays."""
+        if self._is_ordinary:
+            self._updates += self._pending
+            self._anchor, self._pending = None, False
+            return
         before, self._anchor = self._anchor, {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad or (before is not None and name in before):
@@ -157,10 +171,13 @@ class Linearised(nn.Module):
         return mapped(torch.detach, passed.linearised), network, mapped(torch.detach, passed.at_anchor)
 
     def linearisation_error(self, *args: Any, **kwargs: Any) -> float:
-        """‖f(x; θ) − f̄(x)‖ / ‖f(x; θ) − f(x; θ_s)‖ over all floating-point outputs but losses; 0 at an anchor."""
+        """‖f(x; θ) − f̄(x)‖ / ‖f(x; θ) − f(x; θ_s)‖ over all floating-point outputs but single numbers (losses).
+
+        It is 0 at an anchor. **Raises:** `ValueError` for a module that returns a loss alone.
+        """
         if self._anchor is None or self._at_anchor():
             return 0.0
-        return _schedules.relative_error(*map(_arrays, self.predictions(*args, **kwargs)))
+        return _schedules.relative_error(*map(_schedules.compared, self.predictions(*args, **kwargs)))
 
     @property
     def num_steps(self) -> int:
@@ -183,6 +200,7 @@ class Linearised(nn.Module):
             "checks": checks,
         }
 
+    @torch.inference_mode(False)
     def load_anchor_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `anchor_state_dict` gave, before or after `load_state_dict`.
 
@@ -197,7 +215,7 @@ class Linearised(nn.Module):
             )
         if anchor is not None:
             anchor = {name: at.to(own[name].device, own[name].dtype, copy=True) for name, at in anchor.items()}
-        self._anchor, self._restored, self._moved = anchor, True, True
+        self._anchor, self._restored, self._moved = None if self._is_ordinary else anchor, True, True
         self._steps, self._updates = state["num_steps"], state["feature_updates"]
         self._pending = state["pending"]
         if self._checks is not None and state["checks"] is not None:
@@ -225,6 +243,15 @@ class Linearised(nn.Module):
             if name == "network":
                 raise
             return getattr(self.network, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What the module has, and this class has not, is the module's."""
+        network = self.__dict__.get("network")
+        own = name in self.__dict__ or hasattr(type(self), name) or not hasattr(network, name)
+        if own or network is None:
+            super().__setattr__(name, value)
+        if network is not None and (not own or name == "training"):
+            setattr(network, name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_attached": None}
@@ -255,8 +282,15 @@ class Linearised(nn.Module):
         if self.schedule is not None and _schedules.is_due(self.schedule, self._steps):
             self._pending = True
 
+    @property
+    def _is_ordinary(self) -> bool:
+        """Whether every step re-linearises, so that no anchor is kept."""
+        return self.schedule is not None and self.schedule.every_step
+
     def _wants(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether the schedule, which is due, re-linearises before this step."""
+        if self._is_ordinary:
+            return True
         self._pending = False
         if self.schedule is None or self._checks is None:
             return True
@@ -264,8 +298,28 @@ class Linearised(nn.Module):
             return False
         probe = _schedules.probe_of(self.schedule, _schedules.Batch(args, kwargs), next(self.parameters()))
         predictions = self.predictions(*probe.args, **probe.kwargs)
-        measure = _schedules.measured(self.schedule, *map(_arrays, predictions))
-        return self._checks.wants(self._steps, measure)
+        measure = _schedules.measured(self.schedule, *map(_schedules.compared, predictions))
+        return self._checks.wants(self._steps, _schedules.largest(measure, next(self.parameters()).device))
+
+    def _anchor_thawed(self) -> None:
+        """Anchors parameters that were frozen when the anchor was set, and are so no longer."""
+        assert self._anchor is not None
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad and name not in self._anchor:
+                with torch.inference_mode(False):
+                    self._anchor[name] = parameter.detach().clone()
+                self._versions[name] = parameter._version
+
+    def _warn_of_no_step(self) -> None:
+        from relin._schedule import Never
+
+        self._uncounted += 1
+        if self._uncounted == _UNCOUNTED and not isinstance(self.schedule, Never | None):
+            warnings.warn(
+                f"{type(self.network).__name__} has been trained and no step was counted, so that its schedule never "
+                "re-linearises; call attach(optimizer) once, or step() after each step of the optimiser.",
+                stacklevel=6,
+            )
 
     def _at_anchor(self) -> bool:
         """Whether δ = 0. What changes parameters by their `.data` leaves no trace but their values."""
@@ -279,9 +333,6 @@ class Linearised(nn.Module):
     def _pass(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _passes.Predictions:
         assert self._anchor is not None
         parameters = dict(self.named_parameters())
-        for name, parameter in parameters.items():  # one that was frozen when the anchor was set, and is so no longer
-            if parameter.requires_grad and name not in self._anchor:
-                self._anchor[name] = parameter.detach().clone()
         with ExitStack() as stack:
             if torch.is_inference_mode_enabled():  # it has no forward mode
                 stack.enter_context(torch.inference_mode(False))
@@ -330,19 +381,6 @@ class Linearised(nn.Module):
         return None if apart <= 1 else "J δ is not the transpose of its backward pass"
 
 
-class Attached:
-    """An optimiser that counts a module's steps."""
-
-    def __init__(self, model: Linearised, optimizer: torch.optim.Optimizer):
-        self._model = model
-        self._handle = optimizer.register_step_post_hook(lambda *_: model._advance())
-
-    def remove(self) -> None:
-        """Ends it."""
-        self._handle.remove()
-        self._model._attached = None
-
-
 @functools.cache
 def _class_for(kind: type[nn.Module]) -> type[Linearised]:
     """`Linearised` with the signature of this module's call, which trainers read the names of columns from."""
@@ -365,6 +403,7 @@ def _loaded(model: Linearised, _: Any) -> None:
     """After parameters were loaded: the next call linearises there, unless the anchor was loaded."""
     if not model._restored:
         model._anchor = None
+    model._restored = False
 
 
 def _copy(parameter: Tensor, before: Tensor | None) -> Tensor:
@@ -372,8 +411,3 @@ def _copy(parameter: Tensor, before: Tensor | None) -> Tensor:
     now = parameter.detach()
     same = before is not None and (before.shape, before.dtype, before.device) == (now.shape, now.dtype, now.device)
     return before.copy_(now) if same and before is not None else now.clone()
-
-
-def _arrays(outputs: Any) -> list[Tensor]:
-    """The outputs that are compared: floating-point, and no losses."""
-    return [tensor for tensor in tensors_of(outputs) if tensor.ndim]

@@ -1,10 +1,14 @@
 """What a schedule is asked in PyTorch: `due` by the step, and the adaptive ones by PyTorch's own predictions."""
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree
+
+from relin.torch._outputs import tensors_of
 
 if TYPE_CHECKING:
     from relin._schedule import AbstractSchedule
@@ -58,10 +62,32 @@ def measured(
     return _measure(schedule)(linearised, network, anchor)
 
 
+class NothingComparedError(ValueError):
+    """A module that returns a loss alone."""
+
+
+def compared(outputs: Any) -> list[Tensor]:
+    """The outputs that are compared: floating-point, and no losses."""
+    if arrays := [tensor for tensor in tensors_of(outputs) if tensor.ndim]:
+        return arrays
+    raise NothingComparedError(
+        "A linearisation error is of a module's outputs, got none but a loss; return the outputs beside it."
+    )
+
+
 def relative_error(linearised: list[Tensor], network: list[Tensor], anchor: list[Tensor]) -> float:
     """‖f(x; θ_t) − f̄(x)‖ / ‖f(x; θ_t) − f(x; θ_s)‖; 0 where nothing moved."""
     moved = _distance(network, anchor)
     return _distance(network, linearised) / moved if moved else 0.0
+
+
+def largest(measure: float, device: torch.device) -> float:
+    """The largest measure of all processes that train together, so that all of them move their anchors or none."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return measure
+    number = torch.tensor(-1.0 if math.isnan(measure) else measure, device=device, dtype=torch.float32)
+    torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
+    return float(number)
 
 
 class Checks:
@@ -82,18 +108,19 @@ class Checks:
 
     def wants(self, step: int, measure: float) -> bool:
         """Whether to re-linearise; notes the next check."""
+        from relin._schedule import next_interval
+
         if self.longest is not None:
-            interval = self.interval
-            if measure < self.tolerance / 4:
-                interval = min(2 * interval, self.longest // self.shortest * self.shortest)
-            if measure >= self.tolerance / 2:
-                interval = self.shortest
-            self.next, self.interval = step + interval, interval
+            limits = self.shortest, self.longest
+            self.interval = int(next_interval(measure, self.tolerance, self.interval, *limits, numpy=np))
+            self.next = step + self.interval
         return measure >= self.tolerance
 
 
 def _inner(schedule: Any) -> Any:
-    while hasattr(schedule, "schedule"):  # Until, After
+    from relin._schedule import After, Until
+
+    while type(schedule) in (After, Until):
         schedule = schedule.schedule
     return schedule
 
@@ -101,16 +128,15 @@ def _inner(schedule: Any) -> Any:
 def _measure(schedule: Any) -> Any:
     from relin._schedule import WhenError, WhenFunctionMoves
 
-    match _inner(schedule):
-        case WhenError():
-            return relative_error
-        case WhenFunctionMoves():
-            return _root_mean_square
-        case other:
-            raise ValueError(
-                f"`schedule` must need no more than the module's outputs, got {type(other).__name__}; use WhenError or "
-                "WhenFunctionMoves, or call relinearise() where your loop decides."
-            )
+    inner = type(_inner(schedule))  # one that derives from these may measure something else
+    if inner is WhenError:
+        return relative_error
+    if inner is WhenFunctionMoves:
+        return _root_mean_square
+    raise ValueError(
+        f"`schedule` must need no more than the module's outputs, got {inner.__name__}; use WhenError or "
+        "WhenFunctionMoves, or call relinearise() where your loop decides."
+    )
 
 
 def _root_mean_square(linearised: list[Tensor], network: list[Tensor], anchor: list[Tensor]) -> float:
