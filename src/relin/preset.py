@@ -58,8 +58,10 @@ def sparse(
     are; of SGD and whatever else has steps that grow with the gradient, the gradient's global norm is clipped before
     the optimiser sees it (Pascanu et al., arXiv:1211.5063). Which kind it is, is seen once, from its own updates of
     small gradients, whatever the network's size: of the second kind where the update of any parameter is longer for
-    twice the gradient. So are Adagrad and Yogi, whose steps grow until the gradient's numbers are above 0.03; RAdam,
-    whose first steps do; and optimisers that clip at more, or add noise to the gradient.
+    twice the gradient. Some that have a bound of their own at larger gradients are taken for that kind too, and
+    clipped: Adagrad and Yogi, whose steps grow until the gradient's numbers are about 0.3 and 0.03, the square roots of
+    what Optax's accumulators of them begin with; RAdam, whose first steps grow; and optimisers that clip at more, or
+    add noise to the gradient. `WeightSpace(optimiser)` trains them without the clipping.
 
     **Which optimiser:** on a CNN on Fashion-MNIST, Muon lost less in 3000 steps with updates in 1 % of them than SGD
     with this preset in 1000 steps with updates in 6 %. T differs there, so not all of that need be the

@@ -93,6 +93,8 @@ GROWING = {
     "noisy": optax.noisy_sgd(0.1, key=0),
     "of one part": optax.partition({"a": optax.adam(1.0), "s": optax.sgd(0.1)}, {"w": "a", "b": "s", "v": "a"}),
     "at a tiny rate": optax.sgd(1e-30),
+    "bounded above 0.3": optax.adagrad(0.1),
+    "bounded above 0.03": optax.yogi(0.1),
 }
 BOUNDED = {
     "adam": optax.adam(1e-3),

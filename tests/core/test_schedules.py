@@ -45,6 +45,11 @@ def multiples(k):
         (il.EqualTime(lambda step: jnp.where(step < 2, 1.0, 0.0), 30, 3), {1, 2, 3}),  # no two at one step
         (il.EqualTime(lambda step: jnp.where(step < 28, 0.0, 1.0), 30, 4), {26, 27, 28, 29}),
         (il.EqualTime(0.1, 30, 29), set(range(1, STEPS))),
+        (il.EqualTime(0.1, 26, 4), {5, 10, 16, 21}),  # 5.2, 10.4, 15.6, 20.8
+        (il.EqualTime(lambda step: 1.0 if step < 15 else 0.5, 30, 2), {8, 15}),  # 22.5 in 3: 7.5, 15
+        (il.AtSteps(jnp.asarray([17, 100, 3])), {3, 17}),
+        (il.AtSteps(jnp.asarray([17, 3, *range(40, 2000)])), {3, 17}),
+        (il.Geometric(2, 1.001), set(range(2, STEPS))),
         (il.Until(il.Every(4), 13), {4, 8, 12}),
         (il.Until(il.Every(4), 12), {4, 8}),
         (il.Until(il.Every(4), 0), set()),

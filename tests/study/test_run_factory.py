@@ -93,6 +93,12 @@ def test_a_method_by_name_is_the_run_put_together_by_hand(runner, by_layer, name
     np.testing.assert_allclose(records["parameter_movement"], by_hand.records["parameter_movement"], rtol=1e-4)
 
 
+def test_a_single_step_has_no_windows_of_equal_time(by_layer):
+    condition = parse_condition("equal-time-3")
+    schedule = condition.schedule.make({}, by_layer.make(condition, SPEC, 1))
+    assert not any(schedule.due(step) for step in range(1, 9))
+
+
 def test_a_layer_that_is_not_named_is_refused(by_layer):
     run = RunSpec(parse_condition("rich-2"), SPEC.steps, RATE, SEED)
     with pytest.raises(ValueError, match=r"rich-2: the settings name 2 layers, counted from 0"):

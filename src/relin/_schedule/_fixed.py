@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,7 +47,28 @@ class Never(AbstractSchedule):
         return False
 
 
-class AtSteps(AbstractSchedule):
+class _AbstractListed(AbstractSchedule):
+    """Re-linearises before each of its steps, which are in order."""
+
+    steps: eqx.AbstractVar[jax.Array | np.ndarray]
+
+    def due(self, step: Step) -> Flag:
+        if self.steps.size == 0:
+            return False
+        if isinstance(self.steps, np.ndarray) and isinstance(step, int):  # no device is asked: PyTorch may train
+            return bool(np.any(self.steps == step))
+        steps = jnp.asarray(self.steps)
+        if steps.size <= _FEW:
+            return jnp.any(steps == step)
+        place = jnp.searchsorted(steps, step)
+        return jnp.where(place < steps.size, steps[jnp.minimum(place, steps.size - 1)] == step, False)
+
+
+_FEW = 1000
+"""Steps of which all are compared at once, where a search takes one operation after another."""
+
+
+class AtSteps(_AbstractListed):
     """Re-linearises before each of the given steps (step 0 always is an anchor and need not be named).
 
     **Arguments:**
@@ -71,18 +93,12 @@ class AtSteps(AbstractSchedule):
                 raise ValueError(
                     f"`steps` must be at most {LARGEST_COUNT:,}, got {int(values.max()):,}; leave later ones out."
                 )
-            steps = np.unique(values).astype(np.int32)
-        self.steps = steps
-
-    def due(self, step: Step) -> Flag:
-        if self.steps.size == 0:
-            return False
-        if _on_host(self.steps, step):
-            return bool(np.any(self.steps == step))
-        return jnp.any(self.steps == step)
+            self.steps = np.unique(values).astype(np.int32)
+        else:
+            self.steps = jnp.sort(steps.reshape(-1))
 
 
-class Geometric(AbstractSchedule):
+class Geometric(_AbstractListed):
     """Re-linearises before steps `first`, `first` · `ratio`, `first` · `ratio`², …, each rounded to the nearest step.
 
     **Arguments:**
@@ -105,25 +121,20 @@ class Geometric(AbstractSchedule):
         terms = 1 + int(math.log(np.iinfo(np.int32).max / first) / math.log(ratio))
         self.steps = np.unique(np.rint(first * float(ratio) ** np.arange(terms)).astype(np.int32))
 
-    def due(self, step: Step) -> Flag:
-        if _on_host(self.steps, step):
-            return bool(np.any(self.steps == step))
-        steps = jnp.asarray(self.steps)
-        place = jnp.searchsorted(steps, step)
-        return jnp.where(place < steps.size, steps[jnp.minimum(place, steps.size - 1)] == step, False)
 
-
-class EqualTime(AbstractSchedule):
-    """Re-linearises so that each window takes an equal part of the training's *time*, the sum of its learning rates.
+class EqualTime(_AbstractListed):
+    """Re-linearises so that each window takes an equal part of the training's *time*, the sum of its learning rates, as
+    nearly as whole steps allow: before the step at which that sum is nearest to i/(n + 1) of the whole, i = 1, …, n.
 
     A displacement grows with the sum of the rates of its window. With a rate that falls, windows of equally many steps
     are the longer displacements the earlier they are; here the first windows are short and the last are long. Of a
-    constant rate these are even windows. For a rate that falls to 0 along a line over T steps, update i of n is before
-    the step nearest to T (1 − √(1 − i/(n + 1))).
+    constant rate these are windows of T/(n + 1) steps, rounded up or down. For a rate that falls to 0 along a line over
+    T steps, update i of n is before step T (1 − √(1 − i/(n + 1))), or one beside it.
 
     **Arguments:**
 
-    - `learning_rate`: a number, or a function of the step as Optax's schedules are, with rates of at least 0.
+    - `learning_rate`: a number, or a function of the step as Optax's schedules are, with rates of at least 0. One that
+      JAX cannot trace, as with an `if` on the step, is called with each step as an integer.
     - `num_steps`: T.
     - `updates`: n, how many feature updates there are, from 1 to T − 1.
 
@@ -141,22 +152,22 @@ class EqualTime(AbstractSchedule):
             )
         self.steps = _equal_time_steps(_rates(learning_rate, num_steps), updates)
 
-    def due(self, step: Step) -> Flag:
-        if _on_host(self.steps, step):
-            return bool(np.any(self.steps == step))
-        return jnp.any(jnp.asarray(self.steps) == step)
-
 
 def _rates(learning_rate: float | Callable[[Any], Any], num_steps: int) -> np.ndarray:
     with jax.ensure_compile_time_eval():
-        counts = jnp.arange(num_steps)
-        rates = jax.vmap(learning_rate)(counts) if callable(learning_rate) else jnp.full(num_steps, learning_rate)
-    if isinstance(rates, Tracer):
+        if not callable(learning_rate):
+            rates = [learning_rate]
+        else:
+            try:
+                rates = jax.vmap(learning_rate)(jnp.arange(num_steps))
+            except TypeError:  # JAX's are such too: of a function that asks what the step is
+                rates = [learning_rate(step) for step in range(num_steps)]
+    if any(isinstance(rate, Tracer) for rate in (rates, *(rates if isinstance(rates, list) else ()))):
         raise ValueError(
             "The learning rates must be known before the run is compiled, got a traced one; pass a schedule of rates "
             "relative to it, such as optax.linear_schedule(1.0, 0.0, num_steps)."
         )
-    return np.asarray(rates, np.float64)
+    return np.broadcast_to(np.asarray(rates, np.float64), (num_steps,))
 
 
 def _equal_time_steps(rates: np.ndarray, updates: int) -> np.ndarray:
@@ -178,8 +189,3 @@ def _equal_time_steps(rates: np.ndarray, updates: int) -> np.ndarray:
     places = np.arange(updates)
     steps = places + np.maximum.accumulate(np.maximum(steps, 1) - places)  # each at least one after the one before
     return np.minimum(steps, last - updates + 1 + places).astype(np.int32)
-
-
-def _on_host(steps: jax.Array | np.ndarray, step: Step) -> bool:
-    """Whether both are known here: then no device of JAX's is asked, as where PyTorch trains."""
-    return isinstance(steps, np.ndarray) and isinstance(step, int)

@@ -213,6 +213,8 @@ class EqualTime(AbstractNamedSchedule, kind="equal-time"):
 
         optimiser, steps = run.optimiser, run.num_steps
         assert isinstance(optimiser, NamedOptimiser), optimiser  # `check_optimiser` saw to it
+        if steps == 1:
+            return il.Never()
         return il.EqualTime(optimiser.course.rates(1.0, steps), steps, int(min(self.number, steps - 1)))
 
 
