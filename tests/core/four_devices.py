@@ -199,7 +199,7 @@ def test_why_a_run_diverged_is_found():
 def test_refusals():
     with pytest.raises(TypeError, match=r"`mesh` must be a jax.sharding.Mesh, got str; pass"):
         trained(ADAM, 4, "data")
-    with pytest.raises(ValueError, match="got 'model', over which nothing is"):
+    with pytest.raises(ValueError, match="got the axis 'model', which splits nothing"):
         trained(ADAM, 4, mesh_of(data=2, model=2))
     half = Mesh(jax.devices()[:2], ("fsdp",))
     params = jax.device_put(PARAMS, NamedSharding(half, P()))

@@ -99,7 +99,7 @@ def test_check():
         assert each.ok
         assert each.independent
         assert each.largest_rate == pytest.approx(one.largest_rate, rel=1e-3)
-    with pytest.raises(ValueError, match="got 'model', over which nothing is"):
+    with pytest.raises(ValueError, match="got the axis 'model', which splits nothing"):
         il.check(PROBLEM, PARAMS, DATA, mesh=mesh_of(data=2, model=2))
     assert "Every leaf of `params` must be" in il.check(PROBLEM, {"w": 1.0}, DATA, mesh=FSDP).obstacle
 

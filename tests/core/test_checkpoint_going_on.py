@@ -53,7 +53,7 @@ def test_steps_taken_at_once_go_on_from_a_record_of_both_runs_alone(tmp_path):
     train(folder=tmp_path / "at a record", steps=8, **how)
     assert bits(train(folder=tmp_path / "at a record", steps=12, **how)) == bits(train(steps=12, **how))
     train(folder=tmp_path / "between", steps=6, **how)
-    with pytest.raises(ValueError, match="of a run whose end, at step 6, was no other record's step; pass that number"):
+    with pytest.raises(ValueError, match="that ended between two, at step 6; pass num_steps=6"):
         train(folder=tmp_path / "between", steps=12, **how)
 
 
@@ -136,7 +136,7 @@ def test_a_weak_type_stays_one(tmp_path):
 
 @pytest.mark.parametrize("kind", ["complex128", "float8_e4m3fn", "int4"])  # float8 is written, and not read again
 def test_a_state_that_no_file_holds_is_refused_at_once(tmp_path, kind):
-    with pytest.raises(TypeError, match=f"A state of numbers of the type {kind}, of the solver, an observer or"):
+    with pytest.raises(TypeError, match=f"an observer or the batches hold numbers of the type {kind}, which"):
         train(folder=tmp_path, observers=[Of(jnp.dtype(kind))])
     assert not list(tmp_path.iterdir())
 

@@ -147,7 +147,7 @@ def test_what_is_asked_for_and_not_given_is_refused_before_the_first_step():
     def update(updates, state, params, *, hessian, **others):
         raise AssertionError
 
-    with pytest.raises(TypeError, match=r"content with gradients.*`value_fn`.*hessian.*; wrap it") as refusal:
+    with pytest.raises(TypeError, match=r"given gradients.*`value_fn`.*hessian.*; wrap it") as refusal:
         trained(optax.GradientTransformationExtraArgs(lambda params: (), update), il.Every(1))
     assert not hasattr(refusal.value, "solution")
 
@@ -164,7 +164,7 @@ def test_function_space_gathers_gradients_in_the_parameters_type_alone():
         return oracles.flat(il.train(PROBLEM, solver, *arguments, num_steps=STEPS, key=oracles.KEY).params)
 
     sgd = optax.sgd(0.3, momentum=0.9)
-    with pytest.raises(ValueError, match=r"in the parameters' own types.*accumulator_dtype; pass theirs"):
+    with pytest.raises(ValueError, match=r"in the parameters' own types.*accumulator_dtype; pass it"):
         run(il.FunctionSpace(optax.MultiSteps(sgd, 2)))
     gathered = optax.MultiSteps(sgd, 2, accumulator_dtype=jnp.float64)
     np.testing.assert_allclose(run(il.FunctionSpace(gathered)), run(il.WeightSpace(gathered)), atol=1e-12)

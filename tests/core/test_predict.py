@@ -98,7 +98,9 @@ def test_a_kernel_in_a_file_of_something_else_is_refused(on_disk, tmp_path, monk
     def predicted(params=PARAMS, x=X, kernel=on_disk):
         return il.predict(PROBLEM, params, (x, Y), X_TEST, ridge=0.05, kernel=kernel)
 
-    with pytest.raises(ValueError, match=r"full.npy is of a kernel that differs in parameters; make that of these"):
+    with pytest.raises(
+        ValueError, match=r"full.npy is of a kernel that differs in parameters; make the one that is asked for"
+    ):
         predicted(params=jax.tree.map(lambda a: 2 * a, PARAMS))
     with pytest.raises(ValueError, match=r"full.npy is of a kernel that differs in x1"):
         predicted(x=X + 1)

@@ -102,7 +102,9 @@ def test_a_limit_keeps_of_sorted_classes_each():
     few = limited(sorted_by_class, 8)
     assert np.bincount(few.train.y).tolist() == [2, 2, 2, 2]
     assert few.test.num_examples == N
-    with pytest.raises(DatasetError, match=r"of arrays 3 must be kept, and none is of [0-3]; keep more"):
+    with pytest.raises(
+        DatasetError, match=r"The 3 training examples of arrays that are kept .* got none of [0-3]; keep more"
+    ):
         limited(sorted_by_class, 3)
 
 

@@ -97,7 +97,7 @@ def test_a_kernel_between_two_sets_has_no_eigenvalues_and_is_read_by_its_rows(fo
     operator = KernelOnDisk(folder / "mean-between.npy")
     with pytest.raises(ValueError, match=r"`operator` must be square"):
         spectrum(operator, 2, key=KEY)
-    with pytest.raises(ValueError, match=r"is between two sets of examples, and is read by its rows"):
+    with pytest.raises(ValueError, match=r"is between two sets of examples, and only a symmetric kernel"):
         operator.transpose()
     assert KernelOnDisk(folder / "mean.npy").transpose().symmetric
 

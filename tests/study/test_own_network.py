@@ -249,5 +249,5 @@ def test_weights_and_globals_tell_functions_apart(monkeypatch):
 
 def test_what_cannot_be_told_apart_is_refused():
     lock = threading.Lock()
-    with pytest.raises(study.SpecError, match=r"lock cannot be told from another one, .* FILE\.py:NAME"):
+    with pytest.raises(study.SpecError, match=r"lock cannot be told from another one; .* FILE\.py:NAME"):
         keep(lambda key: lock)

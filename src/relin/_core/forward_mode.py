@@ -91,8 +91,8 @@ def transposed(pull: Callable[[Any], tuple[Params]], outputs: Any, tangent: Para
 def _refuse(rules: Rules, error: Exception) -> NoReturn:
     reason = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
     raise RuleError(
-        "The network must have J v to be linearised, by forward mode or as the transpose of its custom_vjp rules, got "
-        f"one whose rule of {some(list(rules))} JAX cannot transpose ({reason[:160]}): "
+        "To be linearised, the network must give J v, by forward mode or as the transpose of its custom_vjp rules, got "
+        f"{some(list(rules))}, whose rule JAX cannot transpose ({reason[:160]}): "
         f"{_REMEDIES.get(_library(rules), _ANY)}."
     ) from error
 

@@ -131,8 +131,8 @@ class Keeper:
         for kind in {np.dtype(numbers(leaf).dtype) for leaf in leaves}:
             if not is_storable(kind):
                 raise TypeError(
-                    f"A state of numbers of the type {kind}, of the solver, an observer or the batches, cannot be kept "
-                    "in a checkpoint; take another type, such as bfloat16, or two real numbers for a complex one."
+                    f"The solver, an observer or the batches hold numbers of the type {kind}, which a checkpoint "
+                    "cannot keep; take another type, such as bfloat16, or two real numbers for a complex one."
                 )
         if self.folder.exists() and not self.folder.is_dir():
             raise NotADirectoryError(f"A checkpoint's folder must be one, got the file {self.folder}; name another.")

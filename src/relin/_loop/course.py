@@ -282,9 +282,9 @@ class Course(Generic[_End]):
             return
         if self.keeper and not self.driver.by_steps and found.step % self.plan.interval:
             raise ValueError(
-                f"Steps taken at once end with other last digits than in parts, got num_steps={self.plan.num_steps} of "
-                f"a run whose end, at step {found.step}, was no other record's step; pass that number, or choose "
-                "another folder."
+                "A run whose solver takes many steps at once has the same bits only if they end at the same records, "
+                f"got num_steps={self.plan.num_steps} for one that ended between two, at step {found.step}; pass "
+                f"num_steps={found.num_steps}, or choose another folder."
             )
         ahead = not isinstance(self.plan.data, tuple) and getattr(self.plan.run.safeguard, "num_batches", 1) > 1
         if ahead or found.state.solver.window is not None:

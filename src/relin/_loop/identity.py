@@ -82,8 +82,8 @@ def _digest(name: str, part: Any) -> str:
         return fingerprint(part)
     except UnknowableError as error:
         raise ValueError(
-            f"A run whose {name} holds what cannot be told from another one cannot be kept in a checkpoint ({error}); "
-            "leave checkpoint out, or make it of functions, arrays and plain objects."
+            f"A checkpoint must know a run again, which the {name} of this one does not allow: {error}; make it of "
+            "functions, arrays and plain objects, or leave checkpoint out."
         ) from None
 
 
@@ -108,7 +108,7 @@ def reached_by(resume: Solution | None, data: Any, num_steps: int | float, keepe
         raise ValueError(f"`resume` is at step {resume.reached.step}, got num_steps={num_steps}; pass a larger T.")
     if isinstance(data, Iterator) or hasattr(data, "state_dict"):
         raise ValueError(
-            "`data` is an iterator or a loader with a state, and it is not known where it is; pass an iterable that "
-            "begins anew, such as a list, or train with checkpoint=relin.Checkpoint(folder)."
+            "`data` is an iterator or a loader with a state, and how far it has gone is not known; pass an iterable "
+            "that begins anew, such as a list, or train with checkpoint=relin.Checkpoint(folder)."
         )
     return resume.reached

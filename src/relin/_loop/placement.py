@@ -144,9 +144,9 @@ def placement_of(mesh: Any, params: Params, data: Any) -> Placement | None:
     known = {*BATCH_AXES, *(axis for place in places for axis in _axes(place.spec))}
     if idle := [name for name, size in (mesh.shape.items() if mesh else ()) if size > 1 and name not in known]:
         raise ValueError(
-            f"Over each axis of `mesh` something must be split, got {idle[0]!r}, over which nothing is; name its axes "
-            '"data" for examples alone and "fsdp" for examples and parameters, or pass parameters that are split over '
-            "it."
+            f"Each axis of `mesh` must split something, got the axis {idle[0]!r}, which splits nothing; name it "
+            '"data" to split the examples, or "fsdp" to split examples and parameters, or pass parameters that are '
+            "split over it."
         )
     mesh = mesh or next((place.mesh for place in places), _mesh.of_context())
     if mesh is None or _mesh.is_usual(mesh):

@@ -136,7 +136,8 @@ def _by_products(
     num_outputs = residual.size // len(residual)
     if math.prod(kernel.shape[2:]) != num_outputs**2:
         raise ValueError(
-            f'`kernel` must be the "full" one of {num_outputs} outputs, got shape {kernel.shape}; make it.'
+            f'`kernel` must be the "full" one of {num_outputs} outputs, got shape {kernel.shape}; make it by '
+            "relin.kernel.ntk, without `outputs`."
         )
     kernel.check_is_of(problem.apply, params, x)
     size, eps = residual.size, float(np.finfo(kernel.dtype).eps)

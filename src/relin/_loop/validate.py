@@ -63,8 +63,8 @@ def together(
         )
     if safeguard is not None:
         raise ValueError(
-            f"PerParameter must be used without a safeguard, got {type(safeguard).__name__}, which judges where all "
-            "parameters move; leave it out, or pass one schedule for all parameters."
+            f"PerParameter must be used without a safeguard, got {type(safeguard).__name__}, which judges a move of "
+            "all parameters; leave it out, or pass one schedule for all parameters."
         )
 
 

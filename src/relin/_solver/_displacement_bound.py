@@ -50,8 +50,8 @@ class DisplacementBound(eqx.Module):
     def __check_init__(self):
         if not _check.is_number(self.ratio, lambda ratio: 0 < ratio < math.inf):
             raise ValueError(
-                f"`ratio` must be above 0 and finite, got {self.ratio}; 0.1 lets weights change by a tenth, and "
-                "without a bound leave it out."
+                f"`ratio` must be above 0 and finite, got {self.ratio}; 0.1 lets weights change by a tenth; "
+                "for no bound leave `bound` out."
             )
         if not _check.is_number(self.floor, lambda floor: 0 <= floor < math.inf):
             raise ValueError(f"`floor` must be at least 0 and finite, got {self.floor}; 0.1 is the default.")

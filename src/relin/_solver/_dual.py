@@ -51,8 +51,8 @@ def refuse_unless_linear(optimiser: optax.GradientTransformation, params: Params
         )
     if _of_another_type(optimiser.init(params), params):
         raise ValueError(
-            "FunctionSpace needs an optimiser that keeps vectors in the parameters' own types, got one that does not, "
-            f"as optax.MultiSteps does not with its usual accumulator_dtype; pass theirs, or {_REMEDY}."
+            "FunctionSpace needs an optimiser that keeps vectors in the parameters' own types, got another one, such "
+            f"as optax.MultiSteps with its usual accumulator_dtype; pass it the parameters' type, or {_REMEDY}."
         )
 
 

@@ -91,8 +91,8 @@ def updated(
             if "argument" not in str(error):
                 raise
             raise TypeError(
-                "An optimiser must be content with gradients, state, parameters and the keywords `value`, `grad` and "
-                f"`value_fn`, got one that is not ({str(error).splitlines()[0]}); wrap it so that it needs no others."
+                "An optimiser is given gradients, state, parameters and the keywords `value`, `grad` and `value_fn`, "
+                f"got one that needs more ({str(error).splitlines()[0]}); wrap it so that it needs no others."
             ) from error
 
 
@@ -227,8 +227,8 @@ def check_optimiser(optimiser: optax.GradientTransformation, params: Params) -> 
     made = jax.eval_shape(lambda p, s: updated(optimiser, p, s, p, _some_loss(p), _some_loss)[0], params, state)
     if _shapes(made) != _shapes(params):
         raise ValueError(
-            "`optimiser` must return an update of each parameter, in their structure and shapes, got another; return "
-            "the gradients, changed."
+            "`optimiser` must return an update of each parameter, got updates of another structure or of other shapes; "
+            "return a PyTree like that of the gradients."
         )
 
 

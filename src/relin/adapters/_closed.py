@@ -93,8 +93,8 @@ def check_mode(statistics: Any, dropout: Any) -> None:
     """Raises `ValueError` unless they say how a network is trained."""
     if statistics not in (None, "frozen", "batch"):
         raise ValueError(
-            f'`statistics` must be "frozen" or "batch", got {statistics!r}; BatchNorm uses its running statistics, or '
-            "those of each batch."
+            f'`statistics` must be "frozen" or "batch", got {statistics!r}; with "frozen" BatchNorm uses its running '
+            'statistics, with "batch" those of each batch.'
         )
     if not isinstance(dropout, bool):
         raise TypeError(f"`dropout` must be True or False, got {dropout!r}; say whether it is on in training.")

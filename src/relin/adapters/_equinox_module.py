@@ -93,8 +93,8 @@ def _refuse_state(module: Any, state: Any, statistics: Any) -> None:
             )
         if statistics is None:
             raise ValueError(
-                'A module with a state must be told how it is trained; pass statistics="batch" for those of each '
-                'batch, or "frozen" for running ones.'
+                '`statistics` must say how a module with a state is trained, got none; pass "batch" for the statistics '
+                'of each batch, or "frozen" for the running ones.'
             )
         return
     if statistics == "batch":

@@ -116,7 +116,7 @@ def limited(dataset: Dataset, count: int, spread: bool = True) -> Dataset:
     kept = subset(y, count) if spread else np.arange(count)
     if dataset.classes and len(lost := np.setdiff1d(y, y[kept])):
         raise DatasetError(
-            f"Of the training examples of {dataset.name} {count} must be kept, and none is of "
+            f"The {count} training examples of {dataset.name} that are kept must have each class, got none of "
             f"{listed(repr(dataset.classes[c]) for c in lost)}; keep more."
         )
     said = f"{dataset.split} Of the training part {count} examples are kept."

@@ -84,7 +84,8 @@ def origin(apply: Callable, params: Params, x: Inputs) -> dict[str, str]:
         return {"network": fingerprint(apply), "parameters": fingerprint(params), "x1": fingerprint(x)}
     except UnknowableError as error:
         raise ValueError(
-            f"A kernel in a file must be known again, and {error}; make `apply` of functions, arrays and plain objects."
+            "A kernel in a file must be known again by the next call, which this one does not allow: "
+            f"{error}; make `apply` of functions, arrays and plain objects."
         ) from None
 
 

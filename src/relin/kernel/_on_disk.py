@@ -86,7 +86,8 @@ class KernelOnDisk(lx.AbstractLinearOperator):
         other = differing(expected, {} if found is None else {name: found.kernel.get(name) for name in expected})
         if other:
             raise ValueError(
-                f"{self.path} is of a kernel that differs in {listed(other)}; make that of these with ntk."
+                f"{self.path} is of a kernel that differs in {listed(other)}; make the one that is asked "
+                "for with relin.kernel.ntk."
             )
 
     def rows(self, start: int, stop: int) -> Float[np.ndarray, "rows N2 ..."]:
@@ -134,8 +135,8 @@ class KernelOnDisk(lx.AbstractLinearOperator):
     def transpose(self) -> "KernelOnDisk":
         if not self.symmetric:
             raise ValueError(
-                f"{self.path} is between two sets of examples, and is read by its rows; make the kernel with x1 and x2 "
-                "exchanged for its transpose."
+                f"{self.path} is between two sets of examples, and only a symmetric kernel has its transpose in its "
+                "file; make that by relin.kernel.ntk with x1 and x2 exchanged."
             )
         return self
 

@@ -149,7 +149,8 @@ def keep(value: Any) -> tuple[str, str]:
         digest = fingerprint(described)
     except UnknowableError as error:
         raise SpecError(
-            f"{error}, so that a study of it could not be known again; define it in a file and name that, FILE.py:NAME."
+            f"A study must be known again when it goes on, which this object does not allow: {error}; define it in a "
+            "file, and name that: FILE.py:NAME."
         ) from None
     _IN_MEMORY[place, digest] = value
     return place, digest

@@ -88,8 +88,8 @@ def _measured(table: pl.DataFrame, settings: dict[str, Any]) -> tuple[pl.DataFra
         return table, settings
     if not isinstance(measure, Measure):
         raise ValueError(
-            "The accuracies of runs made elsewhere are values of a measure where `measure` is given in Python, such as "
-            f'study.Measure(None, "MAE", False, margin=0.05, unit="s"), got {measure!r}.'
+            "For runs made elsewhere `measure` must be an object of Python, got "
+            f'{measure!r}; pass for example study.Measure(None, "MAE", False, margin=0.05, unit="s").'
         )
     own = {"measure": f"Measure::{measure.name}", "margin": measure.margin}
     own |= {} if measure.untrained is None or "constant_accuracy" in table.columns else {"chance": measure.untrained}
@@ -188,14 +188,14 @@ def _check_runs(table: pl.DataFrame) -> None:
     if not twice.is_empty():
         row = twice.row(0, named=True)
         raise ValueError(
-            f"{_name(row)}, has more than one row for step {row['step']}; keep one row of each run, or tell its "
+            f"The run {_name(row)} has more than one row for step {row['step']}; keep one row of each run, or tell its "
             "recorded steps apart in a column step."
         )
     late = table.filter(pl.col("step") > pl.col("run_steps"))
     if not late.is_empty():
         row = late.row(0, named=True)
         raise ValueError(
-            f"{_name(row)}, has a row for step {row['step']} of {row['run_steps']}; correct step or run_steps."
+            f"The run {_name(row)} has a row for step {row['step']} of {row['run_steps']}; correct step or run_steps."
         )
 
 
@@ -216,8 +216,8 @@ def _check_seeds(runs: pl.DataFrame, steps: int | None) -> None:
     alone = runs.filter(~pl.col("seed").is_in(ordinary.to_list()))
     if not alone.is_empty():
         raise ValueError(
-            f"{_name(alone.row(0, named=True))}, has no run of ordinary training{where}, K = 1, with this seed to be "
-            "paired with; add that run, or leave this one out."
+            f"The run {_name(alone.row(0, named=True))} has no run of ordinary training{where}, K = 1, with its seed; "
+            "add that one, or leave this one out."
         )
     if runs["schedule"].n_unique() < 2:
         raise ValueError(
@@ -286,8 +286,8 @@ def _check_ends(ends: pl.DataFrame) -> None:
     if not early.is_empty():
         row = early.row(0, named=True)
         raise ValueError(
-            f"{_name(row)}, did not diverge and ends at step {row['step']} of {row['run_steps']}; add the row of its "
-            'last step, or say "diverged" in a column result.'
+            f"The run {_name(row)} did not diverge and ends at step {row['step']} of {row['run_steps']}; add the row "
+            'of its last step, or say "diverged" in a column result.'
         )
     for name in ("validation_accuracy", "network_test_accuracy", "feature_updates"):
         if name not in ends.columns:
@@ -295,7 +295,9 @@ def _check_ends(ends: pl.DataFrame) -> None:
         missing = ends.filter(~pl.col(name).is_finite().fill_null(value=False))
         if 0 < missing.height < ends.height:
             row = missing.row(0, named=True)
-            raise ValueError(f"{_name(row)}, ends without {name}, and others do not; add it, or drop the column.")
+            raise ValueError(
+                f"The run {_name(row)} ends without {name}, and others do not; add it, or drop the column."
+            )
     rates = ends.group_by("schedule", "run_steps").agg(pl.col("learning_rate").n_unique()).sort("learning_rate")
     if not _is_measured(ends, "validation_accuracy") and not rates.is_empty() and rates["learning_rate"][-1] > 1:
         raise ValueError(

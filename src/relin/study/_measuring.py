@@ -99,8 +99,8 @@ def _untrained(
     best = constant.best_outputs(shape, targets, logits=isinstance(loss, il.CrossEntropy))
     if best is None:
         raise ValueError(
-            f"measure: the best constant predictor of these targets is not known, at whose {measure.name} runs that "
-            "did not train count; set `untrained` of the measure."
+            f"measure: runs that did not train count at the {measure.name} of the best constant predictor, which is "
+            "not known for these targets; set `untrained` of the measure."
         )
     outputs = jnp.broadcast_to(jnp.asarray(best, predicted.dtype), predicted.shape)
     what = f"the best constant predictor, at which runs that did not train count, {where}"

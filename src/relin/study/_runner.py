@@ -233,7 +233,7 @@ def _own_measure(spec: GridSpec, study: AbstractGridStudy | None) -> Measure | N
     measure = load_measure(spec.measure, spec.digests["measure"])
     if measure.function is None:
         raise ValueError(
-            f"measure: {measure.name} has no function, which only runs made elsewhere do without; give it."
+            f"measure: {measure.name} has no function, and only for runs made elsewhere none is needed; give it."
         )
     return measure
 

@@ -204,7 +204,7 @@ class EqualTime(AbstractNamedSchedule, kind="equal-time"):
     def check_optimiser(self, name: str, is_own: bool) -> None:
         if is_own:
             raise ValueError(
-                f"{self.name} needs the course of the learning rate, which {name} keeps to itself; name an optimiser "
+                f"{self.name} needs the course of the learning rate, which {name} does not tell; name an optimiser "
                 "and its decay, or leave the schedule out"
             )
 

@@ -69,8 +69,9 @@ def check_observers(
         if coupled:
             raise ValueError(
                 f"network: the outputs of {name} for an example depend on the others of its batch, which study "
-                f"{spec.study} cannot measure on validation and test examples ({_said(error)}); let each example "
-                "stand alone, as batch statistics do that are frozen in evaluation, or choose another study."
+                f"{spec.study} cannot measure on validation and test examples ({_said(error)}); let the "
+                "outputs of an example depend on it alone, as with batch statistics that are frozen in evaluation, or "
+                "choose another study."
             ) from error
         raise ValueError(f"network: {name} cannot be measured by study {spec.study}: {_said(error)}") from error
 
