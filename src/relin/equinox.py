@@ -14,13 +14,31 @@ from relin._loop.in_loops import When
 from relin._schedule import AbstractSchedule
 
 
+class _Bits(eqx.Module):
+    """A floating-point array as unsigned integers of the same size, which no filter takes for parameters."""
+
+    bits: UInt[Array, "..."]
+    dtype: np.dtype = eqx.field(static=True)
+
+    def __init__(self, array: Any):
+        if jnp.issubdtype(array.dtype, jnp.complexfloating):
+            raise TypeError(f"Parameters must be real, got {array.dtype}; keep real and imaginary parts apart.")
+        self.dtype = np.dtype(array.dtype)
+        self.bits = jax.lax.bitcast_convert_type(jnp.asarray(array), f"uint{8 * self.dtype.itemsize}")
+
+    def like(self, array: Array) -> Array:
+        """The array, cast as another one was."""
+        return jax.lax.bitcast_convert_type(self.bits, self.dtype).astype(array.dtype)
+
+
 class Linearised(eqx.Module):
     """A module that is trained by its linearisation f̄(x) = f(x; θ_s) + J_s(x) (θ − θ_s), and called as the module is.
 
     Its floating-point arrays are the module's parameters θ, so that gradients, an optimiser with weight decay, clipping
     and moving averages see those of the module and nothing else. The anchor θ_s and the count of steps are integer
-    arrays, the anchor's by its bits: `eqx.filter(model, eqx.is_inexact_array)` leaves them out, `eqx.filter_jit` and
-    `eqx.tree_serialise_leaves` take them along. With `relin.Every(1)` a call is the module's own.
+    arrays, the anchor's by its bits: make the optimiser's state of `eqx.filter(model, eqx.is_inexact_array)`, which
+    leaves them out, unlike `eqx.is_array`; `eqx.filter_jit` and `eqx.tree_serialise_leaves` take them along. Parameters
+    that are cast take the anchor with them. With `relin.Every(1)` a call is the module's own.
 
     A loop calls `model = model.step()` after each step of its optimiser. An `eqx.nn.State` that a call returns is of
     the forward pass at the anchor. In evaluation too a call gives f̄; `network` is the module with θ.
@@ -33,12 +51,13 @@ class Linearised(eqx.Module):
 
     **Raises:** `TypeError` if `module` is no callable module, is one already or has no floating-point array;
     `ValueError` for a schedule that looks at the network; and, where it is called, for `custom_vjp` rules that have no
-    transpose.
+    transpose. One that adds to the cotangent or rounds it is refused only in a call outside of transformations such as
+    `jax.jit`, where numbers are known: make one.
     """
 
     network: Any
     """The module with θ."""
-    _anchor: list[UInt[Array, "..."]]
+    _anchor: list[_Bits]
     _step: Int[Array, ""]
     _when: When = eqx.field(static=True)
 
@@ -54,7 +73,7 @@ class Linearised(eqx.Module):
                 "weights to a floating-point dtype."
             )
         self._when, self.network = When(schedule), module
-        self._anchor, self._step = [_bits(leaf) for leaf in _arrays(module)], jnp.zeros((), jnp.int32)
+        self._anchor, self._step = [_Bits(leaf) for leaf in _arrays(module)], jnp.zeros((), jnp.int32)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The linearised outputs f̄, in the form of the module's own."""
@@ -62,7 +81,7 @@ class Linearised(eqx.Module):
             return self.network(*args, **kwargs)
         params, static = eqx.partition(self.network, eqx.is_inexact_array)
         leaves, structure = jax.tree.flatten(params)
-        anchor = [_number(bits, leaf.dtype) for bits, leaf in zip(self._anchor, leaves, strict=True)]
+        anchor = self._anchor_of(leaves)
         form, (given, of_given) = list[Any](), jax.tree.flatten((args, kwargs))
 
         def function(leaves: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -78,17 +97,20 @@ class Linearised(eqx.Module):
 
     def step(self) -> "Linearised":
         """The model after a step of the optimiser: where the schedule is due, linearised at θ."""
-        step = self._step + 1
-        anchor = self._when.anchor(step, [_bits(leaf) for leaf in _arrays(self.network)], self._anchor)
-        return eqx.tree_at(lambda model: (model._anchor, model._step), self, (anchor, step))
+        step, leaves = self._step + 1, _arrays(self.network)
+        anchor = self._when.anchor(step, leaves, self._anchor_of(leaves))
+        return eqx.tree_at(lambda model: (model._anchor, model._step), self, ([_Bits(leaf) for leaf in anchor], step))
 
     def relinearise(self) -> "Linearised":
         """The model linearised at θ: θ_s ← θ."""
-        return eqx.tree_at(lambda model: model._anchor, self, [_bits(leaf) for leaf in _arrays(self.network)])
+        return eqx.tree_at(lambda model: model._anchor, self, [_Bits(leaf) for leaf in _arrays(self.network)])
 
     def merged(self) -> Any:
         """The ordinary module with θ."""
         return self.network
+
+    def _anchor_of(self, leaves: list[Array]) -> list[Array]:
+        return [bits.like(leaf) for bits, leaf in zip(self._anchor, leaves, strict=True)]
 
 
 def _arrays(module: Any) -> list[Array]:
@@ -97,14 +119,3 @@ def _arrays(module: Any) -> list[Array]:
 
 def _is_state(node: Any) -> bool:
     return isinstance(node, eqx.nn.State)
-
-
-def _bits(leaf: Any) -> UInt[Array, "..."]:
-    """A floating-point array as unsigned integers of the same size, which no filter takes for parameters."""
-    if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
-        raise TypeError(f"Parameters must be real, got {leaf.dtype}; keep real and imaginary parts apart.")
-    return jax.lax.bitcast_convert_type(jnp.asarray(leaf), f"uint{8 * np.dtype(leaf.dtype).itemsize}")
-
-
-def _number(bits: UInt[Array, "..."], dtype: Any) -> Array:
-    return jax.lax.bitcast_convert_type(bits, dtype)

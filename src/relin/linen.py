@@ -37,7 +37,9 @@ def linearised(state: TrainState, schedule: AbstractSchedule | None = None) -> A
 
     **Raises:** `ImportError` without Flax; `TypeError` if `state` is no `TrainState` or is one already, or a parameter
     is not floating-point; `ValueError` if there is none, and for a schedule that looks at the network; and, where
-    `apply_fn` is called, for `custom_vjp` rules that have no transpose.
+    `apply_fn` is called, for `custom_vjp` rules that have no transpose. One that adds to
+    the cotangent or rounds it is refused only in a call outside of transformations such as `jax.jit`, where numbers are
+    known: make one.
     """
     if not isinstance(state, TrainState) or isinstance(state, _Linearised):
         raise TypeError(

@@ -38,7 +38,9 @@ class Linearised(nnx.Module):
 
     **Raises:** `ImportError` without Flax; `TypeError` if `module` is no callable module, is one already, or an
     `nnx.Param` is not floating-point; `ValueError` if there is none, and for a schedule that looks at the network; and,
-    where it is called, for `custom_vjp` rules that have no transpose.
+    where it is called, for `custom_vjp` rules that have no transpose. One that adds to
+    the cotangent or rounds it is refused only in a call outside of transformations such as `jax.jit`, where numbers are
+    known: make one.
     """
 
     network: Any

@@ -42,6 +42,36 @@ def test_equinox_calls_relinearises_and_merges():
     close(jax.vmap(model.relinearise())(X), apply(moved(anchor), X))
 
 
+class Scaled(eqx.Module):
+    linear: eqx.nn.Linear
+    scale: jax.Array
+
+    def __call__(self, x):
+        return self.scale * jnp.tanh(self.linear(x))
+
+
+def test_equinox_anchors_are_cast_with_the_parameters():
+    """A scalar too, whose bits of another size would be broadcast."""
+    module = Scaled(eqx.nn.Linear(4, 3, key=jax.random.key(0)), jnp.asarray(0.5))
+
+    def cast(model):
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16) if eqx.is_inexact_array(leaf) else leaf, model)
+
+    model = relin.equinox.Linearised(module, il.Every(2))
+    model = eqx.apply_updates(model, jax.tree.map(jnp.ones_like, eqx.filter(model, eqx.is_inexact_array)))
+    exact, found = (jax.vmap(m)(X.astype(m.network.scale.dtype)) for m in (model, cast(model)))
+    assert (found.dtype, found.shape) == (jnp.bfloat16, exact.shape)
+    np.testing.assert_allclose(found.astype(float), exact, atol=0.05)
+    (kept, at), (moved_, now) = ((m, m._anchor_of([m.network.scale] * 3)[-1]) for m in _steps(cast(model)))
+    assert (at, now) == (0.5, 1.5)
+    close(jax.vmap(moved_)(X.astype(now.dtype)), jax.vmap(moved_.network)(X.astype(now.dtype)))
+    assert [bits.dtype for bits in kept._anchor] == [jnp.bfloat16] * 3
+
+
+def _steps(model):
+    return model.step(), model.step().step()
+
+
 def test_equinox_models_are_stored_and_compile_once(tmp_path):
     model = relin.equinox.Linearised(equinox_module(), il.Every(3)).step()
     model = eqx.apply_updates(model, jax.tree.map(jnp.ones_like, eqx.filter(model, eqx.is_inexact_array)))
@@ -129,6 +159,24 @@ def test_a_custom_vjp_rule_is_transposed():
     there = eqx.apply_updates(model, jax.tree.map(lambda leaf: 0.1 * jnp.ones_like(leaf), params))
     here = jax.vmap(model)(X)
     close(jax.jit(jax.vmap(lambda x: there(x)))(X) - here, -0.1 * (1 + X.sum(1, keepdims=True)) * jnp.ones((1, 3)))
+
+
+def test_a_rule_that_adds_to_the_cotangent_is_refused_where_numbers_are_known():
+    @jax.custom_vjp
+    def noisy(x):
+        return x
+
+    noisy.defvjp(lambda x: (x, None), lambda _, c: (c + 1,))
+
+    class Network(nnx.Module):
+        def __init__(self):
+            self.linear = nnx.Linear(4, 3, rngs=nnx.Rngs(0), param_dtype=jnp.float64)
+
+        def __call__(self, x):
+            return noisy(self.linear(x))
+
+    with pytest.raises(ValueError, match="must be linear in the cotangent"):
+        relin.nnx.Linearised(Network())(X)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 from relin._core import forward_mode as _forward, tree as _tree
@@ -21,6 +22,9 @@ def expanded(function: Callable[[Params], tuple[PyTree, PyTree]], anchor: Params
       PyTree of arrays that is not, such as variables after the forward pass.
     - `anchor`: θ_s, a constant to derivatives.
     - `params`: θ, which are differentiated.
+
+    **Raises:** `RuleError` for `custom_vjp` rules that have no transpose; for those that are not linear in the
+    cotangent only outside of transformations such as `jax.jit`, once.
     """
     anchor, form = jax.lax.stop_gradient(anchor), list[Any]()
     displacement = _tree.subtract(params, anchor)
@@ -34,11 +38,25 @@ def expanded(function: Callable[[Params], tuple[PyTree, PyTree]], anchor: Params
     if rules := _rules(lambda p: split(p)[0], anchor):
         primals, pull, (rest, others) = jax.vjp(split, anchor, has_aux=True)
         tangents = _forward.transposed(pull, primals, displacement, rules)
+        _check(pull, primals, anchor, rules)
     else:
         primals, tangents, (rest, others) = jax.jvp(split, (anchor,), (displacement,), has_aux=True)
     values, constants = (iter(part) for part in ([a + b for a, b in zip(primals, tangents, strict=True)], rest))
     structure, linearised = form
     return structure.unflatten([next(values if which else constants) for which in linearised]), others
+
+
+_LINEAR = set[_forward.Rules]()
+"""The rules that were found to be linear."""
+
+
+def _check(pull: Any, primals: list[Any], anchor: Params, rules: _forward.Rules) -> None:
+    """Refuses rules that are not linear, if these numbers are known: where they are traced nothing can be compared."""
+    if rules in _LINEAR or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((primals, anchor))):
+        return
+    if not _forward.transpose_agrees(pull, primals, anchor, rules):
+        _forward.refuse_rules(rules)
+    _LINEAR.add(rules)
 
 
 def _is_linearised(leaf: Any) -> bool:

@@ -114,25 +114,38 @@ def _library(rules: Rules) -> str:
 
 @eqx.filter_jit
 def rules_agree(apply: Callable[[Params, Inputs], Outputs], params: Params, x: Inputs, rules: Rules) -> Bool[Array, ""]:
+    """Whether `transpose_agrees` for a network's J."""
+    outputs, pull = jax.vjp(lambda p: apply(p, x), params)
+    return transpose_agrees(pull, outputs, params, rules)
+
+
+def transpose_agrees(
+    pull: Callable[[Any], tuple[Params]], outputs: Any, params: Params, rules: Rules
+) -> Bool[Array, ""]:
     """Whether the transpose is that of the whole of u ↦ Jᵀu: Jᵀ0 = 0, and ⟨J v, u⟩ = ⟨v, Jᵀu⟩ for random u and v.
 
     A rule that adds to the cotangent, or rounds it to integers, has a transpose in JAX, of its linear part alone.
     """
-    outputs, pull = jax.vjp(lambda p: apply(p, x), params)
-    random = jax.random.key(0)
-    cotangent = jax.random.normal(random, outputs.shape, outputs.dtype)
-    tangent = jax.tree.map(lambda leaf: jax.random.normal(random, leaf.shape, leaf.dtype), params)
-    leaves_of = jax.tree.leaves
+    cotangent, tangent = (
+        jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(0), leaf.shape, leaf.dtype), tree)
+        for tree in (outputs, params)
+    )
     pushed = transposed(pull, outputs, tangent, rules)
-    (pulled,), (of_zero,) = pull(cotangent), pull(jnp.zeros_like(cotangent))
-    wide = jnp.promote_types(outputs.dtype, jnp.float32)
-    pushed, cotangent = pushed.astype(wide), cotangent.astype(wide)
-    here = jnp.vdot(pushed, cotangent)
-    there = sum(jnp.vdot(a.astype(wide), b) for a, b in zip(leaves_of(tangent), leaves_of(pulled), strict=True))
-    size = jnp.linalg.norm(pushed) * jnp.linalg.norm(cotangent)
+    (pulled,), (of_zero,) = pull(cotangent), pull(jax.tree.map(jnp.zeros_like, cotangent))
+    here, there = _product(pushed, cotangent), _product(tangent, pulled)
+    size = jnp.sqrt(_product(pushed, pushed) * _product(cotangent, cotangent))
     zero = jnp.stack([jnp.all(leaf == 0) for leaf in jax.tree.leaves(of_zero)]).all()
     finite = jnp.isfinite(size) & jnp.isfinite(there)  # what is not is told elsewhere
     return (zero & (jnp.abs(here - there) <= _ROUNDING * size)) | ~finite
+
+
+def _product(a: Any, b: Any) -> Array:
+    """⟨a, b⟩, in single precision or better."""
+
+    def one(x: Array, y: Array) -> Array:
+        return jnp.vdot(x.astype(jnp.promote_types(x.dtype, jnp.float32)), y)
+
+    return jnp.stack(jax.tree.leaves(jax.tree.map(one, a, b))).sum()
 
 
 _ROUNDING = 0.02
@@ -150,12 +163,17 @@ def check_rules(apply: Callable[[Params, Inputs], Outputs], params: Params, x: I
     """
     rules = rules_in_the_way(apply, params, x)
     if rules and not _agree_on_a_few(apply, params, x, rules):
-        raise RuleError(
-            "The network's custom_vjp rules must be linear in the cotangent, so that J v is their transpose, got "
-            f"{some(list(rules))}, where one is not: it adds to the cotangent or rounds it; write the rule without "
-            "that, or replace that function."
-        )
+        refuse_rules(rules)
     return rules
+
+
+def refuse_rules(rules: Rules) -> NoReturn:
+    """Raises `RuleError` for rules that are not linear."""
+    raise RuleError(
+        "The network's custom_vjp rules must be linear in the cotangent, so that J v is their transpose, got "
+        f"{some(list(rules))}, where one is not: it adds to the cotangent or rounds it; write the rule without "
+        "that, or replace that function."
+    )
 
 
 def _agree_on_a_few(apply: Callable[[Params, Inputs], Outputs], params: Params, x: Inputs, rules: Rules) -> bool:
