@@ -6,6 +6,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,6 +128,27 @@ def test_lanes(tmp_path, lists, drive):
         run(stop_at(14 if drive == "host" else 6))
     run()
     assert lists == {("list", 0): [0, 2, 4, 6, 8], ("list", 1): [0, 2, 4, 6, 8]}
+
+
+class MLflowError(Exception):
+    def __init__(self, error_code):
+        self.error_code = error_code
+
+
+@pytest.mark.parametrize("code", ["RESOURCE_DOES_NOT_EXIST", "TEMPORARILY_UNAVAILABLE"])
+def test_only_where_there_is_no_run_of_mlflow_another_is_begun(code):
+    logger: Any = object.__new__(il.MLflow)
+    logger._client, logger._runs, logger._error = SimpleNamespace(), {}, MLflowError
+
+    def get_run(handle):
+        raise MLflowError(code)
+
+    logger._client.get_run = get_run
+    if code == "RESOURCE_DOES_NOT_EXIST":
+        assert not logger.reopen("a run")
+    else:
+        with pytest.raises(MLflowError):
+            logger.reopen("a run")
 
 
 @pytest.mark.parametrize("append", [False, True])

@@ -9,7 +9,6 @@ from jax.core import Tracer
 from jaxtyping import PyTree
 
 from relin._core import forward_mode as _forward, tree as _tree
-from relin._core.primitives import backward_only, primitives
 from relin._core.types import Params
 
 
@@ -35,7 +34,7 @@ def expanded(function: Callable[[Params], tuple[PyTree, PyTree]], anchor: Params
         form[:] = structure, [_is_linearised(leaf) for leaf in leaves]
         return [leaf for leaf in leaves if _is_linearised(leaf)], ([x for x in leaves if not _is_linearised(x)], others)
 
-    if rules := _rules(lambda p: split(p)[0], anchor):
+    if rules := _forward.rules_of(lambda p: split(p)[0], anchor):
         primals, pull, (rest, others) = jax.vjp(split, anchor, has_aux=True)
         tangents = _forward.transposed(pull, primals, displacement, rules)
         _check(pull, primals, anchor, rules)
@@ -61,11 +60,3 @@ def _check(pull: Any, primals: list[Any], anchor: Params, rules: _forward.Rules)
 
 def _is_linearised(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
-
-
-def _rules(function: Callable[[Params], Any], anchor: Params) -> _forward.Rules:
-    """The custom_vjp rules in the way of forward mode."""
-    names = backward_only(function, anchor)
-    if not names or "custom_lin" not in primitives(lambda p: jax.jvp(function, (p,), (p,))[1], anchor):
-        return ()
-    return tuple(names)

@@ -35,14 +35,19 @@ def rules_in_the_way(apply: Callable[[Params, Inputs], Outputs], params: Params,
 
 @eqx.filter_jit
 def _rules_in_the_way(apply: Callable[[Params, Inputs], Outputs], params: Params, x: Inputs) -> Rules:
-    names = backward_only(lambda p, x: apply(p, x), params, x)  # unlike a network, hashed without its numbers
+    return rules_of(lambda p, x: apply(p, x), params, x)  # unlike a network, hashed without its numbers
+
+
+def rules_of(function: Callable[..., Any], params: Params, *inputs: Any) -> Rules:
+    """The rules in the way of a function's forward mode in its first argument."""
+    names = backward_only(function, params, *inputs)
     if not names:
         return ()
 
-    def tangent(params: Params, x: Inputs) -> Outputs:
-        return jax.jvp(lambda p: apply(p, x), (params,), (params,))[1]
+    def tangent(params: Params, *inputs: Any) -> Any:
+        return jax.jvp(lambda p: function(p, *inputs), (params,), (params,))[1]
 
-    return tuple(names) if "custom_lin" in primitives(tangent, params, x) else ()  # the tangent of such a rule
+    return tuple(names) if "custom_lin" in primitives(tangent, params, *inputs) else ()  # the tangent of such a rule
 
 
 def jvp(

@@ -17,7 +17,8 @@ class AbstractLogger(abc.ABC):
 
     A subclass defines `log` and, if it has something to close, `close`. One that can go on with what the logger of an
     earlier process wrote defines `handle` and `reopen` too: a run that goes on from a checkpoint shows it the records
-    that the earlier one did not take, and all others every record again.
+    that the earlier one did not take, and all others every record again. What was taken is noted just after `log`: of a
+    process that is killed between the two, one record is shown again.
     """
 
     @property

@@ -21,7 +21,8 @@ class MLflow(AbstractLogger):
     - `tracking_uri`: where MLflow keeps them, such as `"sqlite:///mlflow.db"`; by default as MLflow is set up.
     - `params`: what to keep with every run, such as the learning rate.
 
-    **Raises:** `ImportError` without MLflow, and what MLflow raises where the experiment cannot be reached.
+    **Raises:** `ImportError` without MLflow, and what MLflow raises where the experiment cannot be reached. A run that
+    goes on and whose MLflow run cannot be reached is not logged, with a warning, and shown again by the next process.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class MLflow(AbstractLogger):
             return self._runs[lane] == handle
         try:
             run = self._client.get_run(handle).info
-        except self._error:  # there is none
-            return False
+        except self._error as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise  # a new run beside it would get every record again
         if run.experiment_id != self._experiment or run.lifecycle_stage != "active":
             return False
         self._client.update_run(handle, status="RUNNING")

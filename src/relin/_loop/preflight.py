@@ -146,27 +146,27 @@ def check(problem: Problem, params: Params, batch: tuple[Inputs, Targets], *, me
         raise TypeError(f"`batch` must be a pair (x, y) of arrays, got {type(batch).__name__}; pass a tuple.")
     number = _validate.arrays(batch)
     size = sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(params))
-    mode, problem = problem.mode, problem.trained(problem.variables)
+    begun, problem = Preflight(None, problem.mode, number, size), problem.trained(problem.variables)
     try:
         _check.params(params)
     except (TypeError, ValueError) as error:
-        return Preflight(str(error), mode, number, size)
+        return replace(begun, obstacle=str(error))
     placement = placement_of(mesh, params, batch)
     if placement is None:
-        return _checked(problem, params, batch, mode, jax.devices()[0])
+        return _checked(begun, problem, params, batch, jax.devices()[0])
     with placement.entered():
         params, placement = placement.with_params(params)
         batch = placement.placed(jax.tree.map(given, batch), split=True)
-        return _checked(placement.placed(problem), params, batch, mode, placement.mesh.devices.flat[0])
+        return _checked(begun, placement.placed(problem), params, batch, placement.mesh.devices.flat[0])
 
 
-def _checked(problem: Problem, params: Params, batch: tuple[Inputs, Targets], mode: str, device: Any) -> Preflight:
-    """What is found of a batch and parameters that are arrays."""
-    number = jax.tree.leaves(batch)[0].shape[0]
-    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+def _checked(
+    begun: Preflight, problem: Problem, params: Params, batch: tuple[Inputs, Targets], device: Any
+) -> Preflight:
+    """What is found of a batch and parameters that are arrays, beside what is known."""
     found = _obstacle(problem, params, batch)
     if found is not None:
-        return Preflight(found, mode, number, size)
+        return replace(begun, obstacle=found)
     params, (x, y) = jax.tree.map(jnp.asarray, (params, batch))
     trial = _Trial(problem, params, x, y)
     cost, deterministic = trial.relative_cost(), trial.traced_alike()
@@ -176,21 +176,18 @@ def _checked(problem: Problem, params: Params, batch: tuple[Inputs, Targets], mo
     independent = trial.independent() if deterministic and not_finite is None else None
     if not_finite is None and not math.isfinite(sharpness):
         not_finite = "the curvature of the loss is not finite, though the loss and its gradient are"
-    return Preflight(
-        None,
-        mode,
-        number,
-        size,
-        trial.outputs.size // number,
-        not_finite,
-        deterministic,
-        independent,
-        _memory(trial.linearised),
-        trial.outputs.size**2 * trial.outputs.dtype.itemsize,
-        _free_memory(device),
-        _largest_rate(sharpness),
-        cost,
-        rules_in_the_way(trial.problem.apply, params, x),
+    return replace(
+        begun,
+        num_outputs=trial.outputs.size // begun.num_examples,
+        not_finite=not_finite,
+        deterministic=deterministic,
+        independent=independent,
+        step_memory=_memory(trial.linearised),
+        kernel_memory=trial.outputs.size**2 * trial.outputs.dtype.itemsize,
+        device_memory=_free_memory(device),
+        largest_rate=_largest_rate(sharpness),
+        relative_cost=cost,
+        rules=rules_in_the_way(trial.problem.apply, params, x),
     )
 
 

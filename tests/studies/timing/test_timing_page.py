@@ -82,7 +82,7 @@ def test_title_says_where_a_gain_may_be_chance(study):
         for p in result.placements
     ]
     titles = {plot.name: plot.title for plot in plots(result.model_copy(update={"placements": unsure}), data)}
-    assert titles["accuracy-of-placements"].endswith("for 8 updates; no gain over even is beyond doubt")
+    assert titles["accuracy-of-placements"].endswith("for 8 updates; 95 % intervals of gains over even contain zero")
 
 
 def test_a_panel_for_each_number_and_a_row_for_each_placement(study):

@@ -145,7 +145,7 @@ def _placements_title(result: TimingResult) -> str:
     title = f"{', '.join(clauses)} {updates}"
     best = [_best(result, budget)[0] for budget in result.best]
     if any(placement.versus_even is not None for placement in best) and not any(map(_sure, best)):
-        title += "; no gain over even is beyond doubt"
+        title += "; 95 % intervals of gains over even contain zero"
     return title[0].upper() + title[1:]
 
 
