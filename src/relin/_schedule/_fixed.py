@@ -50,7 +50,7 @@ class Never(AbstractSchedule):
 class _AbstractListed(AbstractSchedule):
     """Re-linearises before each of its steps, which are in order."""
 
-    steps: eqx.AbstractVar[jax.Array | np.ndarray]
+    steps: eqx.AbstractVar[Any]
 
     def due(self, step: Step) -> Flag:
         if self.steps.size == 0:
