@@ -164,6 +164,16 @@ def test_gradients_that_pass_straight_through_are_the_jacobian(kind, dtype):
     np.testing.assert_allclose(outputs.detach().double(), expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("derivative", ["forward", "double_backward"])
+def test_what_is_frozen_within_a_window_keeps_its_displacement(derivative):
+    def module():
+        return made(lambda: nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 2)))
+
+    model = off(module(), derivative=derivative)
+    model.network[0].requires_grad_(False)
+    np.testing.assert_allclose(model(X).detach(), taylor(module()), rtol=1e-7, atol=1e-8)
+
+
 def test_inputs_may_require_a_gradient():
     """As of a part before the linearised one: the gradient is that of f̄, J δ included."""
     module = made(nn.Sequential, nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 2))
