@@ -68,7 +68,7 @@ def test_a_logger_that_cannot_be_closed_costs_nothing(relin_command, tmp_path, m
 @pytest.mark.parametrize(("where", "code"), [("run.csv", 2), ("tensorboard:", 2), ("file/run.jsonl", 1)])
 def test_where_nothing_can_be_logged(where, code, relin_command, tmp_path):
     (tmp_path / "file").write_text("")
-    found, out, err = relin_command("train", "--steps", 4, "--log", where, *SMALL)
+    found, out, err = relin_command("train", "--steps", 4, "--log", "first.jsonl", "--log", where, *SMALL)
     assert (found, err.count("\n")) == (code, 1)
     assert "--log" in err
     assert "test" not in out

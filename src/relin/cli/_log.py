@@ -37,8 +37,9 @@ def opened(kinds: list[tuple[str, str]]) -> Iterator[list["relin.AbstractLogger"
     warnings.formatwarning = lambda message, *_, **__: f"relin: {message}\n"
     try:
         with contextlib.ExitStack() as stack:
-            loggers = [_opened(*kind) for kind in kinds]
-            for logger in loggers:
+            loggers = list["relin.AbstractLogger"]()
+            for kind in kinds:
+                loggers.append(logger := _opened(*kind))
                 stack.callback(_close, logger)
                 stack.enter_context(closed_when_stopped(logger.close))
             yield loggers
