@@ -2,10 +2,14 @@
 
 import functools
 import operator
+import re
 import sys
 import threading
 import types
+import weakref
 
+import beartype
+import flax.linen
 import jax
 import optax
 import pytest
@@ -115,6 +119,54 @@ def test_what_wraps_a_function_is_told_by_all_of_its_state(make, where):
 
     assert digest(1) != digest(2)
     assert digest(1) == digest(1)
+
+
+def checked():
+    def identity(x):
+        return x
+
+    identity.__annotations__["x"] = type("Inputs", (), {"__module__": "jax"})
+    checked = beartype.beartype(identity)
+    return lambda x: checked(x)
+
+
+def dispatching():
+    dispatching = functools.singledispatch(scaled)
+    dispatching.register(str, by_settings)
+    return lambda x: dispatching(x)
+
+
+class Referring:
+    def __init__(self):
+        self.itself = weakref.ref(self)
+
+
+@pytest.mark.parametrize(
+    ("make", "use"),
+    [
+        (lambda: flax.linen.Dense(3).apply, None),
+        (lambda: lambda x, pattern=re.compile("kernel"): pattern.match(x), lambda f: f("kernel")),
+        (lambda: jax.make_mesh((1,), ("examples",)), None),
+        (Cached, lambda network: network(1.0, 2.0)),
+        (dispatching, lambda f: f(2.0)),
+        (checked, None),
+        (Referring, None),
+    ],
+    ids=["linen", "pattern", "mesh", "cached property", "dispatching", "checked", "weak reference"],
+)
+def test_what_a_process_counts_and_finds_is_no_part_of_it(make, use):
+    value, again = make(), make()
+    before = fingerprint(value)
+    if use is not None:
+        use(value)
+    assert fingerprint(value) == fingerprint(again) == before
+
+
+def test_what_is_assigned_over_a_cached_property_is():
+    network = Cached()
+    before = fingerprint(network)
+    network.factor = 3.0
+    assert fingerprint(network) != before
 
 
 def test_so_is_what_it_reaches_through_a_package(tmp_path, monkeypatch):

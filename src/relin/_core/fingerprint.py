@@ -1,10 +1,13 @@
 """What tells objects apart that are given in Python: functions and what they close over, arrays, objects by state."""
 
+import copyreg
 import hashlib
 import inspect
 import sys
 import sysconfig
-from functools import cache, cached_property, partial, singledispatchmethod
+import weakref
+from collections.abc import Iterator
+from functools import cache, cached_property, partial, singledispatch, singledispatchmethod
 from importlib.metadata import version
 from operator import attrgetter
 from pathlib import Path
@@ -53,6 +56,7 @@ def environment() -> str:
 _REASON = "cannot be told from another one"
 _Compiled, _Caching = type(jax.jit(lambda: None)), type(cache(lambda: None))
 """What `jax.jit` and `functools.lru_cache` make, of which pickling tells too much or nothing."""
+_DISPATCHER = getattr(singledispatch(lambda: None), "__code__", None)
 
 
 class _Describing:
@@ -80,6 +84,12 @@ class _Describing:
                 return "module", value.__name__
             case type():
                 return self._class(value)
+            case FunctionType(__code__=code) if code is _DISPATCHER:  # it also holds what it has looked up
+                return "dispatching", self(dict(value.registry))  # pyright: ignore[reportFunctionMemberAccess]
+            case FunctionType(__wrapped__=checked) if getattr(value, "__beartype_wrapper", False):  # with addresses
+                return "checked", self(checked)
+            case FunctionType(__closure__=None) if _is_of_a_library(value):
+                return "function", value.__module__, value.__qualname__, self._text(value)
             case FunctionType():
                 return self._function(value)
             case MethodType():
@@ -90,8 +100,12 @@ class _Describing:
                 return "property", [self(function) for function in (value.fget, value.fset, value.fdel)]
             case cached_property():  # in Python 3.11 it holds a lock
                 return "cached property", self(value.func)
-            case singledispatchmethod():  # its dispatcher also holds what it has looked up
-                return "dispatched", self(value.func), self(dict(value.dispatcher.registry))
+            case singledispatchmethod():
+                return "dispatched", self(value.func), self(value.dispatcher)
+            case weakref.ref():
+                return "weak", self(value())
+            case jax.Device():
+                return "device", value.id
             case partial():
                 parts = value.func, value.args, value.keywords, vars(value)
                 return "partial", type(value).__qualname__, [self(part) for part in parts]
@@ -172,18 +186,22 @@ class _Describing:
         if isinstance(value, CodeType):
             return "code", value.co_code, self(value.co_consts), value.co_names
         kind = type(value).__module__, type(value).__qualname__
+        if kind == ("flax.ids", "FlaxId"):  # counts the objects of a process
+            return "object", kind
         try:
-            reduced = value.__reduce_ex__(4)
+            reduced = copyreg.dispatch_table.get(type(value), _reduced)(value)
         except Exception:
             if state := getattr(value, "__dict__", None):
-                return "object", kind, self(dict(state))
+                return "object", kind, self(_uncached(value, state))
             if self.in_class:
                 return "object", kind
             raise UnknowableError(f"{type(value).__name__} {_REASON}") from None
         if isinstance(reduced, str):
             return "global", kind, reduced
         made, arguments, *state = reduced
-        parts = [list(part) if hasattr(part, "__next__") else part for part in state]
+        if state and isinstance(state[0], dict):
+            state[0] = _uncached(value, state[0]) or None
+        parts = [list(part) if isinstance(part, Iterator) else part for part in state]
         return "object", kind, made.__qualname__, self(arguments), self(parts)
 
     def _compiled_with(self, value: Any) -> Any:
@@ -192,6 +210,26 @@ class _Describing:
             return self(value.__getstate__())
         except Exception:
             return None
+
+
+def _reduced(value: Any) -> Any:
+    return value.__reduce_ex__(4)
+
+
+def _uncached(value: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """An object's state without what its cached properties have found: it is there only after they were used."""
+    return {name: one for name, one in state.items() if not _is_found(value, name, one)}
+
+
+def _is_found(value: Any, name: str, one: Any) -> bool:
+    """Whether an attribute is what a cached property finds; one that was assigned is another."""
+    found = inspect.getattr_static(type(value), name, None)
+    if not isinstance(found, cached_property):
+        return False
+    try:
+        return fingerprint(found.func(value)) == fingerprint(one)
+    except Exception:
+        return False
 
 
 @cache
