@@ -138,6 +138,26 @@ def test_two_backward_passes_where_a_function_has_no_forward_mode():
     assert torch.equal(asked(X), outputs)
     with pytest.raises(ValueError, match="no forward mode"):
         off(made(Applied, Square.apply), derivative="forward")(X)
+    with pytest.raises(ValueError, match="no second derivative"):
+        off(made(Applied, F.hardsigmoid), derivative="double_backward")(X)
+
+
+def test_rows_of_padding_are_no_reason_against_forward_mode():
+    """PyTorch gives them no gradient, and so they are where they were."""
+
+    def module():
+        return nn.Sequential(made(nn.Embedding, 6, 4, padding_idx=0), nn.Flatten(), made(nn.Linear, 12, 2))
+
+    tokens = torch.tensor([[0, 1, 2], [3, 4, 0]])
+    models = [Linearised(module(), derivative=derivative) for derivative in ("auto", "double_backward")]
+    for model in models:
+        optimizer = torch.optim.AdamW(model.parameters(), 0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(tokens).square().sum().backward()
+            optimizer.step()
+    assert models[0].derivatives == {True: "forward"}
+    np.testing.assert_allclose(models[0](tokens).detach(), models[1](tokens).detach(), rtol=1e-12)
 
 
 @pytest.mark.parametrize(

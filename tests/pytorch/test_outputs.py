@@ -45,6 +45,8 @@ def test_a_loss_inside_is_the_loss_of_the_linearised_outputs(derivative, reducti
     expected.sum().backward()
     for mine, other in zip(inside.parameters(), outside.parameters(), strict=True):
         np.testing.assert_allclose(mine.grad, other.grad, rtol=1e-12)
+    with torch.no_grad():
+        assert not inside(x, labels=Y)["loss"].requires_grad
     if reduction == "mean":
         assert inside.linearisation_error(x, labels=Y) == outside.linearisation_error(x) > 0
 

@@ -82,6 +82,8 @@ class Lossy(il.AbstractSchedule):
 def test_what_cannot_be_linearised_is_refused():
     with pytest.raises(ValueError, match="leave its parameters to training"):
         off(made(Clamping))(X)
+    with pytest.raises(ValueError, match="sparse=True"):
+        off(made(nn.Embedding, 6, 4, sparse=True), torch.tensor([0, 1]))(torch.tensor([0, 1]))
     with pytest.raises(TypeError, match="call the module once"):
         Linearised(nn.LazyLinear(3))
     with pytest.raises(TypeError, match=r"got a Linearised one; pass its merged\(\)"):

@@ -368,14 +368,20 @@ class Linearised(nn.Module):
 
     def _failure(self, way: str, call: _passes.Call) -> str | None:
         """What is in the way of this derivative, if anything is: tried at a random δ, since the run's may be zero."""
-        tangent = _passes.random_tangent(call.anchor)
+        tangent = _passes.random_tangent(call)
         displaced = {name: (at + tangent[name]).requires_grad_() for name, at in call.anchor.items()}
         try:
             passed = _passes.linearised_pass(call._replace(parameters=displaced), way)
             used = [*tensors_of((passed.linearised, call.args, call.kwargs)), *call.anchor.values()]
             apart = _passes.disagreement(passed, tangent, _passes.rounding_of(used))
-        except NotImplementedError as error:
-            return f"an operator has no forward mode ({str(error).splitlines()[0]})"
+        except RuntimeError as error:
+            reason, lacking = (
+                str(error).splitlines()[0],
+                "forward mode" if way == _passes.FORWARD else "second derivative",
+            )
+            if isinstance(error, NotImplementedError) or reason.endswith("is not implemented"):
+                return f"an operator has no {lacking} ({reason})"
+            raise
         if math.isnan(apart):
             return "J δ is not finite"
         return None if apart <= 1 else "J δ is not the transpose of its backward pass"

@@ -71,6 +71,11 @@ def linearised_pass(call: Call, derivative: str) -> Predictions:
 
     With inputs that require a gradient, theirs is that of f̄ too, J δ included.
     """
+    if any(isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse for part in call.module.modules()):
+        raise ValueError(
+            "A linearised module must have dense gradients, got an embedding with sparse=True; set its `sparse` to "
+            "False, and take an optimiser for dense gradients."
+        )
     before = {name: at._version for name, at in call.anchor.items()}
     through = torch.is_grad_enabled() and any(t.requires_grad for t in tensors_of((call.args, call.kwargs)))
     if derivative == DOUBLE and through:
@@ -147,11 +152,11 @@ def _double_backward(call: Call) -> Predictions:
         tangent = tangent_of(tensor)
         return tensor if tangent is None else tensor + tangent.detach()
 
-    losses = Losses(value)
+    graph, losses = torch.is_grad_enabled(), Losses(value)
     with torch.enable_grad():
         outputs = _called(call, leaves, losses)
     losses.check(outputs, lambda tensor: tangent_of(tensor) is not None)
-    linearised = mapped(value, outputs)
+    linearised = mapped(value if graph else lambda tensor: value(tensor).detach(), outputs)
     return Predictions(linearised, outputs, [*known.values()], leaves, losses.gate)
 
 
@@ -195,11 +200,20 @@ def _without_mkldnn() -> Iterator[None]:
         quietly(flags.__exit__, None, None, None)
 
 
-def random_tangent(anchor: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A random v of each parameter's own scale; of their mean scale where a parameter is zero."""
-    scales = {name: float(at.float().square().mean().sqrt()) for name, at in anchor.items() if at.numel()}
+def random_tangent(call: Call) -> dict[str, Tensor]:
+    """A random v of each parameter's own scale; of their mean scale where a parameter is zero.
+
+    It is zero in embeddings' rows of padding, which have no gradient on purpose.
+    """
+    scales = {name: float(at.float().square().mean().sqrt()) for name, at in call.anchor.items() if at.numel()}
     typical = sum(scales.values()) / max(1, len(scales)) or 1.0
-    return {name: torch.randn_like(at) * (scales.get(name) or typical) for name, at in anchor.items()}
+    tangent = {name: torch.randn_like(at) * (scales.get(name) or typical) for name, at in call.anchor.items()}
+    embeddings = [part for part in call.module.modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag)]
+    for name, v in tangent.items():
+        for part in embeddings:
+            if part.weight is call.parameters[name] and part.padding_idx is not None:
+                v[part.padding_idx] = 0
+    return tangent
 
 
 def disagreement(predictions: Predictions, tangent: Mapping[str, Tensor], rounding: float) -> float:
