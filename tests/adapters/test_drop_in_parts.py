@@ -162,21 +162,25 @@ def test_a_custom_vjp_rule_is_transposed():
 
 
 def test_a_rule_that_adds_to_the_cotangent_is_refused_where_numbers_are_known():
-    @jax.custom_vjp
-    def noisy(x):
-        return x
+    def adding(noise):
+        @jax.custom_vjp
+        def noisy(x):
+            return x
 
-    noisy.defvjp(lambda x: (x, None), lambda _, c: (c + 1,))
+        noisy.defvjp(lambda x: (x, None), lambda _, c: (c + noise,))
+        return noisy
 
     class Network(nnx.Module):
-        def __init__(self):
+        def __init__(self, noise):
             self.linear = nnx.Linear(4, 3, rngs=nnx.Rngs(0), param_dtype=jnp.float64)
+            self.noise = noise
 
         def __call__(self, x):
-            return noisy(self.linear(x))
+            return adding(self.noise)(self.linear(x))
 
+    relin.nnx.Linearised(Network(0))(X)
     with pytest.raises(ValueError, match="must be linear in the cotangent"):
-        relin.nnx.Linearised(Network())(X)
+        relin.nnx.Linearised(Network(1))(X)
 
 
 @pytest.mark.parametrize(

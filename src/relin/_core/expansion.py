@@ -23,7 +23,7 @@ def expanded(function: Callable[[Params], tuple[PyTree, PyTree]], anchor: Params
     - `params`: θ, which are differentiated.
 
     **Raises:** `RuleError` for `custom_vjp` rules that have no transpose; for those that are not linear in the
-    cotangent only outside of transformations such as `jax.jit`, once.
+    cotangent only outside of transformations such as `jax.jit`.
     """
     anchor, form = jax.lax.stop_gradient(anchor), list[Any]()
     displacement = _tree.subtract(params, anchor)
@@ -45,17 +45,14 @@ def expanded(function: Callable[[Params], tuple[PyTree, PyTree]], anchor: Params
     return structure.unflatten([next(values if which else constants) for which in linearised]), others
 
 
-_LINEAR = set[_forward.Rules]()
-"""The rules that were found to be linear."""
-
-
 def _check(pull: Any, primals: list[Any], anchor: Params, rules: _forward.Rules) -> None:
-    """Refuses rules that are not linear, if these numbers are known: where they are traced nothing can be compared."""
-    if rules in _LINEAR or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((primals, anchor))):
-        return
-    if not _forward.transpose_agrees(pull, primals, anchor, rules):
+    """Refuses rules that are not linear, if these numbers are known: where they are traced nothing can be compared.
+
+    One place in the source makes rules of many kinds, and so each call is compared.
+    """
+    known = not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((primals, anchor)))
+    if known and not _forward.transpose_agrees(pull, primals, anchor, rules):
         _forward.refuse_rules(rules)
-    _LINEAR.add(rules)
 
 
 def _is_linearised(leaf: Any) -> bool:
