@@ -51,6 +51,7 @@ def oracle(params, x, runner):
     return np.einsum("icp,jdp->ijcd", flat, flat)
 
 
+@pytest.mark.slow
 def test_a_trained_run_is_saved_and_its_kernel_computed(relin_command, tmp_path):
     code, out, err = relin_command(
         "train", "--steps", 40, "--schedule", "every-8", "--rate", 0.05, "--out", "run", *SMALL

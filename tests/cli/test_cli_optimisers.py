@@ -34,6 +34,7 @@ def test_a_stability_study_with_adam_says_nothing_of_what_is_stable_for_sgd(reli
     )
 
 
+@pytest.mark.slow
 def test_a_run_with_an_optimiser(relin_command, tmp_path):
     code, _, err = relin_command("train", "--optimiser", "muon", *TINY, "--schedule", "every-2", "--out", "run")
     assert (code, err) == (0, "")

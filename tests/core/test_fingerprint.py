@@ -162,13 +162,6 @@ def test_what_a_process_counts_and_finds_is_no_part_of_it(make, use):
     assert fingerprint(value) == fingerprint(again) == before
 
 
-def test_files_stay_open(tmp_path):
-    with (tmp_path / "notes").open("w") as file:
-        fingerprint(lambda x: file.write(x))
-        file.write("kept")
-    assert (tmp_path / "notes").read_text() == "kept"
-
-
 def test_what_is_assigned_over_a_cached_property_is():
     network = Cached()
     before = fingerprint(network)

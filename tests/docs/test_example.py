@@ -77,3 +77,25 @@ def test_gauss_newton(in_turn, tmp_path):
     at_end = losses.filter(iteration=2)["validation_loss"].to_list()
     assert at_end == pytest.approx(table["at the end"].to_list(), abs=1e-3)
     assert (tmp_path / "losses.png").stat().st_size > 1000
+
+
+TASK_VECTORS = ("checkpoint", "+ δ_1", "+ δ_2", "add", "negate")
+
+
+@pytest.mark.fashion_mnist
+@pytest.mark.slow
+def test_task_vectors(in_turn):
+    few = ["--seeds", "1", "--steps", "100", "--examples", "500", "--rates", "0.03"]
+    (end,) = in_turn({"task vectors": {"file": str(EXAMPLES / "task_vectors.py"), "arguments": few}}).values()
+    assert (end.code, end.err) == (0, "")
+    found = re.findall(r"^\| (.+) \| (.+) \| (-?[\d.]+).*? \| ([\d.]+).*? \| ([\d.]+).*? \| ", end.out, re.MULTILINE)
+    rows = {(way, name): [float(number) for number in numbers] for way, name, *numbers in found}
+    assert len(rows) == 15
+    for way in ("K = 1", "K = 64", "K = ∞, linearised network"):
+        start, one, other, add, negate = (rows[way, name] for name in TASK_VECTORS)
+        assert one[1] > start[1]
+        assert other[2] > start[2]
+        assert min(add[1] - start[1], add[2] - start[2]) > 0
+        assert negate[0] < 0
+        assert negate[1] < start[1] - 5
+        assert negate[2] > 0.9 * start[2]

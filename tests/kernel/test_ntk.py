@@ -39,7 +39,7 @@ def test_any_working_set(working_set):
 
 
 @pytest.mark.parametrize("outputs", ["mean", "diagonal"])
-@pytest.mark.parametrize("working_set", [1, 3000, 5000, 8000, 20000])
+@pytest.mark.parametrize("working_set", [1, 5000, 20000])
 def test_some_outputs_at_a_time(outputs, working_set):
     """Five outputs by ones, twos and threes, so that the last of them overlap; all examples held, or some."""
     params = PARAMS | {"w": normal(20, 6, 5), "b": normal(21, 5), "scale": normal(22, 5), "v": normal(23, 10, 3)}

@@ -10,6 +10,8 @@ from relin import models
 from relin.adapters import from_equinox
 from relin.kernel._ntk import ntk
 
+pytestmark = pytest.mark.slow
+
 # name of the network, shape of an example, options, kind of kernel
 NETWORKS = [
     ("mlp", (4, 2), {"width": 9, "depth": 2}, "full"),
@@ -20,7 +22,7 @@ NETWORKS = [
     ("cnn", (7, 6, 2), {"width": 3, "convolution": "patches"}, 1),
     ("cnn", (7, 6, 2), {"width": 3, "convolution": "lax", "activation": "gelu", "parametrisation": "ntk"}, "full"),
     ("lenet5", (28, 28, 1), {"convolution": "lax"}, "mean"),
-    pytest.param("resnet18", (6, 6, 1), {"width": 2, "convolution": "lax"}, "full", marks=pytest.mark.slow),
+    ("resnet18", (6, 6, 1), {"width": 2, "convolution": "lax"}, "full"),
 ]
 
 

@@ -444,6 +444,7 @@ def test_processes_that_train_together_move_their_anchors_together(tmp_path):
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.slow
 def test_no_jax_runs():
     """Nor is it imported before a schedule is made, which asks no device of JAX's."""
     code = """

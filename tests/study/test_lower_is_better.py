@@ -137,6 +137,7 @@ def of_positions(key):
     return apply, {"table": jax.random.normal(first, (3, 4)), "out": jax.random.normal(second, (4, 3)) / 2}
 
 
+@pytest.mark.slow
 def test_targets_at_positions_are_counted_one_by_one(tmp_path):
     data = tokens()
     answer = study.Frequency(network=of_positions, data=data, **TINY).run(tmp_path / "study", progress=False)

@@ -67,9 +67,7 @@ def started(runner):
     return runner.network, runner.initial(SEED)
 
 
-@pytest.mark.parametrize(
-    "name", [n if n in ("adam", "muon") else pytest.param(n, marks=pytest.mark.slow) for n in names()]
-)
+@pytest.mark.parametrize("name", [n if n == "adam" else pytest.param(n, marks=pytest.mark.slow) for n in names()])
 def test_runs_of_an_optimiser_are_plain_loops_and_their_rates_share_a_program(name, runner_of):
     runner, rates = runner_of(name), (0.03, 0.003)
     runs = tuple(RunSpec(parse_condition("every-1"), STEPS, rate, SEED) for rate in rates)
