@@ -94,6 +94,8 @@ def test_what_cannot_be_linearised_is_refused():
         Linearised(nn.Linear(3, 3, dtype=torch.complex64))
     with pytest.raises(ValueError, match="DistributedDataParallel"):
         Linearised(nn.Linear(3, 3))._replicate_for_data_parallel()
+    with pytest.raises(TypeError, match="of TorchScript"):
+        Linearised(nn.Sequential(torch.jit.script(nn.Linear(3, 3))))
     hooked = nn.Linear(3, 3)
     hooked.register_full_backward_hook(lambda *_: None)
     with pytest.raises(ValueError, match="hook on its gradient"):

@@ -35,6 +35,11 @@ def check_module(module: Any) -> None:
             )
     hooks = ("_backward_hooks", "_backward_pre_hooks")
     for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise TypeError(
+                f"`module` must run with parameters that it is given, got {name or 'one'} of TorchScript, which uses "
+                "its own; pass the module that it was made from."
+            )
         if any(getattr(part, hook, None) for hook in hooks):
             raise ValueError(
                 f"`module` must be differentiated as it is, got {name or 'one'} ({type(part).__name__}) with a hook on "
