@@ -11,10 +11,12 @@ import weakref
 import beartype
 import flax.linen
 import jax
+import numpy as np
 import optax
 import pytest
+import scipy.special
 
-from relin._core.fingerprint import fingerprint
+from relin._core.fingerprint import UnknowableError, fingerprint
 
 
 class Settings:
@@ -102,10 +104,28 @@ Dense.__module__ = "jax"  # as a network of a library
         lambda n: functools.singledispatchmethod(functools.partial(scaled, n)),
         lambda n: property(None, functools.partial(operator.setitem, {"n": n})),
         lambda n: optax.cosine_decay_schedule(0.1, n),
+        lambda n: operator.methodcaller("sum", axis=n),
+        lambda n: functools.partial(scaled, types.MappingProxyType({"n": n})),
+        lambda n: functools.partial(scaled, type("Named", (str,), {"__module__": "__main__", "n": n})("name")),
+        lambda n: type("Kind", (type,), {"__module__": "__main__", "n": n})("Class", (), {"__module__": "__main__"}),
         lambda n: Dense(n).apply,
         Slotted,
     ],
-    ids=["partial", "wrapped partial", "jit", "partialmethod", "dispatched", "setter", "schedule", "method", "slots"],
+    ids=[
+        "partial",
+        "wrapped partial",
+        "jit",
+        "partialmethod",
+        "dispatched",
+        "setter",
+        "schedule",
+        "methodcaller",
+        "mapping",
+        "string",
+        "metaclass",
+        "method",
+        "slots",
+    ],
 )
 def test_what_wraps_a_function_is_told_by_all_of_its_state(make, where):
     def digest(n):
@@ -160,6 +180,12 @@ def test_what_a_process_counts_and_finds_is_no_part_of_it(make, use):
     if use is not None:
         use(value)
     assert fingerprint(value) == fingerprint(again) == before
+
+
+def test_a_ufunc_of_a_function_is_refused():
+    fingerprint([np.sin, scipy.special.expit])
+    with pytest.raises(UnknowableError, match="cannot be told"):
+        fingerprint(np.frompyfunc(scaled, 1, 1))
 
 
 def test_what_is_assigned_over_a_cached_property_is():

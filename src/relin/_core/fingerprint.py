@@ -16,6 +16,7 @@ from types import (
     CodeType,
     FunctionType,
     GetSetDescriptorType,
+    MappingProxyType,
     MemberDescriptorType,
     MethodType,
     ModuleType,
@@ -70,7 +71,8 @@ class _Describing:
         type."""
 
     def __call__(self, value: Any) -> Any:
-        if isinstance(value, str | bytes | int | float | complex | bool | None):
+        plain = isinstance(value, str | bytes | int | float | complex | bool | None)
+        if plain and type(value).__module__ in ("builtins", "numpy"):  # others may have a state and methods
             return value
         if id(value) in self.seen:
             return "seen", self.seen[id(value)][0]
@@ -109,7 +111,7 @@ class _Describing:
             case partial():
                 parts = value.func, value.args, value.keywords, vars(value)
                 return "partial", type(value).__qualname__, [self(part) for part in parts]
-            case dict():
+            case dict() | MappingProxyType():
                 return *self._kind(value), [(self(key), self(one)) for key, one in value.items()]
             case list() | tuple():
                 return *self._kind(value), [self(one) for one in value]
@@ -130,7 +132,7 @@ class _Describing:
         before, self.in_class = self.in_class, True
         try:
             parts = [(name, self(part)) for name, part in vars(kind).items() if not _is_pythons(name, part)]
-            return *named, parts, [self(base) for base in kind.__bases__]
+            return *named, parts, [self(base) for base in (*kind.__bases__, type(kind))]
         finally:
             self.in_class = before
 
@@ -197,12 +199,14 @@ class _Describing:
                 return "object", kind
             raise UnknowableError(f"{type(value).__name__} {_REASON}") from None
         if isinstance(reduced, str):
+            if isinstance(value, np.ufunc) and not any(vars(one).get(reduced) is value for one in _modules()):
+                raise UnknowableError(f"{reduced} {_REASON}")
             return "global", kind, reduced
         made, arguments, *state = reduced
         if state and isinstance(state[0], dict):
             state[0] = _uncached(value, state[0]) or None
         parts = [list(part) if isinstance(part, Iterator) else part for part in state]
-        return "object", kind, made.__qualname__, self(arguments), self(parts)
+        return "object", kind, getattr(made, "__qualname__", None) or self(made), self(arguments), self(parts)
 
     def _compiled_with(self, value: Any) -> Any:
         """The static arguments of `jax.jit`, of which only its own pickling tells."""
@@ -210,6 +214,10 @@ class _Describing:
             return self(value.__getstate__())
         except Exception:
             return None
+
+
+def _modules() -> list[ModuleType]:
+    return [one for one in list(sys.modules.values()) if isinstance(one, ModuleType)]
 
 
 def _reduced(value: Any) -> Any:
