@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import relin as il
+from relin._core.fingerprint import fingerprint
 from relin.adapters._torchax import environment
 
 KEY = jax.random.key(0)
@@ -237,6 +238,10 @@ def test_frozen_parameters_and_bfloat16(single):
     assert {leaf.dtype for leaf in params.values()} == {jnp.bfloat16.dtype}
     for name, tensor in low.state_dict().items():
         torch.testing.assert_close(apply.state_dict(params)[name], tensor, rtol=0, atol=0)
+    before = fingerprint(low)
+    with torch.no_grad():
+        low.readout.bias.neg_()
+    assert fingerprint(low) != before  # a run with a checkpoint knows it again
 
 
 class Mixed(nn.Linear):

@@ -167,8 +167,13 @@ class _Describing:
 
     def _array(self, value: Any) -> Any:
         """Of NumPy's, JAX's and PyTorch's arrays, keys among them; none for other objects."""
-        if hasattr(value, "detach"):
-            value = value.detach().cpu().numpy()
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(value, torch.Tensor):
+            value = value.detach().cpu().to_dense()
+            try:
+                value = value.numpy()
+            except TypeError:  # NumPy has no such numbers
+                return "tensor", str(value.dtype), self(value.double().numpy())
         if isinstance(value, jax.Array) and "key<" in str(value.dtype):
             return "key", str(value.dtype), self(jax.random.key_data(value))
         if not isinstance(value, np.ndarray | np.generic | jax.Array) or isinstance(value, np.ma.MaskedArray):
