@@ -24,8 +24,7 @@ class Network:
     distance: float = 15.0
     """η T, the same at every rate."""
     in_detail: bool = False
-    """Whether other steps in the windows are tried, single steps and single windows are recorded too, and descent at
-    one anchor is compared with theory."""
+    """Whether single steps and single windows are recorded too, and descent at one anchor is compared with theory."""
 
 
 NETWORKS = {
@@ -96,8 +95,8 @@ def momentum(rate: Any) -> optax.GradientTransformation:
 
 def everything(subject: Subject, plan: Plan) -> Iterator[pl.DataFrame]:
     """The records of all runs of a network."""
-    in_detail = (changed, implicit, detailed, frozen, exact) if subject.network.in_detail else ()
-    for part in (at_rates, *in_detail):
+    in_detail = (detailed, frozen, exact) if subject.network.in_detail else ()
+    for part in (at_rates, changed, implicit, *in_detail):
         yield from part(subject, plan)
 
 
