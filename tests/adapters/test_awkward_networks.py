@@ -92,3 +92,38 @@ def test_numbers_that_python_reads_are_refused(how):
     assert "\n" not in str(error.value)
     found = il.check(il.Problem(apply, il.CrossEntropy()), params, (X[:, 0], Y))
     assert "torch.where" in found.obstacle
+
+
+class Copies(nn.Module):
+    """As a cache of keys and values does, which torchax cannot run."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(4, 3)
+
+    def forward(self, x):
+        y = torch.zeros_like(self.body(x))
+        return y.copy_(self.body(x)[:])
+
+
+def test_what_torchax_cannot_run_is_told_with_the_way_round():
+    apply, params = il.from_torch(Copies())
+    with pytest.raises(ValueError, match=r"by torchax, which cannot run Copies .*use relin.torch.Linearised"):
+        apply(params, X)
+
+
+class Output(dict):
+    """As Hugging Face's: a dictionary of its own kind."""
+
+
+class Named(nn.Linear):
+    def forward(self, x):
+        return Output(logits=super().forward(x))
+
+
+def test_outputs_that_are_no_tensors_are_refused():
+    apply, params = il.from_torch(Named(4, 3))
+    with pytest.raises(TypeError, match=r"got Output from Named; .*such as output='logits'"):
+        apply(params, X)
+    apply, params = il.from_torch(Named(4, 3), output="logits")
+    assert apply(params, X).shape == (6, 5, 3)

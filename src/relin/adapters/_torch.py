@@ -24,7 +24,7 @@ from relin.adapters._closed import (
     without_counting,
 )
 from relin.adapters._torch_module import check_as_it_is, check_hooks, check_values, copied, in_mode
-from relin.adapters._torchax import environment
+from relin.adapters._torchax import check_outputs, environment, refuse_torchaxs
 from relin.adapters._trainable import PartialApply, Trainable, restricted
 
 Parameters = dict[str, Float[Array, "..."]]
@@ -114,6 +114,10 @@ class TorchApply(AbstractApply):
             outputs = without_counting(lambda: dict(module.named_modules()), run)
         except jax.errors.ConcretizationTypeError as error:
             forward.refuse_reading(error)
+        except Exception as error:
+            refuse_torchaxs(error, self._wrapped())
+            raise
+        check_outputs(outputs, self._wrapped())
         after = {name: jax_view(tensor) for name, tensor in tensors.items()}
         moved = [name for name, value in given.items() if after[name] is not value]
         forward.check_moved(moved, set(others) if carried else set())
@@ -162,7 +166,8 @@ def from_torch(
     mode without the arguments that say how it is trained, for lazy parameters without values, for hooks on gradients,
     and for dropout without a key; and, where `apply` is called, for a module that reads a number from a tensor
     (`.item()`, `if`), draws random numbers or moves its buffers where it was not asked to, changes its parameters, or
-    uses a `torch.autograd.Function`, whose backward need not be the forward's derivative.
+    uses a `torch.autograd.Function`, whose backward need not be the forward's derivative; for outputs that hold
+    anything but tensors; and where torchax itself cannot run it.
     """
     environment()
     import torch

@@ -27,6 +27,32 @@ def environment() -> Any:
         return env
 
 
+def check_outputs(outputs: Any, name: str) -> None:
+    """Raises `TypeError` unless the outputs are tensors, in tuples, lists and dictionaries."""
+    import torch
+
+    for leaf in jax.tree.leaves(outputs):
+        if not isinstance(leaf, torch.Tensor | int | float):
+            first = repr(next(iter(leaf))) if isinstance(leaf, dict) and leaf else "lambda outputs: outputs.logits"
+            raise TypeError(
+                f"The network must return tensors, got {type(leaf).__name__} from {name}; choose one of what it holds, "
+                f"such as output={first}."
+            )
+
+
+def refuse_torchaxs(error: Exception, name: str) -> None:
+    """Raises `ValueError` for what failed within torchax."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0] == "torchax":
+        raise ValueError(
+            f"from_torch runs a module on JAX by torchax, which cannot run {name} ({type(error).__name__}: {error}); "
+            "leave out what it cannot (a cache of keys and values, such as by config.use_cache = False), or use "
+            "relin.torch.Linearised, which stays in PyTorch."
+        ) from error
+
+
 def _exponential(tensor: Any, rate: float = 1.0, *, generator: Any = None) -> Any:
     """Draws from the exponential distribution in place, Gumbel noise's source: torchax 0.0.13 leaves the tensor as it
     is."""
