@@ -109,7 +109,7 @@ def needs_more():
 def test_an_optimiser_that_needs_more_is_answered():
     for solver, schedule in ((il.WeightSpace, il.Every(2)), (il.FunctionSpace, il.Never())):
         with pytest.raises(
-            TypeError, match="the keywords `value`, `grad` and `value_fn`, got one that is not"
+            TypeError, match="the keywords `value`, `grad` and `value_fn`, got one that needs more"
         ) as refusal:
             il.train(PROBLEM, solver(needs_more()), schedule, PARAMS, (X, Y), num_steps=2, key=KEY)
         assert "\n" not in str(refusal.value)

@@ -366,5 +366,5 @@ def test_runs_made_elsewhere_are_judged_by_a_measure_too():
     assert "measure" in answer.settings
     with pytest.raises(ValueError, match="the MAE at which a run that did not train counts"):
         study.conclude("frequency", frame, measure=dataclasses.replace(measure, untrained=None))
-    with pytest.raises(ValueError, match="`measure` is given in Python"):
+    with pytest.raises(ValueError, match="`measure` must be an object of Python"):
         study.conclude("frequency", frame, measure="MAE")
