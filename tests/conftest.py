@@ -96,7 +96,9 @@ def rough_figures():
 
 
 def pytest_collection_modifyitems(items):
-    """Outside CI, leaves out the tests of what `tools/system-packages` could not install; in CI these fail."""
+    """The longest test first, beside which others run. Outside CI, leaves out the tests of what `tools/system-packages`
+    could not install; in CI these fail."""
+    items.sort(key=lambda item: item.path.name != "test_kills.py")
     if os.environ.get("CI"):
         return
     browser, data = any(map(shutil.which, BROWSERS)), FASHION_MNIST.exists()

@@ -19,7 +19,16 @@ from tools.windows.theory import LIMIT, growth
 
 pytestmark = pytest.mark.slow
 
-PLAN = Plan(rates=(0.05,), period=4, batch=5, detailed_steps=8, excesses=(1.1,), exact_start=(0.05, 2), exact_steps=30)
+PLAN = Plan(
+    rates=(0.05,),
+    period=4,
+    batch=5,
+    detailed_steps=8,
+    implicit_batch=20,
+    excesses=(1.1,),
+    exact_start=(0.05, 2),
+    exact_steps=30,
+)
 
 
 def apply(params, x):
@@ -87,9 +96,10 @@ def test_descent_beyond_the_limit_grows_as_theory_says(tiny, tmp_path):
     assert measured == pytest.approx(growth(1.1), rel=0.02)
 
 
-def test_a_network_not_in_detail_is_compared_at_rates_alone(tiny):
+def test_a_network_not_in_detail_has_each_way_and_no_single_windows(tiny):
     ways = pl.concat(list(everything(tiny, PLAN)))[["way", "rate", "period"]].unique()
-    assert sorted(ways.iter_rows()) == [("momentum", 0.05, 1), ("momentum", 0.05, 4)]
+    changed = [("adam", 0.01, 4), ("cap", 0.05, 4), ("clip", 0.05, 4), ("gauss-newton", 0.05, 4)]
+    assert sorted(ways.iter_rows()) == [*changed, ("momentum", 0.05, 1), ("momentum", 0.05, 4)]
 
 
 @pytest.mark.parametrize(
