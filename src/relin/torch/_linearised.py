@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from relin.torch import _passes, _schedules
 from relin.torch._attached import Attached, trains
-from relin.torch._modules import check_module, detached, ordinary, unmoved
+from relin.torch._modules import check_dense, check_module, detached, ordinary, unmoved
 from relin.torch._outputs import mapped, tensors_of
 
 if TYPE_CHECKING:
@@ -345,6 +345,7 @@ class Linearised(nn.Module):
         """How J δ is found in this mode: tried once, beside the run, and compared with the backward pass."""
         if self.training in self.derivatives:
             return self.derivatives[self.training]
+        check_dense(self.network)
         found = None
         args, kwargs = detached((call.args, call.kwargs))
         call = call._replace(args=args, kwargs=kwargs)

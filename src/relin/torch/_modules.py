@@ -47,6 +47,16 @@ def check_module(module: Any) -> None:
             )
 
 
+def check_dense(module: nn.Module) -> None:
+    """Raises `ValueError` for an embedding that is trained by sparse gradients."""
+    embeddings = (part for part in module.modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag))
+    if any(part.sparse and part.weight.requires_grad for part in embeddings):
+        raise ValueError(
+            "A linearised module must have dense gradients, got an embedding with sparse=True; set its `sparse` to "
+            "False, and take an optimiser for dense gradients."
+        )
+
+
 def ordinary(tree: Any) -> Any:
     """With copies of tensors made under inference mode, which take part in no derivative."""
 

@@ -71,11 +71,6 @@ def linearised_pass(call: Call, derivative: str) -> Predictions:
 
     With inputs that require a gradient, theirs is that of f̄ too, J δ included.
     """
-    if any(isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse for part in call.module.modules()):
-        raise ValueError(
-            "A linearised module must have dense gradients, got an embedding with sparse=True; set its `sparse` to "
-            "False, and take an optimiser for dense gradients."
-        )
     before = {name: at._version for name, at in call.anchor.items()}
     through = torch.is_grad_enabled() and any(t.requires_grad for t in tensors_of((call.args, call.kwargs)))
     if derivative == DOUBLE and through:
