@@ -97,15 +97,19 @@ def draw(rows, path):
 
 
 def table(rows):
-    """The end of each run, means and standard deviations over the seeds."""
-    ends = rows.filter(pl.col("step") == pl.col("steps"))
+    """The end of each run, means and standard deviations over the seeds that came to it; others are counted."""
     keys = ("loss", "network", "examples", "period", "rate", "steps")
+    last = rows.group_by(*keys, "seed", maintain_order=True).last()
+    ended = pl.col("step") == pl.col("steps")
+    measures = ("train_loss", "train_accuracy", "test_accuracy")
+    ends = last.with_columns(pl.when(ended).then(100 * pl.col(name)).alias(name) for name in measures[1:])
+    ends = ends.with_columns(pl.when(ended).then("train_loss").alias("train_loss"), ended=ended)
     return ends.group_by(keys, maintain_order=True).agg(
         pl.col("feature_updates").max(),
         pl.len().alias("seeds"),
-        pl.col("train_loss").mean(),
-        *(pl.col(name).mean() * 100 for name in ("train_accuracy", "test_accuracy")),
-        (100 * pl.col("test_accuracy").std()).alias("deviation"),
+        pl.col("ended").sum(),
+        *(pl.col(name).mean() for name in measures),
+        pl.col("test_accuracy").std().alias("deviation"),
     )
 
 

@@ -99,3 +99,25 @@ def test_task_vectors(in_turn):
         assert negate[0] < 0
         assert negate[1] < start[1] - 5
         assert negate[2] > 0.9 * start[2]
+
+
+@pytest.mark.slow
+def test_paper_regime(in_turn, tmp_path):
+    few = (
+        "--data digits --networks mlp --few 32 --many 64 --tested 50 --time 2 --ordinary-rates 0.02 0.1 --adam-steps 40"
+    )
+    few = [*few.split(), "--seeds", "1", "--out", str(tmp_path)]
+    (end,) = in_turn({"regime": {"file": str(EXAMPLES / "paper_regime.py"), "arguments": few}}).values()
+    assert (end.code, end.err) == (0, "")
+    table = pl.read_csv(tmp_path / "table.csv")
+    assert table.filter(ended=1).select("loss", "period", "feature_updates").rows() == [
+        ("SquaredError", 20, 99),
+        ("SquaredError", 200, 9),
+        ("SquaredError", 0, 0),
+        ("SquaredError", 1, 99),
+        ("CrossEntropy", 1, 39),
+        ("CrossEntropy", 4, 9),
+        ("CrossEntropy", 0, 0),
+    ]
+    assert table.filter(ended=0).select("rate", "test_accuracy").rows() == [(0.1, None)]  # it diverged
+    assert (tmp_path / "paper-regime.png").stat().st_size > 10_000
