@@ -11,7 +11,9 @@ import relin as il
 from core.own_losses import CASES, IDS, KEY, LENGTH, RANDOM, VALUES, VOCABULARY, ClassWeights, Dense, N, flat, trained
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(
+    scope="module", params=[name if name == "tokens" else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
 def case(request):
     return request.param, Dense(request.param)
 

@@ -261,6 +261,7 @@ def test_a_disk_that_is_too_small_is_told_before(tmp_path, monkeypatch):
         ntk(network, PARAMS, X1, out=tmp_path / "nowhere" / "k.npy")
 
 
+@pytest.mark.slow
 def test_killed_while_a_block_is_written_and_in_little_memory(tmp_path):
     """In a process of its own, which is killed by SIGKILL, and whose memory is measured before."""
     ended = subprocess.run([sys.executable, disk_child.__file__, tmp_path], capture_output=True, text=True, check=False)

@@ -207,6 +207,7 @@ def test_both_forms_of_a_network_agree(case):
     np.testing.assert_allclose(quick_jit(patches)(params, x), quick_jit(lax)(other, x), rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["resnet18-group", "resnet18-none"])
 def test_every_parameter_of_resnet18_has_a_gradient_and_it_trains(case):
     (apply, params), x = small(case, width=4)

@@ -177,6 +177,7 @@ def _grid():
     return {name: value for name, value in TINY.items() if name in study.Kernel.settings.model_fields}
 
 
+@pytest.mark.slow
 def test_labels_of_text_a_missing_class_and_double_precision(tmp_path):
     species = np.array(["rose", "iris", "lily"])[Y]
     text = data(y=species)

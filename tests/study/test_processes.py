@@ -223,6 +223,7 @@ def load():
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_is_received_is_run_once_and_removed(tmp_path):
     """Of all that it names, in a process of its own, which ends."""
     (tmp_path / "both.py").write_text(TWICE.format(runs=str(tmp_path / "runs")))

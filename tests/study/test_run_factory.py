@@ -127,6 +127,7 @@ def test_lanes_of_a_job_differ_in_numbers_only(runner):
         np.testing.assert_allclose(same["test_loss"], alone["test_loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_sharpness_is_the_largest_eigenvalue_of_the_linearised_problem():
     with jax.enable_x64(True):
         apply, params = il.from_equinox(il.models.build("mlp", (3,), 4, key=jax.random.key(0), width=5, depth=1))
