@@ -4,6 +4,8 @@ import copy
 import datetime
 import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -43,12 +45,23 @@ class ThirtyLines(nn.Module):
         return value + change
 
 
+KEEPS = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+"""glibc's settings with which it gives no memory back to the system between steps."""
+
+
 def main() -> None:
     print(
         f"\n## A training step of `relin.torch.Linearised` over the module's own\n\nCPU {platform.machine()}, "
         f"{os.cpu_count()} cores, PyTorch {torch.__version__}, one thread, "
         f"{datetime.datetime.now(datetime.UTC).date()}\n"
     )
+    for title, setting in (("The C library's own handling of memory", {}), ("Memory is kept between steps", KEEPS)):
+        print(f"{title}\n", flush=True)
+        subprocess.run([sys.executable, __file__], env={**os.environ, **setting}, check=True)
+        print()
+
+
+def steps() -> None:
     table(("network", "batch", "own ms", "K = 1", "K = ∞", "thirty lines", "K = ∞ over thirty lines"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -121,4 +134,4 @@ def subjects() -> dict[str, tuple[nn.Module, torch.Tensor, torch.Tensor]]:
 
 
 if __name__ == "__main__":
-    main()
+    steps()

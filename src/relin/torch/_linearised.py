@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from relin._schedule import AbstractSchedule
 
 Tensors = dict[str, Float[Tensor, "..."]]
+Parameters = dict[str, nn.Parameter]
 _SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 """What `nn.Module` keeps of its parts, in dictionaries that the wrapper shares with the module."""
 _UNCOUNTED = 10
@@ -97,12 +98,13 @@ class Linearised(nn.Module):
             self.relinearise()
         if self._anchor is None:
             return self.network(*args, **kwargs)
-        self._anchor_thawed()
-        if self._at_anchor():
+        own = dict(self.named_parameters())
+        self._anchor_thawed(own)
+        if self._at_anchor(own):
             return self.network(*args, **kwargs)
         if training and not self._steps:
             self._warn_of_no_step()
-        return self._pass(args, kwargs).linearised
+        return self._pass(own, args, kwargs).linearised
 
     def step(self) -> None:
         """Counts one step of the optimiser. Where the schedule is due, the next call with gradients on asks it.
@@ -167,7 +169,7 @@ class Linearised(nn.Module):
             if self._anchor is None:
                 return network, network, network
             with unmoved(self.network):
-                passed = self._pass(args, kwargs)
+                passed = self._pass(dict(self.named_parameters()), args, kwargs)
         return mapped(torch.detach, passed.linearised), network, mapped(torch.detach, passed.at_anchor)
 
     def linearisation_error(self, *args: Any, **kwargs: Any) -> float:
@@ -175,7 +177,7 @@ class Linearised(nn.Module):
 
         It is 0 at an anchor. **Raises:** `ValueError` for a module that returns a loss alone.
         """
-        if self._anchor is None or self._at_anchor():
+        if self._anchor is None or self._at_anchor(dict(self.named_parameters())):
             return 0.0
         return _schedules.relative_error(*map(_schedules.compared, self.predictions(*args, **kwargs)))
 
@@ -301,10 +303,10 @@ class Linearised(nn.Module):
         measure = _schedules.measured(self.schedule, *map(_schedules.compared, predictions))
         return self._checks.wants(self._steps, _schedules.largest(measure, next(self.parameters()).device))
 
-    def _anchor_thawed(self) -> None:
+    def _anchor_thawed(self, own: Parameters) -> None:
         """Anchors parameters that were frozen when the anchor was set, and are so no longer."""
         assert self._anchor is not None
-        for name, parameter in self.named_parameters():
+        for name, parameter in own.items():
             if parameter.requires_grad and name not in self._anchor:
                 with torch.inference_mode(False):
                     self._anchor[name] = parameter.detach().clone()
@@ -321,24 +323,22 @@ class Linearised(nn.Module):
                 stacklevel=6,
             )
 
-    def _at_anchor(self) -> bool:
+    def _at_anchor(self, own: Parameters) -> bool:
         """Whether δ = 0. What changes parameters by their `.data` leaves no trace but their values."""
         if self._moved or self._anchor is None:
             return False
-        own = dict(self.named_parameters())
         if any(own[name]._version != self._versions.get(name) for name in self._anchor):
             return False
         return all(torch.equal(own[name], at) for name, at in self._anchor.items())
 
-    def _pass(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _passes.Predictions:
+    def _pass(self, own: Parameters, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _passes.Predictions:
         assert self._anchor is not None
-        parameters = dict(self.named_parameters())
         with ExitStack() as stack:
             if torch.is_inference_mode_enabled():  # it has no forward mode
                 stack.enter_context(torch.inference_mode(False))
                 stack.enter_context(torch.no_grad())
                 args, kwargs = ordinary((args, kwargs))
-            call = _passes.Call(self.network, parameters, self._anchor, args, kwargs)
+            call = _passes.Call(self.network, own, self._anchor, args, kwargs)
             return _passes.linearised_pass(call, self._decided(call))
 
     def _decided(self, call: _passes.Call) -> str:

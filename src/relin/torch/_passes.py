@@ -61,9 +61,14 @@ class _Anchored(torch.autograd.Function):
         return anchor.detach()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return gradients[0], None
+        return _once(ctx, *gradients) if torch.is_grad_enabled() else (gradients[0], None)
+
+
+@torch.autograd.function.once_differentiable
+def _once(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    """A derivative of this gradient would lack that of J δ, which is a constant in the graph: PyTorch refuses it."""
+    return gradients[0], None
 
 
 def linearised_pass(call: Call, derivative: str) -> Predictions:

@@ -41,7 +41,7 @@ def check_schedule(schedule: Any) -> None:
 
 def is_due(schedule: "AbstractSchedule", step: int) -> bool:
     """Whether a re-linearisation may happen before this step."""
-    return bool(schedule.due(step))
+    return bool(type(schedule).due(schedule, step))  # a bound method of an Equinox module takes 60 microseconds to make
 
 
 def probe_of(schedule: "AbstractSchedule", coming: Batch, like: Tensor) -> Batch:
