@@ -5,6 +5,7 @@ from functools import partial
 
 from benchmarks._function_space import function_space
 from benchmarks._gauss_newton import gauss_newton
+from benchmarks._one_row import one_row
 from benchmarks._residuals import residuals
 from benchmarks._spectral import spectral
 
@@ -14,6 +15,7 @@ PARTS = {
     "spectral-cnn": partial(spectral, ("fashion-mnist",)),
     "function-space": function_space,
     "gauss-newton": gauss_newton,
+    "one-row": one_row,
 }
 
 

@@ -51,6 +51,8 @@ USAGE = [
     ("study study.toml --set periods=[4]", "periods must include 1"),
     ("study study.toml --set periods=[1,0]", "a period must be a whole number"),
     ("study study.toml --set model_options={widht=3}", "mlp has no option widht"),
+    ('study study.toml --set model_options={\\"widht\\":3}', "mlp has no option widht"),
+    ("study study.toml --set periods=[1,", "--set periods takes a list or a table, got '[1,'; for example"),
     ("study study.toml --out other", "other holds a study with other settings (steps)"),
     ("report", "Name the folder of a study, or runs made elsewhere"),
     ("report missing", "missing holds no study (no spec.json)"),

@@ -1,5 +1,6 @@
 """`relin study` and `relin report`."""
 
+import json
 import os
 import shlex
 import sys
@@ -18,7 +19,7 @@ from relin.cli._signals import keeps
 
 
 def read_settings(settings: list[str]) -> dict[str, Any]:
-    """NAME=VALUE with values as TOML has them; a bare word is a string."""
+    """NAME=VALUE with values as TOML has them, lists and tables also as in `spec.json`; a bare word is a string."""
     given = {}
     for text in settings:
         name, equals, value = text.partition("=")
@@ -27,8 +28,20 @@ def read_settings(settings: list[str]) -> dict[str, Any]:
         try:
             given[name.strip()] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
-            given[name.strip()] = value.strip()
+            given[name.strip()] = _other(name.strip(), value.strip())
     return given
+
+
+def _other(name: str, value: str) -> Any:
+    if value[0] not in "[{":
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise UsageError(
+            f"--set {name} takes a list or a table, got {value!r}; for example --set periods='[1, 64]' or "
+            "--set model_options='{width = 8}'."
+        ) from None
 
 
 def study(
