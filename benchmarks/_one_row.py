@@ -54,6 +54,7 @@ def one_row() -> None:
     for subject in SUBJECTS:
         for name, loss, factor in (
             ("whole", il.CrossEntropy(), 1),
+            ("whole", il.CrossEntropy(), 2),
             ("one row", OneRow(), 1),
             ("one row", OneRow(), 3),
         ):
