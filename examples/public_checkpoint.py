@@ -2,10 +2,11 @@
 features are updated.
 
 The directory, `config.json` and `model.safetensors`, is a small ViT's, made on the spot: trained on Fashion-MNIST's
-first five classes. `ViTForImageClassification.from_pretrained` reads it with a new head, which is fine-tuned with the
-rest on few examples of the other five classes. `Linearised` takes the model's place in the loop; LoRA is PEFT's, and
-what it trained is saved in PEFT's layout (`adapter_model.safetensors`). Any other directory of that layout goes the
-same way.
+first five classes. `ViTForImageClassification.from_pretrained` reads it, and it is fine-tuned on few examples of the
+other five classes. Its new head is trained alone first (Kumar et al. 2022, arXiv:2202.10054): with a head of zeros the
+outputs do not depend on the features to first order, and a network that is linearised there trains its head alone.
+`Linearised` takes the model's place in the loop; LoRA is PEFT's, and what it trained is saved in PEFT's layout
+(`adapter_model.safetensors`). Any other directory of that layout goes the same way.
 
 Needs `pip install 'relin[torch]' transformers peft`.
 """
@@ -44,6 +45,8 @@ def lora(model):
 
 
 PARTS = {"all": everything, "LoRA and head": lora, "head": head}
+WAYS = [(part, period) for part in PARTS for period in PERIODS if part != "head" or period == "1"]
+"""A head alone is linear in its parameters: its K says nothing."""
 
 
 def examples(part, first, number=None, seed=0):
@@ -88,11 +91,17 @@ def directory(folder, data, steps, seed):
     trained(model, data, steps, 1e-3, seed).save_pretrained(folder)
 
 
+def with_a_head(checkpoint, folder, data, steps, seed):
+    """The checkpoint with a head for the new classes, which was trained alone."""
+    model = ViTForImageClassification.from_pretrained(checkpoint)
+    torch.nn.init.zeros_(model.classifier.weight)
+    torch.nn.init.zeros_(model.classifier.bias)
+    trained(head(model), data, steps, 1e-2, seed).save_pretrained(folder)
+
+
 def fine_tuned(folder, part, schedule, data, steps, rate, seed):
     torch.manual_seed(seed + 1)
     model = ViTForImageClassification.from_pretrained(folder)
-    torch.nn.init.zeros_(model.classifier.weight)
-    torch.nn.init.zeros_(model.classifier.bias)
     model = Linearised(PARTS[part](model), schedule)
     return trained(model, data, steps, rate, seed)
 
@@ -109,7 +118,7 @@ def main():
     parser.add_argument("--examples", type=int, default=500, help="to fine-tune on")
     parser.add_argument("--steps", type=int, default=300, help="of fine-tuning; three times as many of pre-training")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rates", type=float, nargs="+", default=[1e-2, 3e-3, 1e-3])
+    parser.add_argument("--rates", type=float, nargs="+", default=[3e-2, 1e-2, 3e-3, 1e-3])
     options = parser.parse_args()
     torch.set_num_threads(1)
     dataset = il.datasets.load("fashion-mnist")
@@ -119,21 +128,21 @@ def main():
     for seed in range(options.seeds):
         data = examples(dataset.train, CLASSES, options.examples, seed)
         with tempfile.TemporaryDirectory() as folder:
-            checkpoint, adapter = Path(folder) / "checkpoint", Path(folder) / "adapter"
+            checkpoint, start, adapter = (Path(folder) / name for name in ("checkpoint", "start", "adapter"))
             directory(checkpoint, examples(dataset.train, 0), 3 * options.steps, seed)
-            for part in PARTS:
-                for period, schedule in PERIODS.items():
-                    models = {
-                        rate: fine_tuned(checkpoint, part, schedule, data, options.steps, rate, seed)
-                        for rate in options.rates
-                    }
-                    rate = max(models, key=lambda rate: accuracy(models[rate], validation))
-                    model = models[rate]
-                    module = model.merged()
-                    if isinstance(module, PeftModel):
-                        module = through_a_file(module, adapter, checkpoint)
-                    row = accuracy(module, test), accuracy(model, test), model.feature_updates, rate
-                    found.setdefault((part, period), []).append(row)
+            with_a_head(checkpoint, start, data, options.steps, seed)
+            for part, period in WAYS:
+                models = {
+                    rate: fine_tuned(start, part, PERIODS[period], data, options.steps, rate, seed)
+                    for rate in options.rates
+                }
+                rate = max(models, key=lambda rate: accuracy(models[rate], validation))
+                model = models[rate]
+                module = model.merged()
+                if isinstance(module, PeftModel):
+                    module = through_a_file(module, adapter, start)
+                row = accuracy(module, test), accuracy(model, test), model.feature_updates, rate
+                found.setdefault((part, period), []).append(row)
     print("| trained | K | of the network, % | of the linearised network, % | feature updates | rates |")
     print("|---|---|---|---|---|---|")
     for (part, period), rows in found.items():

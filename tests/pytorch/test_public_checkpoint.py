@@ -19,11 +19,11 @@ def test_public_checkpoint(monkeypatch, capsys):
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     found = re.findall(r"^\| (.+) \| (.+) \| ([\d.]+) \| ([\d.]+) \| (\d+) \|", capsys.readouterr().out, re.MULTILINE)
     rows = {(part, period): (float(own), float(linear), int(n)) for part, period, own, linear, n in found}
-    assert len(rows) == 9
-    for part in ("all", "LoRA and head", "head"):
+    assert len(rows) == 7
+    for part in ("all", "LoRA and head"):
         updates = [rows[part, period][2] for period in ("1", "32", "∞")]
         assert updates == [39, 1, 0]
         own, linear, _ = rows[part, "1"]
         assert own == pytest.approx(linear, abs=1)  # one step after the last anchor; through a file with LoRA
-    assert rows["all", "1"][0] > rows["head", "1"][0]
-    assert rows["head", "1"][0] == rows["head", "∞"][0]  # a head alone is linear
+    assert rows["all", "∞"][1] != rows["head", "1"][1]  # the linearised network has features that depend on δ
+    assert min(own for own, _, _ in rows.values()) > 30  # of five classes
