@@ -87,8 +87,12 @@ def draw(rows, path):
     for axes, (loss, name) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
         shown = rows.filter(loss=loss, network=name).with_columns(time=pl.col("rate") * pl.col("step"))
         for (period, rate), group in shown.group_by("period", "rate", maintain_order=True):
-            mean = group.group_by("time").agg(pl.col("test_accuracy").mean()).sort("time")
+            complete = group.filter(result=il.Result.successful.value)
+            mean = complete.group_by("time").agg(pl.col("test_accuracy").mean()).sort("time")
             name_of_line = label({"period": period, "rate": rate})
+            ended, begun = complete["seed"].n_unique(), group["seed"].n_unique()
+            if ended < begun:
+                name_of_line += f": {ended} of {begun} runs came to the end"
             axes.plot(mean["time"], 100 * mean["test_accuracy"], marker=".", label=name_of_line)
         axes.set(xlabel="rate × steps", ylabel="test accuracy, %", title=f"{name.upper()}, {titles[loss]}")
         axes.grid(axis="y", alpha=0.3)
