@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import relin as il
 from benchmarks._measure import heading, row, table
 
-DAMPINGS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
+DAMPINGS = (3.0, 1.0, 0.3, 0.1)
 ITERATIONS = 50
 
 

@@ -4,6 +4,7 @@ import copy
 import datetime
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -57,12 +58,12 @@ def main() -> None:
     )
     for title, setting in (("The C library's own handling of memory", {}), ("Memory is kept between steps", KEEPS)):
         print(f"{title}\n", flush=True)
-        subprocess.run([sys.executable, __file__], env={**os.environ, **setting}, check=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.torch_step"], env={**os.environ, **setting}, check=True)
         print()
 
 
 def steps() -> None:
-    table(("network", "batch", "own ms", "K = 1", "K = ∞", "thirty lines", "K = ∞ over thirty lines"))
+    table(("network", "batch", "own ms", "K = 1", "K = ∞", "thirty lines", "K = ∞ over thirty lines", "page faults"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for name, (module, x, classes) in subjects().items():
@@ -73,7 +74,16 @@ def steps() -> None:
             step(ThirtyLines(copy.deepcopy(module)), x, classes, unfused),
         ]
         own, ordinary, linearised, thirty = cpu_seconds(ways, repeats=15)
-        row(name, len(x), own * 1e3, ordinary / own, linearised / own, thirty / own, linearised / thirty)
+        row(
+            name,
+            len(x),
+            own * 1e3,
+            ordinary / own,
+            linearised / own,
+            thirty / own,
+            linearised / thirty,
+            faults(ways[2]),
+        )
     torch.set_num_threads(threads)
 
 
@@ -86,6 +96,15 @@ def cpu_seconds(functions: Sequence[Callable[[], None]], repeats: int) -> list[f
             function()
             best[index] = min(best[index], time.process_time() - start)
     return best
+
+
+def faults(function: Callable[[], None], repeats: int = 15) -> float:
+    """How often a call waits for a page of memory, in a row of calls."""
+    function()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(repeats):
+        function()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / repeats
 
 
 def step(
@@ -129,6 +148,7 @@ def subjects() -> dict[str, tuple[nn.Module, torch.Tensor, torch.Tensor]]:
     return {
         "MLP 784-256-256-10": (mlp(784, 256, 256, 10), torch.randn(128, 784), classes),
         "CNN of 16, 32, 64 channels": (cnn, torch.randn(32, 3, 32, 32), classes[:32]),
+        "the CNN": (cnn, torch.randn(128, 3, 32, 32), classes),
         "Transformer, 4 blocks of 128, 64 tokens": (encoder, torch.randn(16, 64, 128), classes[:16]),
     }
 

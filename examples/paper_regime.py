@@ -16,6 +16,7 @@ import optax
 import polars as pl
 
 import relin as il
+from relin.study import mean_interval
 
 NEVER = 0
 """In the column `period`: no update, K = ∞."""
@@ -87,7 +88,7 @@ def draw(rows, path):
     for axes, (loss, name) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
         shown = rows.filter(loss=loss, network=name).with_columns(time=pl.col("rate") * pl.col("step"))
         for (period, rate), group in shown.group_by("period", "rate", maintain_order=True):
-            complete = group.filter(result=il.Result.successful.value)
+            complete = group.filter(pl.col("step").max().over("seed") == pl.col("steps"))
             mean = complete.group_by("time").agg(pl.col("test_accuracy").mean()).sort("time")
             name_of_line = label({"period": period, "rate": rate})
             ended, begun = complete["seed"].n_unique(), group["seed"].n_unique()
@@ -115,6 +116,24 @@ def table(rows):
         *(pl.col(name).mean() for name in measures),
         pl.col("test_accuracy").std().alias("deviation"),
     )
+
+
+def differences(rows):
+    """What each run's test accuracy is above each other's, in points, paired by seed, of runs that came to the end."""
+    ends = rows.filter(pl.col("step") == pl.col("steps"))
+    found = []
+    for loss, name in ends.select("loss", "network").unique(maintain_order=True).rows():
+        shown = ends.filter(loss=loss, network=name)
+        for one, other in itertools.combinations(shown.select("period", "rate").unique(maintain_order=True).rows(), 2):
+            first, second = (shown.filter(period=period, rate=rate) for period, rate in (one, other))
+            pairs = first.join(second, on="seed")
+            if len(pairs) > 1:
+                change = 100 * (pairs["test_accuracy"] - pairs["test_accuracy_right"]).to_numpy()
+                points = mean_interval(change, 0.95)
+                names = (label({"period": period, "rate": rate}) for period, rate in (one, other))
+                found.append((loss, name, *names, len(pairs), points.mean, points.low, points.high))
+    columns = ("loss", "network", "run", "above", "seeds", "points", "low", "high")
+    return pl.DataFrame(found, schema=columns, orient="row")
 
 
 def main():
@@ -150,8 +169,11 @@ def main():
     rows = pl.read_csv(stored)
     ends = table(rows)
     ends.write_csv(options.out / "table.csv", float_precision=4)
+    pairs = differences(rows)
+    pairs.write_csv(options.out / "differences.csv", float_precision=2)
     draw(rows, options.out / "paper-regime.png")
-    print(ends.write_csv(separator="\t", float_precision=3))
+    for part in (ends, pairs):
+        print(part.write_csv(separator="\t", float_precision=3))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Bool
 
+from relin._core.compiler import check_sums
 from relin._core.names import some
 from relin._core.primitives import backward_only, primitives
 from relin._core.types import Inputs, Outputs, Params
@@ -40,6 +41,7 @@ def _rules_in_the_way(apply: Callable[[Params, Inputs], Outputs], params: Params
 
 def rules_of(function: Callable[..., Any], params: Params, *inputs: Any) -> Rules:
     """The rules in the way of a function's forward mode in its first argument."""
+    check_sums()
     names = backward_only(function, params, *inputs)
     if not names:
         return ()

@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 
 from relin._core import check as _check
 from relin._core.batches import AbstractBatches, FullBatch, Shuffled
+from relin._core.compiler import check_sums
 from relin._core.primitives import slow_in_loops
 from relin._loop import validate as _validate
 from relin._loop.compiled import Programs, linearised_step
@@ -70,6 +71,7 @@ def prepared(
     placement: Placement | None = None,
 ) -> Plan:
     """Raises `TypeError` or `ValueError` for input that cannot be trained."""
+    check_sums()
     _check.params(run.params)
     _validate.parts(run.problem, run.solver, run.schedule)
     _validate.together(run.problem, run.solver, run.schedule, run.safeguard)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from relin._core import check as _check, mesh as _mesh
+from relin._core.compiler import check_sums
 from relin._core.randomness import RandomnessError, not_drawn
 from relin._core.types import Inputs, Params
 
@@ -17,6 +18,7 @@ KINDS = ("full", "mean", "diagonal")
 
 def check_inputs(x: Inputs, name: str) -> int:
     """The number of examples; raises unless all leaves are arrays with that many rows, at least one."""
+    check_sums()
     leaves = jax.tree.leaves(x)
     shapes = [getattr(leaf, "shape", None) for leaf in leaves]
     if not leaves or None in shapes or () in shapes:

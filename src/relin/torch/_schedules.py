@@ -25,7 +25,7 @@ def check_schedule(schedule: Any) -> None:
     """Raises `TypeError` or `ValueError` for what is no schedule, or asks for more than a module has."""
     if schedule is None:
         return
-    if not callable(getattr(schedule, "due", None)):
+    if not callable(getattr(type(schedule), "due", None)):
         raise TypeError(
             f"`schedule` must be one of relin's, got {type(schedule).__name__}; pass Every(64), or None to call "
             "relinearise() yourself."

@@ -1,0 +1,24 @@
+"""XLA's sums on CPUs, which some releases of jaxlib get wrong: https://github.com/jax-ml/jax/issues/39103."""
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+
+FLAG = "--xla_cpu_experimental_ynn_fusion_type=-reduce"
+"""Sums are compiled by XLA itself, and not handed to the library YNNPACK."""
+WRONG = ("0.10.2", "0.11.0")
+"""Releases of jaxlib with the fault. They know the flag; others may stop the process for it."""
+
+
+def jaxlib_version() -> str:
+    """The installed release of jaxlib, empty if there is none."""
+    try:
+        return version("jaxlib")
+    except PackageNotFoundError:
+        return ""
+
+
+def avoid_wrong_sums() -> None:
+    """Sets the flag in `XLA_FLAGS`, which XLA reads at the first computation, unless the variable has such a flag."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if jaxlib_version() in WRONG and FLAG.partition("=")[0] not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {FLAG}".strip()

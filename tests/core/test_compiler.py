@@ -1,0 +1,89 @@
+"""What XLA makes of sums on CPUs, compiled as for users: by itself some releases of it get these wrong."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from relin._common.xla import FLAG, WRONG, avoid_wrong_sums, jaxlib_version
+
+WRONG_HERE = jaxlib_version() in WRONG
+COMPUTES_FIRST = "import jax.numpy as jnp; jnp.ones(3) + 1; import relin as il, jax"
+PREPARES = """
+import optax
+apply, params = il.from_equinox(il.models.build("mlp", (3,), 2, key=jax.random.key(0), width=4))
+data = jnp.ones((8, 3)), jnp.zeros(8, int)
+"""
+LOOKS = {
+    "train": "il.train(il.Problem(apply, il.CrossEntropy()), il.WeightSpace(optax.sgd(0.1)), il.Every(2), params, "
+    "data, num_steps=2, batch_size=4, key=jax.random.key(0))",
+    "kernel": "il.kernel.ntk(apply, params, data[0])",
+    "linearisation": "jax.jit(lambda p: il.Linearisation(apply, p).value(p, data[0]))(params)",
+}
+
+
+@pytest.mark.as_shipped
+def test_sums_of_products_along_the_last_axis():
+    f, vectors = (
+        np.random.default_rng(seed).normal(size=shape) for seed, shape in enumerate([(1000, 10), (10, 1000, 10)])
+    )
+
+    def along(f, v):
+        return f * jnp.sum(f * v, axis=-1, keepdims=True)
+
+    found = jax.jit(jax.vmap(along, in_axes=(None, 0)))(f.astype("float32"), vectors.astype("float32"))
+    np.testing.assert_allclose(found, f * np.sum(f * vectors, axis=-1, keepdims=True), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.as_shipped
+def test_sums_over_three_of_many_rows():
+    rows = np.random.default_rng(0).normal(size=(40_000, 3)).astype("float32")
+    found = jax.jit(jax.vmap(lambda row: jnp.sum((jnp.eye(3, dtype=row.dtype) @ row) ** 2)))(rows)
+    np.testing.assert_allclose(found, np.sum(rows**2, axis=-1), rtol=1e-5)
+
+
+@pytest.mark.as_shipped
+def test_a_mean_times_a_constant_of_zeros():
+    h = jnp.asarray(np.random.default_rng(0).normal(size=(256, 5, 2, 5, 2, 16)), "float32")
+    found = jax.jit(lambda h: h.mean((2, 4)).reshape(256, -1) @ jnp.zeros((400, 120), "float32"))(h)
+    assert np.all(np.asarray(found) == 0)
+
+
+def test_flags_of_the_user_stay(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_one=1")
+    avoid_wrong_sums()
+    assert os.environ["XLA_FLAGS"] == (f"--xla_one=1 {FLAG}" if WRONG_HERE else "--xla_one=1")
+    avoid_wrong_sums()
+    assert os.environ["XLA_FLAGS"].count(FLAG) == WRONG_HERE
+    own = "--xla_cpu_experimental_ynn_fusion_type="
+    monkeypatch.setenv("XLA_FLAGS", own)
+    avoid_wrong_sums()
+    assert os.environ["XLA_FLAGS"] == own
+
+
+def ends(code, **flags):
+    settings = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | flags
+    script = "\n".join((COMPUTES_FIRST, PREPARES, code))
+    return subprocess.run([sys.executable, "-c", script], env=settings, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.as_shipped
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_compiler_that_is_wrong_is_refused(look):
+    """It is where JAX computed before relin was imported."""
+    ended = ends(LOOKS[look])
+    assert (ended.returncode == 1) == WRONG_HERE, ended.stderr
+    assert ("RuntimeError: XLA of jaxlib" in ended.stderr) == WRONG_HERE
+    assert ("import relin before JAX computes anything" in ended.stderr) == WRONG_HERE
+
+
+@pytest.mark.slow
+@pytest.mark.as_shipped
+def test_with_the_flag_the_same_is_computed():
+    ended = ends("\n".join(LOOKS.values()), **({"XLA_FLAGS": FLAG} if WRONG_HERE else {}))
+    assert ended.returncode == 0, ended.stderr
