@@ -12,9 +12,9 @@ import pytest
 from relin._common.xla import FLAG, WRONG, avoid_wrong_sums, jaxlib_version
 
 WRONG_HERE = jaxlib_version() in WRONG
-COMPUTES_FIRST = "import jax.numpy as jnp; jnp.ones(3) + 1; import relin as il, jax"
+COMPUTES_FIRST = "import jax.numpy as jnp; jnp.ones(3) + 1"
 PREPARES = """
-import optax
+import jax, jax.numpy as jnp, optax, relin as il
 apply, params = il.from_equinox(il.models.build("mlp", (3,), 2, key=jax.random.key(0), width=4))
 data = jnp.ones((8, 3)), jnp.zeros(8, int)
 """
@@ -56,7 +56,7 @@ def test_a_mean_times_a_constant_of_zeros():
 def test_flags_of_the_user_stay(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_one=1")
     avoid_wrong_sums()
-    assert os.environ["XLA_FLAGS"] == (f"--xla_one=1 {FLAG}" if WRONG_HERE else "--xla_one=1")
+    assert os.environ["XLA_FLAGS"] == (f"{FLAG} --xla_one=1" if WRONG_HERE else "--xla_one=1")
     avoid_wrong_sums()
     assert os.environ["XLA_FLAGS"].count(FLAG) == WRONG_HERE
     own = "--xla_cpu_experimental_ynn_fusion_type="
@@ -65,10 +65,9 @@ def test_flags_of_the_user_stay(monkeypatch):
     assert os.environ["XLA_FLAGS"] == own
 
 
-def ends(code, **flags):
+def ends(*code, **flags):
     settings = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | flags
-    script = "\n".join((COMPUTES_FIRST, PREPARES, code))
-    return subprocess.run([sys.executable, "-c", script], env=settings, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", "\n".join(code)], env=settings, capture_output=True, text=True)
 
 
 @pytest.mark.slow
@@ -76,14 +75,26 @@ def ends(code, **flags):
 @pytest.mark.parametrize("look", LOOKS)
 def test_a_compiler_that_is_wrong_is_refused(look):
     """It is where JAX computed before relin was imported."""
-    ended = ends(LOOKS[look])
+    ended = ends(COMPUTES_FIRST, PREPARES, LOOKS[look])
     assert (ended.returncode == 1) == WRONG_HERE, ended.stderr
-    assert ("RuntimeError: XLA of jaxlib" in ended.stderr) == WRONG_HERE
+    assert ("WrongSumsError: XLA of jaxlib" in ended.stderr) == WRONG_HERE
     assert ("import relin before JAX computes anything" in ended.stderr) == WRONG_HERE
 
 
 @pytest.mark.slow
 @pytest.mark.as_shipped
-def test_with_the_flag_the_same_is_computed():
-    ended = ends("\n".join(LOOKS.values()), **({"XLA_FLAGS": FLAG} if WRONG_HERE else {}))
+@pytest.mark.parametrize(("before", "flags"), [(COMPUTES_FIRST, FLAG), ("", "no_flag_of_xla=1")])
+def test_with_the_flag_all_is_computed(before, flags):
+    ended = ends(before, PREPARES, *LOOKS.values(), **({"XLA_FLAGS": flags} if WRONG_HERE else {}))
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.as_shipped
+def test_the_command_says_so_in_a_sentence(tmp_path):
+    settings = os.environ | ({"XLA_FLAGS": FLAG.replace("=-", "=+")} if WRONG_HERE else {})
+    command = [sys.executable, "-m", "relin", "train", "--steps", "2", "--out", str(tmp_path / "run")]
+    ended = subprocess.run(command, env=settings, capture_output=True, text=True)
+    assert (ended.returncode == 1) == WRONG_HERE
+    assert ("relin: XLA of jaxlib" in ended.stderr) == WRONG_HERE
+    assert "Traceback" not in ended.stderr

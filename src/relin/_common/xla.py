@@ -9,6 +9,10 @@ WRONG = ("0.10.2", "0.11.0")
 """Releases of jaxlib with the fault. They know the flag; others may stop the process for it."""
 
 
+class WrongSumsError(RuntimeError):
+    """XLA computes wrong sums in this process, and nothing that it computes can be trusted."""
+
+
 def jaxlib_version() -> str:
     """The installed release of jaxlib, empty if there is none."""
     try:
@@ -18,7 +22,10 @@ def jaxlib_version() -> str:
 
 
 def avoid_wrong_sums() -> None:
-    """Sets the flag in `XLA_FLAGS`, which XLA reads at the first computation, unless the variable has such a flag."""
+    """Sets the flag in `XLA_FLAGS`, which XLA reads at the first computation, unless the variable has such a flag.
+
+    It comes first: XLA reads up to what is no flag of its own, such as `intra_op_parallelism_threads=1`.
+    """
     flags = os.environ.get("XLA_FLAGS", "")
     if jaxlib_version() in WRONG and FLAG.partition("=")[0] not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {FLAG}".strip()
+        os.environ["XLA_FLAGS"] = f"{FLAG} {flags}".strip()

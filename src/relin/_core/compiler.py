@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from relin._common.xla import FLAG, jaxlib_version
+from relin._common.xla import FLAG, WrongSumsError, jaxlib_version
 
 
 @cache
 def check_sums() -> None:
-    """Raises `RuntimeError` if a sum over the last axis, which the fault is known to change, is wrong.
+    """Raises `WrongSumsError` if a sum over the last axis, which the fault is known to change, is wrong.
 
     It is compiled once in a process, and may be called under transformations such as `jax.jit`.
     """
@@ -23,7 +23,7 @@ def check_sums() -> None:
     with jax.ensure_compile_time_eval():
         found = jax.device_get(_compiled_scaled(*jax.device_put((along, vectors))))
     if not np.allclose(found, along * np.sum(along * vectors, axis=-1, keepdims=True), atol=1e-4):
-        raise RuntimeError(
+        raise WrongSumsError(
             f"XLA of jaxlib {jaxlib_version()} computes wrong sums on this CPU, and relin would give wrong results; "
             f"import relin before JAX computes anything, or set XLA_FLAGS={FLAG} and start Python again."
         )

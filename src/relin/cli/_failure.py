@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from relin._common.xla import WrongSumsError
 from relin.cli._signals import kept, obey
 
 
@@ -46,6 +47,8 @@ def run(app: Callable[[], Any]) -> None:
         # The reader of our output, such as `head`, has left; nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except WrongSumsError as error:
+        _fail(f"{error}", 1)
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
         _fail(f"The system refused to read or write{place} ({error.strerror or error}); {kept()}.", 1)
