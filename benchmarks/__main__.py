@@ -18,6 +18,7 @@ NAMES = (
     "executors",
     "devices",
     "startup",
+    "sums",
     "parts",
     "preset",
     "kernel",

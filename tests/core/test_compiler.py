@@ -72,20 +72,22 @@ def ends(*code, **flags):
 
 @pytest.mark.slow
 @pytest.mark.as_shipped
-@pytest.mark.parametrize("look", LOOKS)
-def test_a_compiler_that_is_wrong_is_refused(look):
+def test_a_compiler_that_is_wrong_is_refused():
     """It is where JAX computed before relin was imported."""
-    ended = ends(COMPUTES_FIRST, PREPARES, LOOKS[look])
-    assert (ended.returncode == 1) == WRONG_HERE, ended.stderr
-    assert ("WrongSumsError: XLA of jaxlib" in ended.stderr) == WRONG_HERE
-    assert ("import relin before JAX computes anything" in ended.stderr) == WRONG_HERE
+    tries = (
+        "for look in looks:\n    try: exec(look)\n    except RuntimeError as error: print(type(error).__name__, error)"
+    )
+    ended = ends(COMPUTES_FIRST, PREPARES, f"looks = {list(LOOKS.values())!r}", tries)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("WrongSumsError XLA of jaxlib") == WRONG_HERE * len(LOOKS)
+    assert ended.stdout.count("import relin before JAX computes anything") == WRONG_HERE * len(LOOKS)
 
 
 @pytest.mark.slow
 @pytest.mark.as_shipped
-@pytest.mark.parametrize(("before", "flags"), [(COMPUTES_FIRST, FLAG), ("", "no_flag_of_xla=1")])
-def test_with_the_flag_all_is_computed(before, flags):
-    ended = ends(before, PREPARES, *LOOKS.values(), **({"XLA_FLAGS": flags} if WRONG_HERE else {}))
+@pytest.mark.parametrize(("before", "flags"), [(COMPUTES_FIRST, FLAG), ("", "no_flag_of_xla=1")], ids=["own", "set"])
+def test_with_the_flag_it_trains(before, flags):
+    ended = ends(before, PREPARES, LOOKS["train"], **({"XLA_FLAGS": flags} if WRONG_HERE else {}))
     assert ended.returncode == 0, ended.stderr
 
 
