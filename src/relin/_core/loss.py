@@ -1,6 +1,7 @@
 """Losses ℓ(f, y), with their gradient and Hessian in output space."""
 
 import abc
+import math
 from typing import NamedTuple, cast
 
 import equinox as eqx
@@ -125,6 +126,29 @@ class CrossEntropy(AbstractLoss):
     def constant_loss(self, outputs: jax.ShapeDtypeStruct, targets: Targets) -> float | None:
         """The entropy of the mean target distribution, such as that of the class frequencies."""
         return _constant.entropy(outputs.shape, targets, self.label_smoothing)
+
+
+class OneRowCrossEntropy(CrossEntropy):
+    """The cross-entropy of integer classes, whose H keeps one row an example, p (1 − p) g gᵀ.
+
+    p is the probability of the example's class,
+    g = ∂m/∂f with the margin m = f_y − log Σ_{j ≠ y} exp f_j, of which ℓ = log(1 + exp(−m)); the margin's own curvature
+    is left out (arXiv:2605.06081). With two classes nothing is. The loss and its gradient are the whole ones.
+    """
+
+    def hessian_product(self, outputs: Outputs, targets: Targets, vector: Outputs) -> Outputs:
+        f = _by_position(outputs, targets)
+        if not _are_classes(f, targets):
+            raise ValueError(
+                'curvature="one-row" takes integer classes, got distributions; pass classes, or curvature="whole".'
+            )
+        own = jax.nn.one_hot(targets, f.shape[-1], dtype=bool)
+        probabilities = jax.nn.softmax(f)
+        right, wrong = (jnp.sum(probabilities, axis=-1, keepdims=True, where=which) for which in (own, ~own))
+        g = own - jax.nn.softmax(jnp.where(own, -jnp.inf, f))
+        along = jnp.sum(g * vector.reshape(f.shape), axis=-1, keepdims=True)
+        positions = max(1, math.prod(f.shape[1:-1]))
+        return (right * wrong * g * along / positions).reshape(outputs.shape)
 
 
 class SquaredError(AbstractLoss):

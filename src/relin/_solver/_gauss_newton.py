@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from relin._core import check as _check, tree as _tree
 from relin._core.batches import AbstractBatches
+from relin._core.loss import AbstractLoss, CrossEntropy, OneRowCrossEntropy
 from relin._core.problem import Problem
 from relin._core.types import Flag, Inputs, Outputs, Params, Scalar, Targets
 from relin._schedule import AbstractSchedule
@@ -65,6 +66,8 @@ class GaussNewton(AbstractStepSolver):
     - `loss_model`: `"quadratic"`, the step above; `"convex"` minimises L(f(θ_s) + J δ) + λ/2 ‖δ‖² itself, whose
       quadratic model at δ = 0 that is: the same for the squared error. Newton's method with a line search finds it,
       where there is one: the cross-entropy of data that J separates needs λ > 0.
+    - `curvature`: `"whole"`, H above; `"one-row"`, for `CrossEntropy()` of integer classes, keeps of H the curvature of
+      an example's class against the rest, p (1 − p) g gᵀ (arXiv:2605.06081), without the classes' among each other.
     - `space`: `"weights"` solves for the P entries of δ; `"functions"` for a with δ = Jᵀa, as many as outputs of the
       batch, N·C; `"auto"` takes the smaller. Without damping the system is always that of the weights, which has a
       solution also where the kernel is singular and the targets contradict each other.
@@ -88,12 +91,19 @@ class GaussNewton(AbstractStepSolver):
     damping: Scalar | float
     adapt: Literal["none", "levenberg-marquardt"] = "none"
     loss_model: Literal["quadratic", "convex"] = "quadratic"
+    curvature: Literal["whole", "one-row"] = "whole"
     space: Space = "auto"
     linear_solver: lx.AbstractLinearSolver = ConjugateGradients()
 
     def __check_init__(self):
         _check.choice(self.adapt, "adapt", ("none", "levenberg-marquardt"))
         _check.choice(self.loss_model, "loss_model", ("quadratic", "convex"))
+        _check.choice(self.curvature, "curvature", ("whole", "one-row"))
+        if self.curvature == "one-row" and self.loss_model == "convex":
+            raise ValueError(
+                'loss_model="convex" minimises the loss with all of its curvature; pass curvature="whole", or '
+                'loss_model="quadratic".'
+            )
         _check.choice(self.space, "space", ("auto", "weights", "functions"))
         if not _check.is_number(self.damping, lambda damping: 0 <= damping < math.inf):
             raise ValueError(f"`damping` must be at least 0 and finite, got {self.damping}; pass 0 for none.")
@@ -149,6 +159,11 @@ class GaussNewton(AbstractStepSolver):
                 "linearised problem anew; pass relin.Every(1), or for many steps at an anchor "
                 "WeightSpace(optimiser, proximal=damping)."
             )
+        smoothing = getattr(problem.loss, "label_smoothing", 0)
+        if self.curvature == "one-row" and (type(problem.loss) is not CrossEntropy or smoothing):
+            raise ValueError(
+                f'curvature="one-row" is that of CrossEntropy(), got {problem.loss!r}; pass curvature="whole".'
+            )
 
     def step(self, problem: Problem, state: SolverState, x: Inputs, y: Targets) -> tuple[SolverState, Scalar]:
         own: GaussNewtonState = state.optimiser
@@ -158,11 +173,12 @@ class GaussNewton(AbstractStepSolver):
             kind = "weights" if undamped else self.space
             outputs, space = space_of(kind, linearised.on(x), state.anchor, own.damping)
             solve = quadratic_step if self.loss_model == "quadratic" else convex_step
-            solved = solve(problem.loss, space, self.linear_solver, outputs, y)
+            loss_of_model = problem.loss if self.curvature == "whole" else OneRowCrossEntropy()
+            solved = solve(loss_of_model, space, self.linear_solver, outputs, y)
             found = space.displacement(solved.direction)
             loss = problem.loss.mean(outputs, y)
             after = problem.loss.mean(linearised.network(found, x), y)
-            promised = self._promised(problem, outputs, space.tangent(solved.direction), y)
+            promised = self._promised(loss_of_model, outputs, space.tangent(solved.direction), y)
         gain_ratio = ((loss - after) / promised).astype(own.gain_ratio.dtype)
         finite = all_finite(found)
         damping, growth, taken = own.damping, own.growth, finite
@@ -187,12 +203,12 @@ class GaussNewton(AbstractStepSolver):
         )
         return SolverState(state.anchor, displacement, own), loss
 
-    def _promised(self, problem: Problem, outputs: Outputs, tangent: Outputs, y: Targets) -> Scalar:
+    def _promised(self, loss: AbstractLoss, outputs: Outputs, tangent: Outputs, y: Targets) -> Scalar:
         """The decrease of the loss by its model, without the damping's term."""
         if self.loss_model == "convex":
-            return problem.loss.mean(outputs, y) - problem.loss.mean(outputs + tangent, y)
-        slope = problem.loss.gradient(outputs, y)
-        curved = problem.loss.hessian_product(outputs, y, tangent)
+            return loss.mean(outputs, y) - loss.mean(outputs + tangent, y)
+        slope = loss.gradient(outputs, y)
+        curved = loss.hessian_product(outputs, y, tangent)
         return -jnp.vdot(slope + 0.5 * curved, tangent) / len(outputs)
 
 
