@@ -2,8 +2,8 @@
 
 Two parts. *Squared error*, full batch: gradient descent for a million steps, all steps of a window at once by
 `SpectralDescent`, with K = 10⁴ (99 updates), 10⁵ (9) and none; ordinary training takes larger steps, for the same rate
-× steps, at two rates, whose agreement says that both follow the gradient flow. *Cross-entropy*: Adam on batches of 64,
-with K = 1, with 9 updates and with none, in equally many steps. Rates are constant; nothing is chosen.
+× steps, at several rates, whose agreement would say that all follow the gradient flow. *Cross-entropy*: Adam on batches
+of 64, with K = 1, with 9 updates and with none, in equally many steps. Rates are constant; nothing is chosen.
 """
 
 import argparse
