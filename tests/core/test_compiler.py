@@ -11,6 +11,8 @@ import pytest
 
 from relin._common.xla import FLAG, WRONG, avoid_wrong_sums, jaxlib_version
 
+pytestmark = pytest.mark.as_shipped
+
 WRONG_HERE = jaxlib_version() in WRONG
 COMPUTES_FIRST = "import jax.numpy as jnp; jnp.ones(3) + 1"
 PREPARES = """
@@ -26,7 +28,6 @@ LOOKS = {
 }
 
 
-@pytest.mark.as_shipped
 def test_sums_of_products_along_the_last_axis():
     f, vectors = (
         np.random.default_rng(seed).normal(size=shape) for seed, shape in enumerate([(1000, 10), (10, 1000, 10)])
@@ -39,14 +40,12 @@ def test_sums_of_products_along_the_last_axis():
     np.testing.assert_allclose(found, f * np.sum(f * vectors, axis=-1, keepdims=True), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.as_shipped
 def test_sums_over_three_of_many_rows():
     rows = np.random.default_rng(0).normal(size=(40_000, 3)).astype("float32")
     found = jax.jit(jax.vmap(lambda row: jnp.sum((jnp.eye(3, dtype=row.dtype) @ row) ** 2)))(rows)
     np.testing.assert_allclose(found, np.sum(rows**2, axis=-1), rtol=1e-5)
 
 
-@pytest.mark.as_shipped
 def test_a_mean_times_a_constant_of_zeros():
     h = jnp.asarray(np.random.default_rng(0).normal(size=(256, 5, 2, 5, 2, 16)), "float32")
     found = jax.jit(lambda h: h.mean((2, 4)).reshape(256, -1) @ jnp.zeros((400, 120), "float32"))(h)
@@ -71,7 +70,6 @@ def ends(*code, **flags):
 
 
 @pytest.mark.slow
-@pytest.mark.as_shipped
 def test_a_compiler_that_is_wrong_is_refused():
     """It is where JAX computed before relin was imported."""
     tries = (
@@ -84,7 +82,6 @@ def test_a_compiler_that_is_wrong_is_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.as_shipped
 @pytest.mark.parametrize(("before", "flags"), [(COMPUTES_FIRST, FLAG), ("", "no_flag_of_xla=1")], ids=["own", "set"])
 def test_with_the_flag_it_trains(before, flags):
     ended = ends(before, PREPARES, LOOKS["train"], **({"XLA_FLAGS": flags} if WRONG_HERE else {}))
@@ -92,7 +89,6 @@ def test_with_the_flag_it_trains(before, flags):
 
 
 @pytest.mark.slow
-@pytest.mark.as_shipped
 def test_the_command_says_so_in_a_sentence(tmp_path):
     settings = os.environ | ({"XLA_FLAGS": FLAG.replace("=-", "=+")} if WRONG_HERE else {})
     command = [sys.executable, "-m", "relin", "train", "--steps", "2", "--out", str(tmp_path / "run")]
