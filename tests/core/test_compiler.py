@@ -24,6 +24,9 @@ LOOKS = {
     "train": "il.train(il.Problem(apply, il.CrossEntropy()), il.WeightSpace(optax.sgd(0.1)), il.Every(2), params, "
     "data, num_steps=2, batch_size=4, key=jax.random.key(0))",
     "kernel": "il.kernel.ntk(apply, params, data[0])",
+    "analytic kernel": "il.kernel.analytic_mlp(data[0], depth=1)",
+    "metric": "il.kernel.effective_rank(jnp.eye(3))",
+    "trace": "import lineax as lx; il.kernel.trace(lx.DiagonalLinearOperator(jnp.ones(3)), key=jax.random.key(0))",
     "linearisation": "jax.jit(lambda p: il.Linearisation(apply, p).value(p, data[0]))(params)",
 }
 

@@ -28,6 +28,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from relin._core import check as _check
+from relin._core.compiler import check_sums
 
 _CNN_STRIDES = (1, 2, 2)
 _STRIDE = math.prod(_CNN_STRIDES)
@@ -353,6 +354,7 @@ def _check_activation(activation: Any) -> None:
 
 def _checked(x1: Any, x2: Any, *, ranks: Sequence[int] | None, layout: str) -> tuple[Array, Array | None]:
     """Both inputs in their common dtype."""
+    check_sums()
     arrays = [jnp.asarray(x) for x in (x1, x2) if x is not None]
     for name, x in zip(("x1", "x2"), arrays, strict=False):
         if not jnp.issubdtype(x.dtype, jnp.floating):

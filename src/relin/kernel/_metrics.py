@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree, Shaped
 
+from relin._core.compiler import check_sums
 from relin._core.types import Scalar, Step
 from relin.kernel import _by_rows
 from relin.kernel._on_disk import KernelOnDisk
@@ -151,6 +152,7 @@ def _as_kernel(kernel: Any) -> Any:
     """The kernel in single precision at least, or in its file; raises `ValueError` if its shape is not a kernel's."""
     if isinstance(kernel, KernelOnDisk):
         return kernel
+    check_sums()
     kernel = jnp.asarray(kernel)
     if kernel.ndim not in (2, 3, 4) or (kernel.ndim == 4 and kernel.shape[2] != kernel.shape[3]) or 0 in kernel.shape:
         raise ValueError(f"A kernel must have shape {_SHAPES}, got {kernel.shape}; pass what relin.kernel.ntk returns.")

@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from relin._core import finite as _finite
+from relin._core.compiler import check_sums
 from relin.kernel._operator import NTKOperator
 
 _VECTORS_AT_ONCE = 16  # in one product: wide enough for matrix multiplications, and it bounds their memory
@@ -50,6 +51,7 @@ class FlatOperator(eqx.Module):
 
 def as_operator(operator: Any, *, symmetric: bool) -> lx.AbstractLinearOperator:
     """The operator itself or, of a tuple (apply, params, x), its NTK; raises unless it is square, and symmetric."""
+    check_sums()
     if isinstance(operator, tuple) and len(operator) == 3:
         operator = NTKOperator(*operator)
     if not isinstance(operator, lx.AbstractLinearOperator):
