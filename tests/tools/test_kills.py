@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-KILLS = 20
+KILLS = 6
 
 
 @pytest.mark.slow

@@ -66,13 +66,13 @@ class GaussNewton(AbstractStepSolver):
     - `loss_model`: `"quadratic"`, the step above; `"convex"` minimises L(f(θ_s) + J δ) + λ/2 ‖δ‖² itself, whose
       quadratic model at δ = 0 that is: the same for the squared error. Newton's method with a line search finds it,
       where there is one: the cross-entropy of data that J separates needs λ > 0.
-    - `curvature`: `"whole"`, H above; `"one-row"`, for `CrossEntropy()` of integer classes, keeps of H the curvature of
-      an example's class against the rest, p (1 − p) g gᵀ (arXiv:2605.06081), without the classes' among each other.
     - `space`: `"weights"` solves for the P entries of δ; `"functions"` for a with δ = Jᵀa, as many as outputs of the
       batch, N·C; `"auto"` takes the smaller. Without damping the system is always that of the weights, which has a
       solution also where the kernel is singular and the targets contradict each other.
     - `linear_solver`: any `lineax` solver of symmetric positive semidefinite operators, `ConjugateGradients()` if not
       given. One that needs a matrix makes it, of size P or N·C.
+    - `curvature`: `"whole"`, H above; `"one-row"`, for `CrossEntropy()` of integer classes, keeps of H the curvature of
+      an example's class against the rest, p (1 − p) g gᵀ (arXiv:2605.06081), without the classes' among each other.
 
     A solve that does not reach its tolerance is counted; what it found is the step if it is finite, as of conjugate
     gradients stopped early, which are a step of descent; so is a solve that meets a direction in which the loss curves
@@ -91,9 +91,9 @@ class GaussNewton(AbstractStepSolver):
     damping: Scalar | float
     adapt: Literal["none", "levenberg-marquardt"] = "none"
     loss_model: Literal["quadratic", "convex"] = "quadratic"
-    curvature: Literal["whole", "one-row"] = "whole"
     space: Space = "auto"
     linear_solver: lx.AbstractLinearSolver = ConjugateGradients()
+    curvature: Literal["whole", "one-row"] = "whole"
 
     def __check_init__(self):
         _check.choice(self.adapt, "adapt", ("none", "levenberg-marquardt"))
