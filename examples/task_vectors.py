@@ -84,15 +84,16 @@ def loaded(path, like):
 
 def accuracies(way, start, delta, part):
     """On the first task, the second, and among all ten classes, in %."""
+    x, y = part
     if isinstance(WAYS[way], il.Never):
-        logits = il.Linearisation(APPLY, start).value(delta, jnp.asarray(part.x))
+        logits = il.Linearisation(APPLY, start).value(delta, jnp.asarray(x))
     else:
-        logits = APPLY(optax.apply_updates(start, delta), jnp.asarray(part.x))
+        logits = APPLY(optax.apply_updates(start, delta), jnp.asarray(x))
     found = []
     for first in TASKS.values():
-        chosen = (part.y >= first) & (part.y < first + CLASSES)
-        found.append(np.mean(np.argmax(logits[chosen, first : first + CLASSES], axis=1) == part.y[chosen] - first))
-    found.append(np.mean(np.argmax(logits, axis=1) == part.y))
+        chosen = (y >= first) & (y < first + CLASSES)
+        found.append(np.mean(np.argmax(logits[chosen, first : first + CLASSES], axis=1) == y[chosen] - first))
+    found.append(np.mean(np.argmax(logits, axis=1) == y))
     return [100 * float(each) for each in found]
 
 
@@ -100,19 +101,20 @@ def scaled(delta, factor):
     return jax.tree.map(lambda leaf: factor * leaf, delta)
 
 
-def of_one(way, start, deltas, data):
+def of_one(way, start, deltas, data, tested):
     """The rows of one way: what was added to the checkpoint, the factor, the test accuracies."""
+    parts = [(part.x[:tested], part.y[:tested]) for part in (data.validation, data.test)]
     one, other = deltas
     both = optax.apply_updates(one, other)
     none = scaled(one, 0.0)
-    validation = partial(accuracies, way, start, part=data.validation)
+    validation = partial(accuracies, way, start, part=parts[0])
     least = KEPT * validation(none)[1]
     add = max(FACTORS, key=lambda factor: sum(validation(scaled(both, factor))[:2]))
     negate = max((factor for factor in FACTORS if validation(scaled(one, -factor))[1] >= least), default=0.0)
     vectors = {"checkpoint": (0.0, none), "+ δ_1": (1.0, one), "+ δ_2": (1.0, other), "add": (add, both)}
     vectors["negate"] = (-negate, one)
     return {
-        name: (factor, *accuracies(way, start, scaled(delta, factor), data.test))
+        name: (factor, *accuracies(way, start, scaled(delta, factor), parts[1]))
         for name, (factor, delta) in vectors.items()
     }
 
@@ -123,6 +125,7 @@ def main():
     parser.add_argument("--steps", type=int, default=2000, help="of fine-tuning; half as many of pre-training")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.03, 0.01, 0.003])
+    parser.add_argument("--tested", type=int, default=10_000, help="examples to choose factors with, and to test with")
     options = parser.parse_args()
     data = il.datasets.load("fashion-mnist")
     found, rates = {}, {way: set() for way in WAYS}
@@ -141,7 +144,7 @@ def main():
                     file = Path(folder) / f"{task}.safetensors"
                     saved(jax.tree.map(jnp.subtract, params, start), file)
                     deltas.append(loaded(file, start))
-            for name, row in of_one(way, start, deltas, data).items():
+            for name, row in of_one(way, start, deltas, data, options.tested).items():
                 found.setdefault((way, name), []).append(row)
     print(
         "| way | parameters | α [least, most] | "

@@ -12,7 +12,7 @@ from cli_sample import SMALL
 
 from relin._core.storage import from_safetensors
 
-STEPS = 60_000
+STEPS = 20_000
 
 
 def command(out, steps=STEPS):

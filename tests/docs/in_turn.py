@@ -14,6 +14,9 @@ import traceback
 from pathlib import Path
 
 from relin.cli import main
+from relin.report import _figures, _style
+
+_figures.PNG_DPI, _style.PDF_FONT_TYPE = 30, 3  # quickly drawn
 
 
 def work(job):

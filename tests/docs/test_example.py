@@ -85,7 +85,7 @@ TASK_VECTORS = ("checkpoint", "+ δ_1", "+ δ_2", "add", "negate")
 @pytest.mark.fashion_mnist
 @pytest.mark.slow
 def test_task_vectors(in_turn):
-    few = ["--seeds", "1", "--steps", "100", "--examples", "500", "--rates", "0.03"]
+    few = ["--seeds", "1", "--steps", "100", "--examples", "500", "--rates", "0.03", "--tested", "1000"]
     (end,) = in_turn({"task vectors": {"file": str(EXAMPLES / "task_vectors.py"), "arguments": few}}).values()
     assert (end.code, end.err) == (0, "")
     found = re.findall(r"^\| (.+) \| (.+) \| (-?[\d.]+).*? \| ([\d.]+).*? \| ([\d.]+).*? \| ", end.out, re.MULTILINE)
