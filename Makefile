@@ -9,7 +9,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-comp
 LOCK = requirements/$$($(BIN)/python -c 'import sys; print("python3.11" if sys.version_info < (3, 12) else "python3.12")')
 AS_SHIPPED = $$(grep -rl --include='test_*.py' mark.as_shipped tests)
 # Tests start hundreds of processes, which find modules compiled, also where Python is told to keep none.
-BYTECODE := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/$(VENV)/bytecode
+BYTECODE := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX="$(CURDIR)/$(VENV)/bytecode"
 PYTEST := $(BYTECODE) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: study test test-slow test-lowest test-nightly lint docs package bench results lock clean
