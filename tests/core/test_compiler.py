@@ -27,6 +27,10 @@ LOOKS = {
     "analytic kernel": "il.kernel.analytic_mlp(data[0], depth=1)",
     "metric": "il.kernel.effective_rank(jnp.eye(3))",
     "trace": "import lineax as lx; il.kernel.trace(lx.DiagonalLinearOperator(jnp.ones(3)), key=jax.random.key(0))",
+    "vjp": "il.Linearisation(apply, params).vjp(data[0], jnp.ones((8, 2)))",
+    "gradient": "il.Problem(apply, il.CrossEntropy()).value_and_grad(params, *data)",
+    "loop": "import relin.equinox as loop; "
+    "loop.Linearised(il.models.build('mlp', (3,), 2, key=jax.random.key(0)), il.Every(1))",
     "linearisation": "jax.jit(lambda p: il.Linearisation(apply, p).value(p, data[0]))(params)",
 }
 
@@ -67,6 +71,14 @@ def test_flags_of_the_user_stay(monkeypatch):
     assert os.environ["XLA_FLAGS"] == own
 
 
+def test_flags_in_a_file_stay(monkeypatch, tmp_path):
+    """XLA takes the variable as a file's name where it begins with no flag."""
+    (tmp_path / "flags").write_text("--xla_one=1\n")
+    monkeypatch.setenv("XLA_FLAGS", str(tmp_path / "flags"))
+    avoid_wrong_sums()
+    assert os.environ["XLA_FLAGS"] == (f"{FLAG} --xla_one=1" if WRONG_HERE else str(tmp_path / "flags"))
+
+
 def ends(*code, **flags):
     settings = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | flags
     return subprocess.run([sys.executable, "-c", "\n".join(code)], env=settings, capture_output=True, text=True)
@@ -82,6 +94,37 @@ def test_a_compiler_that_is_wrong_is_refused():
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("WrongSumsError XLA of jaxlib") == WRONG_HERE * len(LOOKS)
     assert ended.stdout.count("import relin before JAX computes anything") == WRONG_HERE * len(LOOKS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["+reduce", "dot"])
+def test_what_was_seen_without_jit_says_nothing_of_what_is_compiled(kind):
+    """Each kind of programs that are handed to YNNPACK has faults of its own."""
+    code = f"with jax.disable_jit():\n    try: {LOOKS['metric']}\n    except RuntimeError: pass\n{LOOKS['metric']}"
+    flags = {"XLA_FLAGS": FLAG.replace("-reduce", kind)} if WRONG_HERE else {}
+    ended = ends(PREPARES, code, **flags)
+    assert ("WrongSumsError" in ended.stderr) == WRONG_HERE, ended.stderr
+
+
+FIRST = """
+import jax, relin as il
+from relin._core.compiler import check_sums
+mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+parts = jax.sharding.PartitionSpec("d")
+"""
+WITHIN = {
+    "map over devices": "jax.shard_map(lambda k: (check_sums(), k)[1], mesh=mesh, in_specs=parts, out_specs=parts)"
+    "(jax.numpy.ones(4))",
+    "mesh and guard": "with jax.set_mesh(mesh), jax.transfer_guard('disallow'): check_sums()",
+    "jit": "jax.jit(lambda k: (check_sums(), k)[1])(jax.numpy.ones(4))",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", WITHIN)
+def test_it_looks_from_wherever_it_is_called(place):
+    ended = ends(FIRST, WITHIN[place], "print('right')", XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    assert (ended.returncode, ended.stdout) == (0, "right\n"), ended.stderr
 
 
 @pytest.mark.slow

@@ -246,6 +246,21 @@ def test_low_precision_is_refused(solver, schedule):
         il.train(problem, solver, schedule, oracles.mlp_params(jnp.bfloat16), oracles.data(SQUARED), **options)
 
 
+@pytest.mark.parametrize("options", [{"space": "functions"}, {"space": "weights", "loss_model": "convex"}])
+def test_outputs_of_low_precision_are_refused_where_they_are_solved_in(options):
+    problem = il.Problem(lambda params, x: oracles.mlp(params, x).astype(jnp.bfloat16), SQUARED)
+    with pytest.raises(ValueError, match=r"outputs of at least single precision .* got bfloat16; cast them to float32"):
+        il.train(
+            problem,
+            il.GaussNewton(1.0, **options),
+            il.Every(1),
+            oracles.mlp_params(),
+            oracles.data(SQUARED),
+            num_steps=1,
+            key=oracles.KEY,
+        )
+
+
 def test_batches_from_an_iterable_are_checked_too():
     batches = [oracles.data(SQUARED)] * 2
     problem, options = il.Problem(oracles.mlp, SQUARED), {"num_steps": 2, "key": oracles.KEY}

@@ -49,6 +49,13 @@ def test_a_certain_class_keeps_its_curvature():
     np.testing.assert_allclose(dense(OneRowCrossEntropy(), f, y)[0, 0, 0], np.exp(-60) + np.exp(-59), rtol=1e-12)
 
 
+def test_a_class_whose_others_are_masked_has_no_curvature():
+    f, y = jnp.array([[1.0, -jnp.inf, -jnp.inf], [1.0, 2.0, -jnp.inf]]), jnp.array([0, 1])
+    found = dense(OneRowCrossEntropy(), f, y)
+    np.testing.assert_array_equal(found[0], 0)
+    np.testing.assert_allclose(found[1], dense(ENTROPY, f, y)[1], rtol=1e-12)
+
+
 @pytest.mark.parametrize("flat", [False, True])
 def test_at_several_positions(flat):
     f, y = jax.random.normal(jax.random.key(2), (3, 4, 5)), jax.random.randint(jax.random.key(3), (3, 4), 0, 5)

@@ -1,6 +1,7 @@
 """XLA's sums on CPUs, which some releases of jaxlib get wrong: https://github.com/jax-ml/jax/issues/39103."""
 
 import os
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type=-reduce"
@@ -22,10 +23,14 @@ def jaxlib_version() -> str:
 
 
 def avoid_wrong_sums() -> None:
-    """Sets the flag in `XLA_FLAGS`, which XLA reads at the first computation, unless the variable has such a flag.
+    """Sets the flag in `XLA_FLAGS`, which XLA reads when JAX starts its devices, unless the variable has such a flag.
 
-    It comes first: XLA reads up to what is no flag of its own, such as `intra_op_parallelism_threads=1`.
+    It comes first: XLA reads up to what is no flag of its own, such as `intra_op_parallelism_threads=1`. Where the
+    variable names a file of flags, they take its place.
     """
     flags = os.environ.get("XLA_FLAGS", "")
+    if not flags.lstrip().startswith("-") and os.path.isfile(flags):
+        with suppress(OSError), open(flags, encoding="utf-8") as file:
+            flags = file.read()
     if jaxlib_version() in WRONG and FLAG.partition("=")[0] not in flags:
         os.environ["XLA_FLAGS"] = f"{FLAG} {flags}".strip()

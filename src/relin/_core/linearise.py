@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 
 from relin._core import forward_mode as _forward, tree as _tree
+from relin._core.compiler import check_sums
 from relin._core.repr import one_line
 from relin._core.types import Inputs, Outputs, Params
 
@@ -46,6 +47,9 @@ class Linearisation(eqx.Module):
     apply: Callable[[Params, Inputs], Outputs]
     anchor: Params
     taylor: Taylor = Taylor()
+
+    def __check_init__(self):
+        check_sums()
 
     def __repr__(self) -> str:
         return one_line(self)

@@ -145,7 +145,9 @@ class OneRowCrossEntropy(CrossEntropy):
         own = jax.nn.one_hot(targets, f.shape[-1], dtype=bool)
         probabilities = jax.nn.softmax(f)
         right, wrong = (jnp.sum(probabilities, axis=-1, keepdims=True, where=which) for which in (own, ~own))
-        g = own - jax.nn.softmax(jnp.where(own, -jnp.inf, f))
+        alone = jnp.all(own | (f == -jnp.inf), axis=-1, keepdims=True)  # the others are masked, and have no softmax
+        others = jax.nn.softmax(jnp.where(alone, 0, jnp.where(own, -jnp.inf, f)))
+        g = own - jnp.where(alone, 0, others)
         along = jnp.sum(g * vector.reshape(f.shape), axis=-1, keepdims=True)
         positions = max(1, math.prod(f.shape[1:-1]))
         return (right * wrong * g * along / positions).reshape(outputs.shape)

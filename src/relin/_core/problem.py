@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from relin._core import check as _check, forward_mode as _forward
+from relin._core.compiler import check_sums
 from relin._core.linearise import Linearisation, LinearisedOutputs, Taylor
 from relin._core.loss import AbstractLoss
 from relin._core.network import AbstractNetwork, InTraining, Variables, mode_of
@@ -98,6 +99,7 @@ class Problem(eqx.Module):
         self, params: Params, x: Inputs, y: Targets
     ) -> tuple[tuple[Scalar, Variables | None], Params]:
         """The same, and the variables after the forward pass."""
+        check_sums()
 
         def loss(p: Params) -> tuple[Scalar, Variables | None]:
             outputs, variables = self.forward(p, x)
@@ -116,6 +118,7 @@ class Problem(eqx.Module):
         self, anchor: Params, displacement: Params, x: Inputs, y: Targets
     ) -> tuple[tuple[Scalar, Variables | None], Params]:
         """The same, and the variables after the forward pass at the anchor."""
+        check_sums()
         if self.taylor.order == 2:
             model = self.linearise(anchor)
             loss, gradient = jax.value_and_grad(lambda d: self.loss.mean(model.value(d, x), y))(displacement)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from relin._core.compiler import check_sums
 from relin._core.types import Flag, Params, Step
 from relin._schedule import AbstractSchedule
 
@@ -15,6 +16,7 @@ class When:
 
     def __init__(self, schedule: AbstractSchedule | None):
         _check(schedule)
+        check_sums()
         leaves, structure = jax.tree.flatten(schedule)
         self.schedule = jax.tree.unflatten(
             structure, [np.asarray(leaf) if _is_array(leaf) else leaf for leaf in leaves]

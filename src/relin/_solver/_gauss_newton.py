@@ -19,7 +19,7 @@ from relin._solver._base import AbstractStepSolver, SolverState, current_params
 from relin._solver._conjugate_gradients import ConjugateGradients, rounding
 from relin._solver._newton import convex_step, quadratic_step
 from relin._solver._optax import all_finite
-from relin._solver._spaces import Space, space_of
+from relin._solver._spaces import Functions, Space, space_of
 
 _RISE = 1000
 """A step that takes a batch's loss to more than so many times the first one has failed; batches differ by less."""
@@ -172,6 +172,12 @@ class GaussNewton(AbstractStepSolver):
             undamped = isinstance(self.damping, int | float) and self.damping == 0
             kind = "weights" if undamped else self.space
             outputs, space = space_of(kind, linearised.on(x), state.anchor, own.damping)
+            if jnp.finfo(outputs.dtype).bits < 32 and (isinstance(space, Functions) or self.loss_model == "convex"):
+                raise ValueError(
+                    "GaussNewton must be given outputs of at least single precision to solve in their space, or to "
+                    f"minimise a convex loss, got {outputs.dtype}; cast them to float32 at the end of `apply`, or pass "
+                    'space="weights" and loss_model="quadratic".'
+                )
             solve = quadratic_step if self.loss_model == "quadratic" else convex_step
             loss_of_model = problem.loss if self.curvature == "whole" else OneRowCrossEntropy()
             solved = solve(loss_of_model, space, self.linear_solver, outputs, y)
