@@ -52,16 +52,15 @@ class Words(Quantities):
         for name, folder in folders.items():
             result = self.result(folder)
             found = result.outcome(result.fewest_updates or "")
-            ordinary, lazy = self.outcome("every-1", folder), self.outcome("never", folder)
+            ordinary, lazy = self.outcome("every-1", folder), result.outcome("never")
             updates = ordinary.feature_updates if found is None else found.feature_updates
             fewest = (
                 f"none shown below {updates:.0f}" if found is None else f"{updates:.3g}: {found.label}{_edge(found)}"
             )
             share = "all" if found is None else f"{100 * updates / result.num_steps:.2g} % of {result.num_steps}"
-            gap = _interval(self.lazy_gap(folder))
-            rows.append(
-                (name, f"{100 * result.margin:g}", fewest, share, gap, *map(text.chosen_rate, (ordinary, lazy)))
-            )
+            gap = "–" if lazy is None else _interval(self.lazy_gap(folder))
+            rates = (text.chosen_rate(ordinary), "–" if lazy is None else text.chosen_rate(lazy))
+            rows.append((name, f"{100 * result.margin:g}", fewest, share, gap, *rates))
         shown = ("data, network", "margin", "fewest updates on par", "of steps", "lazy gap, points")
         head = (*shown, "rate of K = 1", "of K = ∞")
         return _table(head, rows)
