@@ -27,6 +27,11 @@ def multiples(k):
     return {step for step in range(1, STEPS) if step % k == 0}
 
 
+def shown(value):
+    """A name that is the same in every process, which the order of a set is not."""
+    return repr(sorted(value) if isinstance(value, set) else value)
+
+
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
@@ -61,7 +66,7 @@ def multiples(k):
         (il.WhenLossGap(0.0, check_every=7), {7, 14, 21, 28}),
         (il.WhenFunctionMoves(1e9, check_every=1), set()),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_steps_of_each_schedule(schedule, expected):
     assert relinearisations(schedule) == expected
