@@ -46,8 +46,7 @@ class ThirtyLines(nn.Module):
         return value + change
 
 
-KEEPS = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
-"""glibc's settings with which it gives no memory back to the system between steps."""
+PROCESSES = 3
 
 
 def main() -> None:
@@ -56,9 +55,9 @@ def main() -> None:
         f"{os.cpu_count()} cores, PyTorch {torch.__version__}, one thread, "
         f"{datetime.datetime.now(datetime.UTC).date()}\n"
     )
-    for title, setting in (("The C library's own handling of memory", {}), ("Memory is kept between steps", KEEPS)):
-        print(f"{title}\n", flush=True)
-        subprocess.run([sys.executable, "-m", "benchmarks.torch_step"], env={**os.environ, **setting}, check=True)
+    for _ in range(PROCESSES):  # what a process did before decides which memory the C library gives back
+        sys.stdout.flush()
+        subprocess.run([sys.executable, "-m", "benchmarks.torch_step"], check=True)
         print()
 
 
@@ -73,7 +72,7 @@ def steps() -> None:
             step(Linearised(copy.deepcopy(module), il.Never()), x, classes),
             step(ThirtyLines(copy.deepcopy(module)), x, classes, unfused),
         ]
-        own, ordinary, linearised, thirty = cpu_seconds(ways, repeats=15)
+        own, ordinary, linearised, thirty = cpu_seconds(ways, repeats=30)
         row(
             name,
             len(x),

@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -121,6 +122,36 @@ def test_frozen_parameters_and_those_that_are_thawed():
     before = module.hidden.weight.detach().clone()
     trained(model, batches=BATCHES[:2])
     assert torch.equal(model.displacement()["hidden.weight"], module.hidden.weight.detach() - before)
+
+
+def without_gradients(model, x):
+    with torch.no_grad():
+        model(x)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda model, x: model(x),
+        without_gradients,
+        lambda model, _: model.relinearise(),
+        lambda model, _: model.to(torch.float64),
+        lambda model, _: copy.deepcopy(model),
+    ],
+    ids=["next", "evaluation", "anchor", "moved", "copied"],
+)
+def test_a_pass_keeps_its_memory_until_another_begins(end, request):
+    """Otherwise the C library gives it back to the system within each step (benchmarks/README.md)."""
+    model, x = trained(Linearised(made(), il.Never())), torch.randn(4, 8, dtype=torch.float64)
+    model(x).sum().backward()
+    kept = [weakref.ref(tensor) for tensor in model._memory]
+    assert kept
+    copied = end(model, x)
+    if request.node.callspec.id == "copied":
+        assert copied._memory == []
+    else:
+        del copied
+        assert all(tensor() is None for tensor in kept)
 
 
 def test_copies_and_pickles_are_linearised_modules_of_their_own():

@@ -23,6 +23,10 @@ Tensors = dict[str, Float[Tensor, "..."]]
 Parameters = dict[str, nn.Parameter]
 _SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 """What `nn.Module` keeps of its parts, in dictionaries that the wrapper shares with the module."""
+_OWN = frozenset(
+    ("_anchor", "_memory", "_moved", "_pending", "_restored", "_steps", "_updates", "_uncounted", "_versions")
+)
+"""What the wrapper changes as it trains."""
 _UNCOUNTED = 10
 """Calls in training away from the anchor, without a step, after which a forgotten `step()` is told."""
 
@@ -83,6 +87,7 @@ class Linearised(nn.Module):
         self._pending = False
         self._checks = _schedules.Checks(schedule) if schedule is not None and schedule.adaptive else None
         self._attached: Attached | None = None
+        self._memory: list[Tensor] = []
         self.register_load_state_dict_post_hook(_loaded)
         object.__setattr__(self, "__class__", _class_for(type(module)))
         self.__dict__["network"] = module
@@ -136,6 +141,7 @@ class Linearised(nn.Module):
     @torch.no_grad()
     def relinearise(self) -> None:
         """Moves the anchor to the parameters: θ_s ← θ_s + δ, δ ← 0. The optimiser's state stays."""
+        self._memory = []
         if self._is_ordinary:
             self._updates += self._pending
             self._anchor, self._pending = None, False
@@ -248,6 +254,9 @@ class Linearised(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """What the module has, and this class has not, is the module's."""
+        if name in _OWN and name in self.__dict__:  # several in each step, which the rest would make slow
+            self.__dict__[name] = value
+            return
         network = self.__dict__.get("network")
         own = name in self.__dict__ or hasattr(type(self), name) or not hasattr(network, name)
         if own or network is None:
@@ -256,7 +265,7 @@ class Linearised(nn.Module):
             setattr(network, name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_attached": None}
+        return {**self.__dict__, "_attached": None, "_memory": []}
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _blank, (type(self.network),), self.__getstate__()
@@ -266,6 +275,7 @@ class Linearised(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Linearised":
         super()._apply(fn, recurse)
+        self._memory = []
         if self._anchor is not None:
             with torch.no_grad():
                 self._anchor = {name: fn(at) for name, at in self._anchor.items()}
@@ -333,13 +343,16 @@ class Linearised(nn.Module):
 
     def _pass(self, own: Parameters, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _passes.Predictions:
         assert self._anchor is not None
+        self._memory = []
         with ExitStack() as stack:
             if torch.is_inference_mode_enabled():  # it has no forward mode
                 stack.enter_context(torch.inference_mode(False))
                 stack.enter_context(torch.no_grad())
                 args, kwargs = ordinary((args, kwargs))
             call = _passes.Call(self.network, own, self._anchor, args, kwargs)
-            return _passes.linearised_pass(call, self._decided(call))
+            passed = _passes.linearised_pass(call, self._decided(call))
+        self._memory = passed.memory
+        return passed
 
     def _decided(self, call: _passes.Call) -> str:
         """How J δ is found in this mode: tried once, beside the run, and compared with the backward pass."""

@@ -39,6 +39,9 @@ class Predictions(NamedTuple):
     """The anchor as the pass differentiated it."""
     gate: Gate
     """Before the losses among the outputs, which have a graph and no J δ."""
+    memory: list[Tensor]
+    """J δ with a graph that nothing needs, in a CPU's memory: until the next pass begins it keeps those pages, which
+    the C library would give back to the system in this pass and wait for in the backward pass."""
 
 
 class Call(NamedTuple):
@@ -95,10 +98,13 @@ def linearised_pass(call: Call, derivative: str) -> Predictions:
 def _forward_mode(call: Call, through: bool) -> Predictions:
     leaves = {}
     pairs: list[tuple[Tensor, Tensor | None]] = []
+    memory: list[Tensor] = []
 
     def value(tensor: Tensor) -> Tensor:
         primal, tangent = forward_ad.unpack_dual(tensor)
         pairs.append((primal, None if tangent is None else tangent.detach()))
+        if tangent is not None and tangent.grad_fn is not None and tangent.device.type == "cpu" and not through:
+            memory.append(tangent)
         if tangent is None:
             return tensor
         return primal + (tangent if through else tangent.detach())
@@ -120,7 +126,7 @@ def _forward_mode(call: Call, through: bool) -> Predictions:
         outputs = _called(call, duals, losses)
         losses.check(outputs, is_linearised)
         linearised = mapped(value, outputs)
-    return Predictions(linearised, outputs, pairs, {} if through else leaves, losses.gate)
+    return Predictions(linearised, outputs, pairs, {} if through else leaves, losses.gate, memory)
 
 
 def _double_backward(call: Call) -> Predictions:
@@ -157,7 +163,7 @@ def _double_backward(call: Call) -> Predictions:
         outputs = _called(call, leaves, losses)
     losses.check(outputs, lambda tensor: tangent_of(tensor) is not None)
     linearised = mapped(value if graph else lambda tensor: value(tensor).detach(), outputs)
-    return Predictions(linearised, outputs, [*known.values()], leaves, losses.gate)
+    return Predictions(linearised, outputs, [*known.values()], leaves, losses.gate, [])
 
 
 def _called(call: Call, parameters: Mapping[str, Tensor], losses: Losses) -> Any:
