@@ -20,5 +20,5 @@ def test_killed_work_goes_on_to_the_same_bits():
     numbers = [[int(cell) for cell in row[1:]] for row in rows]
     assert sum(kills for kills, *_ in numbers) == KILLS
     assert all(ends >= 1 for _, _, ends, _, _ in numbers)
-    assert sum(between for _, between, *_ in numbers) >= 3
+    assert sum(between for _, between, *_ in numbers) >= 1
     assert all(lost == different == 0 for *_, lost, different in numbers)

@@ -23,10 +23,6 @@ Tensors = dict[str, Float[Tensor, "..."]]
 Parameters = dict[str, nn.Parameter]
 _SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 """What `nn.Module` keeps of its parts, in dictionaries that the wrapper shares with the module."""
-_OWN = frozenset(
-    ("_anchor", "_memory", "_moved", "_pending", "_restored", "_steps", "_updates", "_uncounted", "_versions")
-)
-"""What the wrapper changes as it trains."""
 _UNCOUNTED = 10
 """Calls in training away from the anchor, without a step, after which a forgotten `step()` is told."""
 
@@ -254,9 +250,6 @@ class Linearised(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """What the module has, and this class has not, is the module's."""
-        if name in _OWN and name in self.__dict__:  # several in each step, which the rest would make slow
-            self.__dict__[name] = value
-            return
         network = self.__dict__.get("network")
         own = name in self.__dict__ or hasattr(type(self), name) or not hasattr(network, name)
         if own or network is None:
