@@ -4,7 +4,9 @@ import copy
 import datetime
 import os
 import platform
+import random
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -72,7 +74,7 @@ def steps() -> None:
             step(Linearised(copy.deepcopy(module), il.Never()), x, classes),
             step(ThirtyLines(copy.deepcopy(module)), x, classes, unfused),
         ]
-        own, ordinary, linearised, thirty = cpu_seconds(ways, repeats=30)
+        own, ordinary, linearised, thirty = cpu_seconds(ways)
         row(
             name,
             len(x),
@@ -86,15 +88,20 @@ def steps() -> None:
     torch.set_num_threads(threads)
 
 
-def cpu_seconds(functions: Sequence[Callable[[], None]], repeats: int) -> list[float]:
-    """The least time of the processor that each takes, called in turns; in one thread, other programs do not count."""
-    best = [float("inf")] * len(functions)
-    for _ in range(repeats):
-        for index, function in enumerate(functions):
+def cpu_seconds(functions: Sequence[Callable[[], None]], seconds: float = 3, least: int = 30) -> list[float]:
+    """The median time of the processor that each takes, in random order; in one thread, other programs do not count.
+
+    The order matters: what ran before leaves the caches and the C library's memory as they are found.
+    """
+    times: list[list[float]] = [[] for _ in functions]
+    order, generator = list(range(len(functions))), random.Random(0)
+    while len(times[0]) < least or sum(times[0]) < seconds:
+        generator.shuffle(order)
+        for index in order:
             start = time.process_time()
-            function()
-            best[index] = min(best[index], time.process_time() - start)
-    return best
+            functions[index]()
+            times[index].append(time.process_time() - start)
+    return [statistics.median(taken) for taken in times]
 
 
 def faults(function: Callable[[], None], repeats: int = 15) -> float:

@@ -142,7 +142,7 @@ def without_gradients(model, x):
 )
 def test_a_pass_keeps_its_memory_until_another_begins(end, request):
     """Otherwise the C library gives it back to the system within each step (benchmarks/README.md)."""
-    model, x = trained(Linearised(made(), il.Never())), torch.randn(4, 8, dtype=torch.float64)
+    model, x = trained(Linearised(made(), il.Never())), torch.randn(100_000, 8, dtype=torch.float64)
     model(x).sum().backward()
     kept = [weakref.ref(tensor) for tensor in model._memory]
     assert kept
@@ -152,6 +152,34 @@ def test_a_pass_keeps_its_memory_until_another_begins(end, request):
     else:
         del copied
         assert all(tensor() is None for tensor in kept)
+
+
+def test_a_small_pass_keeps_nothing():
+    """What the processor's caches hold is faster to use again than to keep."""
+    model = trained(Linearised(made(), il.Never()))
+    model(torch.randn(4, 8, dtype=torch.float64)).sum().backward()
+    assert model._memory == []
+
+
+def test_a_backward_pass_after_the_anchor_moved_is_that_of_the_anchor_of_its_outputs():
+    x, models = torch.from_numpy(BATCHES[0][0]), [trained(Linearised(made(), il.Never())) for _ in range(2)]
+    losses = [model(x).square().sum() for model in models]
+    models[1].relinearise()
+    for loss in losses:
+        loss.backward()
+    for straight, after in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert straight.grad is not None
+        assert torch.equal(straight.grad, after.grad)
+
+
+def test_a_backward_pass_after_a_step_is_refused_as_the_modules_own_is():
+    model, x = trained(Linearised(made(), il.Never())), torch.from_numpy(BATCHES[0][0])
+    loss = model(x).square().sum()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 def test_copies_and_pickles_are_linearised_modules_of_their_own():

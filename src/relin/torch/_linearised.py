@@ -143,10 +143,11 @@ class Linearised(nn.Module):
             self._anchor, self._pending = None, False
             return
         before, self._anchor = self._anchor, {}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad or (before is not None and name in before):
-                self._anchor[name] = _copy(parameter, None if before is None else before.get(name))
         self._updates += before is not None
+        for name, parameter in self.named_parameters():
+            was_anchored = before is not None and before.pop(name, None) is not None
+            if parameter.requires_grad or was_anchored:
+                self._anchor[name] = parameter.detach().clone()  # a graph may still need the one before
         self._pending = self._moved = False
         self._versions = {name: parameter._version for name, parameter in self.named_parameters()}
 
@@ -417,10 +418,3 @@ def _loaded(model: Linearised, _: Any) -> None:
     if not model._restored:
         model._anchor = None
     model._restored = False
-
-
-def _copy(parameter: Tensor, before: Tensor | None) -> Tensor:
-    """A copy, in the memory of an earlier one where that fits."""
-    now = parameter.detach()
-    same = before is not None and (before.shape, before.dtype, before.device) == (now.shape, now.dtype, now.device)
-    return before.copy_(now) if same and before is not None else now.clone()

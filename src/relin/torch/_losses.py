@@ -1,5 +1,6 @@
 """Losses that a module computes itself: the loss is of the linearised outputs, and is no part of what is linearised."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,8 +39,12 @@ _FUNCTIONS = frozenset(
     )
 )
 
-_FUSED = frozenset((F.scaled_dot_product_attention, F.multi_head_attention_forward))
-"""What runs by a kernel without a forward mode, unless it is told otherwise."""
+_ATTENTION = frozenset((F.scaled_dot_product_attention, F.multi_head_attention_forward))
+_RECURRENT = frozenset((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu))
+"""What runs by kernels without a forward mode, unless it is told otherwise."""
+
+
+_TREATED = _FUNCTIONS | _ATTENTION | _RECURRENT
 
 
 class Gate:
@@ -74,20 +79,29 @@ class Losses(TorchFunctionMode):
     """While it is on, PyTorch's loss functions take the linearised values of their inputs.
 
     ℓ is a nonlinear function of the outputs f̄, so that ∂ℓ/∂f is taken at f̄: a module that returns ℓ(f, y) is trained
-    on ℓ(f̄, y), as it would be if the loss stood outside. Attention takes its unfused route.
+    on ℓ(f̄, y), as it would be if the loss stood outside. Attention and recurrent layers take their differentiable
+    routes, and nothing takes PyTorch's fast path of evaluation, which a mode turns off.
     """
 
-    def __init__(self, value: Callable[[Tensor], Tensor]):
+    def __init__(self, value: Callable[[Tensor], Tensor], gate: Gate):
         super().__init__()
-        self.gate, self._value = Gate(), value
+        self._value, self._gate = value, gate
+        self.num_bytes = 0
+        """About the size of what the module computed on the way."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in _FUSED:
+        if func not in _TREATED:
+            result = func(*args, **kwargs)
+            if type(result) is Tensor:
+                self.num_bytes += result.numel() * result.element_size()
+            return result
+        if func in _ATTENTION:
             with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
                 return func(*args, **kwargs)
-        if func not in _FUNCTIONS:
-            return func(*args, **kwargs)
+        if func in _RECURRENT:
+            with _without_mkldnn(), torch.backends.cudnn.flags(enabled=False):
+                return func(*args, **kwargs)
         args, kwargs = mapped(self._input, (args, kwargs))
         return func(*args, **kwargs)
 
@@ -102,4 +116,20 @@ class Losses(TorchFunctionMode):
 
     def _input(self, tensor: Tensor) -> Tensor:
         value = self._value(tensor)
-        return _Passing.apply(value, self.gate) if value.requires_grad else value
+        return _Passing.apply(value, self._gate) if value.requires_grad else value
+
+
+@contextmanager
+def _without_mkldnn() -> Iterator[None]:
+    flags = torch.backends.mkldnn.flags(enabled=False)
+
+    def quietly(call: Callable[..., Any], *arguments: Any) -> None:
+        with warnings.catch_warnings():  # of other devices, whenever flags are set
+            warnings.simplefilter("ignore")
+            call(*arguments)
+
+    quietly(flags.__enter__)
+    try:
+        yield
+    finally:
+        quietly(flags.__exit__, None, None, None)

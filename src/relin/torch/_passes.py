@@ -8,9 +8,8 @@ products").
 """
 
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +25,8 @@ _KEEPS = (
     "checkpointing, which runs parts again when the anchor is no longer in the module; turn it off, such as with "
     "model.gradient_checkpointing_disable()."
 )
+_CACHED = 4 * 2**20
+"""Bytes that a pass computes on the way, up to which memory that is used again at once costs less than kept memory."""
 
 
 class Predictions(NamedTuple):
@@ -40,8 +41,8 @@ class Predictions(NamedTuple):
     gate: Gate
     """Before the losses among the outputs, which have a graph and no J δ."""
     memory: list[Tensor]
-    """J δ with a graph that nothing needs, in a CPU's memory: until the next pass begins it keeps those pages, which
-    the C library would give back to the system in this pass and wait for in the backward pass."""
+    """J δ of a large pass, with a graph that nothing needs, in a CPU's memory: until the next pass begins it keeps
+    those pages, which the C library would give back to the system in this pass and wait for in the backward pass."""
 
 
 class Call(NamedTuple):
@@ -56,22 +57,34 @@ class Call(NamedTuple):
     kwargs: dict[str, Any]
 
 
-class _Anchored(torch.autograd.Function):
-    """θ ↦ θ_s in value, the identity in derivative: gradients at the anchor become those of θ = θ_s + δ."""
+class _Linearised(torch.autograd.Function):
+    """f + J δ, differentiated as f is, once: J δ has no graph, so that a derivative of the gradient would lack it."""
 
     @staticmethod
-    def forward(ctx: Any, theta: Tensor, anchor: Tensor) -> Tensor:
+    def forward(ctx: Any, f: Tensor, change: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)
+        return f + change
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if gradients[0] is not None and torch.is_grad_enabled():
+            raise RuntimeError(
+                "A linearised module has no second derivatives, got a backward pass with create_graph=True; leave it "
+                "out, or take them of .network."
+            )
+        return gradients[0], None
+
+
+def _anchored(theta: Tensor, anchor: Tensor) -> Tensor:
+    """θ_s in value, θ in the graph: gradients at the anchor become those of θ = θ_s + δ.
+
+    A view with other data, and no function of ours: those keep the backward pass waiting, once for each parameter.
+    """
+    if not torch.is_grad_enabled():
         return anchor.detach()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _once(ctx, *gradients) if torch.is_grad_enabled() else (gradients[0], None)
-
-
-@torch.autograd.function.once_differentiable
-def _once(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-    """A derivative of this gradient would lack that of J δ, which is a constant in the graph: PyTorch refuses it."""
-    return gradients[0], None
+    leaf = theta.view_as(theta)
+    leaf.data = anchor
+    return leaf
 
 
 def linearised_pass(call: Call, derivative: str) -> Predictions:
@@ -79,7 +92,7 @@ def linearised_pass(call: Call, derivative: str) -> Predictions:
 
     With inputs that require a gradient, theirs is that of f̄ too, J δ included.
     """
-    before = {name: at._version for name, at in call.anchor.items()}
+    before = _versions(call)
     through = torch.is_grad_enabled() and any(t.requires_grad for t in tensors_of((call.args, call.kwargs)))
     if derivative == DOUBLE and through:
         raise ValueError(
@@ -87,7 +100,7 @@ def linearised_pass(call: Call, derivative: str) -> Predictions:
             "does; detach it, or use operators that have a forward mode."
         )
     predictions = _double_backward(call) if derivative == DOUBLE else _forward_mode(call, through)
-    if changed := [name for name, at in call.anchor.items() if at._version != before[name]]:
+    if changed := [name for name, was, now in zip(call.anchor, before, _versions(call), strict=True) if was != now]:
         raise ValueError(
             f"A linearised module must leave its parameters to training, got {type(call.module).__name__}, whose "
             f"forward pass changes {changed[0]}; change it after the optimiser's step."
@@ -95,10 +108,16 @@ def linearised_pass(call: Call, derivative: str) -> Predictions:
     return predictions
 
 
+def _versions(call: Call) -> list[int]:
+    """Of what the module is called with: views of θ, or θ_s itself."""
+    return [call.parameters[name]._version + at._version for name, at in call.anchor.items()]
+
+
 def _forward_mode(call: Call, through: bool) -> Predictions:
     leaves = {}
     pairs: list[tuple[Tensor, Tensor | None]] = []
     memory: list[Tensor] = []
+    gate = Gate()
 
     def value(tensor: Tensor) -> Tensor:
         primal, tangent = forward_ad.unpack_dual(tensor)
@@ -107,7 +126,7 @@ def _forward_mode(call: Call, through: bool) -> Predictions:
             memory.append(tangent)
         if tangent is None:
             return tensor
-        return primal + (tangent if through else tangent.detach())
+        return primal + tangent if through else _Linearised.apply(primal, tangent.detach())
 
     def is_linearised(tensor: Tensor) -> bool:
         return forward_ad.unpack_dual(tensor).tangent is not None
@@ -119,28 +138,30 @@ def _forward_mode(call: Call, through: bool) -> Predictions:
             if through:  # the graph of J δ is kept, for its derivative by the inputs: δ has the gradient, θ_s none
                 leaves[name], delta = at.detach(), theta - at
             else:
-                leaves[name] = _Anchored.apply(theta, at)
+                leaves[name] = _anchored(theta, at)
                 delta = theta.detach() - at
             duals[name] = forward_ad.make_dual(leaves[name], delta)
-        losses = Losses(value)
+        losses = Losses(value, gate)
         outputs = _called(call, duals, losses)
         losses.check(outputs, is_linearised)
         linearised = mapped(value, outputs)
-    return Predictions(linearised, outputs, pairs, {} if through else leaves, losses.gate, memory)
+    kept = memory if losses.num_bytes > _CACHED else []
+    return Predictions(linearised, outputs, pairs, {} if through else leaves, gate, kept)
 
 
 def _double_backward(call: Call) -> Predictions:
-    leaves = {name: _Anchored.apply(call.parameters[name], at) for name, at in call.anchor.items()}
+    leaves = {name: _anchored(call.parameters[name], at) for name, at in call.anchor.items()}
     leaves = {n: leaf if leaf.requires_grad else leaf.detach().requires_grad_() for n, leaf in leaves.items()}
     deltas = [call.parameters[name].detach() - at for name, at in call.anchor.items()]
     known: dict[int, tuple[Tensor, Tensor | None]] = {}
+    gate = Gate()  # in no cycle of references, which would keep the graph
 
     def pushed(tensor: Tensor) -> Tensor | None:
         """J δ of one output: the derivative of the linear u ↦ Jᵀu in the direction δ."""
         if not tensor.requires_grad:
             return None
         u = torch.zeros_like(tensor, requires_grad=True)
-        with losses.gate.shut():
+        with gate.shut():
             pulled = torch.autograd.grad(tensor, [*leaves.values()], u, create_graph=True, allow_unused=True)
         used = [(p, d) for p, d in zip(pulled, deltas, strict=True) if p is not None and p.requires_grad]
         if not used:
@@ -156,54 +177,25 @@ def _double_backward(call: Call) -> Predictions:
 
     def value(tensor: Tensor) -> Tensor:
         tangent = tangent_of(tensor)
-        return tensor if tangent is None else tensor + tangent.detach()
+        return tensor if tangent is None else _Linearised.apply(tensor, tangent.detach())
 
-    graph, losses = torch.is_grad_enabled(), Losses(value)
+    graph, losses = torch.is_grad_enabled(), Losses(value, gate)
     with torch.enable_grad():
         outputs = _called(call, leaves, losses)
     losses.check(outputs, lambda tensor: tangent_of(tensor) is not None)
     linearised = mapped(value if graph else lambda tensor: value(tensor).detach(), outputs)
-    return Predictions(linearised, outputs, [*known.values()], leaves, losses.gate, [])
+    return Predictions(linearised, outputs, [*known.values()], leaves, gate, [])
 
 
 def _called(call: Call, parameters: Mapping[str, Tensor], losses: Losses) -> Any:
     """The module's outputs with these parameters, its losses being those of the linearised outputs."""
-    with _differentiable(call.module), losses:
+    compiled = "torch._dynamo" in sys.modules  # something may be
+    with (
+        torch.autograd.graph.disable_saved_tensors_hooks(_KEEPS),
+        torch.compiler.set_stance("force_eager") if compiled else nullcontext(),
+        losses,
+    ):
         return torch.func.functional_call(call.module, dict(parameters), call.args, call.kwargs)
-
-
-@contextmanager
-def _differentiable(module: nn.Module) -> Iterator[None]:
-    """Every part by its differentiable route: the fused ones have no forward mode. `Losses` sees to attention."""
-    with ExitStack() as stack:
-        stack.enter_context(torch.autograd.graph.disable_saved_tensors_hooks(_KEEPS))
-        if "torch._dynamo" in sys.modules:  # something may be compiled
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        kinds = {type(part) for part in module.modules()}
-        if any(issubclass(kind, nn.LSTM) for kind in kinds):
-            stack.enter_context(_without_mkldnn())
-        if any(issubclass(kind, nn.RNNBase) for kind in kinds):
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        if torch.backends.mha.get_fastpath_enabled():
-            torch.backends.mha.set_fastpath_enabled(False)
-            stack.callback(torch.backends.mha.set_fastpath_enabled, True)
-        yield
-
-
-@contextmanager
-def _without_mkldnn() -> Iterator[None]:
-    flags = torch.backends.mkldnn.flags(enabled=False)
-
-    def quietly(call: Callable[..., Any], *arguments: Any) -> None:
-        with warnings.catch_warnings():  # of other devices, whenever flags are set
-            warnings.simplefilter("ignore")
-            call(*arguments)
-
-    quietly(flags.__enter__)
-    try:
-        yield
-    finally:
-        quietly(flags.__exit__, None, None, None)
 
 
 def random_tangent(call: Call) -> dict[str, Tensor]:
