@@ -317,3 +317,36 @@ for schedule in (il.Every(2), il.AtSteps([1, 3]), il.Geometric(1, 2.0), il.WhenE
     command = [sys.executable, "-c", code]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+class Shared(torch.nn.Module):
+    """Two parameters of one gradient, which is the outputs' own."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = (torch.nn.Parameter(torch.randn(4, 3, dtype=torch.float64)) for _ in range(2))
+
+    def forward(self, x):
+        return x.tanh() * 1.0 + self.one + self.two
+
+
+@pytest.mark.parametrize("derivative", ["forward", "double_backward"])
+def test_gradients_of_two_parameters_are_no_one_memory(derivative):
+    torch.manual_seed(0)
+    model, x = Linearised(Shared(), il.Never(), derivative=derivative), torch.randn(4, 3, dtype=torch.float64)
+    model.relinearise()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1)
+    u = torch.ones(4, 3, dtype=torch.float64)
+    for _ in range(3):  # gathers, in place from the second on
+        model(x).backward(u)
+    u.zero_()
+    for parameter in model.parameters():
+        assert torch.equal(parameter.grad, torch.full_like(parameter, 3.0))
+    model.zero_grad()
+    model(x).sum().backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    clipped = sum(parameter.grad.square().sum() for parameter in model.parameters()).sqrt()
+    assert abs(float(norm) - 24**0.5) < 1e-12
+    assert abs(float(clipped) - 1.0) < 1e-5

@@ -53,6 +53,16 @@ def test_gradient_checkpointing_is_refused(reentrant):
         off(made(Checkpointed, reentrant))(X)
 
 
+def test_a_call_where_forward_mode_is_off_is_refused():
+    """There f̄ would be f at the anchor."""
+    for calls_before in (0, 1):
+        model = off(made(nn.Sequential, nn.Linear(8, 6), nn.Tanh()))
+        for _ in range(calls_before):
+            model(X)
+        with pytest.raises(ValueError, match=r"inside an autograd\.Function"):
+            checkpoint(model, X.clone().requires_grad_(), use_reentrant=True)
+
+
 class Clamping(nn.Module):
     def __init__(self):
         super().__init__()

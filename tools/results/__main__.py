@@ -3,11 +3,13 @@
 import argparse
 import sys
 
+from tools.results import optimisers
 from tools.results.folders import files, is_up_to_date
 from tools.results.pages import STRICT, read, texts, unmarked_numbers
-from tools.results.quantities import ROOT, Quantities
+from tools.results.quantities import RESULTS, ROOT, Quantities
 
 from relin._common.files import write_atomically
+from relin.report._figures import save_png
 
 
 def main() -> None:
@@ -24,6 +26,8 @@ def main() -> None:
                     left.append(str(path))
                 else:
                     write_atomically(path, content)
+    if arguments.figures and not check:
+        save_png(optimisers.draw, RESULTS / "optimisers" / "accuracy.png")
     for path in texts():
         reading = read(path)
         print("".join(f"{problem}\n" for problem in reading.problems), end="")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product, takewhile
 from typing import cast
 
+from tools.results import optimisers
 from tools.results.gallery import gallery
 from tools.results.quantities import Quantities, percent, study
 from tools.windows.records import Records
@@ -79,6 +80,16 @@ class Words(Quantities):
             for schedule, label in labels.items()
         ]
         return _table(head, rows)
+
+    def by_optimiser(self) -> str:
+        """Networks with several optimisers: points lost to ordinary training with the same optimiser, by updates."""
+        shown = list[Sequence[str]]()
+        for row in optimisers.rows():
+            cells = [_lost(row.best(share)) for share in optimisers.SHARES]
+            ordinary = f"{_accuracy(row.ordinary)}{_edge(row.ordinary)}"
+            shown.append((row.network, row.optimiser, f"{row.num_steps:,}", ordinary, *cells))
+        most = ("no updates", *(f"at most {share:g} % of T" for share in optimisers.SHARES[1:]))
+        return _table(("data, network", "", "T", "K = 1, %", *most), shown)
 
     def by_updates(self, folders: Mapping[str, str]) -> str:
         """By names for people, studies of periods: test accuracy or R², in percent, by the feature updates of a run.
@@ -176,6 +187,20 @@ def _updates(outcome: ScheduleOutcome) -> str:
 def _accuracy(outcome: ScheduleOutcome) -> str:
     lost = text.untrained_words(outcome.num_diverged, outcome.num_failed)
     return f"{100 * outcome.test_accuracy.mean:.1f}" + (f" (of {outcome.num_seeds} runs {lost})" if lost else "")
+
+
+def _lost(outcome: ScheduleOutcome | None) -> str:
+    """Points lost, and the mean number of updates; in bold where the schedule is on par."""
+    if outcome is None or outcome.difference is None:
+        return "–"
+    difference = percent(outcome.difference)
+    lost = f"{_tenth(-difference.mean)} [{_tenth(-difference.high)}, {_tenth(-difference.low)}]{_edge(outcome)}"
+    number = f", n = {_updates(outcome)}" if outcome.feature_updates else ""
+    return f"**{lost}**{number}" if outcome.on_par else f"{lost}{number}"
+
+
+def _tenth(value: float) -> str:
+    return f"{round(value, 1) + 0.0:.1f}".replace("-", "−")
 
 
 def _plus(value: float) -> str:

@@ -24,6 +24,7 @@ from relin._core.names import some
 from relin._core.randomness import not_drawn
 from relin._core.types import Key
 from relin.adapters._torch_module import batch_norms
+from relin.adapters._torch_recurrent import FUNCTIONS, as_scan
 
 _OWN_NAMESPACES = ("aten", "prim", "prims", "torchvision", "xla", "_c10d_functional")
 _PROPERTIES: Any = vars(torch._C.TensorBase)
@@ -95,6 +96,8 @@ class Rules(TorchFunctionMode):
                 self.pass_.refuse_function(func)
             if func in _MOVING:
                 self.pass_.check_statistics(func, args, kwargs)
+            if func in FUNCTIONS:
+                func = as_scan(func, args, kwargs) or func
         if any(isinstance(value, torch.Generator) for value in (*args, *kwargs.values())):
             self.pass_.drew_elsewhere("a torch.Generator")
         result = func(*args, **kwargs) if torch.is_grad_enabled() else _without_gradient(func, args, kwargs)

@@ -61,18 +61,49 @@ class _Linearised(torch.autograd.Function):
     """f + J δ, differentiated as f is, once: J δ has no graph, so that a derivative of the gradient would lack it."""
 
     @staticmethod
-    def forward(ctx: Any, f: Tensor, change: Tensor) -> Tensor:
+    def forward(ctx: Any, f: Tensor, change: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         ctx.set_materialize_grads(False)
+        ctx.parameters = parameters
         return f + change
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if gradients[0] is not None and torch.is_grad_enabled():
-            raise RuntimeError(
-                "A linearised module has no second derivatives, got a backward pass with create_graph=True; leave it "
-                "out, or take them of .network."
-            )
-        return gradients[0], None
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (gradient,) = gradients
+        if gradient is not None:
+            if torch.is_grad_enabled():
+                raise RuntimeError(
+                    "A linearised module has no second derivatives, got a backward pass with create_graph=True; leave "
+                    "it out, or take them of .network."
+                )
+            # The way of FSDP and others; PyTorch has no hook of the whole backward pass that is documented.
+            _ENGINE.queue_callback(lambda: _separate(ctx.parameters, gradient))
+        return gradient, None, None
+
+
+_ENGINE: Any = torch.autograd.Variable._execution_engine  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _separate(parameters: Sequence[Tensor], incoming: Tensor) -> None:
+    """Gradients in memory of their own, at the end of a backward pass.
+
+    PyTorch copies a gradient that reaches two parameters, as those of x + p + q do, if it sees one tensor. Through
+    views, which parameters in forward mode are, it sees two.
+    """
+    gradients = [gradient for p in parameters if (gradient := p.grad) is not None]
+    storages = {gradient.untyped_storage().data_ptr() for gradient in gradients}
+    storage = incoming.untyped_storage()
+    if len(storages) == len(gradients) and storage.data_ptr() not in storages:
+        return
+    end = storage.data_ptr() + storage.nbytes()
+    last = 0
+    for parameter in sorted(parameters, key=lambda p: 0 if p.grad is None else p.grad.data_ptr()):
+        if (gradient := parameter.grad) is not None:
+            start = gradient.data_ptr()
+            stop = start + gradient.numel() * gradient.element_size()  # gradients have no gaps
+            if start < last or (start < end and storage.data_ptr() < stop):
+                with torch.no_grad():
+                    parameter.grad = gradient.clone()
+            last = max(last, stop)
 
 
 def _anchored(theta: Tensor, anchor: Tensor) -> Tensor:
@@ -82,7 +113,7 @@ def _anchored(theta: Tensor, anchor: Tensor) -> Tensor:
     """
     if not torch.is_grad_enabled():
         return anchor.detach()
-    leaf = theta.view_as(theta)
+    leaf = theta.expand_as(theta)
     leaf.data = anchor
     return leaf
 
@@ -113,8 +144,12 @@ def _versions(call: Call) -> list[int]:
     return [call.parameters[name]._version + at._version for name, at in call.anchor.items()]
 
 
+def _trained(call: Call) -> list[Tensor]:
+    return [call.parameters[name] for name in call.anchor if call.parameters[name].is_leaf]
+
+
 def _forward_mode(call: Call, through: bool) -> Predictions:
-    leaves = {}
+    leaves, trained = {}, _trained(call)
     pairs: list[tuple[Tensor, Tensor | None]] = []
     memory: list[Tensor] = []
     gate = Gate()
@@ -126,7 +161,7 @@ def _forward_mode(call: Call, through: bool) -> Predictions:
             memory.append(tangent)
         if tangent is None:
             return tensor
-        return primal + tangent if through else _Linearised.apply(primal, tangent.detach())
+        return primal + tangent if through else _Linearised.apply(primal, tangent.detach(), trained)
 
     def is_linearised(tensor: Tensor) -> bool:
         return forward_ad.unpack_dual(tensor).tangent is not None
@@ -141,6 +176,11 @@ def _forward_mode(call: Call, through: bool) -> Predictions:
                 leaves[name] = _anchored(theta, at)
                 delta = theta.detach() - at
             duals[name] = forward_ad.make_dual(leaves[name], delta)
+        if any(forward_ad.unpack_dual(dual).tangent is None for dual in [*duals.values()][:1]):
+            raise ValueError(
+                "A linearised module must be called where PyTorch's forward mode is on, got a call inside an "
+                "autograd.Function, such as gradient checkpointing with use_reentrant=True; call it outside."
+            )
         losses = Losses(value, gate)
         outputs = _called(call, duals, losses)
         losses.check(outputs, is_linearised)
@@ -154,6 +194,7 @@ def _double_backward(call: Call) -> Predictions:
     leaves = {n: leaf if leaf.requires_grad else leaf.detach().requires_grad_() for n, leaf in leaves.items()}
     deltas = [call.parameters[name].detach() - at for name, at in call.anchor.items()]
     known: dict[int, tuple[Tensor, Tensor | None]] = {}
+    trained = _trained(call)
     gate = Gate()  # in no cycle of references, which would keep the graph
 
     def pushed(tensor: Tensor) -> Tensor | None:
@@ -177,7 +218,7 @@ def _double_backward(call: Call) -> Predictions:
 
     def value(tensor: Tensor) -> Tensor:
         tangent = tangent_of(tensor)
-        return tensor if tangent is None else _Linearised.apply(tensor, tangent.detach())
+        return tensor if tangent is None else _Linearised.apply(tensor, tangent.detach(), trained)
 
     graph, losses = torch.is_grad_enabled(), Losses(value, gate)
     with torch.enable_grad():
