@@ -27,6 +27,8 @@ def test_the_site_builds_strictly(tmp_path):
     reference = (tmp_path / "site" / "reference" / "index.html").read_text(encoding="utf-8")
     for name in ("relin.train", "relin.from_torch", "relin.kernel.ntk", "relin.SolverState"):
         assert f'id="{name}"' in reference
+    for name in ("relin.Context.predictions", "relin.AbstractSchedule.query", "relin.Solution.save"):  # members too
+        assert f'id="{name}"' in reference
     assert "iterative linearisation (Goldwaser" in reference
     results = (tmp_path / "site" / "results" / "index.html").read_text(encoding="utf-8")
     assert "<!-- = " in results, "marks of numbers stay in the page's text"

@@ -42,6 +42,8 @@ class Linearisation(eqx.Module):
     The pair (anchor, displacement) is the state: θ_t = anchor + displacement is formed only where the full parameters
     are needed, since subtracting two nearly equal vectors loses what is measured. Inside one `jax.jit` the forward pass
     is shared between the methods.
+
+    **Raises:** `WrongSumsError` where XLA would compile wrong sums, see known problems.
     """
 
     apply: Callable[[Params, Inputs], Outputs]

@@ -95,6 +95,8 @@ class CrossEntropy(AbstractLoss):
     next tokens: ℓ is then the mean over the positions. Targets are integer classes, of the outputs' shape without its
     last axis, or distributions (one-hot or soft) of the outputs' shape. Logits of shape `(batch, length · C)`, one
     position after the other, go with integer classes of shape `(batch, length)`. A wrong shape raises `ValueError`.
+
+    **Raises:** `ValueError` for `label_smoothing` out of range.
     """
 
     label_smoothing: float = 0.0

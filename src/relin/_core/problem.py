@@ -32,6 +32,8 @@ class Problem(eqx.Module):
     - `loss`: `CrossEntropy()`, `SquaredError()` or another `AbstractLoss`.
     - `taylor`: the order of the expansion that is trained; `Taylor(2)` with `WeightSpace` only. Ordinary training is
       the same at every order.
+
+    **Raises:** `TypeError` for a module in the place of `apply`, and for another `loss`.
     """
 
     apply: Callable[[Params, Inputs], Outputs]

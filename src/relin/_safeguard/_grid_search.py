@@ -32,6 +32,8 @@ class GridSearch(AbstractSafeguard):
       which are trained on in their turn all the same. An iterable is not read beyond the run's last step. Where every
       step sees the same batch, it is evaluated once.
     - `probe`: inputs and targets `(x, y)` on which the loss is measured in place of the batches.
+
+    **Raises:** `ValueError` for numbers out of range.
     """
 
     scales: Float[Array, " scales"] | tuple[Scalar | float, ...] = tuple(2 ** (-i / 2) for i in range(5))

@@ -23,6 +23,8 @@ class LineSearch(AbstractSafeguard):
     - `shrink`: β, in (0, 1).
     - `max_halvings`: how often the scale may be shrunk.
     - `probe`: inputs and targets `(x, y)` on which the loss is measured; the coming step's batch if not given.
+
+    **Raises:** `ValueError` for numbers out of range.
     """
 
     factor: Scalar | float = 1.0

@@ -25,6 +25,8 @@ class TrustRegion(AbstractSafeguard):
     - `radius`: of the first region, in parameter space; infinity lets the first displacement set the scale.
     - `shrink`, `grow`: factors of the radius, below and above 1.
     - `probe`: inputs and targets `(x, y)` on which the losses are measured; the coming step's batch if not given.
+
+    **Raises:** `ValueError` for numbers out of range.
     """
 
     radius: Scalar | float

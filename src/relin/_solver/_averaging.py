@@ -87,6 +87,8 @@ class ExponentialAverage(AbstractAveraging):
     **Arguments:**
 
     - `decay`: d, above 0 and at most 1, which makes it `UniformAverage`; below, 1/(1 − d) steps are remembered.
+
+    **Raises:** `ValueError` for numbers out of range.
     """
 
     decay: Scalar | float = 0.999

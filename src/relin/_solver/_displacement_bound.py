@@ -41,6 +41,8 @@ class DisplacementBound(eqx.Module):
       differ in their last part only, as `encoder.0.kernel` and `encoder.0.bias` do; or the whole `"network"`. Names are
       those of `PerParameter`. Parameters whose names have one part are one layer.
     - `floor`: f, at least 0; 0 leaves a layer of zeros where it is.
+
+    **Raises:** `ValueError` for numbers out of range, and another `per`.
     """
 
     ratio: Scalar | float

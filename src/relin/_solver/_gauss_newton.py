@@ -86,6 +86,9 @@ class GaussNewton(AbstractStepSolver):
 
     Records hold `damping`, λ of the next step, `gain_ratio` of the last, and, so far, `linear_iterations` (0 for a
     direct solver) and `solve_failed`.
+
+    **Raises:** `ValueError` for numbers out of range, other choices, and settings that do not go together; `TypeError`
+    for another `linear_solver`.
     """
 
     damping: Scalar | float

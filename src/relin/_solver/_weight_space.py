@@ -54,6 +54,8 @@ class WeightSpace(AbstractStepSolver):
     - `window_rate`: the learning rate's course within a window, such as `CosineWindow()`, beside the optimiser's own
       schedule over the run; it multiplies the optimiser's updates.
     - `rate_cap`: a `RateCap`, the largest rate of a window.
+
+    **Raises:** `ValueError` for numbers out of range; `TypeError` for another optimiser, `averaging`, `bound` or rate.
     """
 
     optimiser: optax.GradientTransformation

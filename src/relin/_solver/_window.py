@@ -67,6 +67,8 @@ class CosineWindow(AbstractWindowRate):
     - `floor`: in [0, 1].
     - `steps`: L, where it is not to be the window's length; needed with adaptive schedules, whose windows have none
       that is known beforehand. From step L of a longer window the factor is the floor.
+
+    **Raises:** `ValueError` for numbers out of range.
     """
 
     floor: Scalar | float = 0.0
@@ -94,6 +96,8 @@ class WarmUpWindow(AbstractWindowRate):
 
     - `steps`: W. In a window that is known to be no longer than that it takes all steps but the last; with adaptive
       schedules, that is the steps left to the end of the run.
+
+    **Raises:** `ValueError` for numbers out of range.
     """
 
     steps: Step
