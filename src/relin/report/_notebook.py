@@ -153,7 +153,9 @@ def spectrum_figure(eigenvalues: np.ndarray, bounds: np.ndarray) -> Figure:
         axes = figure.subplots()
         values, above = np.asarray(eigenvalues[shown], float), np.asarray(bounds[shown], float)
         below = above if largest <= 0 else np.minimum(above, values * (1 - 1e-7))  # the bar's end stays above 0
-        axes.errorbar(np.flatnonzero(shown) + 1, values, [below, above], fmt="o-", color=LIGHT.ordinary, markersize=5)
+        axes.errorbar(
+            np.flatnonzero(shown) + 1, values, np.stack([below, above]), fmt="o-", color=LIGHT.ordinary, markersize=5
+        )
         if largest > 0:
             _logarithmic(axes)
         if reasons:
