@@ -14,6 +14,11 @@ from relin.study import GridResult
 from relin.study._result import ScheduleOutcome
 
 STUDIES = {
+    "digits, MLP": {
+        "SGD": "frequency-digits-mlp",
+        "Adam": "frequency-digits-mlp-adam",
+        "Muon": "frequency-digits-mlp-muon",
+    },
     "mnist1d, MLP": {
         "SGD": "frequency-mnist1d-mlp",
         "Adam": "frequency-mnist1d-mlp-adam",
@@ -72,9 +77,12 @@ def rows() -> Iterator[Row]:
 
 def draw(theme: Theme) -> Figure:
     """Test accuracy against the feature updates that a run may make, in percent of its steps; K = 1 at the right."""
-    figure = new_figure(10.5, 6.6)
-    for axes, network in zip(figure.subplots(2, 3).flat, STUDIES, strict=True):
+    figure = new_figure(13.0, 6.6)
+    panels = list(figure.subplots(2, 4).flat)
+    for axes, network in zip(panels, STUDIES, strict=False):
         _panel(axes, network)
+    for axes in panels[len(STUDIES) :]:
+        axes.set_axis_off()
     figure.supxlabel("feature updates, at most this share of the steps in %", fontsize=FONT_SIZE)
     figure.supylabel("test accuracy, %", fontsize=FONT_SIZE)
     lines = [Line2D([], [], color=colour, marker=_MARKS[name], label=name) for name, colour in _COLOURS.items()]
@@ -108,4 +116,4 @@ def _panel(axes: Axes, network: str) -> None:
     axes.set_xticks([0.25, 1, 3.5, 10, 100])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: "0" if x == 0.25 else f"{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_title(f"{network}, {own[0].num_steps:,} steps", fontsize=9)
+    axes.set_title(f"{network}, {own[0].num_steps:,} steps", fontsize=8.5)
