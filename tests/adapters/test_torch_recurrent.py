@@ -84,6 +84,21 @@ def test_packed_sequences_are_refused_by_name():
         apply(params, jnp.zeros((6, 2, 5), jnp.float32))
 
 
+class FromZero(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.GRU(5, 4)
+
+    def forward(self, x):
+        return self.layer(x, torch.zeros(1, 2, 4))[0]
+
+
+def test_states_that_are_made_on_the_cpu_are_refused():
+    apply, params = il.from_torch(FromZero().eval())
+    with pytest.raises(ValueError, match="not at the same device"):
+        apply(params, jnp.zeros((6, 2, 5), jnp.float32))
+
+
 def test_dropout_between_layers_draws_from_the_key():
     module = nn.LSTM(5, 4, num_layers=2, dropout=0.5)
     apply, params = il.from_torch(module, dropout=True, key=jax.random.key(0), output=0)

@@ -194,21 +194,18 @@ def _lost(outcome: ScheduleOutcome | None) -> str:
     if outcome is None or outcome.difference is None:
         return "–"
     difference = percent(outcome.difference)
-    lost = f"{_tenth(-difference.mean)} [{_tenth(-difference.high)}, {_tenth(-difference.low)}]{_edge(outcome)}"
+    mean, low, high = (_number(-value, 1) for value in (difference.mean, difference.high, difference.low))
+    lost = f"{mean} [{low}, {high}]{_edge(outcome)}"
     number = f", n = {_updates(outcome)}" if outcome.feature_updates else ""
     return f"**{lost}**{number}" if outcome.on_par else f"{lost}{number}"
-
-
-def _tenth(value: float) -> str:
-    return f"{round(value, 1) + 0.0:.1f}".replace("-", "−")
 
 
 def _plus(value: float) -> str:
     return f"{'+' if value >= 0 else ''}{_number(value)}"
 
 
-def _number(value: float) -> str:
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+def _number(value: float, decimals: int = 2) -> str:
+    return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")
 
 
 def _interval(value: Interval) -> str:

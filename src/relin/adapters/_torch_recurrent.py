@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 import torch
 from jaxtyping import Array, Float
+from torch.utils import _pytree
+from torchax.tensor import Tensor
+from torchax.view import View
 
 Carry = tuple[Float[Array, "batch width"], ...]
 Weights = tuple[Array, ...]
@@ -16,9 +19,9 @@ FUNCTIONS = frozenset((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu))
 
 
 def as_scan(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[..., Any] | None:
-    """The same function of the same arguments, by a scan; none for packed sequences."""
+    """The same function of the same arguments, by a scan; none for packed sequences, and for states made on the CPU."""
     is_packed = len(args) != 9 or bool(kwargs) or not isinstance(args[3], bool)
-    if is_packed:
+    if is_packed or not all(isinstance(leaf, Tensor | View) for leaf in _pytree.tree_leaves(args[:3])):
         return None
     step = _STEPS[func.__name__]
 

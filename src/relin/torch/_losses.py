@@ -39,12 +39,11 @@ _FUNCTIONS = frozenset(
     )
 )
 
+# What runs by kernels without a forward mode, unless it is told otherwise.
 _ATTENTION = frozenset((F.scaled_dot_product_attention, F.multi_head_attention_forward))
 _RECURRENT = frozenset((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu))
-"""What runs by kernels without a forward mode, unless it is told otherwise."""
-
-
-_TREATED = _FUNCTIONS | _ATTENTION | _RECURRENT
+_DATA: Any = vars(torch._C.TensorBase)["data"].__get__
+_TREATED = _FUNCTIONS | _ATTENTION | _RECURRENT | {_DATA}
 
 
 class Gate:
@@ -96,6 +95,8 @@ class Losses(TorchFunctionMode):
             if type(result) is Tensor:
                 self.num_bytes += result.numel() * result.element_size()
             return result
+        if func == _DATA:  # the same constant, of which changes in place are seen
+            return args[0].detach()
         if func in _ATTENTION:
             with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
                 return func(*args, **kwargs)

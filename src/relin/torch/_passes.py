@@ -176,7 +176,7 @@ def _forward_mode(call: Call, through: bool) -> Predictions:
                 leaves[name] = _anchored(theta, at)
                 delta = theta.detach() - at
             duals[name] = forward_ad.make_dual(leaves[name], delta)
-        if any(forward_ad.unpack_dual(dual).tangent is None for dual in [*duals.values()][:1]):
+        if duals and forward_ad.unpack_dual(next(iter(duals.values()))).tangent is None:
             raise ValueError(
                 "A linearised module must be called where PyTorch's forward mode is on, got a call inside an "
                 "autograd.Function, such as gradient checkpointing with use_reentrant=True; call it outside."
