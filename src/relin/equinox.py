@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, UInt
 
-from relin._core.expansion import expanded
-from relin._loop.in_loops import When
+from relin._core.expansion import expanded, predictions
+from relin._core.types import Scalar
+from relin._loop.in_loops import Counts, When, linearisation_error
 from relin._schedule import AbstractSchedule
 
 
@@ -40,25 +41,28 @@ class Linearised(eqx.Module):
     leaves them out, unlike `eqx.is_array`; `eqx.filter_jit` and `eqx.tree_serialise_leaves` take them along. Parameters
     that are cast take the anchor with them. With `relin.Every(1)` a call is the module's own.
 
-    A loop calls `model = model.step()` after each step of its optimiser. An `eqx.nn.State` that a call returns is of
-    the forward pass at the anchor. In evaluation too a call gives f̄; `network` is the module with θ.
+    A loop calls `model = model.step()` after each step of its optimiser; with an adaptive schedule
+    `model.step(forward)`, where `forward(module)` calls the module on a probe, such as
+    `lambda module: jax.vmap(module)(x)` of the coming batch or of data held out. An `eqx.nn.State` that a call returns
+    is of the forward pass at the anchor. In evaluation too a call gives f̄; `network` is the module with θ.
 
     **Arguments:**
 
     - `module`: any callable `eqx.Module`, for one example or a batch.
-    - `schedule`: when to re-linearise, by the step alone, such as `relin.Every(64)`; `None` leaves it to
-      `relinearise()`.
+    - `schedule`: when to re-linearise: by the step alone, such as `relin.Every(64)`, or `WhenError` and
+      `WhenFunctionMoves` without a probe; `None` leaves it to `relinearise()`.
 
     **Raises:** `TypeError` if `module` is no callable module, is one already or has no floating-point array;
-    `ValueError` for a schedule that looks at the network; and, where it is called, for `custom_vjp` rules that have no
-    transpose. One that adds to the cotangent or rounds it is refused only in a call outside of transformations such as
-    `jax.jit`, where numbers are known: make one.
+    `ValueError` for a schedule that needs more than outputs; and, where it is called, for `custom_vjp` rules that have
+    no transpose. One that adds to the cotangent or rounds it is refused only in a call outside of transformations such
+    as `jax.jit`, where numbers are known: make one.
     """
 
     network: Any
     """The module with θ."""
     _anchor: list[_Bits]
     _step: Int[Array, ""]
+    _counts: Counts
     _when: When = eqx.field(static=True)
 
     def __init__(self, module: Callable[..., Any], schedule: AbstractSchedule | None = None):
@@ -74,6 +78,7 @@ class Linearised(eqx.Module):
             )
         self._when, self.network = When(schedule), module
         self._anchor, self._step = [_Bits(leaf) for leaf in _arrays(module)], jnp.zeros((), jnp.int32)
+        self._counts = self._when.start()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The linearised outputs f̄, in the form of the module's own."""
@@ -95,19 +100,50 @@ class Linearised(eqx.Module):
         whole, is_state = form
         return whole.unflatten([next(states if state else values) for state in is_state])
 
-    def step(self) -> "Linearised":
-        """The model after a step of the optimiser: where the schedule is due, linearised at θ."""
+    def step(self, forward: Callable[[Any], Any] | None = None) -> "Linearised":
+        """The model after a step of the optimiser: where the schedule is due, linearised at θ.
+
+        `forward`, which an adaptive schedule needs, gives the outputs of a module on a probe. It runs at due steps
+        only; an `eqx.nn.State` among the outputs is left out.
+
+        **Raises:** `ValueError` for an adaptive schedule without it, and if it gives nothing but losses.
+        """
         step, leaves = self._step + 1, _arrays(self.network)
-        anchor = self._when.anchor(step, leaves, self._anchor_of(leaves))
-        return eqx.tree_at(lambda model: (model._anchor, model._step), self, ([_Bits(leaf) for leaf in anchor], step))
+        asked = None if forward is None else lambda: self._predictions(forward)
+        anchor, counts = self._when.after_step(step, leaves, self._anchor_of(leaves), self._counts, asked)
+        return self._with([_Bits(leaf) for leaf in anchor], step, counts)
 
     def relinearise(self) -> "Linearised":
         """The model linearised at θ: θ_s ← θ."""
-        return eqx.tree_at(lambda model: model._anchor, self, [_Bits(leaf) for leaf in _arrays(self.network)])
+        counts = [self._counts[0] + 1, *self._counts[1:]]
+        return self._with([_Bits(leaf) for leaf in _arrays(self.network)], self._step, counts)
+
+    def linearisation_error(self, forward: Callable[[Any], Any]) -> Scalar:
+        """‖f(θ) − f̄‖ / ‖f(θ) − f(θ_s)‖ of what `forward(module)` gives, losses left out; 0 at an anchor."""
+        leaves = _arrays(self.network)
+        return linearisation_error(leaves, self._anchor_of(leaves), lambda: self._predictions(forward))
+
+    @property
+    def feature_updates(self) -> Int[Array, ""]:
+        """How often the anchor moved: re-linearisations after the first."""
+        return self._counts[0]
 
     def merged(self) -> Any:
         """The ordinary module with θ."""
         return self.network
+
+    def _with(self, anchor: list[_Bits], step: Array, counts: Counts) -> "Linearised":
+        return eqx.tree_at(lambda model: (model._anchor, model._step, model._counts), self, (anchor, step, counts))
+
+    def _predictions(self, forward: Callable[[Any], Any]) -> Any:
+        params, static = eqx.partition(self.network, eqx.is_inexact_array)
+        leaves, structure = jax.tree.flatten(params)
+
+        def outputs(leaves: list[Array]) -> list[Any]:
+            found = forward(eqx.combine(structure.unflatten(leaves), static))
+            return [leaf for leaf in jax.tree.leaves(found, is_leaf=_is_state) if not _is_state(leaf)]
+
+        return predictions(outputs, self._anchor_of(leaves), leaves)
 
     def _anchor_of(self, leaves: list[Array]) -> list[Array]:
         return [bits.like(leaf) for bits, leaf in zip(self._anchor, leaves, strict=True)]

@@ -1,21 +1,27 @@
 """`linearised`: a Flax `TrainState` that trains a network by its linearisation, in a loop of one's own."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from relin._common.extra import needs_extra
 from relin._core.check import params as check_params
-from relin._core.expansion import expanded
-from relin._loop.in_loops import When
+from relin._core.expansion import expanded, predictions
+from relin._core.types import Scalar
+from relin._loop.in_loops import When, linearisation_error
 from relin._schedule import AbstractSchedule
 
 with needs_extra("linen", "flax"):
     from flax import serialization
     from flax.training.train_state import TrainState
+
+
+_Forward = Callable[[Callable[..., Any], Any], Any]
 
 
 def linearised(state: TrainState, schedule: AbstractSchedule | None = None) -> Any:
@@ -26,20 +32,24 @@ def linearised(state: TrainState, schedule: AbstractSchedule | None = None) -> A
     the collections after the forward pass, which is at the anchor. `state.apply_gradients(grads=…)` counts the step and
     moves the anchor where the schedule is due. With `relin.Every(1)` `apply_fn` is the network's own.
 
+    An adaptive schedule is asked by `state.apply_gradients(grads=…, forward=forward)`. `forward(apply_fn, params)`
+    calls the network on a probe and gives its outputs alone, such as `lambda apply_fn, params: apply_fn({"params":
+    params}, x)` of the coming batch or of data held out. It runs at due steps only.
+
     **Arguments:**
 
     - `state`: a `TrainState`, or of a class of one's own that is one.
-    - `schedule`: when to re-linearise, by the step alone, such as `relin.Every(64)`; `None` leaves it to
-      `relinearise()`. Steps are those of `state.step`, counted from where the state is.
+    - `schedule`: when to re-linearise: by the step alone, such as `relin.Every(64)`, or `WhenError` and
+      `WhenFunctionMoves` without a probe; `None` leaves it to `relinearise()`. Steps are those of `state.step`, counted
+      from where the state is.
 
-    **Returns:** a state of a class that is the given one's, with `relinearise()`, the state linearised at θ, and
-    `merged()`, the ordinary state with θ.
+    **Returns:** a state of a class that is the given one's, with `relinearise()`, the state linearised at θ,
+    `linearisation_error(forward)`, `feature_updates`, and `merged()`, the ordinary state with θ.
 
     **Raises:** `ImportError` without Flax; `TypeError` if `state` is no `TrainState` or is one already, or a parameter
-    is not floating-point; `ValueError` if there is none, and for a schedule that looks at the network; and, where
-    `apply_fn` is called, for `custom_vjp` rules that have no transpose. One that adds to
-    the cotangent or rounds it is refused only in a call outside of transformations such as `jax.jit`, where numbers are
-    known: make one.
+    is not floating-point; `ValueError` if there is none, and for a schedule that needs more than outputs; and, where
+    `apply_fn` is called, for `custom_vjp` rules that have no transpose. One that adds to the cotangent or rounds it is
+    refused only in a call outside of transformations such as `jax.jit`, where numbers are known: make one.
     """
     if not isinstance(state, TrainState) or isinstance(state, _Linearised):
         raise TypeError(
@@ -48,7 +58,8 @@ def linearised(state: TrainState, schedule: AbstractSchedule | None = None) -> A
         )
     check_params(state.params)
     values = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    return _class_of(type(state))(**values, anchor=jax.tree.map(jnp.array, state.params), when=When(schedule))
+    anchor, when = jax.tree.map(jnp.array, state.params), When(schedule)
+    return _class_of(type(state))(**values, anchor=anchor, when=when, counts=when.start())
 
 
 class _ApplyFn:
@@ -80,14 +91,29 @@ class _Linearised:
         outputs, after = expanded(function, self.anchor, variables["params"])
         return outputs if mutable is False else (outputs, after)
 
-    def apply_gradients(self: Any, *, grads: Any, **kwargs: Any) -> Any:
-        """An optimiser's step. Where the schedule is due, the anchor moves to θ."""
+    def apply_gradients(self: Any, *, grads: Any, forward: _Forward | None = None, **kwargs: Any) -> Any:
+        """An optimiser's step. Where the schedule is due, the anchor moves to θ; `forward` runs at due steps alone."""
         after = super().apply_gradients(grads=grads, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
-        return after.replace(anchor=self.when.anchor(after.step, after.params, self.anchor))
+        asked = None if forward is None else lambda: after._predictions(forward)
+        anchor, counts = self.when.after_step(after.step, after.params, self.anchor, self.counts, asked)
+        return after.replace(anchor=anchor, counts=counts)
 
     def relinearise(self: Any) -> Any:
         """The state linearised at θ: θ_s ← θ."""
-        return self.replace(anchor=self.params)
+        return self.replace(anchor=self.params, counts=[self.counts[0] + 1, *self.counts[1:]])
+
+    def linearisation_error(self: Any, forward: _Forward) -> Scalar:
+        """‖f(θ) − f̄‖ / ‖f(θ) − f(θ_s)‖ of what `forward(apply_fn, params)` gives, losses left out; 0 at an anchor."""
+        return linearisation_error(self.params, self.anchor, lambda: self._predictions(forward))
+
+    @property
+    def feature_updates(self: Any) -> Int[Array, ""]:
+        """How often the anchor moved: re-linearisations after the first."""
+        return self.counts[0]
+
+    def _predictions(self: Any, forward: _Forward) -> Any:
+        network = self.__dict__["apply_fn"]
+        return predictions(lambda params: forward(network, params), self.anchor, self.params)
 
     def merged(self: Any) -> Any:
         """The ordinary state with θ."""
@@ -101,7 +127,7 @@ class _Linearised:
 @cache
 def _class_of(ordinary: type) -> Any:
     """The class of linearised states of a class of states."""
-    fields = {"anchor": Any, "when": Any}
+    fields = {"anchor": Any, "when": Any, "counts": Any}
     kind: Any = dataclasses.make_dataclass(
         f"Linearised{ordinary.__name__}",
         [(name, annotation, dataclasses.field(kw_only=True)) for name, annotation in fields.items()],

@@ -211,14 +211,29 @@ def test_a_rule_that_adds_to_the_cotangent_is_refused_where_numbers_are_known():
         ),
         (lambda: relin.nnx.Linearised(Half(), 64), TypeError, "must be a relin schedule or None, got 64; pass"),
         (
-            lambda: relin.nnx.Linearised(Half(), il.WhenError(0.1)),
+            lambda: relin.nnx.Linearised(Half(), il.After(il.WhenError(0.1, probe=X), 3)),
             ValueError,
-            "depend on the step alone, got WhenError, .*; pass None and call",
+            "must have no probe, got WhenError with one; leave it out, and call the network on it",
+        ),
+        (
+            lambda: relin.equinox.Linearised(equinox_module(), il.WhenLossGap(0.1)),
+            ValueError,
+            "no more than the network's outputs, got WhenLossGap; use WhenError or WhenFunctionMoves",
+        ),
+        (
+            lambda: relin.nnx.Linearised(Half(), il.WhenError(0.1, check_every=1)).step(),
+            ValueError,
+            "WhenError measures the network, got no function that calls it; pass one",
+        ),
+        (
+            lambda: relin.nnx.Linearised(Half()).linearisation_error(lambda module: module(X)["logits"].mean()),
+            ValueError,
+            "no floating-point array of them but losses; return the outputs",
         ),
         (
             lambda: relin.linen.linearised(linen_state(), il.PerParameter({"*": il.Every(2)})),
             ValueError,
-            "depend on the step alone, got PerParameter, .*; pass None and call",
+            "no more than the network's outputs, got PerParameter; .* pass None and call",
         ),
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from relin._core import forward_mode as _forward, tree as _tree
 from relin._core.types import Params
@@ -25,6 +25,34 @@ def expanded(function: Callable[[Params], tuple[PyTree, PyTree]], anchor: Params
     **Raises:** `RuleError` for `custom_vjp` rules that have no transpose; for those that are not linear in the
     cotangent only outside of transformations such as `jax.jit`.
     """
+    at_anchor, tangents, whole = _terms(function, anchor, params)
+    return whole([a + b for a, b in zip(at_anchor, tangents, strict=True)])
+
+
+def predictions(
+    function: Callable[[Params], PyTree], anchor: Params, params: Params
+) -> tuple[list[Array], list[Array], list[Array]]:
+    """f̄ = f(θ_s) + J_s (θ − θ_s), f(θ) and f(θ_s): of each the floating-point arrays, losses left out.
+
+    **Raises:** `ValueError` if there is none; `RuleError` as `expanded` does.
+    """
+
+    def outputs(p: Params) -> tuple[list[Array], None]:
+        return [leaf for leaf in jax.tree.leaves(function(p)) if _is_linearised(leaf) and jnp.ndim(leaf)], None
+
+    at_anchor, tangents, _ = _terms(outputs, anchor, params)
+    if not at_anchor:
+        raise ValueError(
+            "A linearisation error is of a network's outputs, got no floating-point array of them but losses; return "
+            "the outputs."
+        )
+    return [a + b for a, b in zip(at_anchor, tangents, strict=True)], outputs(params)[0], at_anchor
+
+
+def _terms(
+    function: Callable[[Params], tuple[PyTree, PyTree]], anchor: Params, params: Params
+) -> tuple[list[Array], list[Array], Callable[[list[Array]], tuple[PyTree, PyTree]]]:
+    """f(θ_s) and J_s (θ − θ_s), their arrays, and what makes the function's outputs of the sum of these."""
     anchor, form = jax.lax.stop_gradient(anchor), list[Any]()
     displacement = _tree.subtract(params, anchor)
 
@@ -40,9 +68,13 @@ def expanded(function: Callable[[Params], tuple[PyTree, PyTree]], anchor: Params
         _check(pull, primals, anchor, rules)
     else:
         primals, tangents, (rest, others) = jax.jvp(split, (anchor,), (displacement,), has_aux=True)
-    values, constants = (iter(part) for part in ([a + b for a, b in zip(primals, tangents, strict=True)], rest))
     structure, linearised = form
-    return structure.unflatten([next(values if which else constants) for which in linearised]), others
+
+    def whole(sums: list[Array]) -> tuple[PyTree, PyTree]:
+        values, constants = iter(sums), iter(rest)
+        return structure.unflatten([next(values if which else constants) for which in linearised]), others
+
+    return primals, tangents, whole
 
 
 def _check(pull: Any, primals: list[Any], anchor: Params, rules: _forward.Rules) -> None:

@@ -1,14 +1,25 @@
 """When a network that is linearised in a loop of the user's own re-linearises."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int
 
+from relin._core import tree as _tree
 from relin._core.compiler import check_sums
-from relin._core.types import Flag, Params, Step
-from relin._schedule import AbstractSchedule
+from relin._core.types import Flag, Params, Scalar, Step
+from relin._schedule import AbstractSchedule, WhenError, WhenFunctionMoves, innermost
+
+Predictions = tuple[list[Float[Array, "..."]], list[Float[Array, "..."]], list[Float[Array, "..."]]]
+"""f̄, f(θ) and f(θ_s) of a probe, the arrays of each."""
+_Measure = Callable[[list[Array], list[Array], list[Array]], Scalar]
+Counts = list[Int[Array, ""]]
+"""How often the anchor moved, and what an adaptive schedule keeps: the next check and the steps to it."""
 
 
 class When:
@@ -37,14 +48,81 @@ class When:
         """Whether it is ordinary training."""
         return self.schedule is not None and self.schedule.every_step
 
-    def due(self, step: Step) -> Flag:
-        """Whether to re-linearise before this step."""
-        return False if self.schedule is None else self.schedule.due(step)
+    @property
+    def _adaptive(self) -> Any:
+        """What decides by a measure; `None` where the step alone does."""
+        return innermost(self.schedule) if self.schedule is not None and self.schedule.adaptive else None
 
-    def anchor(self, step: Step, params: Params, anchor: Params) -> Params:
-        """The anchor of this step: θ where it is due."""
-        due = self.due(step)
-        return jax.tree.map(lambda new, old: jnp.where(due, new, old), params, anchor)
+    def start(self) -> Counts:
+        """The counts before step 0."""
+        checks = () if self._adaptive is None else self._adaptive.first_check()
+        return [jnp.zeros((), jnp.int32), *checks]
+
+    def after_step(
+        self, step: Step, params: Params, anchor: Params, counts: Counts, predictions: Callable[[], Predictions] | None
+    ) -> tuple[Params, Counts]:
+        """The anchor of this step, θ where the schedule moves it, and the counts.
+
+        **Raises:** `ValueError` for an adaptive schedule without predictions.
+        """
+        if self.every_step:
+            return params, [counts[0] + 1]
+        due = False if self.schedule is None else self.schedule.due(step)
+        checks = tuple(counts[1:])
+        if self._adaptive is not None:
+            if predictions is None:
+                raise ValueError(
+                    f"{type(self._adaptive).__name__} measures the network, got no function that calls it; pass one, "
+                    "such as step(lambda network: network(x)) with the inputs x of the coming step."
+                )
+            probed = partial(_measured, params=params, anchor=anchor, predictions=predictions)
+            due, checks = self._asked(due, step, checks, probed)
+        return _tree.select(due, params, anchor), [counts[0] + due, *checks]
+
+    def _asked(
+        self, due: Flag, step: Step, checks: tuple[Array, ...], measured: Callable[[_Measure], Scalar]
+    ) -> tuple[Flag, tuple[Array, ...]]:
+        """Measures at due steps only; at the others this costs nothing."""
+        when = self._adaptive
+
+        def asked(checks: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]]:
+            wanted, checks = when.decided(measured(_MEASURES[type(when)]), jnp.asarray(step, jnp.int32), checks)
+            return jnp.asarray(wanted), checks
+
+        queried = due & when.queried(step, checks)
+        if isinstance(queried, Tracer):
+            return jax.lax.cond(queried, asked, lambda checks: (jnp.asarray(False), checks), checks)
+        return asked(checks) if queried else (False, checks)
+
+
+def linearisation_error(params: Params, anchor: Params, predictions: Callable[[], Predictions]) -> Scalar:
+    """‖f(θ) − f̄‖ / ‖f(θ) − f(θ_s)‖ over a probe; 0 at an anchor."""
+    return _measured(_relative_error, params, anchor, predictions)
+
+
+def _measured(measure: _Measure, params: Params, anchor: Params, predictions: Callable[[], Predictions]) -> Scalar:
+    """A measure of predictions; 0 at an anchor, where they differ by rounding only."""
+    measured = measure(*predictions())
+    return jnp.where(_tree.norm(_tree.subtract(params, anchor)) == 0, jnp.zeros_like(measured), measured)
+
+
+def _relative_error(linearised: list[Array], network: list[Array], at_anchor: list[Array]) -> Scalar:
+    """‖f(θ) − f̄‖ / ‖f(θ) − f(θ_s)‖; 0 where nothing moved."""
+    error, moved = _distance(network, linearised), _distance(network, at_anchor)
+    return jnp.where(moved == 0, 0.0, error / jnp.where(moved == 0, 1.0, moved))
+
+
+def _root_mean_square(linearised: list[Array], network: list[Array], at_anchor: list[Array]) -> Scalar:
+    """‖f̄ − f(θ_s)‖ / √N over N inputs."""
+    return _distance(linearised, at_anchor) / max(1, len(linearised[0])) ** 0.5
+
+
+_MEASURES: dict[type, _Measure] = {WhenError: _relative_error, WhenFunctionMoves: _root_mean_square}
+
+
+def _distance(first: list[Array], second: list[Array]) -> Scalar:
+    wide = [jnp.promote_types(leaf.dtype, jnp.float32) for leaf in first]
+    return _tree.norm([jnp.abs(a.astype(w) - b.astype(w)) for a, b, w in zip(first, second, wide, strict=True)])
 
 
 def _is_array(leaf: Any) -> bool:
@@ -59,8 +137,15 @@ def _check(schedule: Any) -> None:
             f"`schedule` must be a relin schedule or None, got {schedule!r}; pass for example relin.Every(64), or None "
             "to call relinearise() yourself."
         )
-    if schedule.adaptive or schedule.partial:
+    when = innermost(schedule)
+    if schedule.partial or (schedule.adaptive and type(when) not in _MEASURES):
         raise ValueError(
-            f"`schedule` must depend on the step alone, got {type(schedule).__name__}, which looks at the network or "
-            "at its parts; pass None and call relinearise() where a condition of your own holds, or use relin.train."
+            f"`schedule` must need no more than the network's outputs, got {type(when).__name__}; use WhenError or "
+            "WhenFunctionMoves, pass None and call relinearise() where a condition of your own holds, or use "
+            "relin.train."
+        )
+    if schedule.adaptive and getattr(when, "probe", None) is not None:
+        raise ValueError(
+            f"`schedule` must have no probe, got {type(when).__name__} with one; leave it out, and call the network on "
+            "it in the function that step() is given."
         )

@@ -8,7 +8,7 @@ from relin._schedule._adaptive import (
     next_interval as next_interval,
 )
 from relin._schedule._base import AbstractSchedule as AbstractSchedule, check_count as check_count
-from relin._schedule._composed import After as After, Until as Until
+from relin._schedule._composed import After as After, Until as Until, innermost as innermost
 from relin._schedule._fixed import (
     AtSteps as AtSteps,
     EqualTime as EqualTime,

@@ -55,24 +55,30 @@ class AbstractWhen(AbstractSchedule):
         return step % self.check_every == 0
 
     def init(self, context: Context) -> State:
+        return self.first_check()
+
+    def queried(self, step: Step, state: State) -> Flag:
+        return True if self.max_check_every is None else step >= state[0]
+
+    def query(self, context: Context, state: State) -> tuple[Flag, State]:
+        return self.decided(self.measure(context), context.step, state)
+
+    def first_check(self) -> State:
         """The step of the next check and the steps from the last one to it; nothing if they are fixed."""
         if self.max_check_every is None:
             return ()
         interval = jnp.asarray(self.check_every, jnp.int32)
         return interval, interval
 
-    def queried(self, step: Step, state: State) -> Flag:
-        return True if self.max_check_every is None else step >= state[0]
-
-    def query(self, context: Context, state: State) -> tuple[Flag, State]:
-        measured = self.measure(context)
+    def decided(self, measured: Scalar, step: Step, state: State) -> tuple[Flag, State]:
+        """Whether to re-linearise at a measure, and when the next check is."""
         wanted = measured >= self.tolerance
         if self.max_check_every is None:
             return wanted, state
         shortest = jnp.asarray(self.check_every, jnp.int32)
         longest = jnp.asarray(self.max_check_every, jnp.int32)
         interval = next_interval(measured, self.tolerance, state[1], shortest, longest)
-        return wanted, (context.step + interval, interval)
+        return wanted, (step + interval, interval)
 
 
 def next_interval(measured: Any, tolerance: Any, before: Any, shortest: Any, longest: Any, *, numpy: Any = jnp) -> Any:

@@ -37,6 +37,14 @@ class AbstractWithin(AbstractSchedule):
         return self.schedule.measures(state, feature_updates)
 
 
+def innermost(schedule: AbstractSchedule) -> AbstractSchedule:
+    """The schedule that `Until` and `After` limit; one that derives from these may do something else."""
+    while type(schedule) in (After, Until):
+        assert isinstance(schedule, AbstractWithin)
+        schedule = schedule.schedule
+    return schedule
+
+
 class Until(AbstractWithin):
     """Another schedule before step n, then never: features are frozen from step n on.
 

@@ -118,11 +118,9 @@ class Checks:
 
 
 def _inner(schedule: Any) -> Any:
-    from relin._schedule import After, Until
+    from relin._schedule import innermost
 
-    while type(schedule) in (After, Until):
-        schedule = schedule.schedule
-    return schedule
+    return innermost(schedule)
 
 
 def _measure(schedule: Any) -> Any:
