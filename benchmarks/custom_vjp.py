@@ -1,5 +1,9 @@
-"""A linearised step whose J v is the transpose of custom_vjp rules, over the same network's with forward mode."""
+"""Linearised steps of networks with custom_vjp rules: J v by their transpose, or beside them where a loop has none."""
 
+from functools import partial
+
+import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -94,3 +98,39 @@ def main() -> None:
     times = seconds(calls, repeats=20)
     for name, run, time, plain_time in zip(names, linearised, times[:3], times[3:], strict=True):
         row(name, time * 1e3, time / times[0], flops(run) / flops(linearised[0]), time / plain_time)
+    _loops()
+
+
+def _loops() -> None:
+    """A neural differential equation by Diffrax, whose default adjoint is a loop of unknown length."""
+    heading("A loop of unknown length in a rule")
+    table(("adjoint", "linearised step ms", "over DirectAdjoint's", "over its ordinary step"))
+    x = jax.random.normal(jax.random.key(0), (BATCH, 16))
+    linearised, ordinary = [], []
+    adjoints = (diffrax.DirectAdjoint(), diffrax.RecursiveCheckpointAdjoint())
+    for adjoint in adjoints:
+        field = eqx.nn.MLP(16, 16, WIDTH, 2, key=jax.random.key(1))
+        apply, params = il.from_equinox(_Flow(field, adjoint))
+        problem = il.Problem(apply, il.SquaredError())
+        delta = jax.tree.map(lambda p: 1e-3 * p, params)
+        linearised.append(compiled(problem.linearised_value_and_grad, params, delta, x, jnp.sin(x)))
+        ordinary.append(compiled(problem.value_and_grad, params, x, jnp.sin(x)))
+        linearised[-1] = partial(linearised[-1], params, delta, x, jnp.sin(x))
+        ordinary[-1] = partial(ordinary[-1], params, x, jnp.sin(x))
+    times = seconds([*linearised, *ordinary], repeats=20)
+    for adjoint, time, plain_time in zip(adjoints, times[:2], times[2:], strict=True):
+        row(type(adjoint).__name__, time * 1e3, time / times[0], time / plain_time)
+
+
+class _Flow(eqx.Module):
+    field: eqx.nn.MLP
+    adjoint: diffrax.AbstractAdjoint = eqx.field(static=True)
+
+    def __call__(self, x):
+        term = diffrax.ODETerm(lambda t, y, field: field(y))
+        options = {"stepsize_controller": diffrax.PIDController(rtol=1e-3, atol=1e-5), "max_steps": 64}
+        solved = diffrax.diffeqsolve(
+            term, diffrax.Tsit5(), 0.0, 1.0, 0.1, x, self.field, adjoint=self.adjoint, **options
+        )
+        assert solved.ys is not None
+        return solved.ys[-1]

@@ -30,7 +30,7 @@ FLOORS = [
 ]
 HEIGHTS = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted(ROOT.rglob("*.py"))
-MAY_READ_PROGRAMS = "relin.kernel._structure"
+MAY_READ_PROGRAMS = "relin._core.programs"
 """The one module that may import `jax.extend.core`, with a fallback that works without it."""
 SHOW_RESULTS = ("page", "figures", "table", "terminal", "accuracy", "sharpness", "data", "result", "verdict")
 NEVER_IN_REPORT = {"jax", "optax", "equinox", "relin._loop"}

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import relin as il
+import relin.equinox
 from core import oracles
 
 LOSS = il.CrossEntropy()
@@ -189,6 +190,75 @@ def test_a_rule_that_no_parameter_reaches_stays_out_of_the_way():
     assert il.check(il.Problem(apply, LOSS), PARAMS, (X, Y)).rules == ()
 
 
+def by_loops(value, c):
+    """c (1 − value²), by a loop of unknown length."""
+    return jax.lax.while_loop(lambda s: s[0] < 2, lambda s: (s[0] + 1, s[1] - (s[0] == 1) * c * value**2), (0, c))[1]
+
+
+loop = network(with_rule(by_loops, lambda x: jax.lax.while_loop(lambda s: s[0] < 1, _tanh, (0, x))[1]))
+
+
+def _tanh(state):
+    return state[0] + 1, jnp.tanh(state[1])
+
+
+def test_a_loop_of_unknown_length_is_linearised_by_forward_mode():
+    """JAX transposes no such loop, in a rule or out of it."""
+    delta, J = jax.tree.map(jnp.ones_like, PARAMS), dense(oracles.mlp)
+    vector = oracles.flat(delta)
+    linearised = il.Linearisation(loop, PARAMS)
+    close(eqx.filter_jit(linearised.jvp)(delta, X).reshape(-1), J @ vector)
+    close(eqx.filter_jit(lambda: linearised.on(X).value(delta))(), loop(PARAMS, X) + (J @ vector).reshape(-1, 3))
+    cotangent = jnp.cos(jnp.arange(36.0)).reshape(12, 3)
+    close(oracles.flat(linearised.on(X).pullback(cotangent, delta)), J.T @ cotangent.reshape(-1))
+    found = il.check(il.Problem(loop, LOSS), PARAMS, (X, Y))
+    assert found.ok
+    assert "J v is compared with Jᵀu, whose custom_vjp rule has a loop: " in str(found).splitlines()[0]
+    for name, (solver, options) in SOLVERS.items():
+        loss = il.SquaredError() if name == "spectral" else LOSS
+        period = il.Every(1 if name == "Gauss-Newton" else 2)
+        found, plain = (
+            il.train(
+                il.Problem(f, loss),
+                solver,
+                period,
+                PARAMS,
+                oracles.data(loss),
+                **{"num_steps": 4, "key": oracles.KEY, **options},
+            ).params
+            for f in (loop, oracles.mlp)
+        )
+        close(found, plain)
+    full = (J @ J.T).reshape(12, 3, 12, 3).transpose(0, 2, 1, 3)
+    close(il.kernel.ntk(loop, PARAMS, X, outputs="full"), full)
+    vector = jnp.sin(jnp.arange(36.0)).reshape(12, 3)
+    operator = il.kernel.NTKOperator(loop, PARAMS, X)
+    for product in (operator.mv(vector), lx.linearise(operator).mv(vector)):
+        close(product.reshape(-1), J @ J.T @ vector.reshape(-1))
+
+
+def test_in_a_loop_of_ones_own_it_is_compared_in_the_program():
+    """Where numbers are traced nothing can be refused before."""
+
+    class Module(eqx.Module):
+        params: dict
+        apply: object = eqx.field(static=True)
+
+        def __call__(self, x):
+            return self.apply(self.params, x)
+
+    def gradients(apply):
+        model = relin.equinox.Linearised(Module(PARAMS, apply))
+        params = eqx.filter(model, eqx.is_inexact_array)
+        model = eqx.apply_updates(model, jax.tree.map(lambda leaf: 0.1 * jnp.ones_like(leaf), params))
+        return eqx.filter_jit(eqx.filter_value_and_grad(lambda model: LOSS.mean(model(X), Y)))(model)
+
+    (loss, gradient), (plain_loss, plain) = gradients(loop), gradients(oracles.mlp)
+    close((loss, gradient.network.params), (plain_loss, plain.network.params))
+    with pytest.raises(RuntimeError, match="must be the derivative of its function"):
+        gradients(network(with_rule(looped)))
+
+
 def looped(value, c):
     return jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] * value), (0, c))[1]
 
@@ -198,9 +268,19 @@ RULES = {
     "sign": (lambda value, c: jnp.sign(c), "cannot transpose .*must be linear in the cotangent"),
     "normalised": (lambda value, c: c / jnp.linalg.norm(c), "cannot transpose .*must be linear in the cotangent"),
     "masked by itself": (lambda value, c: jnp.where(c > 0, c, 0), "cannot transpose .*must be linear in the cotangent"),
-    "a loop": (looped, "cannot transpose .*Reverse-mode.*loops in it a lax.scan"),
-    "noise": (lambda value, c: c + 1e-3, "one is not: it adds to the cotangent or rounds it; write"),
-    "integers": (lambda value, c: c.astype(int).astype(c.dtype), "one is not: it adds to the cotangent or rounds"),
+    "a loop": (
+        lambda value, c: looped(value, c),
+        "must be the derivative of its function, .* got one where they differ",
+    ),
+    "a loop that clips": (
+        lambda value, c: looped(value, jnp.clip(c, -9, 9)) * 0 + jnp.clip(c, -9, 9) * (1 - value**2),
+        "one is not: it adds to the cotangent, clips or rounds it",
+    ),
+    "noise": (
+        lambda value, c: c + 1e-3,
+        "one is not: it adds to the cotangent, clips or rounds it, or adapts to it; write",
+    ),
+    "integers": (lambda value, c: c.astype(int).astype(c.dtype), "one is not: it adds to the cotangent, clips or"),
 }
 
 

@@ -8,8 +8,8 @@ from jax import lax
 from ntk_oracle import assert_close, dense_parts, normal, select
 
 from relin import models
+from relin._core import programs
 from relin.adapters import from_equinox
-from relin.kernel import _structure
 from relin.kernel._arguments import one_example
 from relin.kernel._features import planned_routes
 from relin.kernel._ntk import ntk
@@ -268,7 +268,7 @@ def test_convolutions_take_the_cheaper_route():
 
 def test_without_the_means_to_read_programs(monkeypatch):
     """The same values, every tensor by its Jacobian."""
-    monkeypatch.setattr(_structure, "core", None)
+    monkeypatch.setattr(programs, "core", None)
     apply, params, x = lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"], parameters(), normal(4, 3, 4)
     assert set(routes(apply, params, x).values()) == {JACOBIAN}
     for path, part in ntk(apply, params, x, per_layer=True).items():

@@ -1,6 +1,7 @@
 """The network linearised in the place of the network: a loop trains θ, and the anchor is kept beside it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -64,8 +65,12 @@ def _terms(
 
     if rules := _forward.rules_of(lambda p: split(p)[0], anchor):
         primals, pull, (rest, others) = jax.vjp(split, anchor, has_aux=True)
-        tangents = _forward.transposed(pull, primals, displacement, rules)
-        _check(pull, primals, anchor, rules)
+        values = partial(_values, split)
+        tangents = _forward.pushed(values, anchor, pull, primals, displacement, rules)
+        if _forward.loops(pull, primals, anchor, rules) is not None:
+            tangents = _with_pullback(tangents, values, anchor, displacement)
+        if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((primals, anchor))):
+            _forward.check_agreement(values, pull, primals, anchor, rules)
     else:
         primals, tangents, (rest, others) = jax.jvp(split, (anchor,), (displacement,), has_aux=True)
     structure, linearised = form
@@ -77,14 +82,15 @@ def _terms(
     return primals, tangents, whole
 
 
-def _check(pull: Any, primals: list[Any], anchor: Params, rules: _forward.Rules) -> None:
-    """Refuses rules that are not linear, if these numbers are known: where they are traced nothing can be compared.
+def _values(split: Callable[[Params], tuple[list[Any], Any]], params: Params) -> list[Any]:
+    return split(params)[0]
 
-    One place in the source makes rules of many kinds, and so each call is compared.
-    """
-    known = not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((primals, anchor)))
-    if known and not _forward.transpose_agrees(pull, primals, anchor, rules):
-        _forward.refuse_rules(rules)
+
+def _with_pullback(tangents: list[Array], function: Callable, anchor: Params, displacement: Params) -> list[Array]:
+    """J v, whose derivative by v is the function's own Jᵀu: JAX does not differentiate such a loop backward."""
+    moved = _tree.add(anchor, _tree.subtract(displacement, jax.lax.stop_gradient(displacement)))
+    there, here = function(moved), jax.lax.stop_gradient(function(anchor))
+    return [jax.lax.stop_gradient(t) + (a - b) for t, a, b in zip(tangents, there, here, strict=True)]
 
 
 def _is_linearised(leaf: Any) -> bool:

@@ -115,6 +115,4 @@ class LinearisedOutputs(eqx.Module):
 
     def pullback(self, cotangent: Outputs, like: Params) -> Params:
         """J_s(x)ᵀ c summed over the batch, a PyTree as `like`."""
-        if isinstance(self.pushforward, _forward.Transposed):
-            return self.pushforward.pull(cotangent)[0]
-        return jax.linear_transpose(self.pushforward, like)(cotangent)[0]
+        return _forward.pullback(self.pushforward, like)(cotangent)[0]

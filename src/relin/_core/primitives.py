@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from relin._core import tree as _tree
+from relin._core.programs import inner_programs
 
 SLOW_IN_LOOPS_ON_CPU = frozenset(
     {"conv_general_dilated", "reduce_window_max", "reduce_window_sum", "select_and_gather_add"}
@@ -72,8 +73,5 @@ def slow_in_loops(function: Callable, *arguments: Any) -> bool:
 def _equations(jaxpr: Any) -> Iterator[Any]:
     for equation in jaxpr.eqns:
         yield equation
-        for parameter in equation.params.values():
-            for inner in parameter if isinstance(parameter, tuple | list) else (parameter,):
-                inner = getattr(inner, "jaxpr", inner)  # a closed program holds an open one
-                if hasattr(inner, "eqns"):
-                    yield from _equations(inner)
+        for inner in inner_programs(equation):
+            yield from _equations(getattr(inner, "jaxpr", inner))  # a closed program holds an open one

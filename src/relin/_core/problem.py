@@ -127,7 +127,7 @@ class Problem(eqx.Module):
             return (loss, self.forward(anchor, x)[1]), gradient
         outputs, pullback, variables = jax.vjp(lambda p: self.forward(p, x), anchor, has_aux=True)
         if rules := _forward.rules_in_the_way(self.apply, anchor, x):
-            tangent = _forward.transposed(pullback, outputs, displacement, rules)
+            tangent = _forward.pushed(lambda p: self.apply(p, x), anchor, pullback, outputs, displacement, rules)
         else:
             tangent = jax.jvp(lambda p: self.apply(p, x), (anchor,), (displacement,))[1]
         loss, cotangent = jax.value_and_grad(self.loss.mean)(outputs + tangent, y)

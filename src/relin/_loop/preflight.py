@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PyTree
 
 from relin._common.showing import notebook
 from relin._core import check as _check, finite as _finite
-from relin._core.forward_mode import Rules, check_rules, rules_in_the_way
+from relin._core.forward_mode import are_transposed, check_rules, rules_in_the_way
 from relin._core.names import some
 from relin._core.primitives import constants
 from relin._core.problem import Problem
@@ -72,6 +72,8 @@ class Preflight:
     """FLOPs of a linearised step over those of an ordinary one, by XLA's count."""
     rules: tuple[str, ...] = ()
     """Functions with a `custom_vjp` rule, as `name at file:line`: J v is the transpose of the Jᵀu that they define."""
+    rules_transposed: bool = True
+    """False if a loop in these rules has no transpose: J v is then forward mode of the functions they belong to."""
 
     @property
     def ok(self) -> bool:
@@ -84,7 +86,7 @@ class Preflight:
     def rows(self) -> list[tuple[str, str, str]]:
         """What was asked, what was found, and what follows from it."""
         linearised = "yes" if self.obstacle is None else "no"
-        rows = [("can be linearised", linearised, self.obstacle or _transposed(self.rules))]
+        rows = [("can be linearised", linearised, self.obstacle or self._with_rules())]
         if self.obstacle is not None:
             return rows
         rows.append(("trained", self.mode, ""))
@@ -102,6 +104,13 @@ class Preflight:
         rows.append(("cost of a linearised step", cost, "times an ordinary step's FLOPs"))
         return rows
 
+    def _with_rules(self) -> str:
+        if not self.rules:
+            return ""
+        by_loops = "J v is compared with Jᵀu, whose custom_vjp rule has a loop"
+        by_transpose = "J v is the transpose of Jᵀu, whose custom_vjp rule defines J"
+        return f"{by_transpose if self.rules_transposed else by_loops}: {some(list(self.rules))}"
+
     def __str__(self) -> str:
         rows = self.rows()
         wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
@@ -116,10 +125,6 @@ class Preflight:
 
 _IF_RANDOM = "two evaluations differ: pass random numbers in with the inputs, or fix their key"
 _IF_COUPLED = "the kernel and results depend on how batches are made; freeze statistics, if these are why"
-
-
-def _transposed(rules: Rules) -> str:
-    return f"J v is the transpose of Jᵀu, whose custom_vjp rule defines J: {some(list(rules))}" if rules else ""
 
 
 _IF_LARGE = "too large, smaller batches or NTKOperator need less; "
@@ -169,6 +174,7 @@ def _checked(
         return replace(begun, obstacle=found)
     params, (x, y) = jax.tree.map(jnp.asarray, (params, batch))
     trial = _Trial(problem, params, x, y)
+    rules = rules_in_the_way(trial.problem.apply, params, x)
     cost, deterministic = trial.relative_cost(), trial.traced_alike()
     not_finite = trial.not_finite()
     sharpness = math.nan if not_finite else trial.sharpness()
@@ -187,7 +193,8 @@ def _checked(
         device_memory=_free_memory(device),
         largest_rate=_largest_rate(sharpness),
         relative_cost=cost,
-        rules=rules_in_the_way(trial.problem.apply, params, x),
+        rules=rules,
+        rules_transposed=not rules or are_transposed(trial.problem.apply, params, x, rules),
     )
 
 

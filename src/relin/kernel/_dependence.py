@@ -5,11 +5,12 @@ one example: where the two differ in more than sizes, as in a division by the nu
 What is found to be independent is so; what is not may still be, as where a mask keeps examples apart.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from relin._core.programs import inner_programs
 from relin.kernel import _indexed as indexed, _labels as rules
 from relin.kernel._indexed import Known
 from relin.kernel._labels import JOINED, UNCLEAR, Labels, everything, full, merged
@@ -47,13 +48,6 @@ def dependence(batch: Any, one: Any, num_inputs: int, num_examples: int) -> tupl
         if wrong.size:
             return value.origin, bool((wrong != UNCLEAR).any())
     return None
-
-
-def inner_programs(equation: Any) -> Iterator[Any]:
-    for parameter in equation.params.values():
-        for inner in parameter if isinstance(parameter, tuple | list) else (parameter,):
-            if hasattr(getattr(inner, "jaxpr", inner), "eqns"):
-                yield inner
 
 
 _names = str.split

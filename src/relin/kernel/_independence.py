@@ -12,10 +12,10 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Int
 
 from relin._core import forward_mode as _forward, tree as _tree
+from relin._core.programs import inner_programs, line_of
 from relin._core.types import Inputs, Outputs, Params
 from relin.kernel._arguments import OneExampleError, check_result, one_example
-from relin.kernel._dependence import dependence, inner_programs
-from relin.kernel._structure import line_of
+from relin.kernel._dependence import dependence
 
 _JAX = os.path.dirname(jax.__file__) + os.sep
 

@@ -236,7 +236,7 @@ def _(operator: NTKOperator) -> lx.AbstractLinearOperator:
         return operator
     network = partial(parts.network, parts.x)
     pushforward = _forward.linearize(network, parts.params, parts._rules(parts.x))[1]
-    pullback = jax.linear_transpose(pushforward, parts.params)
+    pullback = _forward.pullback(pushforward, parts.params)
     return lx.FunctionLinearOperator(lambda v: pushforward(*pullback(v)), operator.in_structure(), _POSITIVE)
 
 

@@ -15,21 +15,13 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-try:
-    from jax.extend import core, source_info_util
-except ImportError:  # every tensor then takes the route without structure
-    core: Any = None
-    source_info_util: Any = None
+from relin._core.programs import can_run_equations, evaluate, is_literal
 
 Slot = int  # the number of a value in a program
 
 _INLINED = frozenset({"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"})
 _RESHAPES = frozenset({"reshape", "squeeze", "expand_dims", "broadcast_in_dim", "copy", "copy_p", "neg"})
 _VIEWS = _RESHAPES | {"transpose", "slice", "rev"}
-
-
-def _is_literal(atom: Any) -> bool:
-    return hasattr(atom, "val")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +39,7 @@ class Step:
 
     def evaluate(self, values: list[Array]) -> list[Array]:
         """The equation's results, computed as a program of this one equation."""
-        operands = dict(zip(map(id, self.equation.invars), values, strict=True))
-        variables = {id(atom): atom for atom in self.equation.invars if not _is_literal(atom)}
-        alone = self.jaxpr.replace(
-            constvars=[], invars=list(variables.values()), outvars=self.equation.outvars, eqns=[self.equation]
-        )
-        return core.jaxpr_as_fun(core.ClosedJaxpr(alone, []))(*(operands[name] for name in variables))
+        return evaluate(self.jaxpr, self.equation, values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +134,7 @@ class Program:
             self.constants[slots[variable]] = value
 
         def read(atom: Any) -> Slot:
-            if not _is_literal(atom):
+            if not is_literal(atom):
                 return slots[atom]
             slot = self._new(atom)
             self.constants[slot] = np.asarray(atom.val, atom.aval.dtype)
@@ -293,17 +280,10 @@ def _canonical(shape: tuple[int, ...], axes: tuple[int, ...], num_positions: int
 
 def trace(network: Callable, params: Any, x: Any) -> Program | None:
     """The program of one example; `None` where its equations cannot be read."""
-    if core is None:
+    if not can_run_equations():  # every tensor then takes the route without structure
         return None
     closed = jax.make_jaxpr(network)(params, x)
     try:
         return Program(closed)
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
-
-
-def line_of(equation: Any) -> str:
-    """Where an equation comes from, as `file:line:column (function)`; empty where that cannot be told."""
-    if source_info_util is None:
-        return ""
-    return source_info_util.summarize(equation.source_info)
