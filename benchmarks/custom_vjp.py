@@ -1,4 +1,4 @@
-"""Linearised steps of networks with custom_vjp rules: J v by their transpose, or beside them where a loop has none."""
+"""Linearised steps of networks with custom_vjp rules: J v by their transpose, or by forward mode of Equinox' loops."""
 
 from functools import partial
 

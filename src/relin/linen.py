@@ -34,7 +34,8 @@ def linearised(state: TrainState, schedule: AbstractSchedule | None = None) -> A
 
     An adaptive schedule is asked by `state.apply_gradients(grads=…, forward=forward)`. `forward(apply_fn, params)`
     calls the network on a probe and gives its outputs alone, such as `lambda apply_fn, params: apply_fn({"params":
-    params}, x)` of the coming batch or of data held out. It runs at due steps only.
+    params}, x)` of the coming batch or of data held out. It runs at due steps only. In `jax.pmap` and `jax.shard_map`
+    it must give the same on every device: gather the outputs.
 
     **Arguments:**
 
@@ -100,7 +101,7 @@ class _Linearised:
 
     def relinearise(self: Any) -> Any:
         """The state linearised at θ: θ_s ← θ."""
-        return self.replace(anchor=self.params, counts=[self.counts[0] + 1, *self.counts[1:]])
+        return self.replace(anchor=jax.tree.map(jnp.array, self.params), counts=[self.counts[0] + 1, *self.counts[1:]])
 
     def linearisation_error(self: Any, forward: _Forward) -> Scalar:
         """‖f(θ) − f̄‖ / ‖f(θ) − f(θ_s)‖ of what `forward(apply_fn, params)` gives, losses left out; 0 at an anchor."""

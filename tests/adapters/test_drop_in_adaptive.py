@@ -196,11 +196,11 @@ def test_what_is_no_output_is_not_compared():
     assert 0.1 < error < 1
 
 
-def test_one_program_serves_every_step():
+def test_one_program_serves_every_step_and_may_take_the_models_memory():
     traced = []
     model = relin.equinox.Linearised(OfEquinox(dict(START)), il.WhenError(0.1, check_every=2, max_check_every=8))
 
-    @eqx.filter_jit
+    @eqx.filter_jit(donate="all")
     def step(model):
         traced.append(1)
         return model.step(lambda module: jax.vmap(module)(PROBE))

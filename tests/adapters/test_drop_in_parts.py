@@ -183,6 +183,14 @@ def test_a_rule_that_adds_to_the_cotangent_is_refused_where_numbers_are_known():
         relin.nnx.Linearised(Network(1))(X)
 
 
+def _deaf(use):
+    return use(relin.nnx.Linearised(Half()))
+
+
+def _of_itself(_, params):
+    return relin.linen.linearised(linen_state()).apply_fn({"params": params}, X)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -224,6 +232,21 @@ def test_a_rule_that_adds_to_the_cotangent_is_refused_where_numbers_are_known():
             lambda: relin.nnx.Linearised(Half(), il.WhenError(0.1, check_every=1)).step(),
             ValueError,
             "WhenError measures the network, got no function that calls it; pass one",
+        ),
+        (
+            lambda: _deaf(lambda model: model.linearisation_error(lambda _: model.network(X)["logits"])),
+            ValueError,
+            "call the network that it is given, got outputs that do not depend on its parameters; write",
+        ),
+        (
+            lambda: _deaf(lambda model: model.linearisation_error(lambda _: model(X)["logits"])),
+            ValueError,
+            "call the network that it is given, got a call of the linearised one; write",
+        ),
+        (
+            lambda: relin.linen.linearised(linen_state()).linearisation_error(_of_itself),
+            ValueError,
+            "call the network that it is given, got a call of the linearised one; write",
         ),
         (
             lambda: relin.nnx.Linearised(Half()).linearisation_error(lambda module: module(X)["logits"].mean()),

@@ -7,6 +7,7 @@ import lineax as lx
 import numpy as np
 import optax
 import pytest
+from equinox.internal import while_loop
 
 import relin as il
 import relin.equinox
@@ -190,20 +191,18 @@ def test_a_rule_that_no_parameter_reaches_stays_out_of_the_way():
     assert il.check(il.Problem(apply, LOSS), PARAMS, (X, Y)).rules == ()
 
 
-def by_loops(value, c):
-    """c (1 − value²), by a loop of unknown length."""
-    return jax.lax.while_loop(lambda s: s[0] < 2, lambda s: (s[0] + 1, s[1] - (s[0] == 1) * c * value**2), (0, c))[1]
+def by_loop(x):
+    """tanh in a loop of Equinox, whose rule is a loop of unknown length."""
+    return while_loop(
+        lambda s: s[0] < 1, lambda s: (s[0] + 1, jnp.tanh(s[1])), (0, x), max_steps=4, kind="checkpointed"
+    )[1]
 
 
-loop = network(with_rule(by_loops, lambda x: jax.lax.while_loop(lambda s: s[0] < 1, _tanh, (0, x))[1]))
+loop = network(by_loop)
 
 
-def _tanh(state):
-    return state[0] + 1, jnp.tanh(state[1])
-
-
-def test_a_loop_of_unknown_length_is_linearised_by_forward_mode():
-    """JAX transposes no such loop, in a rule or out of it."""
+def test_a_loop_of_equinox_is_linearised_by_forward_mode():
+    """JAX transposes no loop of unknown length; this one's rule is the loop's own derivative."""
     delta, J = jax.tree.map(jnp.ones_like, PARAMS), dense(oracles.mlp)
     vector = oracles.flat(delta)
     linearised = il.Linearisation(loop, PARAMS)
@@ -213,7 +212,10 @@ def test_a_loop_of_unknown_length_is_linearised_by_forward_mode():
     close(oracles.flat(linearised.on(X).pullback(cotangent, delta)), J.T @ cotangent.reshape(-1))
     found = il.check(il.Problem(loop, LOSS), PARAMS, (X, Y))
     assert found.ok
-    assert "J v is compared with Jᵀu, whose custom_vjp rule has a loop: " in str(found).splitlines()[0]
+    assert (
+        "J v is forward mode of the loop, Jᵀu its custom_vjp rule's: checkpointed_while_loop at "
+        in str(found).splitlines()[0]
+    )
     for name, (solver, options) in SOLVERS.items():
         loss = il.SquaredError() if name == "spectral" else LOSS
         period = il.Every(1 if name == "Gauss-Newton" else 2)
@@ -237,26 +239,50 @@ def test_a_loop_of_unknown_length_is_linearised_by_forward_mode():
         close(product.reshape(-1), J @ J.T @ vector.reshape(-1))
 
 
-def test_in_a_loop_of_ones_own_it_is_compared_in_the_program():
-    """Where numbers are traced nothing can be refused before."""
+class Module(eqx.Module):
+    params: dict
+    apply: object = eqx.field(static=True)
 
-    class Module(eqx.Module):
-        params: dict
-        apply: object = eqx.field(static=True)
+    def __call__(self, x):
+        return self.apply(self.params, x)
 
-        def __call__(self, x):
-            return self.apply(self.params, x)
 
-    def gradients(apply):
-        model = relin.equinox.Linearised(Module(PARAMS, apply))
-        params = eqx.filter(model, eqx.is_inexact_array)
-        model = eqx.apply_updates(model, jax.tree.map(lambda leaf: 0.1 * jnp.ones_like(leaf), params))
-        return eqx.filter_jit(eqx.filter_value_and_grad(lambda model: LOSS.mean(model(X), Y)))(model)
+def moved(apply):
+    model = relin.equinox.Linearised(Module(PARAMS, apply))
+    params = eqx.filter(model, eqx.is_inexact_array)
+    return eqx.apply_updates(model, jax.tree.map(lambda leaf: 0.1 * jnp.cos(leaf), params))
 
-    (loss, gradient), (plain_loss, plain) = gradients(loop), gradients(oracles.mlp)
-    close((loss, gradient.network.params), (plain_loss, plain.network.params))
-    with pytest.raises(RuntimeError, match="must be the derivative of its function"):
-        gradients(network(with_rule(looped)))
+
+def test_a_loop_of_equinox_in_a_loop_of_ones_own():
+    """The loss and its derivative by the parameters, in jit, in vmap, and eagerly; none by the inputs."""
+
+    def gradient(apply):
+        model = moved(apply)
+        each = eqx.filter_vmap(lambda model, x: model(x[None])[0], in_axes=(None, 0))
+        of = eqx.filter_value_and_grad(lambda model, run: LOSS.mean(run(model), Y))
+        batch = lambda model: model(X)  # noqa: E731
+        one_by_one = lambda model: each(model, X)  # noqa: E731
+        found = [of(model, batch), eqx.filter_jit(of)(model, batch), eqx.filter_jit(of)(model, one_by_one)]
+        return [(value, slope.network.params) for value, slope in found]
+
+    close(gradient(loop), gradient(oracles.mlp))
+    with pytest.raises(ValueError, match="by its parameters alone, got one by its inputs; differentiate by"):
+        jax.grad(lambda x: moved(loop)(x).sum())(X)
+
+
+def test_a_rule_of_ones_own_in_a_loop_of_equinox_is_refused():
+    """Forward mode without the loop's rule would be without this one too."""
+    rule = with_rule(lambda value, c: 3 * c)
+
+    def apply(params, x):
+        hidden = x @ params["w"] + params["b"][None]
+        body = lambda s: (s[0] + 1, rule(s[1]))  # noqa: E731
+        return while_loop(lambda s: s[0] < 1, body, (0, hidden), max_steps=4, kind="checkpointed")[1] @ params["v"]
+
+    with pytest.raises(ValueError, match="Reverse-mode"):
+        il.Linearisation(apply, PARAMS).jvp(PARAMS, X)
+    with pytest.raises(ValueError, match="Reverse-mode"):
+        il.kernel.ntk(apply, PARAMS, X)
 
 
 def looped(value, c):
@@ -268,19 +294,9 @@ RULES = {
     "sign": (lambda value, c: jnp.sign(c), "cannot transpose .*must be linear in the cotangent"),
     "normalised": (lambda value, c: c / jnp.linalg.norm(c), "cannot transpose .*must be linear in the cotangent"),
     "masked by itself": (lambda value, c: jnp.where(c > 0, c, 0), "cannot transpose .*must be linear in the cotangent"),
-    "a loop": (
-        lambda value, c: looped(value, c),
-        "must be the derivative of its function, .* got one where they differ",
-    ),
-    "a loop that clips": (
-        lambda value, c: looped(value, jnp.clip(c, -9, 9)) * 0 + jnp.clip(c, -9, 9) * (1 - value**2),
-        "one is not: it adds to the cotangent, clips or rounds it",
-    ),
-    "noise": (
-        lambda value, c: c + 1e-3,
-        "one is not: it adds to the cotangent, clips or rounds it, or adapts to it; write",
-    ),
-    "integers": (lambda value, c: c.astype(int).astype(c.dtype), "one is not: it adds to the cotangent, clips or"),
+    "a loop": (looped, "cannot transpose .*Reverse-mode.*loops in it a lax.scan"),
+    "noise": (lambda value, c: c + 1e-3, "one is not: it adds to the cotangent or rounds it; write"),
+    "integers": (lambda value, c: c.astype(int).astype(c.dtype), "one is not: it adds to the cotangent or rounds"),
 }
 
 

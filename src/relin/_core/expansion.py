@@ -1,8 +1,8 @@
 """The network linearised in the place of the network: a loop trains θ, and the anchor is kept beside it."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
 from relin._core import forward_mode as _forward, tree as _tree
+from relin._core.primitives import depends
 from relin._core.types import Params
 
 
@@ -26,17 +27,43 @@ def expanded(function: Callable[[Params], tuple[PyTree, PyTree]], anchor: Params
     **Raises:** `RuleError` for `custom_vjp` rules that have no transpose; for those that are not linear in the
     cotangent only outside of transformations such as `jax.jit`.
     """
+    if _measuring.get():
+        raise ValueError(
+            "`forward` must call the network that it is given, got a call of the linearised one; write for example "
+            "step(lambda network: network(x))."
+        )
     at_anchor, tangents, whole = _terms(function, anchor, params)
     return whole([a + b for a, b in zip(at_anchor, tangents, strict=True)])
 
 
-def predictions(
-    function: Callable[[Params], PyTree], anchor: Params, params: Params
-) -> tuple[list[Array], list[Array], list[Array]]:
-    """f̄ = f(θ_s) + J_s (θ − θ_s), f(θ) and f(θ_s): of each the floating-point arrays, losses left out.
+_measuring = ContextVar("measuring", default=False)
 
-    **Raises:** `ValueError` if there is none; `RuleError` as `expanded` does.
+
+class Predictions(NamedTuple):
+    """The floating-point arrays of a network's outputs on a probe, losses left out."""
+
+    tangent: list[Array]
+    """J_s (θ − θ_s)."""
+    network: list[Array]
+    """f(θ)."""
+    at_anchor: list[Array]
+    """f(θ_s)."""
+
+
+def predictions(forward: Callable[[Params], PyTree], anchor: Params, params: Params) -> Predictions:
+    """What `forward` gives of a network with these parameters.
+
+    **Raises:** `ValueError` if it gives no such array, none that depends on the parameters, or calls what is
+    linearised; `RuleError` as `expanded` does.
     """
+    token = _measuring.set(True)
+    try:
+        return _predictions(forward, anchor, params)
+    finally:
+        _measuring.reset(token)
+
+
+def _predictions(function: Callable[[Params], PyTree], anchor: Params, params: Params) -> Predictions:
 
     def outputs(p: Params) -> tuple[list[Array], None]:
         return [leaf for leaf in jax.tree.leaves(function(p)) if _is_linearised(leaf) and jnp.ndim(leaf)], None
@@ -47,7 +74,12 @@ def predictions(
             "A linearisation error is of a network's outputs, got no floating-point array of them but losses; return "
             "the outputs."
         )
-    return [a + b for a, b in zip(at_anchor, tangents, strict=True)], outputs(params)[0], at_anchor
+    if not depends(lambda p: outputs(p)[0], params):
+        raise ValueError(
+            "`forward` must call the network that it is given, got outputs that do not depend on its parameters; write "
+            "for example step(lambda network: network(x))."
+        )
+    return Predictions(tangents, outputs(params)[0], at_anchor)
 
 
 def _terms(
@@ -65,12 +97,8 @@ def _terms(
 
     if rules := _forward.rules_of(lambda p: split(p)[0], anchor):
         primals, pull, (rest, others) = jax.vjp(split, anchor, has_aux=True)
-        values = partial(_values, split)
-        tangents = _forward.pushed(values, anchor, pull, primals, displacement, rules)
-        if _forward.loops(pull, primals, anchor, rules) is not None:
-            tangents = _with_pullback(tangents, values, anchor, displacement)
-        if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((primals, anchor))):
-            _forward.check_agreement(values, pull, primals, anchor, rules)
+        tangents = _forward.pushed(lambda p: split(p)[0], anchor, pull, primals, displacement, rules)
+        _check(pull, primals, anchor, rules)
     else:
         primals, tangents, (rest, others) = jax.jvp(split, (anchor,), (displacement,), has_aux=True)
     structure, linearised = form
@@ -82,15 +110,14 @@ def _terms(
     return primals, tangents, whole
 
 
-def _values(split: Callable[[Params], tuple[list[Any], Any]], params: Params) -> list[Any]:
-    return split(params)[0]
+def _check(pull: Any, primals: list[Any], anchor: Params, rules: _forward.Rules) -> None:
+    """Refuses rules that are not linear, if these numbers are known: where they are traced nothing can be compared.
 
-
-def _with_pullback(tangents: list[Array], function: Callable, anchor: Params, displacement: Params) -> list[Array]:
-    """J v, whose derivative by v is the function's own Jᵀu: JAX does not differentiate such a loop backward."""
-    moved = _tree.add(anchor, _tree.subtract(displacement, jax.lax.stop_gradient(displacement)))
-    there, here = function(moved), jax.lax.stop_gradient(function(anchor))
-    return [jax.lax.stop_gradient(t) + (a - b) for t, a, b in zip(tangents, there, here, strict=True)]
+    One place in the source makes rules of many kinds, and so each call is compared.
+    """
+    known = not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((primals, anchor)))
+    if known and not _forward.are_loops(rules) and not _forward.transpose_agrees(pull, primals, anchor, rules):
+        _forward.refuse_rules(rules)
 
 
 def _is_linearised(leaf: Any) -> bool:

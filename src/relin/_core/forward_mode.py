@@ -3,9 +3,8 @@
 u ↦ Jᵀu is linear in u, so its transpose, v ↦ J v, is a program that JAX makes of it (`jax.linear_transpose`). J is then
 what the rules say, for J v as for Jᵀu, whatever the functions that they belong to compute.
 
-A loop of unknown length in a rule has no transpose in JAX. There J v is the forward mode of what the rule belongs to,
-and is compared with Jᵀu where it is computed: ⟨J v, u⟩ = ⟨v, Jᵀu⟩ for a random u. A rule that is not the derivative, to
-√ε, is refused.
+Equinox' loops of unknown length, those of Diffrax' default adjoint, have a rule that JAX cannot transpose, and that is
+the loop's own derivative, computed from checkpoints. Their J v is forward mode of the loop without its rule.
 """
 
 import abc
@@ -18,14 +17,18 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Bool
 
+from relin._core import tree as _tree
 from relin._core.compiler import check_sums
 from relin._core.names import some
 from relin._core.primitives import backward_only, primitives
-from relin._core.programs import can_run_equations, without_rules
+from relin._core.programs import can_run_equations, run, without_rules
 from relin._core.types import Inputs, Outputs, Params
 
 Rules = tuple[str, ...]
 """Functions with a `custom_vjp` rule in the way of forward mode, each as `name at file:line`; of most networks none."""
+
+
+_LOOP = "/equinox/internal/_loop/checkpointed.py:"
 
 
 class RuleError(ValueError):
@@ -58,14 +61,21 @@ def rules_of(function: Callable[..., Any], params: Params, *inputs: Any) -> Rule
     return tuple(names) if "custom_lin" in primitives(tangent, params, *inputs) else ()  # the tangent of such a rule
 
 
+def are_loops(rules: Rules) -> bool:
+    """Whether all of them are Equinox' loops, whose J v is forward mode without the rules."""
+    return bool(rules) and all(_LOOP in rule for rule in rules) and can_run_equations()
+
+
 def jvp(
     function: Callable[[Params], Outputs], params: Params, tangent: Params, rules: Rules
 ) -> tuple[Outputs, Outputs]:
     """f and J v."""
     if not rules:
         return jax.jvp(function, (params,), (tangent,))
+    if are_loops(rules):
+        return jax.jvp(without_rules(function), (params,), (tangent,))
     outputs, pull = jax.vjp(function, params)
-    return outputs, pushed(function, params, pull, outputs, tangent, rules)
+    return outputs, _transposed(pull, outputs, tangent, rules)
 
 
 def linearize(
@@ -75,14 +85,17 @@ def linearize(
     if not rules:
         return jax.linearize(function, params)
     outputs, pull = jax.vjp(function, params)
-    like = jax.ShapeDtypeStruct(outputs.shape, outputs.dtype)
-    if loops(pull, outputs, params, rules) is None:
-        return outputs, _Transposed(pull, like, rules)
-    cotangent = _random(outputs)
-    return outputs, _Compared(pull, jax.linearize(without_rules(function), params)[1], cotangent, pull(cotangent)[0])
+    if are_loops(rules):
+        return outputs, _OfLoops(pull, jax.linearize(without_rules(function), params)[1])
+    return outputs, _Transposed(pull, jax.ShapeDtypeStruct(outputs.shape, outputs.dtype), rules)
 
 
-class Pushforward(eqx.Module):
+def pullback(pushforward: Callable[[Params], Outputs], params: Params) -> Callable[[Outputs], tuple[Params]]:
+    """u ↦ (Jᵀu,), of what `linearize` gave; `params` has the shapes and types of v."""
+    return pushforward.pull if isinstance(pushforward, _Pushforward) else jax.linear_transpose(pushforward, params)
+
+
+class _Pushforward(eqx.Module):
     """v ↦ J v, beside the pullback u ↦ Jᵀu that rules define."""
 
     pull: eqx.AbstractVar[Callable[[Outputs], tuple[Params]]]
@@ -92,14 +105,7 @@ class Pushforward(eqx.Module):
         """J v."""
 
 
-def pullback(pushforward: Callable[[Params], Outputs], params: Params) -> Callable[[Outputs], tuple[Params]]:
-    """u ↦ (Jᵀu,), of what `linearize` gave; `params` has the shapes and types of v."""
-    return pushforward.pull if isinstance(pushforward, Pushforward) else jax.linear_transpose(pushforward, params)
-
-
-class _Transposed(Pushforward):
-    """The transpose of the pullback."""
-
+class _Transposed(_Pushforward):
     pull: Callable[[Outputs], tuple[Params]]
     outputs: jax.ShapeDtypeStruct = eqx.field(static=True)
     rules: Rules = eqx.field(static=True)
@@ -108,16 +114,12 @@ class _Transposed(Pushforward):
         return _transposed(self.pull, self.outputs, tangent, self.rules)
 
 
-class _Compared(Pushforward):
-    """Forward mode without the rules, compared with the pullback of one cotangent."""
-
+class _OfLoops(_Pushforward):
     pull: Callable[[Outputs], tuple[Params]]
     forward: Callable[[Params], Outputs]
-    cotangent: Outputs
-    pulled: Params
 
     def __call__(self, tangent: Params) -> Outputs:
-        return _unless_apart(self.forward(tangent), self.cotangent, tangent, self.pulled)
+        return self.forward(tangent)
 
 
 def pushed(
@@ -128,35 +130,54 @@ def pushed(
     tangent: Params,
     rules: Rules,
 ) -> Any:
-    """J v from u ↦ (Jᵀu,), the function's pullback; `outputs` has the shapes and types of u.
+    """J v of a function with rules, from its pullback u ↦ (Jᵀu,); its derivative by v is the pullback.
 
-    **Raises:** `RuleError` where J v is neither the transpose nor a derivative of the function without its rules. In
-    the second case the program that computes it fails where it is not the transpose of Jᵀu.
+    `outputs` has the shapes and types of u, an array or a PyTree of arrays. JAX refuses a derivative by anything else
+    than v of what loops give.
+
+    **Raises:** `RuleError` where that function is not made of linear operations that JAX can transpose.
     """
-    if loops(pull, outputs, params, rules) is None:
+    if not are_loops(rules):
         return _transposed(pull, outputs, tangent, rules)
-    cotangent = _random(outputs)
-    made = jax.jvp(without_rules(function), (params,), (tangent,))[1]
-    return _unless_apart(made, cotangent, tangent, pull(cotangent)[0])
+
+    def forward(tangent: Params) -> Any:
+        return jax.jvp(without_rules(function), (params,), (tangent,))[1]
+
+    program, shapes = jax.make_jaxpr(forward, return_shape=True)(tangent)
+    structure = jax.tree.structure(shapes)
+
+    @jax.custom_vjp
+    def linear(tangent: Params, constants: list[Array], pull: Callable[[Any], tuple[Params]]) -> Any:
+        return structure.unflatten(run(program.replace(consts=constants), jax.tree.leaves(tangent)))
+
+    def linear_and_pull(tangent: Any, constants: Any, pull: Any) -> Any:
+        if any(leaf.perturbed for leaf in jax.tree.leaves((constants, pull), is_leaf=_is_primal)):
+            raise RuleError(
+                "The linearised network's loop of Equinox has derivatives by its parameters alone, got one by its "
+                "inputs; differentiate by the parameters, or pass Diffrax' adjoint=diffrax.DirectAdjoint()."
+            )
+        tangent, constants, pull = jax.custom_derivatives.custom_vjp_primal_tree_values((tangent, constants, pull))
+        return linear(tangent, constants, pull), pull
+
+    linear.defvjp(linear_and_pull, lambda pull, cotangent: (*pull(_dense(cotangent)), None, None), symbolic_zeros=True)
+    return linear(tangent, program.consts, pull)
 
 
-def loops(pull: Callable[[Any], tuple[Params]], outputs: Any, params: Params, rules: Rules) -> RuleError | None:
-    """What keeps the pullback from being transposed, if loops of unknown length do; nothing is computed."""
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (outputs, params))
-    try:
-        jax.eval_shape(lambda u, v: _transposed(pull, u, v, rules), *like)
-    except RuleError as error:
-        return error if can_run_equations() and "while" in primitives(pull, like[0]) else None
-    return None
+def _is_primal(leaf: Any) -> bool:
+    return isinstance(leaf, jax.custom_derivatives.CustomVJPPrimal)
 
 
-def _unless_apart(pushed: Any, cotangent: Any, tangent: Params, pulled: Params) -> Any:
-    """J v, unless ⟨J v, u⟩ and ⟨v, Jᵀu⟩ are apart: then the program fails."""
-    return eqx.error_if(pushed, ~_near(pushed, cotangent, tangent, pulled, None), _NOT_THE_DERIVATIVE)
+def _dense(cotangent: Any) -> Any:
+    """Zeros that are known to be zeros as arrays."""
+    zero: Any = jax.custom_derivatives.SymbolicZero
+
+    def dense(leaf: Any) -> Any:
+        return jnp.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, zero) else leaf
+
+    return jax.tree.map(dense, cotangent, is_leaf=lambda leaf: isinstance(leaf, zero))
 
 
 def _transposed(pull: Callable[[Any], tuple[Params]], outputs: Any, tangent: Params, rules: Rules) -> Outputs:
-    """The transpose of the pullback."""
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), outputs)
     try:
         return jax.linear_transpose(lambda cotangent: pull(cotangent)[0], like)(tangent)[0]
@@ -168,133 +189,101 @@ def _refuse(rules: Rules, error: Exception) -> NoReturn:
     reason = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
     raise RuleError(
         "To be linearised, the network must give J v, by forward mode or as the transpose of its custom_vjp rules, got "
-        f"{some(list(rules))}, whose rule JAX cannot transpose ({reason[:160]}): the rule must "
-        "be linear in the cotangent, without callbacks or kernels for one device; write it so, or replace that "
-        "function by one that JAX differentiates or one with a custom_jvp rule."
+        f"{some(list(rules))}, whose rule JAX cannot transpose ({reason[:160]}): "
+        f"{_REMEDIES.get(_library(rules), _ANY)}."
     ) from error
 
 
+_ANY = (
+    "the rule must be linear in the cotangent, and loops in it a lax.scan; write it so, or replace that function by "
+    "one that JAX differentiates or one with a custom_jvp rule"
+)
+_REMEDIES = {
+    "/diffrax/": "this adjoint is not the solver's derivative; pass diffeqsolve(..., adjoint="
+    "diffrax.RecursiveCheckpointAdjoint()), the default",
+}
+
+
+def _library(rules: Rules) -> str:
+    """The library with a remedy of its own that one of the rules is from."""
+    return next((name for name in _REMEDIES for rule in rules if name in rule), "")
+
+
 @eqx.filter_jit
-def _rules_agree(apply: Callable[[Params, Inputs], Outputs], params: Params, x: Inputs, rules: Rules) -> Any:
+def rules_agree(apply: Callable[[Params, Inputs], Outputs], params: Params, x: Inputs, rules: Rules) -> Bool[Array, ""]:
+    """Whether `transpose_agrees` for a network's J."""
     outputs, pull = jax.vjp(lambda p: apply(p, x), params)
-    return _agreement(lambda p: apply(p, x), pull, outputs, params, rules)
+    return transpose_agrees(pull, outputs, params, rules)
 
 
-def check_agreement(
-    function: Callable[[Params], Any], pull: Callable[[Any], tuple[Params]], outputs: Any, params: Params, rules: Rules
-) -> None:
-    """Raises `RuleError` unless J v is the transpose of the whole of u ↦ Jᵀu, where both are known numbers."""
-    _refuse_unless(_agreement(function, pull, outputs, params, rules), rules)
-
-
-def _agreement(
-    function: Callable[[Params], Any], pull: Callable[[Any], tuple[Params]], outputs: Any, params: Params, rules: Rules
-) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
-    """Whether u ↦ Jᵀu is linear, and whether ⟨J v, u⟩ = ⟨v, Jᵀu⟩, for random u and v.
+def transpose_agrees(
+    pull: Callable[[Any], tuple[Params]], outputs: Any, params: Params, rules: Rules
+) -> Bool[Array, ""]:
+    """Whether the transpose is that of the whole of u ↦ Jᵀu: Jᵀ0 = 0, and ⟨J v, u⟩ = ⟨v, Jᵀu⟩ for random u and v.
 
     A rule that adds to the cotangent, or rounds it to integers, has a transpose in JAX, of its linear part alone.
     """
-    cotangent, tangent = _random(outputs), _random(params)
+    cotangent, tangent = (_random(tree, jax.random.key(seed)) for seed, tree in enumerate((outputs, params)))
+    pushed = _transposed(pull, outputs, tangent, rules)
     (pulled,), (of_zero,) = pull(cotangent), pull(jax.tree.map(jnp.zeros_like, cotangent))
-    linear = jnp.stack([jnp.all(leaf == 0) for leaf in jax.tree.leaves(of_zero)]).all()
-    if loops(pull, outputs, params, rules) is None:
-        made = _transposed(pull, outputs, tangent, rules)
-        return linear & _near(made, cotangent, tangent, pulled, _ROUNDING), jnp.asarray(True)
-    for factor in _FACTORS:  # transposing would have told what is clipped
-        (other,) = pull(jax.tree.map(lambda leaf, by=factor: by * leaf, cotangent))
-        apart = jax.tree.map(lambda a, b, by=factor: a / by - b, other, pulled)
-        off, size = _product(apart, apart), _product(pulled, pulled)
-        linear &= (off <= _rounding(pulled) ** 2 * size) | ~jnp.isfinite(off + size)
-    made = jax.jvp(without_rules(function), (params,), (tangent,))[1]
-    return linear, _near(made, cotangent, tangent, pulled, None)
-
-
-def _random(like: Any) -> Any:
-    return jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(0), leaf.shape, leaf.dtype), like)
-
-
-def _near(pushed: Any, cotangent: Any, tangent: Params, pulled: Params, tolerance: float | None) -> Bool[Array, ""]:
-    """Whether ⟨J v, u⟩ = ⟨v, Jᵀu⟩, relative to |J v| |u| + |v| |Jᵀu|: by default to √ε of the numbers."""
     here, there = _product(pushed, cotangent), _product(tangent, pulled)
-    size = _norm(pushed) * _norm(cotangent) + _norm(tangent) * _norm(pulled)
+    size = _tree.norm(jax.tree.map(jnp.abs, pushed)) * _tree.norm(jax.tree.map(jnp.abs, cotangent))
+    zero = jnp.stack([jnp.all(leaf == 0) for leaf in jax.tree.leaves(of_zero)]).all()
     finite = jnp.isfinite(size) & jnp.isfinite(there)  # what is not is told elsewhere
-    tolerance = _rounding((pushed, tangent)) if tolerance is None else tolerance
-    return (jnp.abs(here - there) <= tolerance * size) | ~finite
+    return (zero & (jnp.abs(here - there) <= _ROUNDING * size)) | ~finite
 
 
-def _norm(tree: Any) -> Array:
-    return jnp.sqrt(_product(tree, tree))
-
-
-def _rounding(tree: Any) -> float:
-    """√ε of the coarsest numbers."""
-    return max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(tree)) ** 0.5
+def _random(like: Any, key: Array) -> Any:
+    leaves, structure = jax.tree.flatten(like)
+    keys = jax.random.split(key, len(leaves))
+    return structure.unflatten(
+        [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    )
 
 
 def _product(a: Any, b: Any) -> Array:
-    """⟨a, b⟩, in single precision or better."""
+    """Σ a b as JAX transposes, without conjugates: its real part, in single precision or better."""
 
     def one(x: Array, y: Array) -> Array:
-        return jnp.vdot(x.astype(jnp.promote_types(x.dtype, jnp.float32)), y)
+        return jnp.sum(x.astype(jnp.promote_types(x.dtype, jnp.float32)) * y).real
 
     return jnp.stack(jax.tree.leaves(jax.tree.map(one, a, b))).sum()
 
 
 _ROUNDING = 0.02
 """A rule may round to bfloat16."""
-_FACTORS = (2.0**20, 2.0**-20)
-"""Cotangents so much larger and smaller show a rule that clips."""
-_NOT_THE_DERIVATIVE = (
-    "A custom_vjp rule with a loop of unknown length, which JAX cannot transpose, must be the derivative of its "
-    "function, so that J v is this function's, got one where they differ; write the loop as a lax.scan, or the rule as "
-    "the function's derivative."
-)
 
 
 _EXAMPLES = 16
 """What a look at the rules takes of a batch."""
 
 
-def are_transposed(apply: Callable[[Params, Inputs], Outputs], params: Params, x: Inputs, rules: Rules) -> bool:
-    """Whether J v is the transpose of Jᵀu; nothing is computed."""
-    found = list[bool]()
-
-    def look(params: Params, x: Inputs) -> Outputs:
-        outputs, pull = jax.vjp(lambda p: apply(p, x), params)
-        found.append(loops(pull, outputs, params, rules) is None)
-        return outputs
-
-    eqx.filter_eval_shape(look, params, x)
-    return found[0]
-
-
 def check_rules(apply: Callable[[Params, Inputs], Outputs], params: Params, x: Inputs) -> Rules:
-    """The rules in the way of forward mode, after a look at J v and Jᵀu on a few examples.
+    """The rules in the way of forward mode, after a look at their transpose on a few examples.
 
-    **Raises:** `RuleError` for rules that are not linear, and for loops that are not the derivative.
+    **Raises:** `RuleError` for rules that are not linear.
     """
     rules = rules_in_the_way(apply, params, x)
-    if rules and not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((apply, params, x))):
-        _refuse_unless(_agreement_on_a_few(apply, params, x, rules), rules)
+    if rules and not are_loops(rules) and not _agree_on_a_few(apply, params, x, rules):
+        refuse_rules(rules)
     return rules
 
 
-def _refuse_unless(agreement: tuple[Bool[Array, ""], Bool[Array, ""]], rules: Rules) -> None:
-    linear, derivative = agreement
-    if not linear:
-        raise RuleError(
-            "The network's custom_vjp rules must be linear in the cotangent, so that J v is their transpose, got "
-            f"{some(list(rules))}, where one is not: it adds to the cotangent, clips or rounds it, or adapts to "
-            "it; write the rule without that, or replace that function."
-        )
-    if not derivative:
-        raise RuleError(f"{_NOT_THE_DERIVATIVE[:-1]} (in {some(list(rules))}).")
+def refuse_rules(rules: Rules) -> NoReturn:
+    """Raises `RuleError` for rules that are not linear."""
+    raise RuleError(
+        "The network's custom_vjp rules must be linear in the cotangent, so that J v is their transpose, got "
+        f"{some(list(rules))}, where one is not: it adds to the cotangent or rounds it; write the rule without "
+        "that, or replace that function."
+    )
 
 
-def _agreement_on_a_few(apply: Callable[[Params, Inputs], Outputs], params: Params, x: Inputs, rules: Rules) -> Any:
+def _agree_on_a_few(apply: Callable[[Params, Inputs], Outputs], params: Params, x: Inputs, rules: Rules) -> bool:
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((apply, params, x))):
+        return True
     few = jax.tree.map(lambda leaf: leaf[:_EXAMPLES], x)
     try:
         jax.eval_shape(apply, params, few)
     except Exception:  # a network of this many examples only
         few = x
-    return _rules_agree(apply, params, few, rules)
+    return bool(rules_agree(apply, params, few, rules))

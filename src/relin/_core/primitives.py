@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from relin._core import tree as _tree
-from relin._core.programs import inner_programs
+from relin._core.programs import behind_equinox, inner_programs
 
 SLOW_IN_LOOPS_ON_CPU = frozenset(
     {"conv_general_dilated", "reduce_window_max", "reduce_window_sum", "select_and_gather_add"}
@@ -28,7 +28,7 @@ def backward_only(function: Callable, *arguments: Any) -> list[str]:
         if equation.primitive.name.startswith("custom_vjp_call"):
             inner = equation.params.get("call_jaxpr", equation.params.get("fun_jaxpr"))
             debug = getattr(getattr(inner, "jaxpr", inner), "debug_info", None)
-            names.append(getattr(debug, "func_src_info", None) or "a function")
+            names.append(behind_equinox(equation) or getattr(debug, "func_src_info", None) or "a function")
     return list(dict.fromkeys(names))
 
 

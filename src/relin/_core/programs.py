@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -48,20 +49,33 @@ def line_of(equation: Any) -> str:
     return source_info_util.summarize(equation.source_info)
 
 
+def behind_equinox(equation: Any) -> str:
+    """Who gave a function an `equinox.filter_custom_vjp` rule, as `name at file:line`; empty of other equations."""
+    frames = getattr(getattr(equation.source_info, "traceback", None), "frames", ())
+    wrapped = False
+    for frame in frames:
+        of_wrapper = Path(frame.file_name).as_posix().endswith("/equinox/_ad.py")
+        if wrapped and not of_wrapper:
+            return f"{frame.function_name} at {Path(frame.file_name).as_posix()}:{frame.line_num}"
+        wrapped = wrapped or of_wrapper
+    return ""
+
+
 def without_rules(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function without its `custom_vjp` rules, so that JAX differentiates what these belong to.
 
     **Raises:** `NotImplementedError` where it is called, for a rule inside a construct that cannot be run by its parts.
     """
 
-    def run(*arguments: Any) -> Any:
+    def without(*arguments: Any) -> Any:
         program, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        return jax.tree.unflatten(jax.tree.structure(shapes), _run(program, jax.tree.leaves(arguments)))
+        return jax.tree.unflatten(jax.tree.structure(shapes), run(program, jax.tree.leaves(arguments)))
 
-    return run
+    return without
 
 
-def _run(program: Any, values: Sequence[Any]) -> list[Any]:
+def run(program: Any, values: Sequence[Any]) -> list[Any]:
+    """A program's results, without its `custom_vjp` rules."""
     jaxpr, constants = getattr(program, "jaxpr", program), getattr(program, "consts", ())  # closed or open
     known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*constants, *values), strict=True))
 
@@ -89,9 +103,9 @@ def _by_parts(equation: Any, operands: list[Any]) -> Sequence[Any]:
     """An equation with a rule in it: its programs are run without."""
     name, settings = equation.primitive.name, equation.params
     if _is_rule(equation):
-        return _run(settings.get("call_jaxpr", settings.get("fun_jaxpr")), operands)
+        return run(settings.get("call_jaxpr", settings.get("fun_jaxpr")), operands)
     if name in _INLINED:
-        return _run(settings["jaxpr"], operands)
+        return run(settings["jaxpr"], operands)
     if name == "cond":
         return jax.lax.switch(operands[0], [_branch(part) for part in settings["branches"]], *operands[1:])
     if name == "while":
@@ -99,7 +113,7 @@ def _by_parts(equation: Any, operands: list[Any]) -> Sequence[Any]:
         of_test, of_body, start = operands[:first], operands[first:second], operands[second:]
         test, body = settings["cond_jaxpr"], settings["body_jaxpr"]
         return jax.lax.while_loop(
-            lambda state: _run(test, [*of_test, *state])[0], lambda state: _run(body, [*of_body, *state]), start
+            lambda state: run(test, [*of_test, *state])[0], lambda state: run(body, [*of_body, *state]), start
         )
     if name == "scan":
         return _scanned(settings, operands)
@@ -107,14 +121,14 @@ def _by_parts(equation: Any, operands: list[Any]) -> Sequence[Any]:
 
 
 def _branch(program: Any) -> Callable[..., list[Any]]:
-    return lambda *operands: _run(program, operands)
+    return lambda *operands: run(program, operands)
 
 
 def _scanned(settings: Any, operands: list[Any]) -> list[Any]:
     constants, carried = settings["num_consts"], settings["num_carry"]
 
     def body(state: list[Any], slices: list[Any]) -> tuple[list[Any], list[Any]]:
-        results = _run(settings["jaxpr"], [*operands[:constants], *state, *slices])
+        results = run(settings["jaxpr"], [*operands[:constants], *state, *slices])
         return results[:carried], results[carried:]
 
     scan = partial(jax.lax.scan, length=settings["length"], reverse=settings["reverse"], unroll=settings["unroll"])

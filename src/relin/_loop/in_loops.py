@@ -8,16 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from relin._core import tree as _tree
 from relin._core.compiler import check_sums
+from relin._core.expansion import Predictions
 from relin._core.types import Flag, Params, Scalar, Step
 from relin._schedule import AbstractSchedule, WhenError, WhenFunctionMoves, innermost
 
-Predictions = tuple[list[Float[Array, "..."]], list[Float[Array, "..."]], list[Float[Array, "..."]]]
-"""f̄, f(θ) and f(θ_s) of a probe, the arrays of each."""
-_Measure = Callable[[list[Array], list[Array], list[Array]], Scalar]
+_Measure = Callable[[Predictions], Scalar]
 Counts = list[Int[Array, ""]]
 """How often the anchor moved, and what an adaptive schedule keeps: the next check and the steps to it."""
 
@@ -102,19 +101,20 @@ def linearisation_error(params: Params, anchor: Params, predictions: Callable[[]
 
 def _measured(measure: _Measure, params: Params, anchor: Params, predictions: Callable[[], Predictions]) -> Scalar:
     """A measure of predictions; 0 at an anchor, where they differ by rounding only."""
-    measured = measure(*predictions())
+    measured = measure(predictions())
     return jnp.where(_tree.norm(_tree.subtract(params, anchor)) == 0, jnp.zeros_like(measured), measured)
 
 
-def _relative_error(linearised: list[Array], network: list[Array], at_anchor: list[Array]) -> Scalar:
+def _relative_error(found: Predictions) -> Scalar:
     """‖f(θ) − f̄‖ / ‖f(θ) − f(θ_s)‖; 0 where nothing moved."""
-    error, moved = _distance(network, linearised), _distance(network, at_anchor)
+    linearised = [a + b for a, b in zip(found.at_anchor, found.tangent, strict=True)]
+    error, moved = _distance(found.network, linearised), _distance(found.network, found.at_anchor)
     return jnp.where(moved == 0, 0.0, error / jnp.where(moved == 0, 1.0, moved))
 
 
-def _root_mean_square(linearised: list[Array], network: list[Array], at_anchor: list[Array]) -> Scalar:
-    """‖f̄ − f(θ_s)‖ / √N over N inputs."""
-    return _distance(linearised, at_anchor) / max(1, len(linearised[0])) ** 0.5
+def _root_mean_square(found: Predictions) -> Scalar:
+    """‖J_s (θ − θ_s)‖ / √N over N inputs."""
+    return _tree.norm([jnp.abs(leaf) for leaf in found.tangent]) / max(1, len(found.tangent[0])) ** 0.5
 
 
 _MEASURES: dict[type, _Measure] = {WhenError: _relative_error, WhenFunctionMoves: _root_mean_square}

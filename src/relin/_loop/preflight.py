@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PyTree
 
 from relin._common.showing import notebook
 from relin._core import check as _check, finite as _finite
-from relin._core.forward_mode import are_transposed, check_rules, rules_in_the_way
+from relin._core.forward_mode import are_loops, check_rules, rules_in_the_way
 from relin._core.names import some
 from relin._core.primitives import constants
 from relin._core.problem import Problem
@@ -71,9 +71,8 @@ class Preflight:
     relative_cost: float | None = None
     """FLOPs of a linearised step over those of an ordinary one, by XLA's count."""
     rules: tuple[str, ...] = ()
-    """Functions with a `custom_vjp` rule, as `name at file:line`: J v is the transpose of the Jᵀu that they define."""
-    rules_transposed: bool = True
-    """False if a loop in these rules has no transpose: J v is then forward mode of the functions they belong to."""
+    """Functions with a `custom_vjp` rule, as `name at file:line`: J v is the transpose of the Jᵀu that they define, but
+    of Equinox' loops forward mode."""
 
     @property
     def ok(self) -> bool:
@@ -107,9 +106,9 @@ class Preflight:
     def _with_rules(self) -> str:
         if not self.rules:
             return ""
-        by_loops = "J v is compared with Jᵀu, whose custom_vjp rule has a loop"
+        by_loops = "J v is forward mode of the loop, Jᵀu its custom_vjp rule's"
         by_transpose = "J v is the transpose of Jᵀu, whose custom_vjp rule defines J"
-        return f"{by_transpose if self.rules_transposed else by_loops}: {some(list(self.rules))}"
+        return f"{by_loops if are_loops(self.rules) else by_transpose}: {some(list(self.rules))}"
 
     def __str__(self) -> str:
         rows = self.rows()
@@ -174,7 +173,6 @@ def _checked(
         return replace(begun, obstacle=found)
     params, (x, y) = jax.tree.map(jnp.asarray, (params, batch))
     trial = _Trial(problem, params, x, y)
-    rules = rules_in_the_way(trial.problem.apply, params, x)
     cost, deterministic = trial.relative_cost(), trial.traced_alike()
     not_finite = trial.not_finite()
     sharpness = math.nan if not_finite else trial.sharpness()
@@ -193,8 +191,7 @@ def _checked(
         device_memory=_free_memory(device),
         largest_rate=_largest_rate(sharpness),
         relative_cost=cost,
-        rules=rules,
-        rules_transposed=not rules or are_transposed(trial.problem.apply, params, x, rules),
+        rules=rules_in_the_way(trial.problem.apply, params, x),
     )
 
 

@@ -67,8 +67,7 @@ class AbstractWhen(AbstractSchedule):
         """The step of the next check and the steps from the last one to it; nothing if they are fixed."""
         if self.max_check_every is None:
             return ()
-        interval = jnp.asarray(self.check_every, jnp.int32)
-        return interval, interval
+        return jnp.array(self.check_every, jnp.int32), jnp.array(self.check_every, jnp.int32)  # of memory of their own
 
     def decided(self, measured: Scalar, step: Step, state: State) -> tuple[Flag, State]:
         """Whether to re-linearise at a measure, and when the next check is."""
