@@ -12,6 +12,8 @@ from equinox.internal import while_loop
 import relin as il
 import relin.equinox
 from core import oracles
+from relin._core.forward_mode import rules_in_the_way
+from relin._core.primitives import backward_only
 
 LOSS = il.CrossEntropy()
 X, Y = oracles.data(LOSS)
@@ -279,10 +281,40 @@ def test_a_rule_of_ones_own_in_a_loop_of_equinox_is_refused():
         body = lambda s: (s[0] + 1, rule(s[1]))  # noqa: E731
         return while_loop(lambda s: s[0] < 1, body, (0, hidden), max_steps=4, kind="checkpointed")[1] @ params["v"]
 
+    names = rules_in_the_way(apply, PARAMS, X)
+    assert any("checkpointed_while_loop at " in name for name in names)
+    assert any(name.startswith("tanh at ") for name in names)
     with pytest.raises(ValueError, match="Reverse-mode"):
         il.Linearisation(apply, PARAMS).jvp(PARAMS, X)
     with pytest.raises(ValueError, match="Reverse-mode"):
         il.kernel.ntk(apply, PARAMS, X)
+
+
+def test_a_rule_made_by_equinox_bears_the_name_of_its_caller():
+    """In the derivative of another function of Equinox too, whose frames come after."""
+
+    @eqx.filter_custom_vjp
+    def tripled(x):
+        return jnp.tanh(x)
+
+    tripled.def_fwd(lambda _, x: (jnp.tanh(x), jnp.tanh(x)))
+    tripled.def_bwd(lambda value, c, _, x: 3 * c * (1 - value**2))
+    apply = network(tripled)
+    for function in (lambda x: x, lambda x: eqx.filter_grad(lambda x: jnp.sum(x**2) / 2)(x)):
+        found = rules_in_the_way(lambda p, x, f=function: apply(p, f(x)), PARAMS, X)
+        assert [name.split(" at ")[0] for name in found] == ["network.<locals>.apply"]
+    close(il.Linearisation(apply, PARAMS).jvp(PARAMS, X).reshape(-1), dense(apply) @ oracles.flat(PARAMS))
+
+
+def test_a_rule_of_ones_own_in_a_derivative_by_equinox_keeps_its_name():
+    found = []
+
+    def loss(params):
+        found.append(backward_only(right, params, X))
+        return 0.0 * jnp.sum(params["w"])
+
+    eqx.filter_grad(loss)(PARAMS)
+    assert [name.split(" at ")[0] for name in found[0]] == ["tanh"]
 
 
 def looped(value, c):

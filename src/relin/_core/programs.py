@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ except ImportError:  # everything then takes a route that reads no program
     core: Any = None
     source_info_util: Any = None
 
+_JAX = Path(jax.__file__).parent
+_WRAPPER = "/equinox/_ad.py"
 _INLINED = frozenset({"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"})
 
 
@@ -52,13 +55,12 @@ def line_of(equation: Any) -> str:
 def behind_equinox(equation: Any) -> str:
     """Who gave a function an `equinox.filter_custom_vjp` rule, as `name at file:line`; empty of other equations."""
     frames = getattr(getattr(equation.source_info, "traceback", None), "frames", ())
-    wrapped = False
-    for frame in frames:
-        of_wrapper = Path(frame.file_name).as_posix().endswith("/equinox/_ad.py")
-        if wrapped and not of_wrapper:
-            return f"{frame.function_name} at {Path(frame.file_name).as_posix()}:{frame.line_num}"
-        wrapped = wrapped or of_wrapper
-    return ""
+    callers = list(dropwhile(lambda frame: _JAX in Path(frame.file_name).parents, frames))  # the innermost is first
+    wrapper = sum(1 for _ in takewhile(lambda frame: Path(frame.file_name).as_posix().endswith(_WRAPPER), callers))
+    if not wrapper or wrapper == len(callers):
+        return ""
+    caller = callers[wrapper]
+    return f"{caller.function_name} at {Path(caller.file_name).as_posix()}:{caller.line_num}"
 
 
 def without_rules(function: Callable[..., Any]) -> Callable[..., Any]:
