@@ -15,28 +15,52 @@ from relin.study._result import ScheduleOutcome
 
 STUDIES = {
     "digits, MLP": {
-        "SGD": "frequency-digits-mlp",
+        "SGD": "frequency-digits-mlp-sgd",
         "Adam": "frequency-digits-mlp-adam",
         "Muon": "frequency-digits-mlp-muon",
     },
+    "digits, MLP, longer": {
+        "Muon": "frequency-digits-mlp-muon-long",
+    },
     "mnist1d, MLP": {
-        "SGD": "frequency-mnist1d-mlp",
+        "SGD": "frequency-mnist1d-mlp-sgd",
         "Adam": "frequency-mnist1d-mlp-adam",
         "Muon": "frequency-mnist1d-mlp-muon",
     },
+    "mnist1d, MLP, longer": {
+        "Muon": "frequency-mnist1d-mlp-muon-long",
+    },
+    "Fashion-MNIST, MLP": {
+        "Adam": "frequency-fashion-mlp-adam",
+    },
+    "CIFAR-10, MLP": {
+        "Adam": "frequency-cifar-mlp-adam",
+    },
     "mnist1d, CNN": {
-        "SGD": "frequency-mnist1d-cnn",
+        "SGD": "frequency-mnist1d-cnn-sgd",
         "Adam": "frequency-mnist1d-cnn-adam",
         "Muon": "frequency-mnist1d-cnn-muon",
     },
+    "Fashion-MNIST, CNN": {
+        "SGD": "equal-time-fashion-cnn-sgd",
+        "Adam": "frequency-fashion-cnn-adam",
+        "Muon": "frequency-fashion-cnn-muon",
+    },
     "Fashion-MNIST, LeNet-5": {
-        "SGD": "frequency-fashion-lenet",
+        "SGD": "frequency-fashion-lenet-sgd",
         "Adam": "frequency-fashion-lenet-adam",
         "Muon": "frequency-fashion-lenet-muon",
     },
-    "Fashion-MNIST, ViT": {"Adam": "frequency-fashion-vit-adam", "Muon": "frequency-fashion-vit-muon"},
-    "Fashion-MNIST, CNN": {"SGD": "equal-time-fashion-cnn-sgd", "Muon": "frequency-fashion-cnn-muon"},
-    "digits, ResNet-18, batch norm": {"Muon": "frequency-digits-resnet-muon"},
+    "Fashion-MNIST, ViT": {
+        "SGD": "frequency-fashion-vit-sgd",
+        "Adam": "frequency-fashion-vit-adam",
+        "Muon": "frequency-fashion-vit-muon",
+    },
+    "digits, ResNet-18, batch norm": {
+        "SGD": "frequency-digits-resnet-sgd",
+        "Adam": "frequency-digits-resnet-adam",
+        "Muon": "frequency-digits-resnet-muon",
+    },
 }
 SHARES = (0.0, 1.0, 3.5, 10.0)
 """Feature updates in percent of the steps: how many there are at most in a column of the table."""
@@ -77,8 +101,8 @@ def rows() -> Iterator[Row]:
 
 def draw(theme: Theme) -> Figure:
     """Test accuracy against the feature updates that a run may make, in percent of its steps; K = 1 at the right."""
-    figure = new_figure(13.0, 6.6)
-    panels = list(figure.subplots(2, 4).flat)
+    figure = new_figure(13.0, 9.4)
+    panels = list(figure.subplots(3, 4).flat)
     for axes, network in zip(panels, STUDIES, strict=False):
         _panel(axes, network)
     for axes in panels[len(STUDIES) :]:
