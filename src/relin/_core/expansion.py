@@ -64,7 +64,6 @@ def predictions(forward: Callable[[Params], PyTree], anchor: Params, params: Par
 
 
 def _predictions(function: Callable[[Params], PyTree], anchor: Params, params: Params) -> Predictions:
-
     def outputs(p: Params) -> tuple[list[Array], None]:
         return [leaf for leaf in jax.tree.leaves(function(p)) if _is_linearised(leaf) and jnp.ndim(leaf)], None
 

@@ -74,18 +74,18 @@ class When:
                     f"{type(self._adaptive).__name__} measures the network, got no function that calls it; pass one, "
                     "such as step(lambda network: network(x)) with the inputs x of the coming step."
                 )
-            probed = partial(_measured, params=params, anchor=anchor, predictions=predictions)
-            due, checks = self._asked(due, step, checks, probed)
+            measure = _MEASURES[type(self._adaptive)]
+            due, checks = self._asked(due, step, checks, partial(_measured, measure, params, anchor, predictions))
         return _tree.select(due, params, anchor), [counts[0] + due, *checks]
 
     def _asked(
-        self, due: Flag, step: Step, checks: tuple[Array, ...], measured: Callable[[_Measure], Scalar]
+        self, due: Flag, step: Step, checks: tuple[Array, ...], measured: Callable[[], Scalar]
     ) -> tuple[Flag, tuple[Array, ...]]:
         """Measures at due steps only; at the others this costs nothing."""
         when = self._adaptive
 
         def asked(checks: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]]:
-            wanted, checks = when.decided(measured(_MEASURES[type(when)]), jnp.asarray(step, jnp.int32), checks)
+            wanted, checks = when.decided(measured(), jnp.asarray(step, jnp.int32), checks)
             return jnp.asarray(wanted), checks
 
         queried = due & when.queried(step, checks)
