@@ -103,9 +103,9 @@ class Linearised(eqx.Module):
     def step(self, forward: Callable[[Any], Any] | None = None) -> "Linearised":
         """The model after a step of the optimiser: where the schedule is due, linearised at θ.
 
-        `forward`, which an adaptive schedule needs, gives the outputs of a module on a probe. It runs at due steps
-        only; an `eqx.nn.State` among the outputs is left out. In `jax.pmap` and `jax.shard_map` it must give the same
-        on every device: gather the outputs.
+        `forward`, which an adaptive schedule needs, gives the outputs of a module on a probe, the examples on their
+        first axis. It runs at due steps only; an `eqx.nn.State` among the outputs is left out. In `jax.pmap` and
+        `jax.shard_map` it must give the same on every device: gather the outputs.
 
         **Raises:** `ValueError` for an adaptive schedule without it, and if it gives nothing but losses.
         """

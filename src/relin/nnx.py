@@ -81,9 +81,10 @@ class Linearised(nnx.Module):
     def step(self, forward: Callable[[Any], Any] | None = None) -> None:
         """Counts a step of the optimiser. Where the schedule is due, the anchor moves to θ.
 
-        `forward`, which an adaptive schedule needs, gives the outputs of a module on a probe. It runs at due steps
-        only, in the module's mode, on copies: statistics and counters of random numbers do not move. In `jax.pmap` and
-        `jax.shard_map` it must give the same on every device: gather the outputs.
+        `forward`, which an adaptive schedule needs, gives the outputs of a module on a probe, the examples on their
+        first axis. It runs at due steps only, in the module's mode, on copies: statistics and counters of random
+        numbers do not move. In `jax.pmap` and `jax.shard_map` it must give the same on every device: gather the
+        outputs.
 
         **Raises:** `ValueError` for an adaptive schedule without it, and if it gives nothing but losses.
         """

@@ -290,6 +290,23 @@ def test_a_rule_of_ones_own_in_a_loop_of_equinox_is_refused():
         il.kernel.ntk(apply, PARAMS, X)
 
 
+def test_a_loop_in_a_function_with_a_jvp_rule():
+    """Its derivative is that rule's; one that itself has a loop is refused."""
+
+    @jax.custom_jvp
+    def ruled(x):
+        return by_loop(x)
+
+    ruled.defjvp(lambda x, t: (by_loop(x[0]), (1 - jnp.tanh(x[0]) ** 2) * t[0]))
+    close(il.Linearisation(network(lambda x: ruled(by_loop(x))), PARAMS).jvp(PARAMS, X), twice().jvp(PARAMS, X))
+    with pytest.raises(ValueError, match="take relin"):
+        il.Linearisation(loop, PARAMS, il.Taylor(2)).value(PARAMS, X)
+
+
+def twice():
+    return il.Linearisation(network(lambda x: jnp.tanh(jnp.tanh(x))), PARAMS)
+
+
 def test_a_rule_made_by_equinox_bears_the_name_of_its_caller():
     """In the derivative of another function of Equinox too, whose frames come after."""
 

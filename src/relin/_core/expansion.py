@@ -1,7 +1,6 @@
 """The network linearised in the place of the network: a loop trains θ, and the anchor is kept beside it."""
 
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +9,7 @@ from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
 from relin._core import forward_mode as _forward, tree as _tree
-from relin._core.primitives import depends
+from relin._core.primitives import depends, scopes
 from relin._core.types import Params
 
 
@@ -27,16 +26,13 @@ def expanded(function: Callable[[Params], tuple[PyTree, PyTree]], anchor: Params
     **Raises:** `RuleError` for `custom_vjp` rules that have no transpose; for those that are not linear in the
     cotangent only outside of transformations such as `jax.jit`.
     """
-    if _measuring.get():
-        raise ValueError(
-            "`forward` must call the network that it is given, got a call of the linearised one; write for example "
-            "step(lambda network: network(x))."
-        )
     at_anchor, tangents, whole = _terms(function, anchor, params)
-    return whole([a + b for a, b in zip(at_anchor, tangents, strict=True)])
+    with jax.named_scope(_SCOPE):
+        return whole([a + b for a, b in zip(at_anchor, tangents, strict=True)])
 
 
-_measuring = ContextVar("measuring", default=False)
+_SCOPE = "relin-linearised-outputs"
+"""A mark in programs, also in those that JAX keeps."""
 
 
 class Predictions(NamedTuple):
@@ -56,27 +52,25 @@ def predictions(forward: Callable[[Params], PyTree], anchor: Params, params: Par
     **Raises:** `ValueError` if it gives no such array, none that depends on the parameters, or calls what is
     linearised; `RuleError` as `expanded` does.
     """
-    token = _measuring.set(True)
-    try:
-        return _predictions(forward, anchor, params)
-    finally:
-        _measuring.reset(token)
 
-
-def _predictions(function: Callable[[Params], PyTree], anchor: Params, params: Params) -> Predictions:
     def outputs(p: Params) -> tuple[list[Array], None]:
-        return [leaf for leaf in jax.tree.leaves(function(p)) if _is_linearised(leaf) and jnp.ndim(leaf)], None
+        return [leaf for leaf in jax.tree.leaves(forward(p)) if _is_linearised(leaf) and jnp.ndim(leaf)], None
 
+    if any(_SCOPE in scope for scope in scopes(outputs, params)):
+        raise ValueError(
+            "`forward` must call the network that it is given, got a call of a linearised one; write for example "
+            "step(lambda network: network(x))."
+        )
     at_anchor, tangents, _ = _terms(outputs, anchor, params)
     if not at_anchor:
         raise ValueError(
             "A linearisation error is of a network's outputs, got no floating-point array of them but losses; return "
             "the outputs."
         )
-    if not depends(lambda p: outputs(p)[0], params):
+    if not all(depends(f, params) for f in (lambda p: outputs(p)[0], lambda p: _terms(outputs, anchor, p)[1])):
         raise ValueError(
-            "`forward` must call the network that it is given, got outputs that do not depend on its parameters; write "
-            "for example step(lambda network: network(x))."
+            "`forward` must call the network that it is given, and not stop its gradients, got outputs whose "
+            "derivative does not depend on its parameters; write for example step(lambda network: network(x))."
         )
     return Predictions(tangents, outputs(params)[0], at_anchor)
 

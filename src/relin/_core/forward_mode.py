@@ -73,7 +73,7 @@ def jvp(
     if not rules:
         return jax.jvp(function, (params,), (tangent,))
     if are_loops(rules):
-        return jax.jvp(without_rules(function), (params,), (tangent,))
+        return _forward(function, params, tangent, rules)
     outputs, pull = jax.vjp(function, params)
     return outputs, _transposed(pull, outputs, tangent, rules)
 
@@ -140,10 +140,7 @@ def pushed(
     if not are_loops(rules):
         return _transposed(pull, outputs, tangent, rules)
 
-    def forward(tangent: Params) -> Any:
-        return jax.jvp(without_rules(function), (params,), (tangent,))[1]
-
-    program, shapes = jax.make_jaxpr(forward, return_shape=True)(tangent)
+    program, shapes = jax.make_jaxpr(lambda v: _forward(function, params, v, rules)[1], return_shape=True)(tangent)
     structure = jax.tree.structure(shapes)
 
     @jax.custom_vjp
@@ -161,6 +158,14 @@ def pushed(
 
     linear.defvjp(linear_and_pull, lambda pull, cotangent: (*pull(_dense(cotangent)), None, None), symbolic_zeros=True)
     return linear(tangent, program.consts, pull)
+
+
+def _forward(function: Callable[[Params], Any], params: Params, tangent: Params, rules: Rules) -> tuple[Any, Any]:
+    """f and J v of a function of loops."""
+    try:
+        return jax.jvp(without_rules(function), (params,), (tangent,))
+    except (NotImplementedError, TypeError) as error:  # a loop where it cannot be reached
+        _refuse(rules, error)
 
 
 def _is_primal(leaf: Any) -> bool:

@@ -68,8 +68,14 @@ class Linearisation(eqx.Module):
         return outputs + tangent
 
     def _of_second_order(self, displacement: Params, x: Inputs) -> Outputs:
+        if _forward.are_loops(rules := self._rules(x)):
+            raise _forward.RuleError(
+                "An expansion of second order must be differentiated backward, got a network with a loop of Equinox; "
+                "take relin.Taylor(1), or pass Diffrax' adjoint=diffrax.DirectAdjoint()."
+            )
+
         def first(p: Params) -> tuple[Outputs, Outputs]:
-            return _forward.jvp(lambda q: self.apply(q, x), p, displacement, self._rules(x))
+            return _forward.jvp(lambda q: self.apply(q, x), p, displacement, rules)
 
         (outputs, tangent), (_, second) = jax.jvp(first, (self.anchor,), (displacement,))
         return outputs + tangent + 0.5 * second

@@ -43,6 +43,12 @@ def depends(function: Callable, *arguments: Any) -> bool:
     return any(not hasattr(atom, "val") and atom in reached for atom in program.outvars)
 
 
+def scopes(function: Callable, *arguments: Any) -> set[str]:
+    """The `jax.named_scope`s of the operations of a function's program, nested ones included."""
+    equations = _equations(jax.make_jaxpr(lambda *a: function(*a))(*arguments).jaxpr)
+    return {str(getattr(equation.source_info, "name_stack", "")) for equation in equations}
+
+
 def constants(function: Callable, *arguments: Any) -> list[Any]:
     """What a function's program is made of beside its arguments, in order: its operations, their settings that are
     numbers, and its constants. The function is traced anew at every call."""
