@@ -46,6 +46,7 @@ STUDIES = {
         "Adam": "frequency-fashion-cnn-adam",
         "Muon": "frequency-fashion-cnn-muon",
     },
+    "CIFAR-10, CNN": {"Adam": "equal-time-cifar-cnn-adam", "Muon": "equal-time-cifar-cnn-muon"},
     "Fashion-MNIST, LeNet-5": {
         "SGD": "frequency-fashion-lenet-sgd",
         "Adam": "frequency-fashion-lenet-adam",
