@@ -30,12 +30,8 @@ STUDIES = {
     "mnist1d, MLP, longer": {
         "Muon": "frequency-mnist1d-mlp-muon-long",
     },
-    "Fashion-MNIST, MLP": {
-        "Adam": "frequency-fashion-mlp-adam",
-    },
-    "CIFAR-10, MLP": {
-        "Adam": "frequency-cifar-mlp-adam",
-    },
+    "Fashion-MNIST, MLP": {"Adam": "frequency-fashion-mlp-adam", "Muon": "equal-time-fashion-mlp-muon"},
+    "CIFAR-10, MLP": {"Adam": "frequency-cifar-mlp-adam", "Muon": "equal-time-cifar-mlp-muon"},
     "mnist1d, CNN": {
         "SGD": "frequency-mnist1d-cnn-sgd",
         "Adam": "frequency-mnist1d-cnn-adam",
@@ -46,7 +42,11 @@ STUDIES = {
         "Adam": "frequency-fashion-cnn-adam",
         "Muon": "frequency-fashion-cnn-muon",
     },
-    "CIFAR-10, CNN": {"Adam": "equal-time-cifar-cnn-adam", "Muon": "equal-time-cifar-cnn-muon"},
+    "CIFAR-10, CNN": {
+        "SGD": "equal-time-cifar-cnn-sgd",
+        "Adam": "equal-time-cifar-cnn-adam",
+        "Muon": "equal-time-cifar-cnn-muon",
+    },
     "Fashion-MNIST, LeNet-5": {
         "SGD": "frequency-fashion-lenet-sgd",
         "Adam": "frequency-fashion-lenet-adam",
