@@ -12,6 +12,7 @@ from jaxtyping import Array, Int
 
 from relin._core import tree as _tree
 from relin._core.compiler import check_sums
+from relin._core.context import relative_error
 from relin._core.expansion import Predictions
 from relin._core.types import Flag, Params, Scalar, Step
 from relin._schedule import AbstractSchedule, WhenError, WhenFunctionMoves, innermost
@@ -108,21 +109,20 @@ def _measured(measure: _Measure, params: Params, anchor: Params, predictions: Ca
 def _relative_error(found: Predictions) -> Scalar:
     """‖f(θ) − f̄‖ / ‖f(θ) − f(θ_s)‖; 0 where nothing moved."""
     linearised = [a + b for a, b in zip(found.at_anchor, found.tangent, strict=True)]
-    error, moved = _distance(found.network, linearised), _distance(found.network, found.at_anchor)
-    return jnp.where(moved == 0, 0.0, error / jnp.where(moved == 0, 1.0, moved))
+    return relative_error(*map(_flat, (linearised, found.network, found.at_anchor)))
 
 
 def _root_mean_square(found: Predictions) -> Scalar:
     """‖J_s (θ − θ_s)‖ / √N over N inputs."""
-    return _tree.norm([jnp.abs(leaf) for leaf in found.tangent]) / max(1, len(found.tangent[0])) ** 0.5
+    return jnp.linalg.norm(_flat(found.tangent)) / max(1, len(found.tangent[0])) ** 0.5
 
 
 _MEASURES: dict[type, _Measure] = {WhenError: _relative_error, WhenFunctionMoves: _root_mean_square}
 
 
-def _distance(first: list[Array], second: list[Array]) -> Scalar:
-    wide = [jnp.promote_types(leaf.dtype, jnp.float32) for leaf in first]
-    return _tree.norm([jnp.abs(a.astype(w) - b.astype(w)) for a, b, w in zip(first, second, wide, strict=True)])
+def _flat(leaves: list[Array]) -> Array:
+    """One vector, in single precision at least."""
+    return jnp.concatenate([leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)).reshape(-1) for leaf in leaves])
 
 
 def _is_array(leaf: Any) -> bool:
