@@ -1,7 +1,10 @@
-"""`relin study --shard`: one process of several, in this process."""
+"""`relin study` with `--shard`, one process of several, and with `--runs-from`, in this process."""
 
 import json
+from pathlib import Path
 
+import polars as pl
+import polars.testing
 import pytest
 
 TINY = ("seeds=3", "select_seeds=1", "num_records=2", "probe_size=8", "train_limit=64", "batch_size=16")
@@ -45,3 +48,25 @@ def test_what_is_no_shard_and_no_executor(relin_command, monkeypatch):
     code, _, err = relin_command(*COMMAND)
     assert code == 2
     assert err.startswith("relin: The tasks of SLURM's job array must have consecutive numbers to be shards")
+
+
+@pytest.mark.slow
+def test_a_wider_study_takes_the_runs_of_a_smaller_one(relin_command):
+    assert relin_command(*COMMAND)[0] == 0
+    wider = ("study", "study/spec.json", "--out", "wider", "--set", "learning_rates=[0.1, 0.03, 0.001]")
+    code, out, err = relin_command(*wider, "--runs-from", "study")
+    assert (code, err) == (0, "")
+    assert "Report: wider/report.html" in out
+    assert "--runs-from study" in Path("wider/report.html").read_text()
+    runs = [
+        pl.read_parquet(f"{folder}/records.parquet").select(pl.exclude("spec", "stage"))
+        for folder in ("study", "wider")
+    ]
+    known = ["schedule", "learning_rate", "seed", "step"]
+    polars.testing.assert_frame_equal(runs[1].join(runs[0], on=known, how="semi"), runs[0], check_exact=True)
+
+
+def test_runs_that_are_none_of_a_study_are_refused(relin_command, tmp_path):
+    code, _, err = relin_command(*COMMAND, "--runs-from", "nowhere")
+    assert (code, err) == (2, "relin: nowhere holds no study (no spec.json); name the folder given to --out.\n")
+    assert not (tmp_path / "study").exists()

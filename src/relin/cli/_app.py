@@ -125,6 +125,17 @@ def study(
             show_default=False,
         ),
     ] = None,
+    runs_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--runs-from",
+            parser=folder_named,
+            metavar="<path>",
+            help="Folder of an earlier study, whose runs are taken where this one has the same: one with fewer rates, "
+            "seeds or schedules.",
+            show_default=False,
+        ),
+    ] = None,
     redraw: Redraw = False,
     own: OwnStudy = None,
 ) -> None:
@@ -153,6 +164,7 @@ def study(
         own,
         shard,
         executor,
+        runs_from,
     )
 
 

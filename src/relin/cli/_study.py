@@ -55,6 +55,7 @@ def study(
     own: Path | None = None,
     shard: str | None = None,
     executor: str | None = None,
+    runs_from: Path | None = None,
 ) -> None:
     with failures():
         from relin.study._errors import OthersComputeError
@@ -95,6 +96,7 @@ def study(
             bar.console.print(sentence, soft_wrap=True, markup=False, highlight=False)
 
         options = {"data_dir": data_dir and str(data_dir), "executor": who, "shard": part, "report": show, "tell": tell}
+        options["runs_from"] = runs_from
         try:
             result, records = run_study(spec, folder, **options)
         except OthersComputeError as others:

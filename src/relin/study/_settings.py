@@ -61,6 +61,10 @@ class StudySpec(BaseModel, extra="forbid", frozen=True):
     own_code: ClassVar[tuple[str, ...]] = ("data", "model")
     """The settings that may name code of the user's own."""
 
+    choosing: ClassVar[frozenset[str]] = frozenset()
+    """The settings that say which runs there are and how they are compared, not what a run of them is: studies that
+    differ in no other can share runs."""
+
     beyond_outcomes: ClassVar[str | None] = "measurements of its own"
     """What the study needs of its runs beside how they came out; none where runs of any loop can answer it."""
 
@@ -171,6 +175,9 @@ class GridSpec(StudySpec, frozen=True):
         "optimiser": ("momentum", "optimiser_options", "learning_rates"),
         "measure": ("margin",),
     }
+    choosing: ClassVar[frozenset[str]] = frozenset(
+        ("seeds", "methods", "learning_rates", "select_seeds", "finalists", "margin", "confidence")
+    )
     takes_measure: ClassVar[bool] = False
     """Whether runs may be judged by a measure of the user's own; results are then shown by their `scale`."""
     no_measure: ClassVar[str] = ""

@@ -211,6 +211,24 @@ class Store:
             raise StoreError(f"{path} is damaged ({fault}); restore it, or run the study again in a new folder.")
         return records
 
+    def stored_runs(self) -> pl.DataFrame:
+        """The records of all runs that are stored, also of a study that is not finished; none of damaged jobs.
+
+        **Raises:** `SpecError` if there is no study; `StoreError` if there are no runs, and as `read_whole`.
+        """
+        if (records := self.read_whole()) is not None:
+            return records
+        spec, found = self.spec(), list[pl.DataFrame]()
+        for path in sorted(self.jobs.glob("*.parquet")):
+            with contextlib.suppress(OSError, ValueError):
+                records = self._frame(path)
+                runs = _records.identities(records, spec.axis)
+                if not _records.faults([records], [runs], spec.axis) and not _records.check_settings(records, spec):
+                    found.append(records)
+        if not found:
+            raise StoreError(f"{self.folder} holds no finished runs yet; let its study train some first.")
+        return pl.concat(found, how="diagonal_relaxed")
+
     def read(self, jobs: Sequence[AbstractJob]) -> pl.DataFrame:
         """The records of these jobs, in a fixed order.
 
@@ -225,7 +243,7 @@ class Store:
         if _records.DATA_DIGEST in records.columns and records[_records.DATA_DIGEST].n_unique() > 1:
             raise StoreError(
                 f"{self.folder} holds runs on different data: what {self.spec().data} gives has changed since the "
-                "study began; run the study in a new folder."
+                "first of them; run the study in a new folder, and take no runs from another one."
             )
         return _records.in_order(records, self.spec().axis)
 

@@ -21,6 +21,7 @@ from relin.study._result import StudyResult
 from relin.study._settings import GridSpec, StudySpec
 from relin.study._shard import Shard
 from relin.study._store import Store
+from relin.study._taken import Taken
 
 
 def run_study(
@@ -30,6 +31,7 @@ def run_study(
     data_dir: str | None = None,
     executor: AbstractExecutor | str | None = None,
     shard: Shard | None = None,
+    runs_from: Path | str | None = None,
     report: Report = lambda progress: None,
     tell: Callable[[str], None] = warnings.warn,
 ) -> tuple[StudyResult, pl.DataFrame]:
@@ -45,17 +47,22 @@ def run_study(
     - `executor`: who computes, or its name as the command line has it, such as `processes:2`; by default threads of
       this process, one a core.
     - `shard`: which jobs this process takes first, where it is one of several that share the folder.
+    - `runs_from`: the folder of an earlier study, finished or not, of which the same runs are taken and not trained
+      again; it may differ from this one in the settings named in the `choosing` of both, such as `learning_rates`,
+      `seeds` and `methods`.
     - `report`: called with the progress.
     - `tell`: called with a sentence for each damaged job of runs, before it is computed again.
 
     **Returns:** the answer, and the records it rests on, with how each run ended as the study judged it.
 
-    **Raises:** `ValueError` for settings that cannot be run or a folder that holds another study; `StoreError` for a
+    **Raises:** `ValueError` for settings that cannot be run, a folder that holds another study, and one to take runs
+    from that has none of these runs; `StoreError` for a
     damaged file of settings in it, records of another study, or a folder that is removed meanwhile; `OSError` where
     the folder cannot be written; `WorkerError` where other processes do not compute; `OthersComputeError` for a shard
     that ends while others compute: the last one answers.
     """
     store, study = Store(folder), study_of(spec)
+    taken = None if runs_from is None else Taken(study, Path(runs_from))
     here = cache(partial(study.trainer, data_dir))  # a finished study needs neither its data nor JAX
     executor = executor_of(executor) if isinstance(executor, str) else executor or ThreadExecutor()
     with executor.training(spec, data_dir, here) as trainer:
@@ -64,10 +71,13 @@ def run_study(
             trainer()
         lanes = store.open(spec, _lanes_per_job() if store.is_new else 1)
         read = _reader(store, study)
-        compute = Computation(store, trainer, executor, Tracker(report), tell, shard)
+        train = trainer if taken is None else (lambda: taken.train(trainer()))
+        compute = Computation(store, train, executor, Tracker(report), tell, shard)
         jobs: list[AbstractJob] = []
         for stage, name in study.stages.items():
             added = study.jobs(stage, jobs, read, lanes)
+            if taken is not None:
+                taken.write(added, store)
             compute(added, study.later_cost(stage), name, is_last=stage == list(study.stages)[-1])
             jobs += added
     store.write_whole(store.read(jobs))

@@ -16,6 +16,7 @@ class EssentialSpec(GridSpec, frozen=True):
 
     beyond_outcomes: ClassVar = None
     takes_measure: ClassVar = True
+    choosing: ClassVar = GridSpec.choosing | {"frozen_after", "learnt_from"}
 
     study: Literal["essential"] = Field("essential", description="Which question the study answers.")
     frozen_after: Several[Positive] = Field(

@@ -17,6 +17,14 @@ class FrequencySpec(GridSpec, frozen=True):
 
     beyond_outcomes: ClassVar = None
     takes_measure: ClassVar = True
+    choosing: ClassVar = GridSpec.choosing | {
+        "periods",
+        "sparse_periods",
+        "tolerances",
+        "comparison",
+        "reference_rate",
+        "max_steps",
+    }
     belong_to: ClassVar = {**GridSpec.belong_to, "optimiser": (*GridSpec.belong_to["optimiser"], "reference_rate")}
 
     study: Literal["frequency"] = Field("frequency", description="Which question the study answers.")

@@ -16,6 +16,7 @@ class PhaseSpec(GridSpec, frozen=True):
 
     beyond_outcomes: ClassVar = None
     takes_measure: ClassVar = True
+    choosing: ClassVar = GridSpec.choosing | {"steps", "totals", "updates"}
 
     study: Literal["phase"] = Field("phase", description="Which question the study answers.")
     steps: Positive = Field(1000, description="The largest of totals, which set it.")

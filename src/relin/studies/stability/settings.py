@@ -15,6 +15,7 @@ class StabilitySpec(GridSpec, frozen=True):
 
     beyond_outcomes: ClassVar = "λ_max of the linearised problem along each run, the column sharpness"
     takes_measure: ClassVar = True
+    choosing: ClassVar = GridSpec.choosing | {"periods", "parts", "tolerances"}
 
     study: Literal["stability"] = Field("stability", description="Which question the study answers.")
     periods: Several[Period] = Field(

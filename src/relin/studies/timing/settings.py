@@ -16,6 +16,7 @@ class TimingSpec(GridSpec, frozen=True):
 
     beyond_outcomes: ClassVar = None
     takes_measure: ClassVar = True
+    choosing: ClassVar = GridSpec.choosing | {"feature_updates", "placements", "tolerances"}
 
     study: Literal["timing"] = Field("timing", description="Which question the study answers.")
     feature_updates: Several[Annotated[Positive, Field(le=MOST_PLACED)]] = Field(

@@ -15,6 +15,7 @@ class WidthSpec(KernelSettings, frozen=True):
 
     beyond_outcomes: ClassVar = "the NTK along each run at every width, the columns width and kernel_change"
     takes_measure: ClassVar = True
+    choosing: ClassVar = KernelSettings.choosing | {"widths"}
 
     study: Literal["width"] = Field("width", description="Which question the study answers.")
     widths: Several[Annotated[Positive, Field(le=100_000)]] = Field(
