@@ -11,6 +11,7 @@ from relin.studies.frequency.settings import FrequencySpec
 from relin.studies.kernel.settings import KernelSpec
 from relin.studies.phase.settings import PhaseSpec
 from relin.study import SpecError, StoreError, run_study, stored_study
+from relin.study._records import to_parquet
 from relin.study._runner import Runner
 from relin.study._spec import read_spec
 
@@ -181,6 +182,21 @@ def test_runs_that_are_others_are_refused_before_the_folder_is_made(small, tmp_p
     with pytest.raises(SpecError, match=message):
         run_study(spec, tmp_path / "study", runs_from=small)
     assert not (tmp_path / "study").exists()
+
+
+def test_runs_that_began_otherwise_are_told_by_the_first_run_that_is_trained(small, tmp_path):
+    """Of other versions, or on other files of the same name."""
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(small / "spec.json", other)
+    records = pl.read_parquet(small / "records.parquet")
+    began = pl.when(seed=0, step=0).then(pl.col("test_loss") * 1.01).otherwise("test_loss")
+    (other / "records.parquet").write_bytes(to_parquet(records.with_columns(began.alias("test_loss"))))
+    with pytest.raises(
+        SpecError, match=r"other holds runs of other networks or on other data.* test loss of seed 0 is"
+    ):
+        run_study(larger(SMALL), tmp_path / "study", runs_from=other)
+    assert not (tmp_path / "study" / "records.parquet").exists()
 
 
 def test_folders_without_runs_are_refused(small, tmp_path):
