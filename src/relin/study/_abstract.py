@@ -82,6 +82,10 @@ class AbstractStudy(abc.ABC, Generic[Spec]):
 
         return answered(self, folder, progress, options)
 
+    def rounds(self) -> Mapping[str, str]:
+        """The stages as these settings need them: by name in their order, as the progress bar calls them."""
+        return self.stages
+
     @property
     @abc.abstractmethod
     def loss(self) -> Literal["cross-entropy", "squared-error"]:

@@ -13,7 +13,7 @@ from relin.study._condition import Condition, parse_condition
 from relin.study._job import AbstractJob, Identity
 from relin.study._settings import Comparison, GridSpec, Place
 
-Stage = Literal["select", "finals", "compare"]
+Stage = Literal["select", "follow", "finals", "compare"]
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,19 @@ Ranked = dict[Comparison, dict[str, list[float]]]
 
 def selection_jobs(spec: GridSpec, lanes: int) -> list[Job]:
     """The first stage: every schedule at every rate, with the first seed, or with all that choose the rates."""
-    seeds = range(1 if spec.finalists else _selecting(spec))
     rates = {condition.name: spec.learning_rates for condition in spec.all_conditions()}
-    return _job(spec, "select", _runs(spec, seeds, dict.fromkeys(spec.comparisons, rates)), lanes)
+    return _job(spec, "select", _runs(spec, _first_seeds(spec), dict.fromkeys(spec.comparisons, rates)), lanes)
+
+
+Beyond = dict[Comparison, dict[str, float]]
+"""For each comparison, the next learning rate of each schedule whose best one is the outermost it was offered."""
+
+
+def follow_jobs(spec: GridSpec, beyond: Beyond, lanes: int) -> list[Job]:
+    """A round of the stage after the first: these rates with the seeds of the first."""
+    names = [condition.name for condition in spec.all_conditions()]
+    rates: Ranked = {c: {name: [own[name]] if name in own else [] for name in names} for c, own in beyond.items()}
+    return _job(spec, "follow", _runs(spec, _first_seeds(spec), rates), lanes)
 
 
 def finals_jobs(spec: GridSpec, ranked: Ranked, lanes: int) -> list[Job]:
@@ -158,15 +168,21 @@ def comparison_jobs(
     ]
 
 
-def later_cost(spec: GridSpec, stage: Stage, extra_steps: ExtraSteps = no_extra_steps) -> int:
-    """Cost of all stages after this one, at most, before their rates are known."""
+def later_cost(spec: GridSpec, stage: Stage, rounds: int = 0, extra_steps: ExtraSteps = no_extra_steps) -> int:
+    """Cost of all stages after this one, at most, before their rates are known; `rounds` of following among them."""
     longest = sum(max(spec.steps_at(rate, c) for rate in spec.learning_rates) for c in spec.comparisons)
-    finals = min(spec.finalists or 0, len(spec.learning_rates)) * (_selecting(spec) - 1)
+    followed = rounds * len(_first_seeds(spec))
+    finals = min(spec.finalists or 0, len(spec.learning_rates) + spec.follow_edges) * (_selecting(spec) - 1)
     compared = spec.seeds - _selecting(spec)
     conditions = spec.all_conditions()
-    runs = len(conditions) * {"select": finals + compared, "finals": compared, "compare": 0}[stage]
+    after = {"select": followed + finals + compared, "follow": followed + finals + compared, "finals": compared}
+    runs = len(conditions) * after.get(stage, 0)
     extra = 0 if stage == "compare" else compared * sum(map(extra_steps, conditions))
     return longest * runs * spec.weight + extra
+
+
+def _first_seeds(spec: GridSpec) -> range:
+    return range(1 if spec.finalists else _selecting(spec))
 
 
 def _selecting(spec: GridSpec) -> int:

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
 from relin.study._abstract import AbstractStudy, Read, Train
 from relin.study._condition import Condition
 from relin.study._grid import (
+    Beyond,
     Job,
     Ranked,
     Stage,
     comparison_jobs,
     finals_jobs,
+    follow_jobs,
     later_cost,
     no_extra_steps,
     selection_jobs,
@@ -30,11 +32,18 @@ class AbstractGridStudy(AbstractStudy[Spec]):
     """A study whose settings name the schedules; the stages are those of `Stage`."""
 
     shows_schedules: ClassVar = True
+
     stages: ClassVar = {
         "select": "trying learning rates",
+        "follow": "following the best rates outwards",
         "finals": "choosing among the best",
         "compare": "comparing schedules",
     }
+
+    def rounds(self) -> dict[str, str]:
+        """With a stage `follow-N` for each round of following the best rates outwards."""
+        numbers = {"follow": [f"-{n}" for n in range(1, self.spec.follow_edges + 1)]}
+        return {stage + number: name for stage, name in self.stages.items() for number in numbers.get(stage, [""])}
 
     @property
     def loss(self) -> Literal["cross-entropy", "squared-error"]:
@@ -77,6 +86,8 @@ class AbstractGridStudy(AbstractStudy[Spec]):
         if stage == "select":
             return [job for cell in cells for job in selection_jobs(cell, lanes)]
         records = read(before)
+        if stage.startswith("follow-"):
+            return [job for cell in cells for job in follow_jobs(cell, self._beyond(records, cell), lanes)]
         if stage == "finals":
             return [job for cell in cells for job in finals_jobs(cell, self._ranked(records, cell), lanes)]
         jobs = list[Job]()
@@ -87,18 +98,23 @@ class AbstractGridStudy(AbstractStudy[Spec]):
 
     def _ranked(self, records: "pl.DataFrame", cell: GridSpec) -> Ranked:
         """The learning rates of each schedule of a cell, the best first."""
-        import polars as pl
-
         from relin.study._judged import chance_of
         from relin.study._outcomes import margin_of, rank_learning_rates
 
-        chance, margin = chance_of(records), margin_of(cell, records)
-        own = records if cell.place is None else records.filter(pl.col(cell.place.axis) == cell.place.value)
-        parts = by_comparison(cell, own)
+        chance, margin, parts = chance_of(records), margin_of(cell, records), _of_cell(records, cell)
         return {name: rank_learning_rates(part, chance, name, margin) for name, part in parts.items()}
 
+    def _beyond(self, records: "pl.DataFrame", cell: GridSpec) -> Beyond:
+        """The next learning rates of a cell."""
+        from relin.study._edges import rates_beyond
+
+        ranked = self._ranked(records, cell)
+        return {name: rates_beyond(part, ranked[name]) for name, part in _of_cell(records, cell).items()}
+
     def later_cost(self, stage: str) -> int:
-        return sum(later_cost(cell, cast(Stage, stage), self.extra_steps) for cell in self.spec.cells())
+        kind, _, number = stage.partition("-")
+        rounds = self.spec.follow_edges - int(number or 0)
+        return sum(later_cost(cell, cast(Stage, kind), rounds, self.extra_steps) for cell in self.spec.cells())
 
     def trainer(self, data_dir: str | None) -> Train:
         from relin.study._runner import Runner
@@ -111,6 +127,13 @@ class AbstractGridStudy(AbstractStudy[Spec]):
 
         result = self.answer(by_comparison(self.spec, records), chance_of(records))
         return result.model_copy(update={"verdict": in_measure(result.verdict, result.measure)})
+
+
+def _of_cell(records: "pl.DataFrame", cell: GridSpec) -> "dict[Comparison, pl.DataFrame]":
+    import polars as pl
+
+    place = cell.place
+    return by_comparison(cell, records if place is None else records.filter(pl.col(place.axis) == place.value))
 
 
 def by_comparison(spec: GridSpec, records: "pl.DataFrame") -> "dict[Comparison, pl.DataFrame]":

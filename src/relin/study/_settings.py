@@ -43,7 +43,8 @@ Period = Annotated[
     PlainSerializer(lambda k: "inf" if math.isinf(k) else int(k), return_type=int | str, when_used="json"),
 ]
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
-Rate = Annotated[float, Field(ge=1e-9, le=1_000_000, allow_inf_nan=False)]
+SMALLEST_RATE, LARGEST_RATE = 1e-9, 1e6
+Rate = Annotated[float, Field(ge=SMALLEST_RATE, le=LARGEST_RATE, allow_inf_nan=False)]
 Seeds = Annotated[int, Field(ge=2, le=1000)]
 Entry = TypeVar("Entry")
 Several = Annotated[list[Entry], Field(max_length=100)]
@@ -176,7 +177,7 @@ class GridSpec(StudySpec, frozen=True):
         "measure": ("margin",),
     }
     choosing: ClassVar[frozenset[str]] = frozenset(
-        ("seeds", "methods", "learning_rates", "select_seeds", "finalists", "margin", "confidence")
+        ("seeds", "methods", "learning_rates", "follow_edges", "select_seeds", "finalists", "margin", "confidence")
     )
     takes_measure: ClassVar[bool] = False
     """Whether runs may be judged by a measure of the user's own; results are then shown by their `scale`."""
@@ -221,6 +222,13 @@ class GridSpec(StudySpec, frozen=True):
         validate_default=True,
         description="Learning rates offered to every schedule, by default the optimiser's own; each schedule gets the "
         "best of them on validation data.",
+    )
+    follow_edges: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description="How many more rates a schedule is offered, one after the other, as long as its best one is the "
+        "largest or smallest it was offered; each as far beyond as the outermost two are apart.",
     )
     decay: Decay = Field("linear", description="How the rate falls to 0 over a run, after its warm-up.")
     warm_up: float = Field(
@@ -374,6 +382,13 @@ class GridSpec(StudySpec, frozen=True):
     @classmethod
     def _own_rates(cls, values: Any, info: ValidationInfo) -> Any:
         return _optimisers.grid_of(info.data.get("optimiser", _optimisers.DEFAULT)) if values is None else values
+
+    @field_validator("follow_edges")
+    @classmethod
+    def _from_two(cls, number: int, info: ValidationInfo) -> int:
+        if number and len(info.data.get("learning_rates", (1, 2))) < 2:
+            raise ValueError("two learning rates at least are needed to know how far apart further ones are")
+        return number
 
     @field_validator("learning_rates")
     @classmethod

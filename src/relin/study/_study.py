@@ -74,11 +74,12 @@ def run_study(
         train = trainer if taken is None else (lambda: taken.train(trainer()))
         compute = Computation(store, train, executor, Tracker(report), tell, shard)
         jobs: list[AbstractJob] = []
-        for stage, name in study.stages.items():
+        rounds = study.rounds()
+        for stage, name in rounds.items():
             added = study.jobs(stage, jobs, read, lanes)
             if taken is not None:
                 taken.write(added, store)
-            compute(added, study.later_cost(stage), name, is_last=stage == list(study.stages)[-1])
+            compute(added, study.later_cost(stage), name, is_last=stage == list(rounds)[-1])
             jobs += added
     store.write_whole(store.read(jobs))
     records = read(jobs)
@@ -109,7 +110,7 @@ def stored_study(folder: Path) -> tuple[StudySpec, StudyResult, pl.DataFrame]:
         return spec, study.conclude(records), records
     lanes, read = store.lanes(), _reader(store, study)
     jobs: list[AbstractJob] = []
-    for stage in study.stages:
+    for stage in study.rounds():
         jobs += study.jobs(stage, jobs, read, lanes)
         _require(store, jobs)
     records = read(jobs)

@@ -29,6 +29,13 @@ class StabilitySpec(GridSpec, frozen=True):
 
     _whole = field_validator("periods")(whole_periods)
 
+    @field_validator("follow_edges")
+    @classmethod
+    def _equal_rates(cls, number: int) -> int:
+        if number:
+            raise ValueError("this study compares schedules at the same rates; offer more in learning_rates")
+        return number
+
     @field_validator("parts")
     @classmethod
     def _parts_understood(cls, parts: list[str]) -> list[str]:
