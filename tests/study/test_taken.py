@@ -1,19 +1,27 @@
 """Runs taken from an earlier study: the answer is as if all were trained, and only the rest is."""
 
+import json
 import math
 import shutil
+from typing import Literal
 
 import polars as pl
 import polars.testing
 import pytest
 
+import relin as il
+from relin._loop import checkpoint
+from relin.studies.frequency import Frequency
 from relin.studies.frequency.settings import FrequencySpec
 from relin.studies.kernel.settings import KernelSpec
 from relin.studies.phase.settings import PhaseSpec
-from relin.study import SpecError, StoreError, run_study, stored_study
+from relin.study import SpecError, StoreError, _registry, run_study, stored_study
+from relin.study._grid import selection_jobs
 from relin.study._records import to_parquet
 from relin.study._runner import Runner
 from relin.study._spec import read_spec
+from relin.study._study import study_of
+from relin.study._taken import Taken
 
 SHARED = {
     "model_options": {"width": 8, "depth": 1},
@@ -119,7 +127,9 @@ def test_an_unfinished_study_gives_what_it_has_and_damaged_jobs_are_trained(smal
     gone = runs_of(pl.concat([pl.read_parquet(first), pl.read_parquet(second)]))
     first.unlink()
     second.write_bytes(second.read_bytes()[:-9])
-    _, records = run_study(larger(SMALL), tmp_path / "study", runs_from=begun)
+    told = []
+    _, records = run_study(larger(SMALL), tmp_path / "study", runs_from=begun, tell=told.append)
+    assert [second.name in sentence and "none of its runs are taken" in sentence for sentence in told] == [True]
     polars.testing.assert_frame_equal(records, whole[1], check_exact=True)
     assert gone & runs_of(records)
     assert {identity[:4] for identity in trained} == runs_of(records) - (runs_of(stored_study(small)[2]) - gone)
@@ -184,19 +194,120 @@ def test_runs_that_are_others_are_refused_before_the_folder_is_made(small, tmp_p
     assert not (tmp_path / "study").exists()
 
 
-def test_runs_that_began_otherwise_are_told_by_the_first_run_that_is_trained(small, tmp_path):
-    """Of other versions, or on other files of the same name."""
+def test_a_killed_study_goes_on_with_the_runs_of_another_one(small, tmp_path, monkeypatch):
+    """The state of a job whose other runs were taken is that of the rest, whose places in it others may have then."""
+    spec = larger(SMALL, periods=[1, 4, 16, math.inf], methods=[], tolerances=[])
+    run_study(SMALL.model_copy(update={"periods": [1, 4], "methods": []}), tmp_path / "one")
+    run_study(SMALL.model_copy(update={"periods": [1, 16], "methods": []}), tmp_path / "other")
+    expected, whole = run_study(spec, tmp_path / "whole")
+    monkeypatch.setattr("relin.study._study._lanes_per_job", lambda: 128)
+    monkeypatch.setattr(checkpoint, "_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "_SHARE", 1e9)
+    train = Runner.train
+
+    def killed(runner, job, progress=None, **options):
+        def advance(done, total):
+            if done >= total / 2:
+                raise KeyboardInterrupt
+
+        return train(runner, job, advance, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "train", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_study(spec, tmp_path / "study", runs_from=tmp_path / "one")
+    assert list((tmp_path / "study" / "unfinished").iterdir())
+    result, records = run_study(spec, tmp_path / "study", runs_from=tmp_path / "other")
+    counts = ["schedule", "learning_rate", "seed", "step", "feature_updates"]
+    polars.testing.assert_frame_equal(records.select(counts), whole.select(counts))
+    assert [outcome.feature_updates for outcome in result.outcomes] == [o.feature_updates for o in expected.outcomes]
+
+
+@pytest.mark.parametrize("change", [{}, {"seeds": 2, "select_seeds": 1, "learning_rates": [0.03]}, {"margin": 9.0}])
+def test_runs_that_began_otherwise_are_refused_before_any_is_taken(small, tmp_path, change):
+    """Of other versions, or on other files of the same name; also where nothing is left to train."""
     other = tmp_path / "other"
     other.mkdir()
     shutil.copy(small / "spec.json", other)
     records = pl.read_parquet(small / "records.parquet")
     began = pl.when(seed=0, step=0).then(pl.col("test_loss") * 1.01).otherwise("test_loss")
     (other / "records.parquet").write_bytes(to_parquet(records.with_columns(began.alias("test_loss"))))
-    with pytest.raises(
-        SpecError, match=r"other holds runs of other networks or on other data.* test loss of seed 0 is"
-    ):
-        run_study(larger(SMALL), tmp_path / "study", runs_from=other)
-    assert not (tmp_path / "study" / "records.parquet").exists()
+    spec = larger(SMALL) if not change else SMALL.model_copy(update=change)
+    message = (
+        r"other holds runs of other networks or on other data.* test loss of seed 0 is \d\.\d+ there and \d\.\d+ here"
+    )
+    with pytest.raises(StoreError, match=message):
+        run_study(spec, tmp_path / "study", runs_from=other)
+    assert not (tmp_path / "study").exists()
+
+
+def test_at_each_place_the_beginning_is_that_of_the_records(small):
+    """What is compared is what `Performance` measured, in every cell of a study with an axis too."""
+    width = {"widths": [8, 12], "learning_rates": [1.0], "seeds": 2, "select_seeds": 1, "steps": 4, "kernel_probe": 8}
+    options = {"model_options": {"depth": 1}, "batch_size": 32, "num_records": 1, "probe_size": 16, "finalists": None}
+    spec = read_spec("width", overrides={**width, **options})
+    runner = study_of(spec).runner(None)
+    for cell in spec.cells():
+        job = selection_jobs(cell, 1)[0]
+        recorded = runner.train(job).filter(step=0).item(0, "test_loss")
+        assert runner.untrained_loss(0, cell.place) == pytest.approx(recorded, rel=1e-5)
+
+
+def test_a_run_that_the_earlier_study_holds_twice_is_taken_once(small, whole, tmp_path):
+    """As one that was begun on two devices, after its packing was lost."""
+    twice = tmp_path / "twice"
+    shutil.copytree(small, twice)
+    packs = sorted((twice / "packs").glob("select-every-*"))
+    both = pl.concat([pl.read_parquet(path) for path in packs], how="diagonal_relaxed")
+    (twice / "packs" / "select-every-seed000-000000000000.parquet").write_bytes(to_parquet(both))
+    _, records = run_study(larger(SMALL), tmp_path / "study", runs_from=twice)
+    polars.testing.assert_frame_equal(records, whole[1], check_exact=True)
+
+
+def test_columns_of_runs_that_are_not_taken_stay_there(tmp_path):
+    more = SMALL.model_copy(update={"methods": ["every-4+line-1"]})
+    fewer = SMALL.model_copy(update={"methods": []})
+    run_study(more, tmp_path / "more")
+    _, records = run_study(fewer, tmp_path / "taken", runs_from=tmp_path / "more")
+    _, expected = run_study(fewer, tmp_path / "whole")
+    polars.testing.assert_frame_equal(records, expected, check_exact=True)
+
+
+def test_a_finished_study_of_which_records_are_kept_is_answered_by_the_same_command(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(Runner, "train", lambda *_: pytest.fail("trained again"))
+    for name in ("spec.json", "records.parquet"):
+        shutil.copy(small / name, tmp_path / name)
+    result, records = run_study(SMALL, tmp_path)
+    assert (result, records.height) == (stored_study(small)[1], stored_study(small)[2].height)
+    assert not (tmp_path / "packs").exists()
+    with pytest.raises(SpecError, match=r"holds a study with other settings \(steps\)"):
+        run_study(SMALL.model_copy(update={"steps": 30}), tmp_path)
+
+
+class MeasuredSpec(FrequencySpec, frozen=True):
+    study: Literal["measured"] = "measured"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+class Measured(Frequency):
+    """Measures runs by a setting that others choose runs by, and does not say so."""
+
+    name = "measured"
+    settings = MeasuredSpec
+
+    def observers(self, extra_rate, runner):
+        return [il.Sharpness(runner.probe(8 * self.spec.select_seeds))]
+
+
+def test_a_study_of_ones_own_that_measures_in_its_own_way_must_say_what_leaves_runs_as_they_are(
+    small, tmp_path, monkeypatch
+):
+    earlier = tmp_path / "earlier"
+    shutil.copytree(small, earlier)
+    settings = {**SMALL.model_dump(mode="json"), "study": "measured"}
+    (earlier / "spec.json").write_text(json.dumps(settings))
+    monkeypatch.setitem(_registry._named, "measured", Measured)
+    with pytest.raises(SpecError, match=r"other settings \(seeds\).* may differ in no setting"):
+        Taken(Measured(MeasuredSpec(**{**settings, "seeds": 5})), earlier, None, print)
 
 
 def test_folders_without_runs_are_refused(small, tmp_path):
@@ -205,7 +316,7 @@ def test_folders_without_runs_are_refused(small, tmp_path):
     begun = tmp_path / "begun"
     begun.mkdir()
     shutil.copy(small / "spec.json", begun)
-    with pytest.raises(StoreError, match="begun holds no finished runs yet"):
+    with pytest.raises(StoreError, match="begun holds no finished runs that are whole"):
         run_study(SMALL, tmp_path / "study", runs_from=begun)
 
 

@@ -1,6 +1,7 @@
 """Studies that compare schedules: learning rates are chosen on validation data, then all seeds run."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
 
 from relin.study._abstract import AbstractStudy, Read, Train
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # settings are checked before these are imported
     import polars as pl
 
     from relin.study._result import GridResult
+    from relin.study._runner import Runner
 
 Spec = TypeVar("Spec", bound=GridSpec)
 
@@ -116,10 +118,20 @@ class AbstractGridStudy(AbstractStudy[Spec]):
         rounds = self.spec.follow_edges - int(number or 0)
         return sum(later_cost(cell, cast(Stage, kind), rounds, self.extra_steps) for cell in self.spec.cells())
 
-    def trainer(self, data_dir: str | None) -> Train:
+    def runner(self, data_dir: str | None) -> "Runner":
+        """Data and networks, made once. Raises `ValueError` for those that do not exist or do not fit."""
         from relin.study._runner import Runner
 
-        return cast(Any, Runner(self.spec, data_dir, self).train_kept)
+        if data_dir not in self._runners:
+            self._runners[data_dir] = Runner(self.spec, data_dir, self)
+        return self._runners[data_dir]
+
+    @cached_property
+    def _runners(self) -> "dict[str | None, Runner]":
+        return {}
+
+    def trainer(self, data_dir: str | None) -> Train:
+        return cast(Any, self.runner(data_dir).train_kept)
 
     def conclude(self, records: "pl.DataFrame") -> "GridResult":
         from relin.study._judged import chance_of

@@ -27,7 +27,7 @@ from relin.study._measure import ACCURACY, Measure
 from relin.study._measuring import Measuring, outputs_of
 from relin.study._own_network import OwnNetworks
 from relin.study._run_factory import LOSSES, RunFactory, lanes
-from relin.study._settings import GridSpec
+from relin.study._settings import GridSpec, Place
 from relin.study._specimen import check_size, data_digest, data_of, networks_of
 from relin.study._store import describe
 from relin.study._trainable import check_network, check_observers, check_schedules, is_coupled
@@ -102,7 +102,8 @@ class Runner:
 
         **Raises:** `LeaseLostError` where another process has taken the job over on the way.
         """
-        checkpoint = il.Checkpoint(folder, at_end=False, identity=self.provenance)
+        runs = [list(run.identity) for run in job.runs]  # of a job whose other runs are taken, only some
+        checkpoint = il.Checkpoint(folder, at_end=False, identity={**self.provenance, "runs": runs})
         try:
             return self.train(job, progress, checkpoint=checkpoint)
         except LeaseLostError as error:  # without the solution so far, which no pipe takes
@@ -178,6 +179,15 @@ class Runner:
     def initial(self, seed: int | jax.Array) -> Any:
         """The parameters with which the run of a seed begins."""
         return self._first.of_seed(seed)[1]
+
+    def untrained_loss(self, seed: int, place: Place | None) -> float:
+        """The mean test loss with which the runs of a seed begin, in the cell at a place."""
+        apply, params = self._networks[place].of_seed(seed)
+        loss, (x, y) = LOSSES[self.spec.loss](), self.test
+        problem = il.Problem(apply, loss)
+        network = problem.evaluated(problem.variables).apply
+        outputs = outputs_of(network, params, x, len(y) if self._coupled else _CHUNK)
+        return float(loss.mean(outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32)), y))
 
     def make(self, condition: Condition, cell: GridSpec, num_steps: int | None = None) -> RunFactory:
         """Makes the runs of a condition with the settings of a cell, of T steps where the number is not said."""

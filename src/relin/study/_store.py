@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -211,23 +211,39 @@ class Store:
             raise StoreError(f"{path} is damaged ({fault}); restore it, or run the study again in a new folder.")
         return records
 
-    def stored_runs(self) -> pl.DataFrame:
-        """The records of all runs that are stored, also of a study that is not finished; none of damaged jobs.
+    def finished_whole(self, spec: StudySpec) -> pl.DataFrame | None:
+        """As `read_whole`, of a study that is to have these settings. Raises `SpecError` if it has others too."""
+        records = self.read_whole()
+        if records is not None:
+            self._check_same(spec)
+        return records
 
-        **Raises:** `SpecError` if there is no study; `StoreError` if there are no runs, and as `read_whole`.
+    def parts(self, tell: Callable[[str], None]) -> list[pl.DataFrame]:
+        """The records of each finished job, also of a study that is not finished, or of all of them from one file.
+
+        **Arguments:**
+
+        - `tell`: called with a sentence for each damaged job, which is left out.
+
+        **Raises:** `SpecError` if there is no study; `StoreError` if it has no finished runs, and as `read_whole`.
         """
-        if (records := self.read_whole()) is not None:
-            return records
+        if (whole := self.read_whole()) is not None:
+            return [whole]
         spec, found = self.spec(), list[pl.DataFrame]()
         for path in sorted(self.jobs.glob("*.parquet")):
-            with contextlib.suppress(OSError, ValueError):
+            try:
                 records = self._frame(path)
                 runs = _records.identities(records, spec.axis)
-                if not _records.faults([records], [runs], spec.axis) and not _records.check_settings(records, spec):
-                    found.append(records)
+                if fault := _records.faults([records], [runs], spec.axis).get(0):
+                    raise ValueError(fault)
+                if fault := _records.check_settings(records, spec):
+                    raise ValueError(fault)
+                found.append(records)
+            except (OSError, ValueError) as error:
+                tell(f"{path} is damaged ({error}); none of its runs are taken.")
         if not found:
-            raise StoreError(f"{self.folder} holds no finished runs yet; let its study train some first.")
-        return pl.concat(found, how="diagonal_relaxed")
+            raise StoreError(f"{self.folder} holds no finished runs that are whole; let its study train some first.")
+        return found
 
     def read(self, jobs: Sequence[AbstractJob]) -> pl.DataFrame:
         """The records of these jobs, in a fixed order.

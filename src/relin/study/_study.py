@@ -48,27 +48,32 @@ def run_study(
       this process, one a core.
     - `shard`: which jobs this process takes first, where it is one of several that share the folder.
     - `runs_from`: the folder of an earlier study, finished or not, of which the same runs are taken and not trained
-      again; it may differ from this one in the settings named in the `choosing` of both, such as `learning_rates`,
-      `seeds` and `methods`.
+      again; it may differ from this one in the settings named in `choosing` of its settings, such as
+      `learning_rates`, `seeds` and `methods`.
     - `report`: called with the progress.
     - `tell`: called with a sentence for each damaged job of runs, before it is computed again.
 
     **Returns:** the answer, and the records it rests on, with how each run ended as the study judged it.
 
     **Raises:** `ValueError` for settings that cannot be run, a folder that holds another study, and one to take runs
-    from that has none of these runs; `StoreError` for a
-    damaged file of settings in it, records of another study, or a folder that is removed meanwhile; `OSError` where
+    from that has none of these runs; `StoreError` for a damaged file of settings in it, records of another study, runs
+    to be taken that began otherwise than here, or a folder that is removed meanwhile; `OSError` where
     the folder cannot be written; `WorkerError` where other processes do not compute; `OthersComputeError` for a shard
     that ends while others compute: the last one answers.
     """
     store, study = Store(folder), study_of(spec)
-    taken = None if runs_from is None else Taken(study, Path(runs_from))
+    if not store.is_new and (records := store.finished_whole(spec)) is not None:
+        records = judged(records, study.loss)
+        return study.conclude(records), records
+    taken = None if runs_from is None else Taken(study, Path(runs_from), data_dir, tell)
     here = cache(partial(study.trainer, data_dir))  # a finished study needs neither its data nor JAX
     executor = executor_of(executor) if isinstance(executor, str) else executor or ThreadExecutor()
     with executor.training(spec, data_dir, here) as trainer:
         if store.is_new:
             here()  # what cannot run is refused before the folder is made
             trainer()
+            if taken is not None:
+                taken.check()
         lanes = store.open(spec, _lanes_per_job() if store.is_new else 1)
         read = _reader(store, study)
         train = trainer if taken is None else (lambda: taken.train(trainer()))
