@@ -31,7 +31,7 @@ STUDIES = {
         "Muon": "frequency-mnist1d-mlp-muon-long",
     },
     "Fashion-MNIST, MLP": {"Adam": "frequency-fashion-mlp-adam", "Muon": "equal-time-fashion-mlp-muon"},
-    "CIFAR-10, MLP": {"Adam": "frequency-cifar-mlp-adam", "Muon": "equal-time-cifar-mlp-muon"},
+    "CIFAR-10, MLP": {"Adam": "frequency-cifar-mlp-adam", "Muon": "frequency-cifar-mlp-muon"},
     "mnist1d, CNN": {
         "SGD": "frequency-mnist1d-cnn-sgd",
         "Adam": "frequency-mnist1d-cnn-adam",
@@ -43,7 +43,7 @@ STUDIES = {
         "Muon": "frequency-fashion-cnn-muon",
     },
     "CIFAR-10, CNN": {
-        "SGD": "equal-time-cifar-cnn-sgd",
+        "SGD": "frequency-cifar-cnn-sgd",
         "Adam": "equal-time-cifar-cnn-adam",
         "Muon": "equal-time-cifar-cnn-muon",
     },
