@@ -30,7 +30,7 @@ STUDIES = {
     "mnist1d, MLP, longer": {
         "Muon": "frequency-mnist1d-mlp-muon-long",
     },
-    "Fashion-MNIST, MLP": {"Adam": "frequency-fashion-mlp-adam", "Muon": "equal-time-fashion-mlp-muon"},
+    "Fashion-MNIST, MLP": {"Adam": "frequency-fashion-mlp-adam", "Muon": "frequency-fashion-mlp-muon"},
     "CIFAR-10, MLP": {"Adam": "frequency-cifar-mlp-adam", "Muon": "frequency-cifar-mlp-muon"},
     "mnist1d, CNN": {
         "SGD": "frequency-mnist1d-cnn-sgd",
