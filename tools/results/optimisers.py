@@ -37,10 +37,16 @@ STUDIES = {
         "Adam": "frequency-mnist1d-cnn-adam",
         "Muon": "frequency-mnist1d-cnn-muon",
     },
+    "mnist1d, CNN, longer": {
+        "Muon": "frequency-mnist1d-cnn-muon-long",
+    },
     "Fashion-MNIST, CNN": {
         "SGD": "equal-time-fashion-cnn-sgd",
         "Adam": "frequency-fashion-cnn-adam",
         "Muon": "frequency-fashion-cnn-muon",
+    },
+    "Fashion-MNIST, CNN, longer": {
+        "Muon": "equal-time-fashion-cnn-muon",
     },
     "CIFAR-10, CNN": {
         "SGD": "frequency-cifar-cnn-sgd",
@@ -102,8 +108,8 @@ def rows() -> Iterator[Row]:
 
 def draw(theme: Theme) -> Figure:
     """Test accuracy against the feature updates that a run may make, in percent of its steps; K = 1 at the right."""
-    figure = new_figure(13.0, 9.4)
-    panels = list(figure.subplots(3, 4).flat)
+    figure = new_figure(15.5, 9.4)
+    panels = list(figure.subplots(3, 5).flat)
     for axes, network in zip(panels, STUDIES, strict=False):
         _panel(axes, network)
     for axes in panels[len(STUDIES) :]:
