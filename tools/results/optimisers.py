@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -11,6 +12,7 @@ from tools.results.quantities import study
 
 from relin.report._style import FONT_SIZE, Theme, new_figure
 from relin.study import GridResult
+from relin.study._judged import DIVERGED, TRAINED
 from relin.study._result import ScheduleOutcome
 
 STUDIES = {
@@ -104,6 +106,36 @@ def rows() -> Iterator[Row]:
     for network, studies in STUDIES.items():
         for optimiser, folder in studies.items():
             yield Row(network, optimiser, study(folder)[1])
+
+
+def at_edges() -> set[tuple[str, str]]:
+    """The folders and schedules of the table whose best rate is the largest or the smallest that was offered."""
+    folders = [folder for studies in STUDIES.values() for folder in studies.values()]
+    return {
+        (folder, outcome.schedule) for folder in folders for outcome in study(folder)[1].outcomes if outcome.rate_edge
+    }
+
+
+def gains_by_accuracy_alone() -> list[float | None]:
+    """Of each schedule of the table, by the runs of its first seed: none where the rate that is best on validation data
+    is one whose run trained, else how many points of test accuracy better that run is than the one at the chosen rate.
+
+    Runs that did not train, by their training loss, count at chance where rates are chosen, whatever their accuracy.
+    """
+    gains = list[float | None]()
+    for studies in STUDIES.values():
+        for folder in studies.values():
+            _, result, records = study(folder)
+            ends = records.filter(pl.col("step") == pl.col("run_steps"), pl.col("result") != DIVERGED, seed=0)
+            for outcome in result.outcomes:
+                own = ends.filter(schedule=outcome.schedule).sort("validation_accuracy")
+                best, chosen = (
+                    own.row(-1, named=True),
+                    own.filter(learning_rate=outcome.learning_rate).row(0, named=True),
+                )
+                gain = 100 * (best["test_accuracy"] - chosen["test_accuracy"])
+                gains.append(None if best["result"] == TRAINED else gain)
+    return gains
 
 
 def draw(theme: Theme) -> Figure:

@@ -81,6 +81,14 @@ class Words(Quantities):
         ]
         return _table(head, rows)
 
+    def at_edges(self) -> set[tuple[str, str]]:
+        """As `optimisers.at_edges`."""
+        return optimisers.at_edges()
+
+    def gains_by_accuracy_alone(self) -> list[float | None]:
+        """As `optimisers.gains_by_accuracy_alone`."""
+        return optimisers.gains_by_accuracy_alone()
+
     def by_optimiser(self) -> str:
         """Networks with several optimisers: points lost to ordinary training with the same optimiser, by updates."""
         shown = list[Sequence[str]]()
