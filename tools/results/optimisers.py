@@ -179,4 +179,4 @@ def _panel(axes: Axes, network: str) -> None:
     axes.set_xticks([0.25, 1, 3.5, 10, 100])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: "0" if x == 0.25 else f"{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_title(f"{network}, {own[0].num_steps:,} steps", fontsize=8.5)
+    axes.set_title(f"{network.removesuffix(', longer')}, {own[0].num_steps:,} steps", fontsize=8.5)
