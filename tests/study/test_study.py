@@ -58,6 +58,7 @@ class Compilations:
 def finished(tmp_path_factory):
     """A study computed by two threads: folder, result, records, what was compiled and the progress."""
     folder = tmp_path_factory.mktemp("study") / "finished"
+    jax.clear_caches()  # of other tests that train the same programs
     compilations, progress = Compilations(), []
     result, records = run_study(SPEC, folder, executor=ThreadExecutor(2), report=progress.append)
     return folder, result, records, compilations.of_programs(), progress

@@ -108,12 +108,14 @@ def rows() -> Iterator[Row]:
             yield Row(network, optimiser, study(folder)[1])
 
 
+def folders() -> list[str]:
+    """Of the rows of the table, in their order."""
+    return [folder for studies in STUDIES.values() for folder in studies.values()]
+
+
 def at_edges() -> set[tuple[str, str]]:
     """The folders and schedules of the table whose best rate is the largest or the smallest that was offered."""
-    folders = [folder for studies in STUDIES.values() for folder in studies.values()]
-    return {
-        (folder, outcome.schedule) for folder in folders for outcome in study(folder)[1].outcomes if outcome.rate_edge
-    }
+    return {(f, outcome.schedule) for f in folders() for outcome in study(f)[1].outcomes if outcome.rate_edge}
 
 
 def gains_by_accuracy_alone() -> list[float | None]:
@@ -123,18 +125,14 @@ def gains_by_accuracy_alone() -> list[float | None]:
     Runs that did not train, by their training loss, count at chance where rates are chosen, whatever their accuracy.
     """
     gains = list[float | None]()
-    for studies in STUDIES.values():
-        for folder in studies.values():
-            _, result, records = study(folder)
-            ends = records.filter(pl.col("step") == pl.col("run_steps"), pl.col("result") != DIVERGED, seed=0)
-            for outcome in result.outcomes:
-                own = ends.filter(schedule=outcome.schedule).sort("validation_accuracy")
-                best, chosen = (
-                    own.row(-1, named=True),
-                    own.filter(learning_rate=outcome.learning_rate).row(0, named=True),
-                )
-                gain = 100 * (best["test_accuracy"] - chosen["test_accuracy"])
-                gains.append(None if best["result"] == TRAINED else gain)
+    for folder in folders():
+        _, result, records = study(folder)
+        ends = records.filter(pl.col("step") == pl.col("run_steps"), pl.col("result") != DIVERGED, seed=0)
+        for outcome in result.outcomes:
+            own = ends.filter(schedule=outcome.schedule).sort("validation_accuracy")
+            chosen = own.filter(learning_rate=outcome.learning_rate).item(0, "test_accuracy")
+            best, gain = own.row(-1, named=True), 100 * (own.item(-1, "test_accuracy") - chosen)
+            gains.append(None if best["result"] == TRAINED else gain)
     return gains
 
 

@@ -81,13 +81,9 @@ class Words(Quantities):
         ]
         return _table(head, rows)
 
-    def at_edges(self) -> set[tuple[str, str]]:
-        """As `optimisers.at_edges`."""
-        return optimisers.at_edges()
-
-    def gains_by_accuracy_alone(self) -> list[float | None]:
-        """As `optimisers.gains_by_accuracy_alone`."""
-        return optimisers.gains_by_accuracy_alone()
+    at_edges = staticmethod(optimisers.at_edges)
+    gains_by_accuracy_alone = staticmethod(optimisers.gains_by_accuracy_alone)
+    of_optimisers = staticmethod(optimisers.folders)
 
     def by_optimiser(self) -> str:
         """Networks with several optimisers: points lost to ordinary training with the same optimiser, by updates."""

@@ -95,10 +95,9 @@ def study(
         def tell(sentence: str) -> None:
             bar.console.print(sentence, soft_wrap=True, markup=False, highlight=False)
 
-        options = {"data_dir": data_dir and str(data_dir), "executor": who, "shard": part, "report": show, "tell": tell}
-        options["runs_from"] = runs_from
+        computed = {"data_dir": data_dir and str(data_dir), "executor": who, "shard": part, "runs_from": runs_from}
         try:
-            result, records = run_study(spec, folder, **options)
+            result, records = run_study(spec, folder, **computed, report=show, tell=tell)
         except OthersComputeError as others:
             tell(str(others))
             return

@@ -25,6 +25,7 @@ from relin.study._grid import Job, RunSpec
 from relin.study._grid_study import AbstractGridStudy
 from relin.study._measure import ACCURACY, Measure
 from relin.study._measuring import Measuring, outputs_of
+from relin.study._network import AbstractNetworks
 from relin.study._own_network import OwnNetworks
 from relin.study._run_factory import LOSSES, RunFactory, lanes
 from relin.study._settings import GridSpec, Place
@@ -159,13 +160,7 @@ class Runner:
         loss, y = LOSSES[self.spec.loss](), self.data[1]
         parts = {"validation": self.validation, "test": self.test}
         if measure is not None:
-            apply, params = self._first.of_seed(0)
-            problem = il.Problem(apply, loss)
-            network = problem.evaluated(problem.variables).apply
-            outputs = {
-                name: (outputs_of(network, params, x, len(targets) if self._coupled else _CHUNK), targets)
-                for name, (x, targets) in parts.items()
-            }
+            outputs = {name: (self._untrained_outputs(self._first, 0, part), part[1]) for name, part in parts.items()}
             return measuring.own(measure, loss, y, outputs)
         if not self.dataset.is_regression:
             return measuring.accuracy(y)
@@ -182,12 +177,14 @@ class Runner:
 
     def untrained_loss(self, seed: int, place: Place | None) -> float:
         """The mean test loss with which the runs of a seed begin, in the cell at a place."""
-        apply, params = self._networks[place].of_seed(seed)
-        loss, (x, y) = LOSSES[self.spec.loss](), self.test
-        problem = il.Problem(apply, loss)
-        network = problem.evaluated(problem.variables).apply
-        outputs = outputs_of(network, params, x, len(y) if self._coupled else _CHUNK)
-        return float(loss.mean(outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32)), y))
+        outputs = self._untrained_outputs(self._networks[place], seed, self.test)
+        return float(LOSSES[self.spec.loss]().mean(outputs, self.test[1]))
+
+    def _untrained_outputs(self, networks: AbstractNetworks, seed: int, part: Data) -> jax.Array:
+        apply, params = networks.of_seed(seed)
+        problem = il.Problem(apply, LOSSES[self.spec.loss]())
+        size = len(part[1]) if self._coupled else _CHUNK
+        return outputs_of(problem.evaluated(problem.variables).apply, params, part[0], size)
 
     def make(self, condition: Condition, cell: GridSpec, num_steps: int | None = None) -> RunFactory:
         """Makes the runs of a condition with the settings of a cell, of T steps where the number is not said."""

@@ -198,17 +198,22 @@ class Store:
         path = self.folder / "records.parquet"
         if self.jobs.exists() or not path.exists():
             return None
+        spec = self.spec()
         try:
-            records = self._frame(path)
-            spec = self.spec()
-            runs = _records.identities(records, spec.axis)
-            fault = _records.faults([records], [runs], spec.axis).get(0) or _records.check_settings(records, spec)
+            return self._checked(path, spec)
         except _records.OtherSettingsError as error:
             raise self._other(path, error) from None
         except ValueError as error:
-            records, fault = None, str(error)
-        if fault:
-            raise StoreError(f"{path} is damaged ({fault}); restore it, or run the study again in a new folder.")
+            raise StoreError(
+                f"{path} is damaged ({error}); restore it, or run the study again in a new folder."
+            ) from None
+
+    def _checked(self, path: Path, spec: StudySpec) -> pl.DataFrame:
+        """The records of whichever runs a file holds. Raises `OSError`, and `ValueError` for what is wrong with it."""
+        records = self._frame(path)
+        runs = _records.identities(records, spec.axis)
+        if fault := _records.faults([records], [runs], spec.axis).get(0) or _records.check_settings(records, spec):
+            raise ValueError(fault)
         return records
 
     def finished_whole(self, spec: StudySpec) -> pl.DataFrame | None:
@@ -232,15 +237,9 @@ class Store:
         spec, found = self.spec(), list[pl.DataFrame]()
         for path in sorted(self.jobs.glob("*.parquet")):
             try:
-                records = self._frame(path)
-                runs = _records.identities(records, spec.axis)
-                if fault := _records.faults([records], [runs], spec.axis).get(0):
-                    raise ValueError(fault)
-                if fault := _records.check_settings(records, spec):
-                    raise ValueError(fault)
-                found.append(records)
+                found.append(self._checked(path, spec))
             except (OSError, ValueError) as error:
-                tell(f"{path} is damaged ({error}); none of its runs are taken.")
+                tell(f"{path} is damaged, or of other settings ({error}); none of its runs are taken.")
         if not found:
             raise StoreError(f"{self.folder} holds no finished runs that are whole; let its study train some first.")
         return found

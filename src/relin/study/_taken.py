@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _ALIKE = 2e-3
 """Up to which part losses of the same networks on the same data differ between devices: TF32 and bfloat16 round."""
-_MEASURING = ("observers", "extra_steps", "jobs", "trainer")
+_MEASURING = ("observers", "extra_steps", "jobs", "runner", "trainer")
 """What a study may do in its own way, by any of its settings: it must say itself which ones leave runs as they are."""
 
 
